@@ -1,0 +1,1 @@
+"""Where training data come from: one file per kind or corpus, the common part in `clips`."""

@@ -1,0 +1,219 @@
+"""What every dataset of files is made of: clips, their splits, and a cache.
+
+A dataset (folder, manifest, a named corpus) lists its clips with label and split; ``Corpus`` checks the list, decodes
+once into a cache, and hands out ``Clips`` for training.
+"""
+
+import hashlib
+import os
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+from torch.utils.data import Dataset
+
+from pipeline.build import ConfigError
+from pipeline.media import MediaError, Samples, read
+from pipeline.sample import Sample
+
+SPLITS = ("train", "val", "test")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A labelled recording, or its part from ``start`` to ``end`` seconds. Clips of a ``group`` share a split."""
+
+    path: Path
+    label: str
+    split: str = ""
+    start: float = 0.0
+    end: float | None = None
+    group: str = ""
+
+
+class Clips(Dataset[Sample | None]):
+    """Clips of one split as samples at ``rate`` Hz, decoded once and cached as plain arrays.
+
+    A clip that cannot be read is reported by name and skipped; training goes on.
+    """
+
+    def __init__(self, clips: Sequence[Clip], labels: Sequence[str], rate: int, cache: Path | None, crop: float | None):
+        """``crop`` seconds are cut at random from longer clips; None keeps them whole."""
+        self.index = {label: number for number, label in enumerate(labels)}
+        self.clips, self.rate, self.cache = list(clips), rate, cache
+        self.crop = round(crop * rate) if crop else None
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample | None:
+        clip = self.clips[index]
+        try:
+            wave = self.load(clip)
+        except MediaError as error:
+            warnings.warn(f"skipped {clip.path}: {error.code}: {error}", stacklevel=2)
+            return None
+        if self.crop and len(wave) > self.crop:
+            start = np.random.default_rng([self.epoch, index]).integers(len(wave) - self.crop + 1)
+            wave = wave[start : start + self.crop]
+        return Sample(wave, self.index[clip.label], None, str(clip.path))
+
+    def load(self, clip: Clip) -> Samples:
+        """A clip's samples, from the cache if they are there."""
+        if self.cache is None:
+            return read(clip.path, self.rate, clip.start, clip.end)[0]
+        file = self.cache_file(clip)
+        try:
+            cached: Samples = np.load(file, allow_pickle=False)
+            return cached
+        except (OSError, ValueError):  # not there yet, or half-written by a full disk
+            wave, _ = read(clip.path, self.rate, clip.start, clip.end)
+            store(file, wave)
+            return wave
+
+    def cache_file(self, clip: Clip) -> Path:
+        """Where a clip is cached: another file, part or rate is another place."""
+        assert self.cache is not None
+        try:
+            status = os.stat(clip.path)
+        except OSError:
+            raise MediaError("not_found", "no such file") from None
+        key = f"{clip.path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{clip.start}|{clip.end}|{self.rate}"
+        digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+        return self.cache / digest[:2] / f"{digest[2:34]}.npy"
+
+    def prepare(self, title: str) -> None:
+        """Decode everything once, with a progress bar, and drop what cannot be read."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = pool.map(self.failure, self.clips)
+            found = list(track(results, f"reading {title}", len(self.clips), transient=True))
+        for clip, failure in zip(self.clips, found, strict=True):
+            if failure:
+                warnings.warn(f"skipped {clip.path}: {failure}", stacklevel=2)
+        self.clips = [clip for clip, failure in zip(self.clips, found, strict=True) if not failure]
+
+    def failure(self, clip: Clip) -> str | None:
+        """Why a clip cannot be read, or None."""
+        try:
+            self.load(clip)
+        except MediaError as error:
+            return f"{error.code}: {error}"
+        return None
+
+
+def store(file: Path, wave: Samples) -> None:
+    """Write an array whole or not at all; a cache that cannot be written is only slower."""
+    temporary = file.with_suffix(f".{os.getpid()}.{id(wave)}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as target:
+            np.save(target, wave)
+        temporary.replace(file)
+    except OSError as error:
+        warnings.warn(f"clip cache not written ({error}); set dataset.cache=null to do without", stacklevel=2)
+
+
+class Corpus:
+    """A checked list of clips in three splits. Base of every dataset that reads files."""
+
+    background: str | None = None  # no label here means "nothing", unless a dataset says so
+
+    def __init__(self, clips: Sequence[Clip], cache: str | None = "default", crop: float | None = None) -> None:
+        """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
+
+        Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
+        """
+        self.clips = list(clips)
+        self.cache = None if cache is None else CACHE if cache == "default" else Path(cache)
+        self.crop = crop
+        self.labels = sorted({clip.label for clip in self.clips})
+        check_splits(self.clips)
+
+    def split(self, name: str, rate: int) -> Clips:
+        """The clips of ``train``, ``val`` or ``test`` at ``rate`` Hz; ConfigError if none can be read."""
+        clips = [clip for clip in self.clips if clip.split == name]
+        part = Clips(clips, self.labels, rate, self.cache, self.crop if name == "train" else None)
+        part.prepare(name)
+        if clips and not part.clips:
+            raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")
+        return part
+
+
+def check_splits(clips: Sequence[Clip]) -> None:
+    """What would make a result meaningless is an error now."""
+    counts = Counter(clip.split for clip in clips)
+    for name in ("train", "val"):
+        if not counts[name]:
+            raise ConfigError(f"dataset: no clip in split {name!r}; found {dict(counts) or 'no clips at all'}")
+    unknown = counts.keys() - set(SPLITS)
+    if unknown:
+        raise ConfigError(
+            f"dataset: split {sorted(unknown)[0]!r} is none of {', '.join(SPLITS)}; say with dataset.splits which it is"
+        )
+    trained = {clip.label for clip in clips if clip.split == "train"}
+    for clip in clips:
+        if clip.label not in trained:
+            raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but has no clip in train ({clip.path})")
+    if len(trained) < 2:
+        raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
+    places = defaultdict(set)
+    for clip in clips:
+        if clip.group:
+            places[clip.group].add(clip.split)
+    for group, found in places.items():
+        if len(found) > 1:
+            raise ConfigError(f"dataset.group: group {group!r} stands in {' and '.join(sorted(found))}")
+
+
+def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int) -> list[Clip]:
+    """Give clips without a split one at random: ``shares`` per split name, label by label, whole groups together.
+
+    ConfigError if a label has fewer clips (or groups) than there are splits to fill.
+    """
+    rng = np.random.default_rng(seed)
+    by_label: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        by_label[clip.label].append(clip)
+    wanted = [name for name, share in shares.items() if share > 0]
+    chosen: dict[str, str] = {}  # group -> split
+    for label, members in sorted(by_label.items()):
+        groups = sorted({clip.group or str(clip.path) + f"@{clip.start}" for clip in members})
+        if len(groups) < len(wanted):
+            raise ConfigError(
+                f"dataset: label {label!r} has {len(groups)} clip{'s' * (len(groups) != 1)} (or groups); at least "
+                f"{len(wanted)} are needed to stand in {', '.join(wanted)}. Add clips or remove the label"
+            )
+        rng.shuffle(groups)
+        free = [group for group in groups if group not in chosen]
+        chosen |= allot(free, {name: shares[name] for name in wanted})
+    return [replace(clip, split=chosen[clip.group or str(clip.path) + f"@{clip.start}"]) for clip in clips]
+
+
+def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
+    """Split names for ``groups`` by share, at least one each where there are enough; train takes the rest."""
+    result, position = {}, 0
+    for name, share in shares.items():
+        if name == "train":
+            continue
+        count = max(1, round(share * len(groups))) if len(groups) >= len(shares) else 0
+        result |= dict.fromkeys(groups[position : position + count], name)
+        position += count
+    return result | dict.fromkeys(groups[position:], "train")
+
+
+def existing_root(root: str | None, what: str) -> Path:
+    """The data's folder; ConfigError tells what to put there if it is missing."""
+    if root is None:
+        raise ConfigError(f"dataset.root: is not set; expected {what}. Set dataset.root=FOLDER")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise ConfigError(f"dataset.root: {root!r} is not a folder; expected {what}. Set dataset.root=FOLDER")
+    return path
+

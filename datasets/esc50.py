@@ -1,0 +1,41 @@
+"""ESC-50 (Piczak 2015): 2,000 environmental sounds of five seconds in five folds; ESC-10 is its subset."""
+
+import csv
+
+from datasets.clips import Clip, Corpus, existing_root
+from pipeline.build import ConfigError
+
+WHAT = "a copy of the ESC-50 repository (meta/esc50.csv and audio/); fetch ESC-50-master.zip, unpack it, point to it"
+
+
+class ESC50(Corpus):
+    """The official folds: three (or more) to train, one to validate, one to test."""
+
+    def __init__(
+        self,
+        root: str | None = None,
+        test_fold: int = 5,
+        val_fold: int = 4,
+        esc10: bool = False,
+        crop: float | None = None,
+        cache: str | None = "default",
+    ) -> None:
+        """``esc10`` keeps the ten classes of ESC-10. Takes of one source recording are one group."""
+        folder = existing_root(root, WHAT)
+        table = folder / "meta" / "esc50.csv"
+        if not table.is_file():
+            raise ConfigError(f"dataset.root: {table} is missing; expected {WHAT}")
+        if test_fold == val_fold:
+            raise ConfigError(f"dataset.val_fold: {val_fold} is the test fold too; choose another")
+        places = {test_fold: "test", val_fold: "val"}
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if not esc10 or row["esc10"] == "True"]
+        super().__init__(
+            [
+                Clip(folder / "audio" / row["filename"], row["category"], places.get(int(row["fold"]), "train"),
+                     group=row["src_file"])
+                for row in rows
+            ],
+            cache,
+            crop,
+        )  # fmt: skip

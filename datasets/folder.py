@@ -1,0 +1,48 @@
+"""A folder per class: ``root/dog/a.wav``, or with the split above it: ``root/train/dog/a.wav``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root
+from pipeline.build import ConfigError
+from pipeline.media import media_files
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Folder(Corpus):
+    """Clips below ``root``; the label is the folder's name. Any audio format, rate and length."""
+
+    def __init__(
+        self,
+        root: str | None = None,
+        val: Share = 0.15,
+        test: Share = 0.15,
+        seed: int = 0,
+        crop: float | None = 10.0,
+        cache: str | None = "default",
+    ) -> None:
+        """With ``root/train`` present the sub-folders ``train``, ``val`` and ``test`` are the splits (without ``val``,
+        that share of train is held out); otherwise ``val`` and ``test`` are shares drawn at random with ``seed``.
+        """
+        folder = existing_root(root, "a folder with one sub-folder of recordings per class")
+        if (folder / "train").is_dir():
+            clips = [clip for split in SPLITS for clip in labelled(folder / split, split)]
+            if not any(clip.split == "val" for clip in clips):
+                held = divide([clip for clip in clips if clip.split == "train"], {"train": 1 - val, "val": val}, seed)
+                clips = held + [clip for clip in clips if clip.split == "test"]
+        else:
+            clips = divide(labelled(folder, ""), {"train": 1 - val - test, "val": val, "test": test}, seed)
+        if not clips:
+            raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
+        super().__init__(clips, cache, crop)
+
+
+def labelled(folder: Path, split: str) -> list[Clip]:
+    """The clips in the sub-folders of ``folder``."""
+    if not folder.is_dir():
+        return []
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [Clip(path, entry.name, split) for entry in classes for path in media_files(entry)]

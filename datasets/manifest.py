@@ -1,0 +1,87 @@
+"""A table of clips: csv or jsonl with ``path`` and ``label``, and optionally ``split``, ``start``, ``end``, a group."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from datasets.clips import Clip, Corpus, divide, existing_root
+from pipeline.build import ConfigError, nearest
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Manifest(Corpus):
+    """The rows of ``root/file``. Paths are relative to ``root`` and may not leave it."""
+
+    def __init__(
+        self,
+        root: str | None = None,
+        file: str = "manifest.csv",
+        group: str | None = None,
+        splits: dict[str, list[str]] | None = None,
+        val: Share = 0.15,
+        test: Share = 0.15,
+        seed: int = 0,
+        crop: float | None = 10.0,
+        cache: str | None = "default",
+    ) -> None:
+        """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
+        names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
+        not listed are left out. Without that column, ``val`` and ``test`` are shares drawn at random with ``seed``; if
+        only ``val`` is missing, that share of train is held out.
+        """
+        folder = existing_root(root, f"a folder with {file}")
+        rows = table(folder / file)
+        if group is not None and group not in rows[0]:
+            raise ConfigError(f"dataset.group: {file} has no column {group!r}{nearest(group, list(rows[0]))}")
+        clips = [clip_of(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
+        if splits:
+            names = {name: split for split, listed in splits.items() for name in listed}
+            clips = [Clip(**vars(clip) | {"split": names[clip.split]}) for clip in clips if clip.split in names]
+        found = {clip.split for clip in clips}
+        if found == {""}:
+            clips = divide(clips, {"train": 1 - val - test, "val": val, "test": test}, seed)
+        elif "val" not in found:
+            held = divide([clip for clip in clips if clip.split == "train"], {"train": 1 - val, "val": val}, seed)
+            clips = held + [clip for clip in clips if clip.split != "train"]
+        super().__init__(clips, cache, crop)
+
+
+def table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a csv or jsonl file; ConfigError if it is missing, empty or without the needed columns."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            if path.suffix == ".jsonl":
+                rows = [json.loads(line) for line in file if line.strip()]
+            else:
+                rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise ConfigError(f"dataset.file: {path} does not exist; expected a csv or jsonl table of clips") from None
+    except (ValueError, csv.Error) as error:
+        raise ConfigError(f"dataset.file: {path} cannot be read as a table: {error}") from None
+    if not rows:
+        raise ConfigError(f"dataset.file: {path} has no rows")
+    for column in ("path", "label"):
+        if not all(isinstance(row, dict) and row.get(column) not in (None, "") for row in rows):
+            raise ConfigError(f"dataset.file: {path}: every row needs a {column!r}")
+    return rows
+
+
+def clip_of(row: Mapping[str, Any], folder: Path, where: str, group: str | None) -> Clip:
+    """A row as a clip; ConfigError if its path leaves the folder or its times make no sense."""
+    path = folder / str(row["path"])
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"dataset.file: {where}: path {row['path']!r} leads out of {str(folder)!r}")
+    try:
+        start = float(row.get("start") or 0)
+        end = float(row["end"]) if row.get("end") not in (None, "") else None
+    except (TypeError, ValueError):
+        raise ConfigError(f"dataset.file: {where}: start and end must be seconds") from None
+    if start < 0 or (end is not None and end <= start):
+        raise ConfigError(f"dataset.file: {where}: end ({end} s) must be after start ({start} s)")
+    named = str(row.get(group) or "") if group else ""
+    return Clip(path, str(row["label"]), str(row.get("split") or ""), start, end, named)

@@ -1,0 +1,256 @@
+"""Twelve kinds of sound, made on the fly: the embedded default, so that everything works offline at once.
+
+Each clip draws its own pitch, tempo, length, level, place, reverberation and background, so no two are alike and the
+task is not trivial. Times are exact, which real recordings seldom offer: the model can learn where sounds begin and end.
+
+    python -m datasets.synthetic_sounds FOLDER     write a 30-s scene, the truth beside it, and a folder of clips
+"""
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import soundfile
+from pydantic import Field, PositiveFloat, PositiveInt
+from scipy.signal import butter, fftconvolve, sosfilt
+from torch.utils.data import Dataset
+
+from pipeline.media import Samples
+from pipeline.sample import Sample
+
+Rng = np.random.Generator
+Maker = Callable[[Rng, Samples], Samples]
+BACKGROUND = "background"
+
+
+def sine(hertz: Samples | float, t: Samples) -> Samples:
+    """A sine whose frequency may change over time; ``t (N,)`` in seconds, evenly spaced."""
+    rate = 1 / (t[1] - t[0])
+    return np.sin(2 * np.pi * np.cumsum(np.broadcast_to(hertz, t.shape)) / rate)
+
+
+def tones(t: Samples, *hertz: float) -> Samples:
+    """Several steady sines."""
+    return np.sum([sine(h, t) for h in hertz], axis=0) / len(hertz)
+
+
+def gate(t: Samples, period: float, share: float) -> Samples:
+    """1 during the first ``share`` of each period, else 0, with 5-ms ramps."""
+    phase = t % period
+    return np.clip(np.minimum(phase, share * period - phase) / 0.005, 0, 1)
+
+
+def noise(rng: Rng, t: Samples) -> Samples:
+    """White noise."""
+    return rng.standard_normal(len(t))
+
+
+def band(x: Samples, low: float, high: float, t: Samples) -> Samples:
+    """Butterworth band-pass."""
+    rate = 1 / (t[1] - t[0])
+    filtered: Samples = sosfilt(butter(2, [low, min(high, 0.45 * rate)], "bandpass", fs=rate, output="sos"), x)
+    return filtered
+
+
+def hits(t: Samples, times: Samples, hertz: Samples, decay: float) -> Samples:
+    """Decaying sines that start at ``times``."""
+    y = np.zeros_like(t)
+    for start, h in zip(times, hertz, strict=True):
+        since = np.maximum(t - start, 0)
+        y += (t >= start) * np.exp(-since / decay) * np.sin(2 * np.pi * h * since)
+    return y
+
+
+def siren(rng: Rng, t: Samples) -> Samples:
+    """A pitch that wails up and down."""
+    centre, depth, speed = rng.uniform(700, 1100), rng.uniform(0.25, 0.45), rng.uniform(0.8, 2.5)
+    return sine(centre * (1 + depth * np.sin(2 * np.pi * speed * t + rng.uniform(0, 6))), t)
+
+
+def two_tone(rng: Rng, t: Samples) -> Samples:
+    """Two pitches in turn, as a fire engine."""
+    low, ratio, half = rng.uniform(400, 700), rng.uniform(1.2, 1.45), rng.uniform(0.15, 0.4)
+    return np.tanh(2 * sine(np.where(t % (2 * half) < half, low, low * ratio), t))
+
+
+def dial_tone(rng: Rng, t: Samples) -> Samples:
+    """Two steady low tones, as in a telephone."""
+    shift = rng.uniform(0.9, 1.15)
+    return tones(t, 350 * shift, 440 * shift)
+
+
+def busy_tone(rng: Rng, t: Samples) -> Samples:
+    """The same kind of tones, interrupted."""
+    shift = rng.uniform(0.9, 1.15)
+    return tones(t, 480 * shift, 620 * shift) * gate(t, rng.uniform(0.2, 0.4), 0.5)
+
+
+def chirp(rng: Rng, t: Samples) -> Samples:
+    """Short, high, quickly rising notes, as of a bird."""
+    period, low, rise = rng.uniform(0.12, 0.3), rng.uniform(2000, 3200), rng.uniform(1.3, 2.0)
+    return sine(low * rise ** ((t % period) / period), t) * gate(t, period, rng.uniform(0.4, 0.7))
+
+
+def knock(rng: Rng, t: Samples) -> Samples:
+    """Dull blows on wood."""
+    times = np.cumsum(rng.uniform(0.12, 0.3, 16)) - 0.1
+    wood = hits(t, times, rng.uniform(120, 280) * rng.uniform(0.95, 1.05, 16), rng.uniform(0.015, 0.035))
+    return wood + 0.3 * hits(t, times, rng.uniform(500, 900, 16), 0.008)
+
+
+def engine(rng: Rng, t: Samples) -> Samples:
+    """A low hum of many harmonics that shakes."""
+    base = rng.uniform(28, 70) * (1 + 0.06 * np.sin(2 * np.pi * rng.uniform(0.3, 2) * t))
+    hum = np.sum([rng.uniform(0.3, 1) * sine(base * k, t) / k**0.5 for k in range(1, 13)], axis=0)
+    return hum + 0.4 * band(noise(rng, t), 60, 600, t)
+
+
+def bell(rng: Rng, t: Samples) -> Samples:
+    """Inharmonic partials that ring out."""
+    base, again = rng.uniform(500, 1100), rng.uniform(0.4, 0.8)
+    times = np.arange(0, t[-1], again)
+    parts = [hits(t, times, np.full(len(times), base * k), d) for k, d in ((1, 0.5), (2.76, 0.3), (5.4, 0.15))]
+    return np.sum(parts, axis=0)
+
+
+def hiss(rng: Rng, t: Samples) -> Samples:
+    """Steam: high noise."""
+    low = rng.uniform(2500, 4000)
+    return band(noise(rng, t), low, low * rng.uniform(1.6, 2.2), t)
+
+
+def pulse_train(rng: Rng, t: Samples) -> Samples:
+    """Regular clicks, as a Geiger counter or a clock gone mad."""
+    times = np.arange(0, t[-1], 1 / rng.uniform(9, 20))
+    return hits(t, times, np.full(len(times), rng.uniform(1200, 2600)), 0.003)
+
+
+def whistle(rng: Rng, t: Samples) -> Samples:
+    """A person's whistle: one slowly gliding, slightly trembling pure tone with breath."""
+    glide = np.linspace(rng.uniform(900, 1600), rng.uniform(900, 1600), len(t))
+    tone = sine(glide * (1 + 0.01 * np.sin(2 * np.pi * rng.uniform(4, 7) * t)), t)
+    return tone + 0.1 * band(noise(rng, t), 900, 3000, t)
+
+
+MAKERS: dict[str, Maker] = {
+    maker.__name__: maker
+    for maker in (
+        siren, two_tone, dial_tone, busy_tone, chirp, knock, engine, bell, hiss, pulse_train, whistle,
+    )
+}  # fmt: skip
+
+
+def background(rng: Rng, t: Samples) -> Samples:
+    """Room noise of a random colour, with or without mains hum; standard deviation 1."""
+    colour, size = rng.uniform(0.3, 1.2), 1 << (len(t) - 1).bit_length()  # a power of two: fast transforms
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    spectrum[1:] /= np.arange(1, len(spectrum)) ** (colour / 2)
+    x = np.fft.irfft(spectrum)[: len(t)]
+    x = x / x.std() + (rng.random() < 0.3) * rng.uniform(0.2, 0.8) * sine(rng.choice([50.0, 60.0]) * 2, t)
+    return x / x.std()
+
+
+def reverberated(rng: Rng, x: Samples, rate: int) -> Samples:
+    """``x`` in a room of random size: decaying noise as its impulse response, same length."""
+    length = rng.uniform(0.02, 0.25)
+    t = np.arange(int(rate * length)) / rate
+    room = rng.standard_normal(len(t)) * np.exp(-t / (length / 4)) * rng.uniform(0.05, 0.4) / np.sqrt(len(t) / 8)
+    room[0] = 1.0
+    return fftconvolve(x, room)[: len(x)]
+
+
+def place(rng: Rng, wave: Samples, label: str, start: int, end: int, rate: int, floor: float) -> None:
+    """Add one sound of ``label`` from sample ``start`` to ``end``; its level is drawn against the ``floor`` (RMS)."""
+    t = np.arange(end - start) / rate
+    sound = reverberated(rng, MAKERS[label](rng, t), rate)
+    ramp = max(2, int(0.01 * rate))
+    sound[:ramp] *= np.linspace(0, 1, ramp)
+    sound[-ramp:] *= np.linspace(1, 0, ramp)
+    ratio = 10 ** (rng.uniform(3, 25) / 20)  # signal to noise: 3 to 25 dB
+    wave[start:end] += sound * ratio * floor / (np.sqrt(np.mean(sound**2)) + 1e-9)
+
+
+def compose(
+    rng: Rng, rate: int, seconds: float, labels: list[str], gap: tuple[float, float]
+) -> tuple[Samples, list[tuple[int, int, str]]]:
+    """Background with one sound after another, random gaps between; the wave and ``(start, end, label)`` in samples."""
+    wave = background(rng, np.arange(int(seconds * rate)) / rate)
+    spans, position = [], 0
+    for label in labels:
+        start = position + int(rng.uniform(*gap) * rate)
+        end = start + int(rng.uniform(0.6, 1.6) * rate)
+        if end > len(wave):
+            break
+        place(rng, wave, label, start, end, rate, 1.0)
+        spans.append((start, end, label))
+        position = end
+    wave *= rng.uniform(0.1, 0.8) / np.abs(wave).max()
+    return wave.astype(np.float32), spans
+
+
+class SyntheticSounds:
+    """Endless labelled sounds: ``clips`` per epoch, new ones in each; validation and test are fixed sets."""
+
+    background: str | None = BACKGROUND
+
+    def __init__(
+        self,
+        clips: PositiveInt = 1000,
+        seconds: Annotated[float, Field(ge=2)] = 2.5,
+        seed: int = 0,
+        held_out: PositiveInt = 360,
+        gap: PositiveFloat = 0.8,
+    ) -> None:
+        """``seconds`` per clip, ``held_out`` clips each for validation and test, up to ``gap`` seconds of lead-in."""
+        self.labels = sorted([*MAKERS, BACKGROUND])
+        self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
+
+    def split(self, name: str, rate: int) -> "SyntheticSplit":
+        """``train``, ``val`` or ``test`` at ``rate`` Hz; their random draws have nothing in common."""
+        return SyntheticSplit(self, ("train", "val", "test").index(name), rate)
+
+
+class SyntheticSplit(Dataset[Sample]):
+    """Clips with one sound each (or none: ``background``), the classes in turn."""
+
+    def __init__(self, recipe: SyntheticSounds, number: int, rate: int) -> None:
+        self.recipe, self.number, self.rate = recipe, number, rate
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.recipe.held_out if self.number else self.recipe.clips
+
+    def __getitem__(self, index: int) -> Sample:
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.number, 0 if self.number else self.epoch, index])
+        label = recipe.labels[index % len(recipe.labels)]
+        sounds = [] if label == BACKGROUND else [label]
+        wave, spans = compose(rng, self.rate, recipe.seconds, sounds, (0.0, recipe.gap))
+        numbers = [(start, end, recipe.labels.index(name)) for start, end, name in spans]
+        return Sample(wave, recipe.labels.index(label), numbers, f"{label}_{index}")
+
+
+def write_demo(folder: Path, rate: int = 16000, seed: int = 2026, clips: int = 24) -> None:
+    """A 30-s scene as ``scene.wav`` with the truth in ``scene.csv``, and ``clips`` recordings in ``folder/clips``."""
+    rng = np.random.default_rng(seed)
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    order = [str(label) for label in rng.permutation(list(MAKERS))]
+    wave, spans = compose(rng, rate, 30.0, order, (0.6, 1.7))
+    soundfile.write(folder / "scene.wav", wave, rate)
+    with open(folder / "scene.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["start", "end", "label"])
+        rows.writerows([f"{start / rate:.3f}", f"{end / rate:.3f}", label] for start, end, label in spans)
+    data = SyntheticSounds(seed=seed).split("test", rate)
+    for index in range(clips):
+        sample = data[index]
+        soundfile.write(folder / "clips" / f"{sample.name}.wav", sample.wave, rate)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    write_demo(Path(sys.argv[1]))

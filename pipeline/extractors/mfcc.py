@@ -1,0 +1,40 @@
+"""Mel-frequency cepstral coefficients: Davis & Mermelstein, IEEE Trans. ASSP 28 (1980)."""
+
+import torch
+import torchaudio
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from pipeline.spectral import MelSpectrum
+from pipeline.stage import State
+
+
+class MFCC(MelSpectrum):
+    """Orthonormal DCT-II of ln(mel power + floor): samples ``(B, T*hop)`` to ``(B, T, coefficients)``."""
+
+    dct: Tensor
+
+    def __init__(
+        self,
+        rate: PositiveInt = 16000,
+        window: PositiveFloat = 0.025,
+        hop: PositiveFloat = 0.010,
+        mels: PositiveInt = 64,
+        low: NonNegativeFloat = 20.0,
+        high: PositiveFloat | None = None,
+        floor: PositiveFloat = 1e-6,
+        coefficients: PositiveInt = 20,
+    ) -> None:
+        """See ``MelSpectrum``; the first ``coefficients`` of ``mels`` are kept. ValueError if there are not so many."""
+        super().__init__(rate, window, hop, mels, low, high)
+        if coefficients > mels:
+            raise ValueError(f"extractor.coefficients ({coefficients}) must not exceed extractor.mels ({mels})")
+        self.floor = floor
+        self.register_buffer("dct", torchaudio.functional.create_dct(coefficients, mels, "ortho"), persistent=False)
+        self.out_shape = (coefficients,)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """DCT of the log-mel spectrum."""
+        power, state = super().forward(x, state)
+        with torch.autocast(x.device.type, enabled=False):
+            return (power + self.floor).log() @ self.dct, state

@@ -1,0 +1,243 @@
+"""Audio files to samples: probe, read in blocks, read whole. Mono, resampled, checked.
+
+soundfile reads PCM, FLAC, OGG and MP3; PyAV reads every other container. Whatever reads, the same rules hold on top:
+regular files only, limits before any allocation, non-finite samples set to zero, and the decoded length compared with
+the declared one. What is doubtful is a ``Warning`` code on the result, what is unusable a ``MediaError`` with a code.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+BLOCK = 1 << 16  # frames decoded at once
+RATES = (1_000, 384_000)  # Hz
+CHANNELS = 64
+SHORTEST = 0.025  # seconds: below, not even one analysis window is filled
+PLAYLISTS = (b"#EXTM3U", b"ffconcat")
+CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,aac,ac3,asf,flv,caf,amr,aiff,wav,w64,flac,ogg,mp3,gif"
+
+
+class MediaError(Exception):
+    """A file that cannot be used; ``code`` is from a closed list, the message says what came."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Facts:
+    """What is known of a recording: the header's claims, and once it is read, the truth."""
+
+    rate: int
+    channels: int
+    frames: int | None  # as declared; None if unknown
+    decoded: int = 0  # frames that came out, at ``rate``
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Decoded length."""
+        return self.decoded / self.rate
+
+    def warn(self, code: str) -> None:
+        """Note a warning once."""
+        if code not in self.warnings:
+            self.warnings.append(code)
+
+
+def probe(path: str | os.PathLike[str]) -> Facts:
+    """Header of a file, without decoding it. MediaError if it is no readable audio within the limits."""
+    name = os.fspath(path)
+    admit(name)
+    try:
+        with soundfile.SoundFile(name) as sound:
+            return within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None))
+    except soundfile.LibsndfileError:
+        with open_container(name) as container:
+            stream = container.streams.audio[0]
+            frames = None
+            if stream.duration and stream.time_base:
+                frames = round(stream.duration * stream.time_base * stream.rate)
+            return within_limits(Facts(stream.rate, stream.codec_context.channels, frames))
+
+
+def admit(name: str) -> None:
+    """Refuse what is no regular, non-empty media file before any decoder sees it."""
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError):
+        raise MediaError("not_found", f"{name}: no such file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError("not_a_file", f"{name}: not a regular file")
+    if status.st_size == 0:
+        raise MediaError("empty_file", f"{name}: the file has 0 bytes")
+    try:
+        with open(name, "rb") as file:
+            start = file.read(64).lstrip()
+    except OSError as error:
+        raise MediaError("unreadable", f"{name}: {error.strerror}") from None
+    if start.startswith(PLAYLISTS):
+        raise MediaError("playlist", f"{name}: a playlist; other files it names are never followed")
+
+
+def within_limits(facts: Facts) -> Facts:
+    """Refuse absurd headers; ``facts`` otherwise."""
+    if facts.rate <= 0 or facts.channels <= 0:
+        raise MediaError("bad_header", f"the header says {facts.rate} Hz and {facts.channels} channels")
+    if not RATES[0] <= facts.rate <= RATES[1]:
+        raise MediaError("limit_rate", f"{facts.rate} Hz; expected {RATES[0]} to {RATES[1]}")
+    if facts.channels > CHANNELS:
+        raise MediaError("limit_channels", f"{facts.channels} channels; expected at most {CHANNELS}")
+    return facts
+
+
+def open_container(name: str) -> av.container.InputContainer:
+    """PyAV, local files and real containers only; MediaError if it is none or has no sound."""
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        container = av.open(f"file:{name}", options=options)
+    except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
+        raise MediaError("unreadable", f"{name}: not a media file that can be read ({error})") from None
+    if not container.streams.audio:
+        container.close()
+        raise MediaError("no_audio", f"{name}: has no sound track")
+    return container
+
+
+def read(path: str | os.PathLike[str], rate: int, start: float = 0.0, end: float | None = None) -> tuple[Samples, Facts]:
+    """A whole recording as mono float32 samples ``(N,)`` at ``rate`` Hz, or its part ``start`` to ``end`` seconds."""
+    facts, blocks = open_blocks(path, rate, start, end)
+    parts = list(blocks)
+    return (np.concatenate(parts) if parts else np.zeros(0, np.float32)), facts
+
+
+def open_blocks(
+    path: str | os.PathLike[str], rate: int, start: float = 0.0, end: float | None = None
+) -> tuple[Facts, Iterator[Samples]]:
+    """Facts of a recording and its mono blocks at ``rate`` Hz; the facts fill up while the blocks are drawn.
+
+    Block by block and in one go give the same samples bit for bit: one streaming resampler does both.
+    """
+    facts = probe(path)
+    return facts, resampled(checked(decoded(os.fspath(path), facts), facts, start, end), facts, rate)
+
+
+def decoded(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
+    """Raw blocks ``(n, channels)`` from whichever library reads the file."""
+    try:
+        sound = soundfile.SoundFile(name)
+    except soundfile.LibsndfileError:
+        yield from decoded_by_av(name, facts)
+        return
+    with sound:
+        while True:
+            try:
+                block = sound.read(BLOCK, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError:
+                facts.warn("decode_errors")
+                return
+            if not len(block):
+                return
+            yield block
+
+
+def decoded_by_av(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
+    """The first sound track through PyAV, as float32."""
+    resampler = av.AudioResampler(format="flt", rate=facts.rate)
+    with open_container(name) as container:
+        try:
+            for frame in container.decode(container.streams.audio[0]):
+                for part in resampler.resample(frame):
+                    yield part.to_ndarray().reshape(-1, len(part.layout.channels))
+        except (av.FFmpegError, UnicodeError):
+            facts.warn("decode_errors")
+
+
+def checked(
+    blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, end: float | None
+) -> Iterator[Samples]:
+    """Mono blocks of the asked part, with what is wrong about them noted in ``facts``."""
+    first = round(start * facts.rate)
+    last = round(end * facts.rate) if end is not None else None
+    position, loudest, stereo_loudest = 0, 0.0, 0.0
+    for block in blocks:
+        left, right = max(0, first - position), (None if last is None else max(0, last - position))
+        position += len(block)
+        block = block[left:right]
+        if not len(block):
+            if last is not None and position >= last:
+                break
+            continue
+        block = tamed(block, facts)
+        mono = block.mean(1) if block.shape[1] > 1 else block[:, 0]
+        loudest = max(loudest, float(np.abs(mono).max()))
+        stereo_loudest = max(stereo_loudest, float(np.abs(block).max()))
+        facts.decoded += len(mono)
+        yield mono
+    whole = start == 0 and end is None
+    if whole and facts.frames and facts.decoded < facts.frames * 0.999 - facts.rate * 0.05:
+        facts.warn("truncated")
+    if not facts.decoded:
+        raise MediaError("no_samples", "the file has no samples" if whole else f"no samples from {start} to {end} s")
+    if facts.seconds < SHORTEST:
+        facts.warn("too_short")
+    if loudest < 1e-6:
+        facts.warn("downmix_cancels" if stereo_loudest > 1e-3 else "silent")
+
+
+def tamed(block: NDArray[np.float32], facts: Facts) -> NDArray[np.float32]:
+    """Non-finite samples become 0, absurd ones +-1; both are noted."""
+    if not np.isfinite(block).all():
+        facts.warn("nonfinite")
+        block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+    if np.abs(block).max(initial=0.0) > 32.0:
+        facts.warn("clipped")
+        block = block.clip(-1.0, 1.0)
+    return block
+
+
+def resampled(blocks: Iterator[Samples], facts: Facts, rate: int) -> Iterator[Samples]:
+    """``blocks`` at ``rate`` Hz through one streaming resampler (soxr, high quality)."""
+    if facts.rate == rate:
+        yield from blocks
+        return
+    convert = Resampler(facts.rate, rate)
+    for block in blocks:
+        yield convert(block)
+    yield convert.close()
+
+
+class Resampler:
+    """A stream of mono samples at one rate to another; any block lengths give the same samples."""
+
+    def __init__(self, source: int, target: int) -> None:
+        """Rates in Hz."""
+        self.stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
+
+    def __call__(self, block: Samples) -> Samples:
+        """The samples that are ready after this block."""
+        return self.stream.resample_chunk(np.ascontiguousarray(block)).reshape(-1)
+
+    def close(self) -> Samples:
+        """The samples still held back."""
+        return self.stream.resample_chunk(np.zeros(0, np.float32), last=True).reshape(-1)
+
+
+AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".caf", ".w64", ".wma"}
+VIDEO = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts"}
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Audio and video files below ``folder`` by their endings, hidden ones left out, sorted."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO | VIDEO)
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))

@@ -1,0 +1,172 @@
+"""The classifier: extractor, normalisation, encoder, head and smoothing as one Chain, and its file on disk.
+
+A model is one ``model.safetensors``: the weights, and a JSON header with the settings of every component, the labels
+and the decoder. Loading builds components through ``pipeline.build`` and copies numbers: nothing in a file is ever run.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipeline.build import ConfigError, build
+from pipeline.events import Decoder
+from pipeline.heads import Head
+from pipeline.spectral import Frames
+from pipeline.stage import Chain, Stage
+from pipeline.standardize import Standardize
+
+FORMAT = 1
+HEADER = "rivulet"
+PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder")
+
+
+class ModelError(Exception):
+    """A model file that cannot be used; the message says why."""
+
+
+class Card(BaseModel):
+    """The header of a model file. ``config`` holds one component per name in ``PARTS``."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int
+    labels: list[str]
+    config: dict[str, dict[str, Any]]
+    trained: dict[str, Any] = {}  # where the model comes from: the run's whole configuration and its figures
+
+
+class Classifier(Chain):
+    """Samples ``(B, T*hop)`` to class posteriors ``(B, T, K)``, with ``hop`` in samples at ``rate`` Hz."""
+
+    extractor: Frames
+    standardize: Standardize
+    encoder: Chain
+    head: Head
+
+    def __init__(self, config: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> None:
+        """Build and wire the parts: each learns from the one before what shape it receives.
+
+        Raises ConfigError (a setting is wrong) or ValueError (settings do not go together).
+        """
+        extractor: Frames = build(config["extractor"], Frames, at="extractor")
+        settings = dict(config["encoder"]) | {"cell": config["cell"]}
+        encoder: Chain = build(settings, Chain, at="encoder", shape=extractor.out_shape)
+        step = extractor.hop * encoder.hop / extractor.rate
+        head = build(config["head"], Head, at="head", shape=encoder.out_shape, classes=len(labels), step=step)
+        smoothing: Stage = build(config["smoothing"], Stage, at="smoothing", shape=head.out_shape, step=step)
+        super().__init__(
+            extractor=extractor,
+            standardize=Standardize(extractor.out_shape),
+            encoder=encoder,
+            head=head,
+            smoothing=smoothing,
+        )
+        self.config = {name: dict(config[name]) for name in PARTS}
+        self.labels, self.rate = list(labels), extractor.rate
+        self.decoder()  # a wrong decoder setting shows now, not after the training
+
+    def logits(self, x: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """For training, on whole clips: logits ``(B, T, K)`` of each step, and the same pooled over time.
+
+        ``augment`` changes the standardised features.
+        """
+        for stage in (self.extractor, self.standardize):
+            x, _ = stage(x, stage.initial(len(x)))
+        if augment:
+            x = augment(x)
+        for stage in (self.encoder, self.head.linear):
+            x, _ = stage(x, stage.initial(len(x)))  # type: ignore[operator, union-attr]
+        pooled, _ = self.head.pool(x, self.head.pool.initial(len(x)))  # type: ignore[operator, union-attr]
+        return x, pooled
+
+    def with_window(self, seconds: float | None) -> "Classifier":
+        """The same weights with another pooling window (None: since the start)."""
+        config = self.config | {"head": dict(self.config["head"]) | {"window": seconds}}
+        other = Classifier(config, self.labels)
+        other.load_state_dict(self.state_dict())
+        return other.to(self.anchor.device).train(self.training)
+
+    @property
+    def live(self) -> "Classifier":
+        """The model as it listens to a stream: its head forgets after ``head.live`` seconds."""
+        return self.with_window(self.config["head"].get("live"))
+
+    def clip_posteriors(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The answer for each clip of a right-padded batch ``(B, N)``: posteriors ``(B, K)`` at its own last step."""
+        y, _ = self(self.padded(x), self.initial(len(x)))
+        return y[torch.arange(len(y)), self.last_step(lengths)]
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Zeros appended to whole hops, and to the delay."""
+        missing = -x.shape[1] % self.hop + self.delay * self.hop
+        return torch.nn.functional.pad(x, (0, missing)) if missing else x
+
+    def last_step(self, lengths: Tensor) -> Tensor:
+        """Index of the last output step of clips of ``lengths`` samples."""
+        return (lengths + self.hop - 1).div(self.hop, rounding_mode="floor").clamp(min=1) - 1 + self.delay
+
+    def decoder(self, **settings: Any) -> Decoder:
+        """A new decoder with the model's settings, changed by ``settings``."""
+        config = dict(self.config["decoder"]) | settings
+        return build(config, Decoder, at="decoder", labels=self.labels, hop=self.hop, rate=self.rate)
+
+    def parameter_count(self) -> int:
+        """Trainable numbers."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def save(self, path: Path, trained: Mapping[str, Any] | None = None) -> None:
+        """Write the model to one file, whole or not at all."""
+        card = Card(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(save(weights, {HEADER: card.model_dump_json()}))
+        temporary.replace(path)
+
+
+def load(path: str | Path, device: str = "cpu") -> Classifier:
+    """A model from its file, ready to answer (eval mode). ModelError says what is wrong with the file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise ModelError(f"checkpoint={path}: no such file; train one with `python train.py`") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"checkpoint={path}: not a whole model.safetensors ({error}); copy or train it again") from None
+    if header is None:
+        raise ModelError(f"checkpoint={path}: a safetensors file, but not a Rivulet model (no {HEADER!r} header)")
+    try:
+        card = Card.model_validate_json(header)
+        if card.format != FORMAT:
+            raise ModelError(f"checkpoint={path}: format {card.format}; this version reads format {FORMAT}")
+        missing = set(PARTS) - card.config.keys()
+        if missing:
+            raise ModelError(f"checkpoint={path}: the header lacks {', '.join(sorted(missing))}")
+        model = Classifier(card.config, card.labels)
+    except (ValidationError, ConfigError, ValueError) as error:
+        raise ModelError(f"checkpoint={path}: refused: {error}") from None
+    named = model.state_dict()
+    if named.keys() != weights.keys():
+        raise ModelError(f"checkpoint={path}: the weights do not belong to the model that the header describes")
+    for name, tensor in named.items():
+        if tensor.shape != weights[name].shape:
+            raise ModelError(
+                f"checkpoint={path}: {name} has shape {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+            )
+        tensor.copy_(weights[name])
+    return model.to(device).eval()
+
+
+def fingerprint(model: Classifier) -> str:
+    """A short hash of settings and weights: the same for the same answers."""
+    digest = hashlib.sha256(json.dumps([model.config, model.labels], sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

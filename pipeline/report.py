@@ -1,0 +1,32 @@
+"""What a training run says at its end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -> None:
+    """Per-class table of the test split (validation, if there is none), the main figures, and the run's folder."""
+    console = Console()
+    split = "test" if "test" in metrics else "val"
+    found = metrics[split]
+    table = Table(title=f"{split}: {found['count']} clips, accuracy {found['accuracy']:.1%}", title_justify="left")
+    table.add_column("class")
+    for column in ("precision", "recall", "F1", "clips"):
+        table.add_column(column, justify="right")
+    table.add_column("most often taken for")
+    for index, (label, row) in enumerate(found["classes"].items()):
+        wrong = [count if other != index else 0 for other, count in enumerate(found["confusion"][index])]
+        worst = f"{list(found['classes'])[wrong.index(max(wrong))]} ({max(wrong)})" if any(wrong) else ""
+        numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))
+        table.add_row(label, *numbers, str(row["support"]), worst)
+    console.print(table)
+    console.print(
+        f"{figures['parameters']:,} parameters, best of {figures['epochs']} epochs: {figures['best_epoch']}, "
+        f"{figures['seconds']} s in all",
+        highlight=False,
+    )
+    console.print(f"run folder: {out}", highlight=False, soft_wrap=True)

@@ -1,0 +1,46 @@
+"""From logits to posteriors, smoothed over time."""
+
+import math
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from pipeline.stage import Stage, State
+
+BLOCK = 128  # steps solved at once: memory stays flat for recordings of any length
+
+
+class EMA(Stage):
+    """Softmax, then an exponential moving average: ``(B, T, K) -> (B, T, K)``.
+
+    a = exp(-step / seconds);  s(t) = a s(t-1) + (1 - a) p(t);  w(t) = a w(t-1) + (1 - a);  y(t) = s(t) / w(t).
+    Dividing by the weight seen so far removes the pull towards the zero start (Kingma & Ba 2015), so y is a
+    distribution from the first step on. ``seconds=0`` leaves the posteriors as they are.
+    """
+
+    def __init__(self, shape: tuple[int, ...], step: float, seconds: NonNegativeFloat = 0.05) -> None:
+        """``shape`` of a step of logits; ``step`` in seconds; time constant ``seconds``."""
+        super().__init__()
+        self.in_shape = self.out_shape = shape
+        self.decay = math.exp(-step / seconds) if seconds else 0.0
+
+    def initial(self, batch: int) -> State:
+        """Average and its weight, both zero."""
+        return self.zeros(batch, *self.out_shape), self.zeros(batch, 1)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Posteriors of every step."""
+        average, weight = state
+        outputs = []
+        for block in x.softmax(-1).split(BLOCK, 1):
+            t = torch.arange(block.shape[1], device=x.device, dtype=block.dtype)
+            lag = t[:, None] - t[None, :]
+            kernel = torch.where(lag >= 0, (1 - self.decay) * self.decay ** lag.clamp(min=0), 0.0)
+            carry = self.decay ** (t + 1)
+            averages = kernel @ block + carry[:, None] * average[:, None]
+            weights = kernel.sum(1)[:, None] + carry[:, None] * weight[:, None]
+            outputs.append(averages / weights)
+            if block.shape[1]:
+                average, weight = averages[:, -1].clone(), weights[:, -1].clone()
+        return torch.cat(outputs, 1), (average, weight)

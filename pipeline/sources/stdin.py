@@ -1,0 +1,44 @@
+"""Raw PCM from a pipe."""
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from pipeline.media import Resampler, Samples
+
+FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
+
+
+class Stdin:
+    """Interleaved little-endian samples on standard input, as ``ffmpeg -f s16le`` or ``arecord -t raw`` write them."""
+
+    name = "standard input"
+
+    def __init__(
+        self,
+        rate: Annotated[int, Field(ge=1000, le=384_000)] = 16000,
+        dtype: Literal["int16", "int32", "float32"] = "int16",
+        channels: PositiveInt = 1,
+        chunk: PositiveFloat = 0.1,
+    ) -> None:
+        """``rate`` in Hz; about ``chunk`` seconds are read at a time."""
+        self.rate, self.dtype, self.channels = rate, np.dtype(dtype).newbyteorder("<"), channels
+        self.scale, self.chunk = FULL_SCALE[dtype], chunk
+
+    def chunks(self, rate: int) -> Iterator[Samples]:
+        """Mono at ``rate`` Hz until the pipe closes; a last, incomplete frame is dropped."""
+        convert = Resampler(self.rate, rate) if rate != self.rate else None
+        frame = self.dtype.itemsize * self.channels
+        rest = b""
+        while data := sys.stdin.buffer.read1(round(self.chunk * self.rate) * frame):  # type: ignore[attr-defined]
+            data = rest + data
+            whole = len(data) - len(data) % frame
+            rest = data[whole:]
+            samples = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
+            mono = (samples.astype(np.float32) / self.scale).mean(1)
+            yield convert(mono) if convert else mono
+        if convert:
+            yield convert.close()

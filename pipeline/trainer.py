@@ -1,0 +1,309 @@
+"""The training loop, on Lightning Fabric: one readable loop, any device and precision, resumable.
+
+Each epoch seeds its own random draws from (seed, epoch), so training that was interrupted and resumed ends with the
+same weights as training that was not.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from lightning_fabric import Fabric, seed_everything
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.augment import Augment
+from pipeline.build import Config, ConfigError, build
+from pipeline.metrics import classification
+from pipeline.model import Classifier
+from pipeline.sample import IGNORE, Batch, Split, collate
+
+PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+console = Console(stderr=True)
+
+
+class Diverged(Exception):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Progress:
+    """Where the training stands: all that is needed to go on, beside the weights."""
+
+    epoch: int = 0  # finished epochs
+    step: int = 0
+    best: float = -math.inf  # validation score of the best model
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a classifier, keeps the best model by validation accuracy, and stops when it no longer improves."""
+
+    def __init__(
+        self,
+        epochs: PositiveInt = 30,
+        batch: PositiveInt = 32,
+        warmup: NonNegativeFloat = 1.0,
+        clip: PositiveFloat = 1.0,
+        patience: PositiveInt = 10,
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05,
+        frames: NonNegativeFloat = 1.0,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        workers: NonNegativeInt = 2,
+        threads: NonNegativeInt = 0,
+        resume: str | None = None,
+    ) -> None:
+        """``warmup`` in epochs, then a cosine to zero. ``clip``: greatest gradient norm. ``patience``: epochs without a
+        better validation accuracy. ``frames``: weight of the loss of single steps, where the data know the times.
+        ``workers`` load data; ``threads`` compute (0: torch's choice). ``resume``: a run's folder or ``last.ckpt``.
+        """
+        self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
+        self.label_smoothing, self.frames, self.workers, self.resume = label_smoothing, frames, workers, resume
+        if threads:
+            torch.set_num_threads(threads)
+        self.fabric = Fabric(accelerator=device, devices=1, precision=PRECISION[precision])
+
+    def fit(
+        self,
+        model: Classifier,
+        background: str | None,
+        train: Split,
+        val: Split,
+        optimizer: Config,
+        augment: Augment | None,
+        out: Path,
+        settings: Mapping[str, Any],
+    ) -> Progress:
+        """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
+
+        ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
+        Diverged if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        run = Run(self, model, background, train, optimizer, augment, out, settings)
+        if self.resume:
+            run.restore(Path(self.resume))
+        else:
+            self.fit_statistics(model, train)
+            run.keep()
+        with SummaryWriter(str(out / "tensorboard")) as board:
+            progress = run.progress
+            while progress.epoch < self.epochs and progress.epoch - progress.best_epoch < self.patience:
+                started = time.perf_counter()
+                self.seed(int(settings.get("seed", 0)) * 100_003 + progress.epoch + 1)
+                train.epoch = progress.epoch
+                row = {"epoch": progress.epoch + 1} | self.epoch(run, train)
+                found = self.evaluate(model, val)
+                row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1")}
+                row["seconds"] = round(time.perf_counter() - started, 2)
+                run.finish_epoch(row)
+                for key, value in row.items():
+                    board.add_scalar(key, value, progress.epoch)
+                console.print(line(row, self.epochs, progress), highlight=False)
+        return progress
+
+    def seed(self, seed: int) -> None:
+        """All random generators."""
+        seed_everything(seed, verbose=False)
+
+    def epoch(self, run: "Run", train: Split) -> dict[str, Any]:
+        """One pass over the training data; mean loss, accuracy and learning rate."""
+        run.model.train()
+        total, hits, count = 0.0, 0, 0
+        title, rounds = f"epoch {run.progress.epoch + 1}/{self.epochs}", math.ceil(len(train) / self.batch)
+        for batch in track(self.batches(train, shuffle=True), title, rounds, console=console, transient=True):
+            loss, right = self.loss(run, batch)
+            if not math.isfinite(loss.item()):
+                raise Diverged(
+                    f"the loss is {loss.item()} in {title}; lower optimizer.lr or trainer.clip, or look at the data"
+                )
+            run.adapt.zero_grad()
+            self.fabric.backward(loss)
+            self.fabric.clip_gradients(run.wrapped, run.adapt, max_norm=self.clip)
+            run.adapt.step()
+            run.schedule.step()
+            run.progress.step += 1
+            total, hits, count = total + loss.item() * len(batch.labels), hits + right, count + len(batch.labels)
+        if not count:
+            raise Diverged(f"no training clip could be read in {title}")
+        return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.schedule.get_last_lr()[0]}
+
+    def loss(self, run: "Run", batch: Batch) -> tuple[Tensor, int]:
+        """Cross-entropy of the clips' answers, plus that of single steps where their class is known; right answers."""
+        model = run.model
+        waves, labels = self.fabric.to_device((batch.waves, batch.labels))
+        change = None
+        if run.augment:
+            waves = run.augment.waves(waves, model.rate)
+            change = partial(run.augment.features, step=model.extractor.hop / model.rate)
+        logits, pooled = run.wrapped.logits(model.padded(waves), change)
+        answer = pooled[torch.arange(len(labels)), model.last_step(batch.lengths)].float()
+        loss = cross_entropy(answer, labels, label_smoothing=self.label_smoothing)
+        if self.frames:
+            targets = batch.targets(logits.shape[1], model.hop, model.delay, run.background)
+            if (targets != IGNORE).any():
+                single = cross_entropy(logits.flatten(0, 1).float(), self.fabric.to_device(targets.flatten()))
+                loss = loss + self.frames * single
+        return loss, int((answer.argmax(1) == labels).sum())
+
+    @torch.inference_mode()
+    def evaluate(self, model: Classifier, split: Split) -> dict[str, Any]:
+        """Clip accuracy, loss and per-class figures on a split; truth and posteriors of every clip as lists."""
+        model.eval()
+        truth: list[int] = []
+        posteriors: list[Tensor] = []
+        for batch in self.batches(split, shuffle=False):
+            waves = self.fabric.to_device(batch.waves)
+            posteriors.append(model.clip_posteriors(waves, batch.lengths).float().cpu())
+            truth += batch.labels.tolist()
+        scores = torch.cat(posteriors) if posteriors else torch.zeros(0, len(model.labels))
+        result = classification(truth, scores.argmax(1).tolist(), model.labels)
+        nll = torch.nn.functional.nll_loss(scores.clamp_min(1e-9).log(), torch.tensor(truth, dtype=torch.int64))
+        return result | {"loss": nll.item() if truth else 0.0}
+
+    def batches(self, split: Split, shuffle: bool) -> Iterator[Batch]:
+        """Batches of a split; those of which nothing could be read are left out."""
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        loader: DataLoader[Any] = DataLoader(
+            split,  # type: ignore[arg-type]
+            self.batch,
+            sampler=RandomSampler(split, generator=generator) if shuffle else None,  # type: ignore[arg-type]
+            collate_fn=collate,
+            num_workers=min(self.workers, max(0, len(split) // self.batch)),
+            timeout=120 if self.workers and len(split) >= self.batch else 0,
+            generator=generator,
+        )
+        return (batch for batch in loader if batch is not None)
+
+    def fit_statistics(self, model: Classifier, train: Split, batches: int = 20) -> None:
+        """Mean and deviation of the features over a random part of the training data."""
+        with torch.inference_mode():
+            found = []
+            for _, batch in zip(range(batches), self.batches(train, shuffle=True), strict=False):
+                y, _ = model.extractor(pad_to(batch.waves, model.extractor.hop), model.extractor.initial(len(batch.waves)))
+                steps = batch.lengths // model.extractor.hop
+                found.append(torch.cat([row[:count] for row, count in zip(y, steps.tolist(), strict=True)]))
+            model.standardize.fit(found)
+
+    def rate_at(self, epoch: float) -> float:
+        """Share of the learning rate at a point in time: linear warm-up, then a cosine to zero."""
+        if epoch < self.warmup:
+            return (epoch + 1e-3) / self.warmup
+        rest = (epoch - self.warmup) / max(1e-9, self.epochs - self.warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+
+class Run:
+    """One training under way: the model with what changes it, where it stands, and its files."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: Classifier,
+        background: str | None,
+        train: Split,
+        optimizer: Config,
+        augment: Augment | None,
+        out: Path,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.model, self.augment, self.out, self.settings = model, augment, out, settings
+        self.background = model.labels.index(background) if background is not None else None
+        adapt: torch.optim.Optimizer = build(
+            optimizer, torch.optim.Optimizer, at="optimizer", params=parameter_groups(model, optimizer)
+        )
+        steps = max(1, math.ceil(len(train) / trainer.batch))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(adapt, lambda step: trainer.rate_at(step / steps))
+        self.wrapped, self.adapt = trainer.fabric.setup(model, adapt)
+        self.wrapped.mark_forward_method("logits")
+        self.progress = Progress()
+        self.best = self.weights()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's numbers as they are now."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def finish_epoch(self, row: dict[str, Any]) -> None:
+        """Note an epoch's figures, and keep the model if it is the best so far."""
+        progress = self.progress
+        progress.epoch += 1
+        progress.history.append(row)
+        score = row["val_accuracy"] - 1e-4 * row["val_loss"]  # among equal accuracies, the lower loss
+        if score > progress.best:
+            progress.best, progress.best_epoch = score, progress.epoch
+            self.best = self.weights()
+        self.keep()
+
+    def keep(self) -> None:
+        """Write history.jsonl, model.safetensors (the best weights) and last.ckpt, each whole or not at all."""
+        rows = "".join(json.dumps(row) + "\n" for row in self.progress.history)
+        (self.out / "history.jsonl").write_text(rows)
+        if self.progress.best_epoch == self.progress.epoch:
+            self.model.save(self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history})
+        state = {
+            "model": self.weights(),
+            "best": self.best,
+            "optimizer": self.adapt.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "progress": json.dumps(vars(self.progress)),
+            "config": json.dumps(self.model.config),
+        }
+        temporary = self.out / "last.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.out / "last.ckpt")
+
+    def restore(self, path: Path) -> None:
+        """Go on where a run's last.ckpt left it. ConfigError if it is missing, broken or of another model."""
+        path = path / "last.ckpt" if path.is_dir() else path
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise ConfigError(f"trainer.resume: {path} does not exist; expected a run's folder or last.ckpt") from None
+        except Exception as error:
+            raise ConfigError(f"trainer.resume: {path} is no whole checkpoint ({type(error).__name__})") from None
+        if not isinstance(state, dict) or state.get("config") != json.dumps(self.model.config):
+            raise ConfigError(f"trainer.resume: {path} is of another model; use the settings it was begun with")
+        self.best = state["best"]
+        self.model.load_state_dict(self.best)
+        self.model.save(self.out / "model.safetensors", {"settings": self.settings})
+        self.model.load_state_dict(state["model"])
+        self.adapt.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        vars(self.progress).update(json.loads(state["progress"]))
+
+
+def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any]]:
+    """Weight decay pulls on matrices only, not on biases and normalisation."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decay = optimizer.get("weight_decay", 0.0)
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def pad_to(x: Tensor, hop: int) -> Tensor:
+    """Zeros appended to whole hops."""
+    return torch.nn.functional.pad(x, (0, -x.shape[1] % hop))
+
+
+def line(row: Mapping[str, Any], epochs: int, progress: Progress) -> str:
+    """An epoch in one line."""
+    star = " *" if progress.best_epoch == progress.epoch else ""
+    return (
+        f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.3f}  train {row['train_accuracy']:.1%}"
+        f"  val {row['val_accuracy']:.1%}  {row['seconds']:.1f} s{star}"
+    )

@@ -1,0 +1,59 @@
+"""Train a classifier: `python train.py --help`."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from conf.launch import OK, launch
+
+
+def train(
+    *,
+    name: str,
+    seed: int,
+    dataset: dict[str, Any],
+    extractor: dict[str, Any],
+    encoder: dict[str, Any],
+    cell: dict[str, Any],
+    head: dict[str, Any],
+    smoothing: dict[str, Any],
+    decoder: dict[str, Any],
+    augment: dict[str, Any] | None,
+    optimizer: dict[str, Any],
+    trainer: dict[str, Any],
+    out: Path = Path(),
+) -> int:
+    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml."""
+    settings = {key: value for key, value in locals().items() if key != "out"}
+
+    from pipeline.augment import Augment
+    from pipeline.build import build
+    from pipeline.model import PARTS, Classifier, load
+    from pipeline.report import summary
+    from pipeline.trainer import Trainer
+
+    started = time.perf_counter()
+    coach = build(trainer, Trainer, at="trainer")
+    change = build(augment, Augment, at="augment") if augment else None
+    data: Any = build(dataset, at="dataset")
+    coach.seed(seed)
+    model = Classifier({part: settings[part] for part in PARTS}, data.labels)
+    splits = {split: data.split(split, model.rate) for split in ("train", "val", "test")}
+    progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
+
+    best = load(out / "model.safetensors", device=str(coach.fabric.device))
+    metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}
+    figures = {
+        "parameters": best.parameter_count(),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    (out / "metrics.json").write_text(json.dumps(figures | metrics, indent=2) + "\n")
+    summary(figures, metrics, out)
+    return OK
+
+
+if __name__ == "__main__":
+    launch(train, "train")
