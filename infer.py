@@ -7,7 +7,7 @@ from conf.launch import INTERRUPTED, OK, SOME_ROWS, launch
 
 def infer(
     *,
-    checkpoint: str,
+    checkpoint: str | None,
     device: str,
     threads: int,
     block: float,
@@ -20,6 +20,7 @@ def infer(
     import torch
 
     from pipeline.build import build
+    from pipeline.errors import ConfigError
     from pipeline.model import load
     from pipeline.sink import Sink
     from pipeline.sources.files import Files
@@ -31,6 +32,8 @@ def infer(
         return OK
     if threads:
         torch.set_num_threads(threads)
+    if checkpoint is None:
+        raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
     model = load(checkpoint, device)
     many = isinstance(origin, Files)
     if window != "auto":

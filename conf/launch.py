@@ -19,14 +19,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.build import ConfigError, arguments_for, check, nearest
+from pipeline.build import arguments_for, check, nearest
+from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
 
-OK, FAILED, USAGE, SOME_ROWS, UNWRITABLE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 74, 130, 143
+OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
 FOLDER = Path(__file__).resolve().parent
-
-
-class OutputError(Exception):
-    """Results cannot be written."""
 
 
 def launch(program: Callable[..., int], config_name: str) -> None:
@@ -38,43 +35,44 @@ def launch(program: Callable[..., int], config_name: str) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
     def run(config: DictConfig) -> None:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-        assert isinstance(plain, dict)
-        settings = {str(key): value for key, value in plain.items()}
-        arguments = arguments_for(program, settings)
-        missing(settings)
-        check(settings)
-        if HydraConfig.get().output_subdir is not None:
-            arguments["out"] = Path(HydraConfig.get().runtime.output_dir)
-        codes.append(program(**arguments))
-
-    sys.exit(guarded(run, config_name) or max(codes, default=OK))
-
-
-def guarded(run: Callable[[], None], config_name: str) -> int:
-    """Run; a foreseen error becomes one clear message and an exit code."""
-    from pipeline.media import MediaError
-    from pipeline.model import ModelError
-    from pipeline.trainer import Diverged
+        codes.append(guarded(lambda: start(program, config)))
 
     try:
         run()
     except (HydraException, OmegaConfBaseException) as error:
-        return failed(explained(error, config_name), USAGE)
-    except (ConfigError, ModelError) as error:
+        sys.exit(failed(explained(error, config_name), USAGE))
+    except OSError as error:
+        sys.exit(failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE))
+    except KeyboardInterrupt:
+        sys.exit(failed("interrupted", INTERRUPTED))
+    sys.exit(max(codes, default=OK))
+
+
+def start(program: Callable[..., int], config: DictConfig) -> int:
+    """Call ``program`` with the configuration as checked, plain values."""
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(settings, dict)
+    arguments = arguments_for(program, {str(key): value for key, value in settings.items()})
+    missing(settings)
+    check(settings)
+    if HydraConfig.get().output_subdir is not None:
+        arguments["out"] = Path(HydraConfig.get().runtime.output_dir)
+    return program(**arguments)
+
+
+def guarded(job: Callable[[], int]) -> int:
+    """Run one job; a foreseen error becomes one clear message and its exit code."""
+    try:
+        return job()
+    except UserError as error:
+        return failed(str(error), error.exit_code)
+    except OmegaConfBaseException as error:
         return failed(str(error), USAGE)
-    except MediaError as error:
-        return failed(f"{error.code}: {error}", FAILED)
-    except Diverged as error:
-        return failed(str(error), FAILED)
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone
         return UNWRITABLE
     except OSError as error:
         return failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE)
-    except KeyboardInterrupt:
-        return failed("interrupted", INTERRUPTED)
-    return OK
 
 
 def failed(message: str, code: int) -> int:

@@ -17,8 +17,8 @@ import numpy as np
 from rich.progress import track
 from torch.utils.data import Dataset
 
-from pipeline.build import ConfigError
-from pipeline.media import MediaError, Samples, read
+from pipeline.errors import ConfigError, MediaError
+from pipeline.media import Samples, read
 from pipeline.sample import Sample
 
 SPLITS = ("train", "val", "test")
@@ -43,7 +43,9 @@ class Clips(Dataset[Sample | None]):
     A clip that cannot be read is reported by name and skipped; training goes on.
     """
 
-    def __init__(self, clips: Sequence[Clip], labels: Sequence[str], rate: int, cache: Path | None, crop: float | None):
+    def __init__(
+        self, clips: Sequence[Clip], labels: Sequence[str], rate: int, cache: Path | None, crop: float | None
+    ) -> None:
         """``crop`` seconds are cut at random from longer clips; None keeps them whole."""
         self.index = {label: number for number, label in enumerate(labels)}
         self.clips, self.rate, self.cache = list(clips), rate, cache
@@ -58,7 +60,7 @@ class Clips(Dataset[Sample | None]):
         try:
             wave = self.load(clip)
         except MediaError as error:
-            warnings.warn(f"skipped {clip.path}: {error.code}: {error}", stacklevel=2)
+            warnings.warn(f"skipped {clip.path}: {error}", stacklevel=2)
             return None
         if self.crop and len(wave) > self.crop:
             start = np.random.default_rng([self.epoch, index]).integers(len(wave) - self.crop + 1)
@@ -104,7 +106,7 @@ class Clips(Dataset[Sample | None]):
         try:
             self.load(clip)
         except MediaError as error:
-            return f"{error.code}: {error}"
+            return str(error)
         return None
 
 
@@ -149,18 +151,20 @@ class Corpus:
 def check_splits(clips: Sequence[Clip]) -> None:
     """What would make a result meaningless is an error now."""
     counts = Counter(clip.split for clip in clips)
-    for name in ("train", "val"):
-        if not counts[name]:
-            raise ConfigError(f"dataset: no clip in split {name!r}; found {dict(counts) or 'no clips at all'}")
-    unknown = counts.keys() - set(SPLITS)
+    unknown = counts.keys() - {*SPLITS, ""}
     if unknown:
         raise ConfigError(
             f"dataset: split {sorted(unknown)[0]!r} is none of {', '.join(SPLITS)}; say with dataset.splits which it is"
         )
+    for name in ("train", "val"):
+        if not counts[name]:
+            raise ConfigError(f"dataset: no clip in split {name!r}; found {dict(counts) or 'no clips at all'}")
     trained = {clip.label for clip in clips if clip.split == "train"}
     for clip in clips:
         if clip.label not in trained:
-            raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but has no clip in train ({clip.path})")
+            raise ConfigError(
+                f"dataset: label {clip.label!r} is in {clip.split} but has no clip in train ({clip.path})"
+            )
     if len(trained) < 2:
         raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
     places = defaultdict(set)
@@ -198,7 +202,8 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int) -> list[C
 
 def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
     """Split names for ``groups`` by share, at least one each where there are enough; train takes the rest."""
-    result, position = {}, 0
+    result: dict[str, str] = {}
+    position = 0
     for name, share in shares.items():
         if name == "train":
             continue
@@ -216,4 +221,3 @@ def existing_root(root: str | None, what: str) -> Path:
     if not path.is_dir():
         raise ConfigError(f"dataset.root: {root!r} is not a folder; expected {what}. Set dataset.root=FOLDER")
     return path
-

@@ -3,7 +3,7 @@
 import csv
 
 from datasets.clips import Clip, Corpus, existing_root
-from pipeline.build import ConfigError
+from pipeline.errors import ConfigError
 
 WHAT = "a copy of the ESC-50 repository (meta/esc50.csv and audio/); fetch ESC-50-master.zip, unpack it, point to it"
 

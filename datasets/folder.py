@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root
-from pipeline.build import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.media import media_files
 
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from datasets.clips import Clip, Corpus, divide, existing_root
-from pipeline.build import ConfigError, nearest
+from pipeline.build import nearest
+from pipeline.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.clips import Clip, Corpus, existing_root
-from pipeline.build import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.media import probe
 
 WORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]

@@ -1,7 +1,7 @@
 """Twelve kinds of sound, made on the fly: the embedded default, so that everything works offline at once.
 
 Each clip draws its own pitch, tempo, length, level, place, reverberation and background, so no two are alike and the
-task is not trivial. Times are exact, which real recordings seldom offer: the model can learn where sounds begin and end.
+task is not trivial. Times are exact, which real recordings seldom offer: a model can learn where sounds begin and end.
 
     python -m datasets.synthetic_sounds FOLDER     write a 30-s scene, the truth beside it, and a folder of clips
 """
@@ -10,125 +10,133 @@ import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from scipy.signal import butter, fftconvolve, sosfilt
 from torch.utils.data import Dataset
 
-from pipeline.media import Samples
 from pipeline.sample import Sample
 
 Rng = np.random.Generator
-Maker = Callable[[Rng, Samples], Samples]
+Wave = NDArray[Any]  # (N,) float64 while sounds are made
+Maker = Callable[[Rng, Wave], Wave]
 BACKGROUND = "background"
 
 
-def sine(hertz: Samples | float, t: Samples) -> Samples:
+def sine(hertz: Wave | float, t: Wave) -> Wave:
     """A sine whose frequency may change over time; ``t (N,)`` in seconds, evenly spaced."""
     rate = 1 / (t[1] - t[0])
-    return np.sin(2 * np.pi * np.cumsum(np.broadcast_to(hertz, t.shape)) / rate)
+    phase: Wave = 2 * np.pi * np.cumsum(np.broadcast_to(hertz, t.shape)) / rate
+    return np.sin(phase)
 
 
-def tones(t: Samples, *hertz: float) -> Samples:
+def tones(t: Wave, *hertz: float) -> Wave:
     """Several steady sines."""
-    return np.sum([sine(h, t) for h in hertz], axis=0) / len(hertz)
+    mixed: Wave = np.mean([sine(h, t) for h in hertz], axis=0)
+    return mixed
 
 
-def gate(t: Samples, period: float, share: float) -> Samples:
+def gate(t: Wave, period: float, share: float) -> Wave:
     """1 during the first ``share`` of each period, else 0, with 5-ms ramps."""
     phase = t % period
-    return np.clip(np.minimum(phase, share * period - phase) / 0.005, 0, 1)
+    ramp: Wave = np.minimum(phase, share * period - phase) / 0.005
+    return ramp.clip(0, 1)
 
 
-def noise(rng: Rng, t: Samples) -> Samples:
+def noise(rng: Rng, t: Wave) -> Wave:
     """White noise."""
     return rng.standard_normal(len(t))
 
 
-def band(x: Samples, low: float, high: float, t: Samples) -> Samples:
+def band(x: Wave, low: float, high: float, t: Wave) -> Wave:
     """Butterworth band-pass."""
     rate = 1 / (t[1] - t[0])
-    filtered: Samples = sosfilt(butter(2, [low, min(high, 0.45 * rate)], "bandpass", fs=rate, output="sos"), x)
+    filtered: Wave = sosfilt(butter(2, [low, min(high, 0.45 * rate)], "bandpass", fs=rate, output="sos"), x)
     return filtered
 
 
-def hits(t: Samples, times: Samples, hertz: Samples, decay: float) -> Samples:
-    """Decaying sines that start at ``times``."""
+def hits(t: Wave, times: Wave, hertz: Wave, decay: float) -> Wave:
+    """Decaying sines that start at ``times``; each is followed until it is 60 dB down."""
     y = np.zeros_like(t)
     for start, h in zip(times, hertz, strict=True):
-        since = np.maximum(t - start, 0)
-        y += (t >= start) * np.exp(-since / decay) * np.sin(2 * np.pi * h * since)
+        first, last = np.searchsorted(t, (start, start + 7 * decay))
+        since = t[first:last] - start
+        y[first:last] += np.exp(-since / decay) * np.sin(2 * np.pi * h * since)
     return y
 
 
-def siren(rng: Rng, t: Samples) -> Samples:
+def siren(rng: Rng, t: Wave) -> Wave:
     """A pitch that wails up and down."""
     centre, depth, speed = rng.uniform(700, 1100), rng.uniform(0.25, 0.45), rng.uniform(0.8, 2.5)
     return sine(centre * (1 + depth * np.sin(2 * np.pi * speed * t + rng.uniform(0, 6))), t)
 
 
-def two_tone(rng: Rng, t: Samples) -> Samples:
+def two_tone(rng: Rng, t: Wave) -> Wave:
     """Two pitches in turn, as a fire engine."""
     low, ratio, half = rng.uniform(400, 700), rng.uniform(1.2, 1.45), rng.uniform(0.15, 0.4)
-    return np.tanh(2 * sine(np.where(t % (2 * half) < half, low, low * ratio), t))
+    pitch = np.where(t % (2 * half) < half, low, low * ratio)
+    driven: Wave = np.tanh(2 * sine(pitch, t))
+    return driven
 
 
-def dial_tone(rng: Rng, t: Samples) -> Samples:
+def dial_tone(rng: Rng, t: Wave) -> Wave:
     """Two steady low tones, as in a telephone."""
     shift = rng.uniform(0.9, 1.15)
     return tones(t, 350 * shift, 440 * shift)
 
 
-def busy_tone(rng: Rng, t: Samples) -> Samples:
+def busy_tone(rng: Rng, t: Wave) -> Wave:
     """The same kind of tones, interrupted."""
     shift = rng.uniform(0.9, 1.15)
     return tones(t, 480 * shift, 620 * shift) * gate(t, rng.uniform(0.2, 0.4), 0.5)
 
 
-def chirp(rng: Rng, t: Samples) -> Samples:
+def chirp(rng: Rng, t: Wave) -> Wave:
     """Short, high, quickly rising notes, as of a bird."""
     period, low, rise = rng.uniform(0.12, 0.3), rng.uniform(2000, 3200), rng.uniform(1.3, 2.0)
     return sine(low * rise ** ((t % period) / period), t) * gate(t, period, rng.uniform(0.4, 0.7))
 
 
-def knock(rng: Rng, t: Samples) -> Samples:
+def knock(rng: Rng, t: Wave) -> Wave:
     """Dull blows on wood."""
     times = np.cumsum(rng.uniform(0.12, 0.3, 16)) - 0.1
     wood = hits(t, times, rng.uniform(120, 280) * rng.uniform(0.95, 1.05, 16), rng.uniform(0.015, 0.035))
     return wood + 0.3 * hits(t, times, rng.uniform(500, 900, 16), 0.008)
 
 
-def engine(rng: Rng, t: Samples) -> Samples:
+def engine(rng: Rng, t: Wave) -> Wave:
     """A low hum of many harmonics that shakes."""
     base = rng.uniform(28, 70) * (1 + 0.06 * np.sin(2 * np.pi * rng.uniform(0.3, 2) * t))
-    hum = np.sum([rng.uniform(0.3, 1) * sine(base * k, t) / k**0.5 for k in range(1, 13)], axis=0)
-    return hum + 0.4 * band(noise(rng, t), 60, 600, t)
+    strokes = np.exp(5 * sine(base, t) - 5)  # one short push per turn: all harmonics at once
+    return band(strokes, 20, rng.uniform(400, 1200), t) + 0.1 * band(noise(rng, t), 60, 600, t)
 
 
-def bell(rng: Rng, t: Samples) -> Samples:
+def bell(rng: Rng, t: Wave) -> Wave:
     """Inharmonic partials that ring out."""
     base, again = rng.uniform(500, 1100), rng.uniform(0.4, 0.8)
     times = np.arange(0, t[-1], again)
     parts = [hits(t, times, np.full(len(times), base * k), d) for k, d in ((1, 0.5), (2.76, 0.3), (5.4, 0.15))]
-    return np.sum(parts, axis=0)
+    rung: Wave = np.sum(parts, axis=0)
+    return rung
 
 
-def hiss(rng: Rng, t: Samples) -> Samples:
+def hiss(rng: Rng, t: Wave) -> Wave:
     """Steam: high noise."""
     low = rng.uniform(2500, 4000)
     return band(noise(rng, t), low, low * rng.uniform(1.6, 2.2), t)
 
 
-def pulse_train(rng: Rng, t: Samples) -> Samples:
+def pulse_train(rng: Rng, t: Wave) -> Wave:
     """Regular clicks, as a Geiger counter or a clock gone mad."""
     times = np.arange(0, t[-1], 1 / rng.uniform(9, 20))
     return hits(t, times, np.full(len(times), rng.uniform(1200, 2600)), 0.003)
 
 
-def whistle(rng: Rng, t: Samples) -> Samples:
+def whistle(rng: Rng, t: Wave) -> Wave:
     """A person's whistle: one slowly gliding, slightly trembling pure tone with breath."""
     glide = np.linspace(rng.uniform(900, 1600), rng.uniform(900, 1600), len(t))
     tone = sine(glide * (1 + 0.01 * np.sin(2 * np.pi * rng.uniform(4, 7) * t)), t)
@@ -143,45 +151,47 @@ MAKERS: dict[str, Maker] = {
 }  # fmt: skip
 
 
-def background(rng: Rng, t: Samples) -> Samples:
+def background(rng: Rng, t: Wave) -> Wave:
     """Room noise of a random colour, with or without mains hum; standard deviation 1."""
     colour, size = rng.uniform(0.3, 1.2), 1 << (len(t) - 1).bit_length()  # a power of two: fast transforms
     spectrum = np.fft.rfft(rng.standard_normal(size))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** (colour / 2)
     x = np.fft.irfft(spectrum)[: len(t)]
     x = x / x.std() + (rng.random() < 0.3) * rng.uniform(0.2, 0.8) * sine(rng.choice([50.0, 60.0]) * 2, t)
-    return x / x.std()
+    result: Wave = x / x.std()
+    return result
 
 
-def reverberated(rng: Rng, x: Samples, rate: int) -> Samples:
+def reverberated(rng: Rng, x: Wave, rate: int) -> Wave:
     """``x`` in a room of random size: decaying noise as its impulse response, same length."""
     length = rng.uniform(0.02, 0.25)
     t = np.arange(int(rate * length)) / rate
     room = rng.standard_normal(len(t)) * np.exp(-t / (length / 4)) * rng.uniform(0.05, 0.4) / np.sqrt(len(t) / 8)
     room[0] = 1.0
-    return fftconvolve(x, room)[: len(x)]
+    wet: Wave = fftconvolve(x, room)[: len(x)]
+    return wet
 
 
-def place(rng: Rng, wave: Samples, label: str, start: int, end: int, rate: int, floor: float) -> None:
+def place(rng: Rng, wave: Wave, label: str, start: int, end: int, rate: int, floor: float) -> None:
     """Add one sound of ``label`` from sample ``start`` to ``end``; its level is drawn against the ``floor`` (RMS)."""
     t = np.arange(end - start) / rate
     sound = reverberated(rng, MAKERS[label](rng, t), rate)
     ramp = max(2, int(0.01 * rate))
     sound[:ramp] *= np.linspace(0, 1, ramp)
     sound[-ramp:] *= np.linspace(1, 0, ramp)
-    ratio = 10 ** (rng.uniform(3, 25) / 20)  # signal to noise: 3 to 25 dB
+    ratio = 10 ** (rng.uniform(-6, 18) / 20)  # signal to noise: -6 to 18 dB
     wave[start:end] += sound * ratio * floor / (np.sqrt(np.mean(sound**2)) + 1e-9)
 
 
 def compose(
     rng: Rng, rate: int, seconds: float, labels: list[str], gap: tuple[float, float]
-) -> tuple[Samples, list[tuple[int, int, str]]]:
+) -> tuple[Wave, list[tuple[int, int, str]]]:
     """Background with one sound after another, random gaps between; the wave and ``(start, end, label)`` in samples."""
     wave = background(rng, np.arange(int(seconds * rate)) / rate)
     spans, position = [], 0
     for label in labels:
         start = position + int(rng.uniform(*gap) * rate)
-        end = start + int(rng.uniform(0.6, 1.6) * rate)
+        end = start + int(rng.uniform(0.5, 1.5) * rate)
         if end > len(wave):
             break
         place(rng, wave, label, start, end, rate, 1.0)
@@ -198,11 +208,11 @@ class SyntheticSounds:
 
     def __init__(
         self,
-        clips: PositiveInt = 1000,
-        seconds: Annotated[float, Field(ge=2)] = 2.5,
+        clips: PositiveInt = 960,
+        seconds: Annotated[float, Field(ge=2)] = 2.0,
         seed: int = 0,
         held_out: PositiveInt = 360,
-        gap: PositiveFloat = 0.8,
+        gap: PositiveFloat = 0.4,
     ) -> None:
         """``seconds`` per clip, ``held_out`` clips each for validation and test, up to ``gap`` seconds of lead-in."""
         self.labels = sorted([*MAKERS, BACKGROUND])
@@ -219,11 +229,16 @@ class SyntheticSplit(Dataset[Sample]):
     def __init__(self, recipe: SyntheticSounds, number: int, rate: int) -> None:
         self.recipe, self.number, self.rate = recipe, number, rate
         self.epoch = 0
+        self.fixed = [self.make(index) for index in range(len(self))] if number else []
 
     def __len__(self) -> int:
         return self.recipe.held_out if self.number else self.recipe.clips
 
     def __getitem__(self, index: int) -> Sample:
+        return self.fixed[index] if self.fixed else self.make(index)
+
+    def make(self, index: int) -> Sample:
+        """Clip ``index`` of this epoch."""
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, self.number, 0 if self.number else self.epoch, index])
         label = recipe.labels[index % len(recipe.labels)]

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from pipeline.media import Facts, MediaError, Samples, open_blocks
+from pipeline.errors import MediaError
+from pipeline.media import Facts, Samples, open_blocks
 from pipeline.model import Classifier
 from pipeline.sink import Row
 
@@ -40,7 +41,7 @@ def classify(
         for window in batched(paths, batch * WINDOW):
             recordings = list(pool.map(lambda path: decode(path, model.rate, longest), window))
             good = sorted((r for r in recordings if not r.error), key=lambda recording: len(recording.wave))
-            answers = {}
+            answers: dict[int, list[float]] = {}
             for group in batched(good, batch):
                 scores = posteriors(model, [recording.wave for recording in group])
                 answers |= {id(recording): row for recording, row in zip(group, scores, strict=True)}

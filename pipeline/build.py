@@ -20,6 +20,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from pipeline.errors import ConfigError
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipeline", "datasets")
 EXTERNAL = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
@@ -28,10 +30,6 @@ LAX = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
 
 Config = Mapping[str, Any]
 Kind = TypeVar("Kind")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used. The message says what came, what was expected and which key to change."""
 
 
 def nearest(name: str, valid: list[str]) -> str:
@@ -60,16 +58,22 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
     if target not in EXTERNAL and not Path(module.__file__ or "/").resolve().is_relative_to(ROOT):
         raise ConfigError(f"{at}.{TARGET}: {module_name!r} is not Rivulet's own; another package hides ours")
     found = getattr(module, class_name, None)
-    own = inspect.isclass(found) and (target in EXTERNAL or found.__module__ == module_name)
-    if not own or not issubclass(found, kind):
+    if not inspect.isclass(found) or not issubclass(found, kind):
         raise refusal
-    return found  # type: ignore[no-any-return]
+    if target not in EXTERNAL and found.__module__ != module_name:
+        raise refusal
+    return found
 
 
 def build(config: Config, kind: type[Kind] = object, /, at: str = "config", **given: Any) -> Kind:  # type: ignore[assignment]
     """The component that ``config`` describes, of class ``kind``; ``at`` names it in errors, e.g. ``encoder``."""
-    made: Kind = prepare(config, kind, at, **given)()
-    return made
+    make = prepare(config, kind, at, **given)
+    try:
+        return make()
+    except ConfigError:
+        raise
+    except ValueError as error:  # settings that do not go together: the constructor says which
+        raise ConfigError(str(error)) from error
 
 
 def prepare(config: Config, kind: type[Kind], at: str, **given: Any) -> Callable[..., Kind]:

@@ -38,7 +38,7 @@ class Cell(Stage):
         return [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
 
     def initial(self, batch: int) -> State:
-        """h = 0."""
+        """H = 0."""
         return self.zeros(batch, self.hidden)
 
     def project(self, x: Tensor) -> Tensor:
@@ -55,4 +55,4 @@ class Cell(Stage):
         for projected in self.project(x).unbind(1):
             y, state = self.step(projected, state)
             outputs.append(y)
-        return torch.stack(outputs, 1) if outputs else x.new_zeros(x.shape[0], 0, self.hidden), state
+        return torch.stack(outputs, 1), state

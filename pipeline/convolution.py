@@ -35,10 +35,6 @@ class CausalConv(Stage):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One output per ``stride`` inputs."""
         joined, state = left_context(state, x)
-        if x.shape[1]:
-            y = conv1d(joined.transpose(1, 2), self.conv.weight, self.conv.bias, self.hop, 0, self.dilation)
-            y = self.dropout(gelu(self.norm(y.transpose(1, 2))))
-        else:
-            y = x.new_zeros(len(x), 0, *self.out_shape)
+        y = conv1d(joined.transpose(1, 2), self.conv.weight, self.conv.bias, self.hop, 0, self.dilation)
+        y = self.dropout(gelu(self.norm(y.transpose(1, 2))))
         return (x + y if self.residual else y), state
-

@@ -72,7 +72,7 @@ class Max(Last):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The state is the last window - 1 steps, or the maximum since the start."""
-        if self.window == 1 or not x.shape[1]:
+        if self.window == 1:
             return x, state
         joined, recent = left_context(state, x)
         if self.window:
@@ -92,8 +92,6 @@ class Mean(Last):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The mean since the start is kept as a mean, not as a sum that grows for ever."""
-        if not x.shape[1]:
-            return x, state
         past, seen = state
         steps = torch.arange(1, x.shape[1] + 1, device=x.device)
         count, seen = (seen + steps)[:, :, None], seen + x.shape[1]

@@ -7,6 +7,7 @@ the declared one. What is doubtful is a ``Warning`` code on the result, what is 
 
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,21 +18,17 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from pipeline.errors import MediaError
+
 Samples = NDArray[np.float32]
 BLOCK = 1 << 16  # frames decoded at once
 RATES = (1_000, 384_000)  # Hz
 CHANNELS = 64
+PLAIN = (1, 3, 0xFFFE)  # WAVE codecs with a fixed number of bytes per frame
+UNKNOWN_SIZE = 0xFFFF_F000  # from here on, what a pipe writes when it does not know
 SHORTEST = 0.025  # seconds: below, not even one analysis window is filled
 PLAYLISTS = (b"#EXTM3U", b"ffconcat")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,aac,ac3,asf,flv,caf,amr,aiff,wav,w64,flac,ogg,mp3,gif"
-
-
-class MediaError(Exception):
-    """A file that cannot be used; ``code`` is from a closed list, the message says what came."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass
@@ -41,6 +38,7 @@ class Facts:
     rate: int
     channels: int
     frames: int | None  # as declared; None if unknown
+    exact: bool = False  # the claim is a count, not an estimate
     decoded: int = 0  # frames that came out, at ``rate``
     warnings: list[str] = field(default_factory=list)
 
@@ -59,12 +57,20 @@ def probe(path: str | os.PathLike[str]) -> Facts:
     """Header of a file, without decoding it. MediaError if it is no readable audio within the limits."""
     name = os.fspath(path)
     admit(name)
+    header = wav_header(name)
+    if header:
+        within_limits(header)
     try:
         with soundfile.SoundFile(name) as sound:
-            return within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None))
+            facts = within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None))
+            if header:  # libsndfile silently mends a length that the file does not hold
+                facts.frames, facts.warnings, facts.exact = header.frames, header.warnings, header.exact
+            return facts
     except soundfile.LibsndfileError:
         with open_container(name) as container:
             stream = container.streams.audio[0]
+            if not getattr(stream, "rate", None):
+                raise MediaError("unsupported_codec", f"{name}: no decoder for this kind of sound") from None
             frames = None
             if stream.duration and stream.time_base:
                 frames = round(stream.duration * stream.time_base * stream.rate)
@@ -88,6 +94,28 @@ def admit(name: str) -> None:
         raise MediaError("unreadable", f"{name}: {error.strerror}") from None
     if start.startswith(PLAYLISTS):
         raise MediaError("playlist", f"{name}: a playlist; other files it names are never followed")
+
+
+def wav_header(name: str) -> Facts | None:
+    """What a RIFF WAVE header claims; None for any other file, or a header cut short."""
+    with open(name, "rb") as file:
+        start = file.read(12)
+        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+            return None
+        rate = channels = align = codec = 0
+        while len(chunk := file.read(8)) == 8:
+            kind, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+            if kind == b"data":
+                counted = codec in PLAIN and align > 0 and 0 < size < UNKNOWN_SIZE
+                facts = Facts(rate, channels, size // align if counted else None, exact=counted)
+                if not 0 < size < UNKNOWN_SIZE and os.fstat(file.fileno()).st_size > file.tell():
+                    facts.warn("unknown_length")
+                return facts
+            body = file.read(16) if kind == b"fmt " else b""
+            if len(body) == 16:
+                codec, channels, rate, _, align, _ = struct.unpack("<HHIIHH", body)
+            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+    return None
 
 
 def within_limits(facts: Facts) -> Facts:
@@ -114,7 +142,9 @@ def open_container(name: str) -> av.container.InputContainer:
     return container
 
 
-def read(path: str | os.PathLike[str], rate: int, start: float = 0.0, end: float | None = None) -> tuple[Samples, Facts]:
+def read(
+    path: str | os.PathLike[str], rate: int, start: float = 0.0, end: float | None = None
+) -> tuple[Samples, Facts]:
     """A whole recording as mono float32 samples ``(N,)`` at ``rate`` Hz, or its part ``start`` to ``end`` seconds."""
     facts, blocks = open_blocks(path, rate, start, end)
     parts = list(blocks)
@@ -139,10 +169,13 @@ def decoded(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
     except soundfile.LibsndfileError:
         yield from decoded_by_av(name, facts)
         return
+    if not sound.frames and "unknown_length" in facts.warnings:  # a recorder that was killed: FFmpeg reads on
+        yield from decoded_by_av(name, facts)
+        return
     with sound:
         while True:
             try:
-                block = sound.read(BLOCK, dtype="float32", always_2d=True)
+                block: NDArray[np.float32] = sound.read(BLOCK, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
                 facts.warn("decode_errors")
                 return
@@ -158,18 +191,16 @@ def decoded_by_av(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
         try:
             for frame in container.decode(container.streams.audio[0]):
                 for part in resampler.resample(frame):
-                    yield part.to_ndarray().reshape(-1, len(part.layout.channels))
+                    yield part.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(part.layout.channels))
         except (av.FFmpegError, UnicodeError):
             facts.warn("decode_errors")
 
 
-def checked(
-    blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, end: float | None
-) -> Iterator[Samples]:
+def checked(blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, end: float | None) -> Iterator[Samples]:
     """Mono blocks of the asked part, with what is wrong about them noted in ``facts``."""
     first = round(start * facts.rate)
     last = round(end * facts.rate) if end is not None else None
-    position, loudest, stereo_loudest = 0, 0.0, 0.0
+    position, loudest, stereo_loudest, total, full = 0, 0.0, 0.0, 0.0, 0
     for block in blocks:
         left, right = max(0, first - position), (None if last is None else max(0, last - position))
         position += len(block)
@@ -182,17 +213,27 @@ def checked(
         mono = block.mean(1) if block.shape[1] > 1 else block[:, 0]
         loudest = max(loudest, float(np.abs(mono).max()))
         stereo_loudest = max(stereo_loudest, float(np.abs(block).max()))
+        total += float(mono.sum(dtype=np.float64))
+        full += int((np.abs(mono) >= 0.999).sum())
         facts.decoded += len(mono)
         yield mono
     whole = start == 0 and end is None
-    if whole and facts.frames and facts.decoded < facts.frames * 0.999 - facts.rate * 0.05:
+    slack = 0.0 if facts.exact else facts.rate * 0.05 + 0.001 * (facts.frames or 0)
+    if whole and facts.frames and facts.decoded < facts.frames - slack:
         facts.warn("truncated")
     if not facts.decoded:
         raise MediaError("no_samples", "the file has no samples" if whole else f"no samples from {start} to {end} s")
     if facts.seconds < SHORTEST:
         facts.warn("too_short")
-    if loudest < 1e-6:
-        facts.warn("downmix_cancels" if stereo_loudest > 1e-3 else "silent")
+        return
+    if abs(total) > 0.1 * facts.decoded:
+        facts.warn("dc_offset")
+    if full > 0.01 * facts.decoded:
+        facts.warn("clipped")
+    if loudest < 0.01 * stereo_loudest and stereo_loudest > 1e-3:
+        facts.warn("downmix_cancels")
+    elif loudest < 1e-6:
+        facts.warn("silent")
 
 
 def tamed(block: NDArray[np.float32], facts: Facts) -> NDArray[np.float32]:
@@ -226,14 +267,31 @@ class Resampler:
 
     def __call__(self, block: Samples) -> Samples:
         """The samples that are ready after this block."""
-        return self.stream.resample_chunk(np.ascontiguousarray(block)).reshape(-1)
+        ready: Samples = self.stream.resample_chunk(np.ascontiguousarray(block)).reshape(-1)
+        return ready
 
     def close(self) -> Samples:
         """The samples still held back."""
-        return self.stream.resample_chunk(np.zeros(0, np.float32), last=True).reshape(-1)
+        rest: Samples = self.stream.resample_chunk(np.zeros(0, np.float32), last=True).reshape(-1)
+        return rest
 
 
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".caf", ".w64", ".wma"}
+AUDIO = {
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".m4a",
+    ".aac",
+    ".aif",
+    ".aiff",
+    ".au",
+    ".caf",
+    ".w64",
+    ".wma",
+}
 VIDEO = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts"}
 
 

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pipeline.build import ConfigError, build
+from pipeline.build import build
+from pipeline.errors import ConfigError, ModelError
 from pipeline.events import Decoder
 from pipeline.heads import Head
 from pipeline.spectral import Frames
@@ -26,10 +27,6 @@ from pipeline.standardize import Standardize
 FORMAT = 1
 HEADER = "rivulet"
 PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder")
-
-
-class ModelError(Exception):
-    """A model file that cannot be used; the message says why."""
 
 
 class Card(BaseModel):
@@ -77,13 +74,14 @@ class Classifier(Chain):
 
         ``augment`` changes the standardised features.
         """
-        for stage in (self.extractor, self.standardize):
-            x, _ = stage(x, stage.initial(len(x)))
+        x, _ = self.extractor(x, self.extractor.initial(len(x)))
+        x, _ = self.standardize(x, ())
         if augment:
             x = augment(x)
-        for stage in (self.encoder, self.head.linear):
-            x, _ = stage(x, stage.initial(len(x)))  # type: ignore[operator, union-attr]
-        pooled, _ = self.head.pool(x, self.head.pool.initial(len(x)))  # type: ignore[operator, union-attr]
+        x, _ = self.encoder(x, self.encoder.initial(len(x)))
+        linear, pool = self.head.stages
+        x, _ = linear(x, ())
+        pooled, _ = pool(x, pool.initial(len(x)))
         return x, pooled
 
     def with_window(self, seconds: float | None) -> "Classifier":
@@ -101,7 +99,8 @@ class Classifier(Chain):
     def clip_posteriors(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The answer for each clip of a right-padded batch ``(B, N)``: posteriors ``(B, K)`` at its own last step."""
         y, _ = self(self.padded(x), self.initial(len(x)))
-        return y[torch.arange(len(y)), self.last_step(lengths)]
+        answer: Tensor = y[torch.arange(len(y)), self.last_step(lengths)]
+        return answer
 
     def padded(self, x: Tensor) -> Tensor:
         """Zeros appended to whole hops, and to the delay."""
@@ -139,7 +138,9 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
     except FileNotFoundError:
         raise ModelError(f"checkpoint={path}: no such file; train one with `python train.py`") from None
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"checkpoint={path}: not a whole model.safetensors ({error}); copy or train it again") from None
+        raise ModelError(
+            f"checkpoint={path}: not a whole model.safetensors ({error}); copy or train it again"
+        ) from None
     if header is None:
         raise ModelError(f"checkpoint={path}: a safetensors file, but not a Rivulet model (no {HEADER!r} header)")
     try:

@@ -66,6 +66,4 @@ def open_output(path: str | None) -> TextIO:
     if path is None:
         return sys.stdout
     Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    return open(  # noqa: SIM115 (the sink closes it)
-        Path(path).expanduser(), "w", encoding="utf-8", errors="surrogateescape", newline="", buffering=1
-    )
+    return open(Path(path).expanduser(), "w", encoding="utf-8", errors="surrogateescape", newline="", buffering=1)

@@ -33,7 +33,7 @@ class EMA(Stage):
         """Posteriors of every step."""
         average, weight = state
         outputs = []
-        for block in x.softmax(-1).split(BLOCK, 1):
+        for block in torch.split(x.softmax(-1), BLOCK, 1):
             t = torch.arange(block.shape[1], device=x.device, dtype=block.dtype)
             lag = t[:, None] - t[None, :]
             kernel = torch.where(lag >= 0, (1 - self.decay) * self.decay ** lag.clamp(min=0), 0.0)
@@ -41,6 +41,5 @@ class EMA(Stage):
             averages = kernel @ block + carry[:, None] * average[:, None]
             weights = kernel.sum(1)[:, None] + carry[:, None] * weight[:, None]
             outputs.append(averages / weights)
-            if block.shape[1]:
-                average, weight = averages[:, -1].clone(), weights[:, -1].clone()
+            average, weight = averages[:, -1].clone(), weights[:, -1].clone()
         return torch.cat(outputs, 1), (average, weight)

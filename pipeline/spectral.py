@@ -21,7 +21,7 @@ def steps(seconds: float, rate: int, key: str) -> int:
 
 
 class Frames(Stage):
-    """Overlapping frames: samples ``x (B, T*hop)`` to ``(B, T, window)``. The state is the last window - hop samples."""
+    """Overlapping frames: samples ``x (B, T*hop)`` to ``(B, T, window)``. The state: the last window - hop samples."""
 
     def __init__(self, rate: int, window: float, hop: float) -> None:
         """``window`` and ``hop`` in seconds at ``rate`` Hz."""

@@ -60,6 +60,13 @@ class Stage(nn.Module):
         """The state before the first sample, for ``batch`` rows."""
         return ()
 
+    def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """``forward``; an empty chunk is answered here, so that no stage needs to think of it."""
+        if not x.shape[1]:
+            return x.new_zeros(x.shape[0], 0, *self.out_shape), state
+        y, state = super().__call__(x, state)
+        return y, state
+
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``x (B, T*hop, *in_shape)`` and a state to ``y (B, T, *out_shape)`` and the next state."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")

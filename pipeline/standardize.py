@@ -23,7 +23,8 @@ class Standardize(Stage):
 
     def fit(self, features: Iterable[Tensor]) -> None:
         """Set mean and standard deviation from tensors ``(N, *shape)``, summed in float64."""
-        count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.float64), 0.0
+        count = 0
+        total = squares = torch.zeros_like(self.mean, dtype=torch.float64)
         for block in features:
             block = block.double()
             count += len(block)

@@ -31,7 +31,9 @@ class Stream:
         is not causal.
         """
         if not model.causal:
-            raise ValueError("this model looks into the future (causal = False) and cannot be streamed; see its encoder")
+            raise ValueError(
+                "this model looks into the future (causal = False) and cannot be streamed; see its encoder"
+            )
         self.model, self.size = model, block * model.hop
         self.decoder = decoder or model.decoder()
         self.state = model.initial(1)

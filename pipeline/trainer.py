@@ -24,17 +24,14 @@ from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.augment import Augment
-from pipeline.build import Config, ConfigError, build
+from pipeline.build import Config, build
+from pipeline.errors import ConfigError, DivergedError
 from pipeline.metrics import classification
 from pipeline.model import Classifier
 from pipeline.sample import IGNORE, Batch, Split, collate
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 console = Console(stderr=True)
-
-
-class Diverged(Exception):
-    """The loss is no longer a number."""
 
 
 @dataclass
@@ -90,7 +87,7 @@ class Trainer:
         """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
 
         ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
-        Diverged if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit.
+        DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit.
         """
         out.mkdir(parents=True, exist_ok=True)
         run = Run(self, model, background, train, optimizer, augment, out, settings)
@@ -127,7 +124,7 @@ class Trainer:
         for batch in track(self.batches(train, shuffle=True), title, rounds, console=console, transient=True):
             loss, right = self.loss(run, batch)
             if not math.isfinite(loss.item()):
-                raise Diverged(
+                raise DivergedError(
                     f"the loss is {loss.item()} in {title}; lower optimizer.lr or trainer.clip, or look at the data"
                 )
             run.adapt.zero_grad()
@@ -138,17 +135,17 @@ class Trainer:
             run.progress.step += 1
             total, hits, count = total + loss.item() * len(batch.labels), hits + right, count + len(batch.labels)
         if not count:
-            raise Diverged(f"no training clip could be read in {title}")
+            raise DivergedError(f"no training clip could be read in {title}")
         return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.schedule.get_last_lr()[0]}
 
     def loss(self, run: "Run", batch: Batch) -> tuple[Tensor, int]:
         """Cross-entropy of the clips' answers, plus that of single steps where their class is known; right answers."""
         model = run.model
-        waves, labels = self.fabric.to_device((batch.waves, batch.labels))
         change = None
         if run.augment:
-            waves = run.augment.waves(waves, model.rate)
+            batch = run.augment.clips(batch, model.rate)
             change = partial(run.augment.features, step=model.extractor.hop / model.rate)
+        waves, labels = self.fabric.to_device((batch.waves, batch.labels))
         logits, pooled = run.wrapped.logits(model.padded(waves), change)
         answer = pooled[torch.arange(len(labels)), model.last_step(batch.lengths)].float()
         loss = cross_entropy(answer, labels, label_smoothing=self.label_smoothing)
@@ -180,7 +177,7 @@ class Trainer:
         loader: DataLoader[Any] = DataLoader(
             split,  # type: ignore[arg-type]
             self.batch,
-            sampler=RandomSampler(split, generator=generator) if shuffle else None,  # type: ignore[arg-type]
+            sampler=RandomSampler(split, generator=generator) if shuffle else None,
             collate_fn=collate,
             num_workers=min(self.workers, max(0, len(split) // self.batch)),
             timeout=120 if self.workers and len(split) >= self.batch else 0,
@@ -193,7 +190,9 @@ class Trainer:
         with torch.inference_mode():
             found = []
             for _, batch in zip(range(batches), self.batches(train, shuffle=True), strict=False):
-                y, _ = model.extractor(pad_to(batch.waves, model.extractor.hop), model.extractor.initial(len(batch.waves)))
+                y, _ = model.extractor(
+                    pad_to(batch.waves, model.extractor.hop), model.extractor.initial(len(batch.waves))
+                )
                 steps = batch.lengths // model.extractor.hop
                 found.append(torch.cat([row[:count] for row, count in zip(y, steps.tolist(), strict=True)]))
             model.standardize.fit(found)
@@ -252,7 +251,9 @@ class Run:
         rows = "".join(json.dumps(row) + "\n" for row in self.progress.history)
         (self.out / "history.jsonl").write_text(rows)
         if self.progress.best_epoch == self.progress.epoch:
-            self.model.save(self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history})
+            self.model.save(
+                self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history}
+            )
         state = {
             "model": self.weights(),
             "best": self.best,

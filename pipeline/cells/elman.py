@@ -19,7 +19,7 @@ class Elman(Cell):
         return h, h
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """torch's fused kernel; for a single step the loop costs less."""
+        """Torch's fused kernel; for a single step the loop costs less."""
         if x.shape[1] < 2:
             return super().forward(x, state)
         y, h = torch.rnn_tanh(x, state[None], self.weights, True, 1, 0.0, self.training, False, True)

@@ -18,7 +18,7 @@ class LSTM(Cell):
     gates = 4
 
     def initial(self, batch: int) -> State:
-        """h = 0, c = 0."""
+        """H = 0, c = 0."""
         return self.zeros(batch, self.hidden), self.zeros(batch, self.hidden)
 
     def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
@@ -30,7 +30,7 @@ class LSTM(Cell):
         return h, (h, c)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """torch's fused kernel, except for a few steps: on CPU it re-packs its weights in every call."""
+        """Torch's fused kernel, except for a few steps: on CPU it re-packs its weights in every call."""
         if x.shape[1] < 4:
             return super().forward(x, state)
         h, c = state

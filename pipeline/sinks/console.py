@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.build import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.sink import Row, Sink
 
 BAR = 24  # characters of a full bar
@@ -44,7 +44,9 @@ class Console(Sink):
             newest = posteriors[-1]
             lines = [f"{(first + len(posteriors)) * self.hop / self.rate:8.1f} s"]
             for index in np.argsort(-newest)[:3]:
-                lines.append(f"  {self.labels[index]:<16} {'█' * round(float(newest[index]) * BAR)} {newest[index]:.2f}")
+                lines.append(
+                    f"  {self.labels[index]:<16} {'█' * round(float(newest[index]) * BAR)} {newest[index]:.2f}"
+                )
             self.live.update(Text("\n".join(lines)))
 
     def step(self, row: Row) -> None:

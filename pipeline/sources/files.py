@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.build import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.media import media_files
 
 

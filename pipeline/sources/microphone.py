@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import PositiveFloat
 
-from pipeline.build import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.media import Resampler, Samples
 
 SILENT = 5.0  # seconds without a block from the device until it counts as gone

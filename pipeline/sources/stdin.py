@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -32,8 +32,9 @@ class Stdin:
         """Mono at ``rate`` Hz until the pipe closes; a last, incomplete frame is dropped."""
         convert = Resampler(self.rate, rate) if rate != self.rate else None
         frame = self.dtype.itemsize * self.channels
+        pipe: Any = sys.stdin.buffer  # read1: what is there, without waiting for more
         rest = b""
-        while data := sys.stdin.buffer.read1(round(self.chunk * self.rate) * frame):  # type: ignore[attr-defined]
+        while data := pipe.read1(round(self.chunk * self.rate) * frame):
             data = rest + data
             whole = len(data) - len(data) % frame
             rest = data[whole:]

@@ -1,0 +1,61 @@
+# make help lists what can be made.
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+DEMO := runs/demo
+BIN := .venv/bin
+
+.PHONY: help setup run test test-long check lint types bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
+	@echo
+	@echo "  make run ARGS='trainer.epochs=5'                pass overrides to train.py"
+	@echo "  make setup PIP_ARGS='OPTIONS'                pass options to pip, e.g. an index with CPU builds of torch"
+	@echo "  make setup PYTHON=python3.12                    choose the Python (3.11 or newer)"
+
+setup: .venv/ready ## create .venv and install what is pinned in constraints.txt
+
+.venv/ready: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Rivulet needs Python 3.11 or newer; choose one: make setup PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+run: setup ## train on embedded sounds, stream a scene, classify a folder: the whole product in three commands
+	$(BIN)/python -m datasets.synthetic_sounds $(DEMO)/sounds
+	$(BIN)/python train.py experiment=demo hydra.run.dir=$(DEMO) $(ARGS)
+	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source.path=$(DEMO)/sounds/scene.wav sink.truth=$(DEMO)/sounds/scene.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=files source.paths=$(DEMO)/sounds/clips sink=csv sink.path=$(DEMO)/clips.csv
+	@echo
+	@echo "Written:"
+	@echo "  $(DEMO)/model.safetensors    the model, one file"
+	@echo "  $(DEMO)/metrics.json         how good it is; history.jsonl and tensorboard/ how it got there"
+	@echo "  $(DEMO)/sounds/              the scene with its truth, and the clips"
+	@echo "  $(DEMO)/clips.csv            the answer for each clip"
+	@echo "Try next:"
+	@echo "  $(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=microphone"
+	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER_WITH_ONE_SUBFOLDER_PER_CLASS"
+	@echo "  $(BIN)/python train.py --help"
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: setup ## run the tests that take minutes, too
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+check: lint types test ## everything that must be green: ruff, mypy, tests (with the plan of the house)
+
+bench: setup ## latency against librosa, torchaudio and nn.GRU; results are printed and kept as text
+	$(BIN)/python benchmarks/latency.py
+
+clean: ## remove the environment and the runs
+	rm -rf .venv runs

@@ -1,0 +1,91 @@
+"""What several tests share: composed configurations, a small trained-looking model, real recordings if they are there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hydra import compose, initialize_config_dir
+from hypothesis import settings
+from omegaconf import OmegaConf
+
+from pipeline.model import Classifier
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
+
+settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("rivulet")
+
+
+def configured(name="train", *overrides):
+    """conf/NAME.yaml with overrides, as plain values."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return OmegaConf.to_container(compose(name, overrides=list(overrides)), resolve=True)
+
+
+def options(group):
+    """The names of conf/GROUP/*.yaml."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def small_model(*overrides, labels=("background", "high", "low"), seed=0):
+    """An untrained model with lively weights: its posteriors move, so equality means something."""
+    torch.manual_seed(seed)
+    config = configured("train", "encoder.hidden=16", "extractor.mels=20", *overrides)
+    model = Classifier(config, list(labels)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+        model.standardize.mean.fill_(-8.0)
+        model.standardize.std.fill_(3.0)
+    return model
+
+
+def tone_clip(path, hertz, seconds=0.6, rate=16000, seed=0):
+    """A noisy tone as a file."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * rate)) / rate
+    wave = 0.3 * np.sin(2 * np.pi * hertz * t + rng.uniform(0, 6)) + 0.03 * rng.standard_normal(len(t))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave.astype(np.float32), rate)
+    return path
+
+
+def run(script, *arguments, cwd=None, **options):
+    """A command line of this project in a process of its own."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, cwd=cwd or ROOT, timeout=300, **options)
+
+
+@pytest.fixture
+def real():
+    """The folder of real recordings; without it the test is skipped."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real recordings at {DATA}; set RIVULET_DATA")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory):
+    """A folder with two classes of twelve short clips each: low and high tones."""
+    folder = tmp_path_factory.mktemp("tones")
+    for number in range(12):
+        tone_clip(folder / "low" / f"{number}.wav", 200 + 10 * number, seed=number)
+        tone_clip(folder / "high" / f"{number}.wav", 2000 + 90 * number, seed=number)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tones, tmp_path_factory):
+    """A run's folder: the tones, learnt by train.py as a user would call it."""
+    out = tmp_path_factory.mktemp("runs") / "tones"
+    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=8", "trainer.workers=0", "trainer.batch=8"]
+    source = ["dataset=folder", f"dataset.root={tones}", f"dataset.cache={out.parent / 'cache'}"]
+    done = run("train.py", *source, *quick, f"hydra.run.dir={out}")
+    assert done.returncode == 0, done.stderr.decode()
+    return out

@@ -1,0 +1,98 @@
+"""Components from config: the constructor is the schema, and only our own classes are built."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import configured, options
+
+from pipeline.build import arguments_for, build, check, nearest
+from pipeline.cell import Cell
+from pipeline.encoder import Encoder
+from pipeline.errors import ConfigError
+from pipeline.stage import Stage
+
+GRU = {"_target_": "pipeline.cells.gru.GRU"}
+
+
+def test_builds_with_given_values():
+    cell = build(GRU, Cell, at="cell", inputs=3, hidden=4)
+    assert cell.in_shape == (3,) and cell.out_shape == (4,)
+
+
+def test_a_nested_component_is_handed_over_as_a_factory():
+    config = {"_target_": "pipeline.encoder.Encoder", "hidden": 5, "cell": GRU}
+    encoder = build(config, Stage, at="encoder", shape=(3,))
+    assert isinstance(encoder, Encoder) and encoder.out_shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("hiden", 3, r"encoder\.hiden: no such key; did you mean 'hidden'"),
+        ("hidden", "abc", r"encoder\.hidden: got 'abc'; .*integer.* Set encoder\.hidden="),
+        ("hidden", 0, r"encoder\.hidden: got 0; .*greater than 0"),
+        ("dropout", 2.0, r"encoder\.dropout: got 2\.0; .*less than 1"),
+        ("convolutions", [{"channels": 3, "kernl": 2}], r"encoder\.convolutions: .*"),
+        ("shape", [3], r"encoder\.shape: is computed"),
+    ],
+)
+def test_wrong_values_are_named(key, value, message):
+    config = configured()["encoder"] | {"cell": GRU, key: value}
+    with pytest.raises(ConfigError, match=message):
+        build(config, Stage, at="encoder", shape=(3,))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system", "builtins.eval", "torch.load", "pipeline.media.os.system", "pipeline.media.os", "pipeline.model.load",
+        "pipeline.stage.torch.load", "datasets.clips.Path", "subprocess.Popen", "pipeline", "", 7, None,
+        "pipeline.no_such.Thing", "pipeline.cells.gru.Cell", "torch.optim.LBFGS",
+    ],
+)  # fmt: skip
+def test_only_our_own_classes(target):
+    with pytest.raises(ConfigError, match="not allowed"):
+        build({"_target_": target}, at="x")
+
+
+def test_a_class_of_another_kind_is_refused():
+    with pytest.raises(ConfigError, match="expected a Cell class"):
+        build({"_target_": "pipeline.trainer.Trainer"}, Cell, at="cell")
+
+
+def test_a_function_is_a_schema_too():
+    def program(*, seed: int, factory: Callable[..., Cell] | None = None) -> None: ...
+
+    assert arguments_for(program, {"seed": "3"}) == {"seed": 3}
+    with pytest.raises(ConfigError, match="sed: no such key; did you mean 'seed'"):
+        arguments_for(program, {"sed": 3})
+    with pytest.raises(ConfigError, match=r"factory\._target_: 'os\.system' is not allowed"):
+        check({"factory": {"_target_": "os.system"}})
+
+
+def test_nearest():
+    assert nearest("mells", ["mels", "low"]) == "; did you mean 'mels'?"
+    assert nearest("zzz", ["b", "a"]) == "; expected one of: a, b"
+
+
+def test_every_yaml_composes_and_is_a_valid_call():
+    for group in ("extractor", "encoder", "cell", "head", "smoothing", "decoder", "augment", "optimizer", "trainer"):
+        for option in options(group):
+            check(configured("train", f"{group}={option}"))
+    for option in options("dataset"):
+        check(configured("train", f"dataset={option}"))
+    for option in options("experiment"):
+        check(configured("train", f"experiment={option}"))
+    for group in ("source", "sink"):
+        for option in options(group):
+            config = configured("infer", f"{group}={option}")
+            config["source"] = {key: "x" if value == "???" else value for key, value in config["source"].items()}
+            check(config)
+
+
+def test_every_optimizer_builds():
+    for option in options("optimizer"):
+        weights = [torch.nn.Parameter(torch.zeros(2, 2))]
+        config = configured("train", f"optimizer={option}")["optimizer"]
+        assert build(config, torch.optim.Optimizer, at="optimizer", params=weights).param_groups

@@ -1,0 +1,278 @@
+"""Where training data come from: splits, checks, cache, and sounds made on the fly."""
+
+import csv
+import json
+import warnings
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import tone_clip
+
+from datasets.clips import Clip, Corpus, divide
+from datasets.esc50 import ESC50
+from datasets.folder import Folder
+from datasets.manifest import Manifest
+from datasets.speech_commands import SpeechCommands
+from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write_demo
+from pipeline.augment import Augment, moved
+from pipeline.errors import ConfigError
+from pipeline.sample import IGNORE, collate
+
+
+def counts(data):
+    found = {}
+    for clip in data.clips:
+        found[clip.split] = found.get(clip.split, 0) + 1
+    return found
+
+
+def test_folder_split_by_fraction(tones):
+    data = Folder(str(tones), val=0.25, test=0.25)
+    assert data.labels == ["high", "low"] and counts(data) == {"train": 12, "val": 6, "test": 6}
+    assert [c.split for c in Folder(str(tones), seed=1).clips] != [c.split for c in Folder(str(tones), seed=2).clips]
+
+
+def test_folder_split_by_sub_folder(tmp_path):
+    for split, count in (("train", 6), ("test", 2)):
+        for number in range(count):
+            for label in "ab":
+                tone_clip(tmp_path / split / label / f"{number}.wav", 500, 0.1)
+    assert counts(Folder(str(tmp_path), val=0.2)) == {"train": 10, "val": 2, "test": 4}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A manifest with parts of one recording, and a writer for its rows."""
+    soundfile.write(tmp_path / "a.wav", np.linspace(-0.5, 0.5, 16000, dtype=np.float32), 8000, subtype="FLOAT")
+
+    def write(rows, name="manifest.csv"):
+        if name.endswith("jsonl"):
+            (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+        else:
+            with open(tmp_path / name, "w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        return str(tmp_path)
+
+    return write
+
+
+def parts(**more):
+    return [{"path": "a.wav", "label": "xy"[n % 2], "start": n / 10, "end": n / 10 + 0.1} | more for n in range(20)]
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "list.jsonl"])
+def test_manifest_with_times(table, name):
+    data = Manifest(table(parts(), name), file=name, cache=None)
+    sample = data.split("train", 8000)[0]
+    clip = data.split("train", 8000).clips[0]
+    assert len(sample.wave) == 800 and sample.wave[0] == pytest.approx(clip.start / 2 - 0.5, abs=1e-3)
+
+
+def test_manifest_keeps_groups_together(table):
+    rows = [row | {"who": f"p{n % 9}"} for n, row in enumerate(parts())]
+    data = Manifest(table(rows), group="who")
+    places = {}
+    for clip in data.clips:
+        places.setdefault(clip.group, set()).add(clip.split)
+    assert all(len(found) == 1 for found in places.values()) and len(places) == 9
+
+
+def test_manifest_translates_splits(table):
+    rows = [row | {"split": f"fold{n // 4}"} for n, row in enumerate(parts())]
+    data = Manifest(table(rows), splits={"train": ["fold0", "fold1"], "val": ["fold2"], "test": ["fold3"]})
+    assert counts(data) == {"train": 8, "val": 4, "test": 4}
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        (parts(path="../a.wav"), {}, "leads out of"),
+        (parts(path="/etc/passwd"), {}, "leads out of"),
+        (parts(label=""), {}, "every row needs a 'label'"),
+        (parts(start="soon"), {}, "must be seconds"),
+        (parts(end=0.01), {}, "must be after start"),
+        (parts(label="x"), {}, "only one label"),
+        (parts(), {"group": "speker"}, "has no column 'speker'"),
+        (parts(), {"file": "other.csv"}, "does not exist"),
+        (parts(split="train"), {"val": 0}, "no clip in split 'val'"),
+        ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but has no clip in train"),
+        (parts(split="fold1"), {}, "split 'fold1' is none of"),
+        ([*parts(split="train", g="s1"), *parts(split="val", g="s1")], {"group": "g"}, "group 's1' stands in train and val"),
+        ([*parts(), parts(label="once")[0]], {}, "label 'once' has 1 clip"),
+    ],
+)  # fmt: skip
+def test_tables_that_make_no_sense(table, rows, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Manifest(table(rows), **settings)
+
+
+@pytest.mark.parametrize("kind", [Folder, Manifest, SpeechCommands, ESC50])
+@pytest.mark.parametrize("root", [None, "/nowhere/at/all"])
+def test_a_missing_root_says_what_to_put_there(kind, root):
+    with pytest.raises(ConfigError, match=r"dataset\.root: .*expected a.*dataset\.root="):
+        kind(root)
+
+
+def test_bad_files_are_skipped_by_name_and_the_cache_is_used(tmp_path):
+    for number in range(6):
+        tone_clip(tmp_path / "data" / "a" / f"{number}.wav", 300)
+        tone_clip(tmp_path / "data" / "b" / f"{number}.wav", 900)
+    (tmp_path / "data" / "a" / "bad.wav").write_text("not a sound")
+    clips = [Clip(path, path.parent.name, "train") for path in sorted((tmp_path / "data").glob("*/*"))]
+    data = Corpus([*clips, *(Clip(c.path, c.label, "val") for c in clips)], cache=str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match=r"skipped .*bad\.wav: unreadable"):
+        part = data.split("train", 16000)
+    assert len(part) == 12 and len(list((tmp_path / "cache").rglob("*.npy"))) == 12
+    first = part[0].wave
+    cached = part.cache_file(part.clips[0])
+    np.save(cached, first * 2)  # what is read now can only come from the cache
+    assert np.array_equal(part[0].wave, first * 2)
+    cached.write_bytes(b"torn")
+    assert np.array_equal(part[0].wave, first)
+
+
+def test_long_training_clips_are_cut_anew_in_each_epoch(tmp_path):
+    for split in ("train", "val"):
+        for label in "ab":
+            tone_clip(tmp_path / split / label / "0.wav", 300, seconds=2.0)
+    data = Folder(str(tmp_path), crop=0.5, cache=None)
+    train, val = data.split("train", 16000), data.split("val", 16000)
+    first = train[0].wave
+    train.epoch = 1
+    assert len(first) == len(train[0].wave) == 8000 and not np.array_equal(first, train[0].wave)
+    assert len(val[0].wave) == 32000
+
+
+def test_divide_is_repeatable_and_gives_every_split_something():
+    clips = [Clip(path, label) for label in "ab" for path in map(str, range(5))]
+    one = divide(clips, {"train": 0.8, "val": 0.1, "test": 0.1}, 3)
+    assert one == divide(clips, {"train": 0.8, "val": 0.1, "test": 0.1}, 3)
+    for label in "ab":
+        assert {clip.split for clip in one if clip.label == label} == {"train", "val", "test"}
+
+
+def speech_commands(root):
+    words = ("yes", "no", "cat", "dog")
+    for word in words:
+        for number in range(12):
+            tone_clip(root / word / f"{number:02}aa_nohash_0.wav", 400, 1.0, seed=number)
+    tone_clip(root / "_background_noise_" / "hum.wav", 100, 3.0)
+    for name, numbers in (("validation", range(2)), ("testing", range(2, 4))):
+        lines = [f"{word}/{number:02}aa_nohash_0.wav" for word in words for number in numbers]
+        (root / f"{name}_list.txt").write_text("\n".join(lines))
+
+
+def test_speech_commands_layout(tmp_path):
+    speech_commands(tmp_path)
+    data = SpeechCommands(str(tmp_path), words=["yes", "no"], unknown=0.5)
+    assert data.labels == ["_silence_", "_unknown_", "no", "yes"]
+    assert counts(data) == {"train": 32, "val": 8, "test": 8}
+    assert len(data.split("val", 16000)[-1].wave) == 16000
+    assert SpeechCommands(str(tmp_path), words=[]).labels == ["cat", "dog", "no", "yes"]
+    (tmp_path / "testing_list.txt").unlink()
+    with pytest.raises(ConfigError, match="testing_list"):
+        SpeechCommands(str(tmp_path))
+
+
+def test_esc50_layout(tmp_path):
+    (tmp_path / "meta").mkdir()
+    with open(tmp_path / "meta" / "esc50.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
+        for fold in range(1, 6):
+            for label, small in (("dog", "True"), ("rain", "True"), ("pig", "False")):
+                name = f"{fold}-{label}.wav"
+                tone_clip(tmp_path / "audio" / name, 300, 0.2)
+                rows.writerow([name, fold, 0, label, small, f"{fold}{label}", "A"])
+    assert counts(ESC50(str(tmp_path))) == {"train": 9, "val": 3, "test": 3}
+    assert ESC50(str(tmp_path), esc10=True).labels == ["dog", "rain"]
+    with pytest.raises(ConfigError, match="val_fold"):
+        ESC50(str(tmp_path), test_fold=4)
+
+
+def test_synthetic_sounds():
+    data = SyntheticSounds(clips=24, held_out=12, seed=3)
+    train = data.split("train", 16000)
+    assert len(data.labels) == 12 and BACKGROUND in data.labels
+    for index in range(24):
+        sample = train[index]
+        assert (
+            sample.wave.dtype == np.float32 and np.isfinite(sample.wave).all() and 0.05 < np.abs(sample.wave).max() <= 1
+        )
+        assert sample.label == index % 12
+        if data.labels[sample.label] == BACKGROUND:
+            assert sample.spans == []
+        else:
+            ((start, end, label),) = sample.spans
+            assert label == sample.label and 0 <= start < end <= len(sample.wave)
+    again = train[5].wave
+    assert np.array_equal(again, train[5].wave)
+    train.epoch = 1
+    assert not np.array_equal(again, train[5].wave)
+    val, test = data.split("val", 16000), data.split("test", 16000)
+    assert not np.array_equal(val[3].wave, test[3].wave)
+
+
+def test_every_maker_is_alive_and_differs_each_time():
+    t = np.arange(16000) / 16000
+    for name, maker in MAKERS.items():
+        one, two = maker(np.random.default_rng(1), t), maker(np.random.default_rng(2), t)
+        assert np.isfinite(one).all() and np.sqrt(np.mean(one**2)) > 1e-3, name
+        assert not np.allclose(one, two), name
+
+
+def test_demo_files(tmp_path):
+    write_demo(tmp_path, clips=12)
+    scene, rate = soundfile.read(tmp_path / "scene.wav")
+    rows = list(csv.DictReader((tmp_path / "scene.csv").read_text().splitlines()))
+    assert len(scene) == 30 * rate and len(rows) >= 8 and len(list((tmp_path / "clips").glob("*.wav"))) == 12
+    ends = [0.0, *(float(row["end"]) for row in rows)]
+    assert all(float(row["start"]) >= end for row, end in zip(rows, ends))
+
+
+def test_targets_of_single_steps():
+    data = SyntheticSounds(clips=12, held_out=12).split("train", 16000)
+    batch = collate([data[1], None, data[0]])
+    start, end, label = batch.spans[0][0]
+    hop, delay = 640, 3
+    target = batch.targets(60, hop, delay, background=0)
+    assert (target[:, :delay] == IGNORE).all() and (target[:, delay + 50 :] == IGNORE).all()
+    expected = [label if start <= (step + 0.5) * hop < end else 0 for step in range(50)]
+    assert target[0, delay : delay + 50].tolist() == expected
+    assert (target[1, delay : delay + 50] == 0).all()
+    unknown = collate([type(data[0])(data[0].wave, 3, None)]).targets(60, hop, delay, 0)
+    assert (unknown == IGNORE).all()
+    assert collate([None]) is None
+
+
+def test_augment_moves_times_with_the_sound():
+    wave = np.zeros(8000, np.float32)
+    wave[3000:4000] = 0.5
+    data = SyntheticSounds(clips=1, held_out=1)
+    sample = type(data.split("test", 16000)[0])(wave, 1, [(3000, 4000, 1)])
+    torch.manual_seed(0)
+    augment = Augment(gain=0, noise=0, shift=0.05, speed=0.2, masks=0)
+    for _ in range(20):
+        batch = augment.clips(collate([sample] * 3), 16000)
+        for row, spans in zip(batch.waves, batch.spans):
+            inside = (row > 0.25).nonzero()[:, 0]
+            assert abs(inside[0] - spans[0][0]) <= 2 and abs(inside[-1] + 1 - spans[0][1]) <= 2
+            assert (batch.lengths <= batch.waves.shape[1]).all()
+    assert moved(None, 1.0, 0, 10) is None and moved([(0, 5, 1)], 1.0, 20, 10) == []
+
+
+def test_augment_noise_and_masks():
+    torch.manual_seed(0)
+    data = SyntheticSounds(clips=12, held_out=12).split("train", 16000)
+    batch = collate([data[index] for index in range(12)])
+    noisy = Augment(gain=0, shift=0, speed=0, noise=1.0, quietest=10).clips(batch, 16000)
+    ratio = 10 * torch.log10(batch.waves.square().mean(1) / (noisy.waves - batch.waves).square().mean(1))
+    assert ((ratio > 8) & (ratio < 48)).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        masked = Augment(time_mask=0.2, band_mask=10, masks=2).features(torch.ones(4, 100, 64), 0.01)
+    assert 0 < (masked == 0).float().mean() < 0.7

@@ -1,0 +1,113 @@
+"""The plan of the house, read from the sources: who imports whom, and how large rooms and functions are."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+# A file may import only from lower floors. A folder stands on one floor; none of its files imports a sibling.
+FLOORS = [
+    {"pipeline.errors"},
+    {"pipeline.stage", "pipeline.build", "pipeline.media", "pipeline.metrics", "pipeline.events"},
+    {"pipeline.cell", "pipeline.spectral", "pipeline.sample", "pipeline.source", "pipeline.sink"},
+    {
+        "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.standardize",
+        "pipeline.heads", "pipeline.smoothing", "pipeline.augment", "datasets.clips",
+    },
+    {"pipeline.encoder", "datasets"},
+    {"pipeline.model"},
+    {"pipeline.stream", "pipeline.trainer", "pipeline.batch", "pipeline.report", "pipeline.sources", "pipeline.sinks"},
+    {"conf.launch"},
+    {"train", "infer"},
+]  # fmt: skip
+ROOMS = ("pipeline", "datasets", "conf")
+FILES = [*sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")), ROOT / "train.py", ROOT / "infer.py"]
+DEVICES = {"sounddevice", "cv2"}
+
+
+def module(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def floor(name):
+    for number, rooms in enumerate(FLOORS):
+        if name in rooms:
+            return number
+    for number, rooms in enumerate(FLOORS):
+        if name.rpartition(".")[0] in rooms:
+            return number
+    return None
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def code_lines(path):
+    """Lines without blanks, comments and docstrings."""
+    tree = ast.parse(path.read_text())
+    documented = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            documented |= set(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(path.read_text().splitlines(), 1)
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and n not in documented for n, line in lines)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_imports_go_downward(path):
+    own = floor(module(path))
+    if path.name == "__init__.py":
+        assert not list(imports(ast.parse(path.read_text()))), "a folder's __init__ holds no code"
+        return
+    assert own is not None, f"{module(path)} stands on no floor; say in FLOORS where it belongs"
+    for name in imports(ast.parse(path.read_text())):
+        if name.split(".")[0] in {"pipeline", "datasets", "conf", "train", "infer"}:
+            assert floor(name) is not None and floor(name) < own, f"{module(path)} imports {name}"
+            assert not (name.startswith("datasets") and module(path).startswith("pipeline"))
+
+
+def test_the_library_does_not_know_hydra():
+    for path in FILES:
+        if module(path) != "conf.launch":
+            names = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+            assert not names & {"hydra", "omegaconf"}, module(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_rooms_and_functions_are_small(path):
+    assert code_lines(path) <= 300
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} in {module(path)}"
+
+
+def test_device_libraries_are_imported_where_they_are_needed():
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert not {name.split(".")[0] for name in imports(node)} & DEVICES, module(path)
+
+
+def test_datasets_is_ours():
+    spec = importlib.util.find_spec("datasets")
+    assert Path(spec.origin).resolve() == ROOT / "datasets" / "__init__.py"
+
+
+def test_every_component_file_has_a_yaml_and_the_reverse():
+    for folder, group in (("pipeline/cells", "cell"), ("pipeline/extractors", "extractor"), ("datasets", "dataset"),
+                          ("pipeline/sources", "source"), ("pipeline/sinks", "sink")):  # fmt: skip
+        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "clips"}
+        assert files == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, folder
+
+
+def test_no_address_and_no_machine_path():
+    for path in [*ROOT.glob("*.txt"), *ROOT.glob("*.toml"), ROOT / "Makefile", *ROOT.glob("conf/**/*.yaml")]:
+        text = path.read_text()
+        assert "://" not in text and "--index" not in text and "find-links" not in text, path.name

@@ -1,0 +1,230 @@
+"""infer.py, as a user calls it."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ROOT, run, tone_clip
+
+from pipeline.batch import classify
+from pipeline.media import read
+from pipeline.model import load
+from pipeline.stream import Stream
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Silence, a high tone, silence, a low tone."""
+    rng = np.random.default_rng(0)
+    wave = 0.003 * rng.standard_normal(16000 * 5)
+    t = np.arange(16000) / 16000
+    wave[16000:32000] += 0.3 * np.sin(2 * np.pi * 2400 * t)
+    wave[48000:64000] += 0.3 * np.sin(2 * np.pi * 240 * t)
+    path = tmp_path_factory.mktemp("scene") / "a scene.wav"
+    soundfile.write(path, wave.astype(np.float32), 16000)
+    return path
+
+
+def infer(trained, *arguments, **options):
+    return run("infer.py", f"checkpoint={trained / 'model.safetensors'}", *arguments, **options)
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text.decode() if isinstance(text, bytes) else text)))
+
+
+def test_events_of_a_file_in_every_sink(trained, scene, tmp_path):
+    shown = infer(trained, f"source.path={scene}")
+    assert shown.returncode == 0 and b"high" in shown.stdout and b"events" in shown.stdout, shown.stderr.decode()
+    lines = infer(trained, f"source.path={scene}", "sink=jsonl").stdout.decode().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert {"type", "start", "end", "label", "score"} <= events[0].keys()
+    for label, moment in (("high", 1.7), ("low", 3.7)):
+        assert any(event["label"] == label and event["start"] < moment < event["end"] for event in events)
+    done = infer(trained, f"source.path={scene}", "sink=csv", f"sink.path={tmp_path / 'out' / 'e.csv'}")
+    assert done.returncode == 0, done.stderr.decode()
+    table = rows((tmp_path / "out" / "e.csv").read_text())
+    assert [row["label"] for row in table] == [event["label"] for event in events]
+
+
+def test_posteriors_do_not_depend_on_the_chunks(trained, scene):
+    model = load(trained / "model.safetensors").live
+    found = []
+    for chunk in (0.013, 0.5, 60):
+        done = infer(trained, f"source.path={scene}", f"source.chunk={chunk}", "sink=csv", "sink.posteriors=true")
+        found.append(done.stdout)
+    assert found[0] == found[1] == found[2]
+    wave, _ = read(scene, model.rate)
+    table = rows(found[0])
+    assert len(table) == -(-len(wave) // model.hop) and float(table[0]["time"]) == pytest.approx(model.hop / model.rate)
+    stream = Stream(model, round(0.1 * model.rate / model.hop))
+    stream.push(wave)
+    heard = stream.posteriors
+    assert (
+        np.abs(np.array([[float(row[label]) for label in model.labels] for row in table[: len(heard)]]) - heard).max()
+        < 1e-6
+    )
+
+
+def test_standard_input(trained, scene):
+    wave, _ = read(scene, 16000)
+    pcm = (wave * 32767).astype("<i2")
+    done = infer(trained, "source=stdin", "sink=jsonl", input=pcm.tobytes() + b"\x01")
+    assert done.returncode == 0 and any(json.loads(line)["label"] == "high" for line in done.stdout.splitlines())
+    stereo = np.repeat(wave, 2).astype("<f4")
+    other = infer(
+        trained, "source=stdin", "source.channels=2", "source.dtype=float32", "sink=jsonl", input=stereo.tobytes()
+    )
+    times = [
+        [(json.loads(line)["label"], json.loads(line)["start"]) for line in out.stdout.splitlines()]
+        for out in (done, other)
+    ]
+    assert times[0] == times[1]
+
+
+@pytest.fixture(scope="module")
+def mixed(tones, tmp_path_factory):
+    """Good, doubtful and broken files."""
+    folder = tmp_path_factory.mktemp("mixed")
+    shutil.copy(tones / "low" / "0.wav", folder / "good low.wav")
+    shutil.copy(tones / "high" / "0.wav", folder / "=good high.wav")
+    tone_clip(folder / "other rate.flac", 2300, rate=44100)
+    tone_clip(folder / "short.wav", 300, 0.003)
+    (folder / "text.wav").write_text("no sound at all")
+    (folder / "empty.wav").write_bytes(b"")
+    soundfile.write(folder / "no samples.wav", np.zeros(0, np.float32), 16000)
+    soundfile.write(folder / "nan.wav", np.array([0.1, np.nan] * 8000, np.float32), 16000, subtype="FLOAT")
+    soundfile.write(folder / "wide.wav", np.random.default_rng(0).standard_normal((96000, 8)) * 0.1, 192000)
+    return folder
+
+
+EXPECTED = {
+    "good low.wav": ("ok", ""), "=good high.wav": ("ok", ""), "other rate.flac": ("ok", ""), "wide.wav": ("ok", ""),
+    "short.wav": ("warning", "too_short"), "nan.wav": ("warning", "nonfinite"),
+    "text.wav": ("error", "unreadable"), "empty.wav": ("error", "empty_file"), "no samples.wav": ("error", "no_samples"),
+}  # fmt: skip
+
+
+def test_many_files(trained, mixed, tmp_path):
+    done = infer(trained, "source=files", f"source.paths={mixed}", "sink=csv", f"sink.path={tmp_path / 'out.csv'}")
+    assert done.returncode == 3, done.stderr.decode()
+    table = rows((tmp_path / "out.csv").read_text())
+    assert list(table[0]) == ["path", "status", "code", "label", "score", "seconds", "high", "low"]
+    found = {os.path.basename(row["path"]): row for row in table}
+    for name, (status, code) in EXPECTED.items():
+        row = found[name]
+        assert (row["status"], row["code"].split(" ")[0]) == (status, code), row
+        assert (row["label"] != "") == (status != "error")
+    assert found["good low.wav"]["label"] == "low" and found["=good high.wav"]["label"] == "high"
+    assert float(found["other rate.flac"]["seconds"]) == pytest.approx(0.6, abs=0.01)
+
+
+def test_ways_to_name_files(trained, tones, tmp_path):
+    pattern = infer(trained, "source=files", f"source.paths={tones}/low/1*.wav", "sink=csv")
+    assert [os.path.basename(row["path"]) for row in rows(pattern.stdout)] == ["1.wav", "10.wav", "11.wav"]
+    pair = f"source.paths=[{tones}/low/1.wav,{tones}/high/2.wav]"
+    assert [row["label"] for row in rows(infer(trained, "source=files", pair, "sink=csv").stdout)] == ["low", "high"]
+    (tmp_path / "list.csv").write_text(f"path,x\n{tones}/high/3.wav,1\nmissing.wav,2\n")
+    listed = infer(trained, "source=files", f"source.paths={tmp_path / 'list.csv'}", "sink=jsonl")
+    answers = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert [(row["status"], row["code"]) for row in answers] == [
+        ("ok", ""),
+        ("error", "not_found"),
+    ] and listed.returncode == 3
+    nothing = infer(trained, "source=files", f"source.paths={tmp_path}/*.nothing")
+    assert nothing.returncode == 2 or b"not_found" in nothing.stdout
+
+
+def test_batches_do_not_change_answers(trained, tones):
+    model = load(trained / "model.safetensors")
+    paths = sorted(tones.rglob("*.wav"))
+    single = list(classify(model, paths, batch=1))
+    for row, other in zip(single, classify(model, paths, batch=7), strict=True):
+        assert row["path"] == other["path"] and row["label"] == other["label"]
+        assert row["high"] == pytest.approx(other["high"], abs=1e-5)
+    too_long = next(iter(classify(model, paths[:1], longest=0.2)))
+    assert (too_long["status"], too_long["code"]) == ("error", "limit_duration")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["source.path=nowhere.wav"], 1, "not_found"),
+        (["source.pth=x"], 2, "source.pth: no such key; did you mean 'source.path'"),
+        ([], 2, "source.path: is not set"),
+        (["source.path=x", "decoder.threshold=2"], 2, "decoder.threshold: got 2"),
+        (["source.path=x", "sink=csv", "sink.path=/proc/no/out.csv"], 74, "cannot write"),
+        (["source.path=x", "block=soon"], 2, "block: got 'soon'"),
+        (["source=files", "source.paths=/nowhere/*.wav", "sink=csv"], 2, "holds no audio"),
+    ],
+)
+def test_wrong_use(trained, arguments, code, message, tmp_path):
+    done = infer(trained, *arguments, cwd=tmp_path)
+    text = done.stderr.decode()
+    assert done.returncode == code and message in text and "Traceback" not in text, text
+
+
+def test_broken_and_hostile_checkpoints(trained, scene, tmp_path):
+    whole = (trained / "model.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    name = b"pipeline.cells.gru.GRU"
+    hostile = whole.replace(name, b"os.system".ljust(len(name)))
+    (tmp_path / "hostile.safetensors").write_bytes(hostile)
+    for file, message in (("half", "not a whole model"), ("hostile", "is not allowed"), ("absent", "no such file")):
+        done = run("infer.py", f"checkpoint={tmp_path / file}.safetensors", f"source.path={scene}")
+        text = done.stderr.decode()
+        assert done.returncode == 2 and message in text and "Traceback" not in text, text
+
+
+def test_interrupted_streaming_keeps_its_rows(trained, scene, tmp_path):
+    out = tmp_path / "rows.csv"
+    command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={trained / 'model.safetensors'}", f"source.path={scene}",
+               "source.realtime=true", "sink=csv", f"sink.path={out}", "sink.posteriors=true"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    steps = tmp_path / "rows.posteriors.csv"
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and (not steps.exists() or len(steps.read_text().splitlines()) < 100):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"Traceback" not in err, err.decode()
+    table = rows(steps.read_text())
+    assert 100 <= len(table) < 500 and all(len(row) == 3 for row in table)
+    assert out.read_text().startswith("start,end,label,score\n")
+
+
+def test_microphones_can_be_listed(trained):
+    done = run("infer.py", "source=microphone", "source.list=true")
+    assert done.returncode in (0, 2)
+    if done.returncode:  # no PortAudio on this machine: the message says what to install
+        assert b"PortAudio" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_help_teaches(tmp_path):
+    text = run("infer.py", "--help", cwd=tmp_path).stdout.decode()
+    for word in ("source: file, files, microphone, stdin", "sink: console, csv, jsonl", "Exit codes", "checkpoint=M"):
+        assert word in text
+
+
+def test_streamed_and_offline_labels_agree_on_real_clips(trained, real):
+    model = load(trained / "model.safetensors")
+    files = sorted((real / "sc12" / "yes").glob("*.ogg"))[:20] + sorted((real / "esc10" / "dog").glob("*.ogg"))[:5]
+    for path, row in zip(files, classify(model, files), strict=True):
+        wave, _ = read(path, model.rate)
+        stream = Stream(model, 2)
+        for part in np.array_split(wave, max(1, len(wave) // 320)):
+            stream.push(part)
+        stream.close()
+        last = torch.from_numpy(stream.posteriors[-1]) if len(stream.posteriors) else None
+        if last is not None:
+            assert model.labels[int(last.argmax())] == row["label"]

@@ -1,0 +1,137 @@
+"""The model file: the same bits come back, and nothing in it is ever run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import configured, small_model
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pipeline.errors import ModelError
+from pipeline.model import HEADER, Classifier, fingerprint, load
+
+
+def header(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()[HEADER]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def rewritten(path, change):
+    card, weights = header(path)
+    change(card, weights)
+    save_file(weights, path, {HEADER: json.dumps(card)})
+    return path
+
+
+@pytest.fixture
+def stored(tmp_path):
+    small_model("encoder=conv_recurrent", "cell=lstm").save(tmp_path / "model.safetensors", {"note": 1})
+    return tmp_path / "model.safetensors"
+
+
+def test_save_and_load_give_the_same_bits(stored):
+    model, again = small_model("encoder=conv_recurrent", "cell=lstm"), load(stored)
+    x = torch.randn(2, 20 * model.hop)
+    with torch.inference_mode():
+        assert torch.equal(model(x, model.initial(2))[0], again(x, again.initial(2))[0])
+    assert fingerprint(model) == fingerprint(again) != fingerprint(small_model())
+    assert again.labels == model.labels and not again.training
+    assert header(stored)[0]["trained"] == {"note": 1}
+
+
+def test_names_on_disk_are_readable(stored):
+    assert "encoder.recurrent1.cell.weight_hh" in header(stored)[1]
+
+
+def test_other_window_same_weights(stored):
+    model = load(stored)
+    live = model.live
+    assert live.config["head"]["window"] == model.config["head"]["live"] == 0.5
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), live.parameters()))
+
+
+def test_missing_and_broken_files(tmp_path, stored):
+    with pytest.raises(ModelError, match="no such file"):
+        load(tmp_path / "nothing.safetensors")
+    data = stored.read_bytes()
+    for name, content in {"cut": data[: len(data) // 2], "text": b"hello", "empty": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match="not a whole model"):
+            load(tmp_path / name)
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="not a Rivulet model"):
+        load(tmp_path / "other.safetensors")
+
+
+def target(card, _):
+    card["config"]["cell"]["_target_"] = "os.system"
+
+
+def gadget(card, _):
+    card["config"]["extractor"] = {"_target_": "torch.load", "f": "x"}
+
+
+def trainer(card, _):
+    card["config"]["head"] = {"_target_": "pipeline.trainer.Trainer"}
+
+
+def newer(card, _):
+    card["format"] = 99
+
+
+def lacking(card, _):
+    del card["config"]["head"]
+
+
+def unknown(card, _):
+    card["config"]["head"]["run"] = "rm"
+
+
+def reshaped(_, weights):
+    weights["encoder.recurrent1.cell.weight_hh"] = torch.zeros(2, 2)
+
+
+def missing_weight(_, weights):
+    del weights["standardize.mean"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (target, "'os.system' is not allowed"), (gadget, "'torch.load' is not allowed"),
+        (trainer, "expected a Head class"), (newer, "format 99"), (lacking, "lacks head"),
+        (unknown, "head.run: no such key"), (reshaped, "expected"), (missing_weight, "do not belong"),
+    ],
+)  # fmt: skip
+def test_hostile_and_wrong_headers_are_refused(stored, change, message):
+    with pytest.raises(ModelError, match=message):
+        load(rewritten(stored, change))
+
+
+def test_clip_answers_do_not_depend_on_the_padding():
+    model = small_model("encoder=conv_recurrent", "head.delay=0.04")
+    rng = np.random.default_rng(0)
+    waves = [torch.from_numpy(rng.standard_normal(n).astype(np.float32)) for n in (100, 5000, 12345)]
+    lengths = torch.tensor([len(wave) for wave in waves])
+    x = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+    with torch.inference_mode():
+        together = model.clip_posteriors(x, lengths)
+        for wave, answer in zip(waves, together):
+            alone = model.clip_posteriors(wave[None], torch.tensor([len(wave)]))
+            assert torch.allclose(alone[0], answer, atol=1e-5)
+
+
+def test_training_logits_are_those_of_the_answer():
+    model = small_model("smoothing=none")
+    x = torch.randn(2, 10 * model.hop)
+    with torch.inference_mode():
+        _, pooled = model.logits(x)
+        posteriors, _ = model(x, model.initial(2))
+    assert torch.allclose(pooled.softmax(-1), posteriors, atol=1e-6)
+
+
+def test_settings_that_do_not_go_together():
+    with pytest.raises(ValueError, match=r"decoder\.release"):
+        Classifier(configured("train", "decoder.release=0.9"), ["a", "b"])

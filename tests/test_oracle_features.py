@@ -1,0 +1,87 @@
+"""Features against librosa and torchaudio, given the same left padding."""
+
+import librosa
+import numpy as np
+import pytest
+import torch
+import torchaudio
+
+from pipeline.extractors.logmel import LogMel
+from pipeline.extractors.mfcc import MFCC
+from pipeline.extractors.waveform import Waveform
+
+
+def signal(seconds, rate, seed=0):
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * 300 * t * (1 + t)) + 0.1 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+def padded(x, extractor):
+    """Zeros before the start, and the silence that librosa wants around a window shorter than the transform."""
+    side = extractor.fft - extractor.window
+    return np.pad(x, (extractor.window - extractor.hop + side // 2, side - side // 2))
+
+
+def relative(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(("rate", "mels", "low", "high"), [(16000, 64, 20.0, None), (8000, 40, 0.0, 3800.0)])
+def test_logmel_is_librosas(rate, mels, low, high):
+    ours = LogMel(rate=rate, mels=mels, low=low, high=high)
+    x = signal(1.0, rate)
+    y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
+    power = librosa.feature.melspectrogram(
+        y=padded(x, ours), sr=rate, n_fft=ours.fft, win_length=ours.window, hop_length=ours.hop,
+        center=False, n_mels=mels, fmin=low, fmax=high or rate / 2,
+    )  # fmt: skip
+    assert y.shape == (1, 100, mels) == (1, power.shape[1], mels)
+    assert relative(y[0].numpy(), np.log(power.T + ours.floor)) < 1e-4
+    plain, _ = super(LogMel, ours).forward(torch.from_numpy(x)[None], ours.initial(1))
+    assert relative(plain[0].numpy(), power.T) < 1e-4
+
+
+def test_logmel_is_torchaudios():
+    ours = LogMel(mels=48)
+    x = signal(1.0, 16000)
+    y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
+    theirs = torchaudio.transforms.MelSpectrogram(
+        16000, ours.fft, ours.window, ours.hop, 20.0, 8000.0, n_mels=48, center=False, norm="slaney", mel_scale="slaney"
+    )(torch.from_numpy(padded(x, ours)))
+    assert relative(y[0].numpy(), (theirs.T + ours.floor).log().numpy()) < 1e-4
+
+
+def test_mfcc_is_librosas_and_torchaudios():
+    ours = MFCC(mels=48, coefficients=13)
+    x = signal(1.0, 16000)
+    y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
+    power = librosa.feature.melspectrogram(
+        y=padded(x, ours), sr=16000, n_fft=ours.fft, win_length=ours.window, hop_length=ours.hop,
+        center=False, n_mels=48, fmin=20.0,
+    )  # fmt: skip
+    theirs = librosa.feature.mfcc(S=np.log(power + ours.floor), n_mfcc=13)
+    assert relative(y[0].numpy(), theirs.T) < 1e-4
+    mel = {"n_fft": ours.fft, "win_length": ours.window, "hop_length": ours.hop, "f_min": 20.0, "n_mels": 48,
+           "center": False, "norm": "slaney", "mel_scale": "slaney"}  # fmt: skip
+    transform = torchaudio.transforms.MFCC(16000, 13, log_mels=True, melkwargs=mel)
+    assert relative(y[0].numpy(), transform(torch.from_numpy(padded(x, ours))).T.numpy()) < 1e-4
+
+
+def test_waveform_frames_are_librosas():
+    ours = Waveform(window=0.02, hop=0.01)
+    x = signal(0.5, 16000)
+    y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
+    theirs = librosa.util.frame(np.pad(x, (160, 0)), frame_length=320, hop_length=160)
+    assert np.array_equal(y[0].numpy(), theirs.T)
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match=r"extractor\.high"):
+        LogMel(rate=8000, high=5000.0)
+    with pytest.raises(ValueError, match=r"extractor\.window"):
+        LogMel(window=0.005)
+    with pytest.raises(ValueError, match=r"extractor\.coefficients"):
+        MFCC(mels=10, coefficients=20)
+    with pytest.raises(ValueError, match="less than one sample"):
+        Waveform(hop=1e-6)

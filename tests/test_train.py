@@ -1,0 +1,183 @@
+"""train.py, as a user calls it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, run, tone_clip
+
+from pipeline.model import load
+
+QUICK = [
+    "encoder.hidden=16",
+    "extractor.mels=20",
+    "trainer.workers=0",
+    "trainer.batch=8",
+    "dataset=folder",
+    "dataset.cache=null",
+]
+
+
+def train(tones, out, *more, **options):
+    return run("train.py", *QUICK, f"dataset.root={tones}", f"hydra.run.dir={out}", *more, **options)
+
+
+def test_a_runs_folder(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"model.safetensors", "last.ckpt", "metrics.json", "history.jsonl", "tensorboard", ".hydra"} <= names
+    assert "encoder:" in (trained / ".hydra" / "config.yaml").read_text()
+    metrics = json.loads((trained / "metrics.json").read_text())
+    history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
+    assert len(history) == metrics["epochs"] and {"train_loss", "val_accuracy", "lr"} <= history[0].keys()
+    assert metrics["test"]["accuracy"] == 1.0 and metrics["test"]["count"] == 4  # high and low tones are easy
+    assert load(trained / "model.safetensors").labels == ["high", "low"]
+
+
+def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path):
+    def weights(folder):
+        return torch.load(folder / "last.ckpt", weights_only=True)["model"]
+
+    whole = train(tones, tmp_path / "a", "trainer.epochs=4", "trainer.patience=4")
+    assert whole.returncode == 0, whole.stderr.decode()
+    stopped = start(tones, tmp_path / "b", "trainer.epochs=4", "trainer.patience=4")
+    wait_for_epochs(tmp_path / "b", 2)
+    stopped.send_signal(signal.SIGINT)
+    _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130 and b"Traceback" not in err, err.decode()
+    done = train(tones, tmp_path / "c", "trainer.epochs=4", "trainer.patience=4", f"trainer.resume={tmp_path / 'b'}")
+    assert done.returncode == 0, done.stderr.decode()
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "c")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len((tmp_path / "c" / "history.jsonl").read_text().splitlines()) == 4
+
+
+def start(tones, out, *more):
+    """Training in the background, slowed by long clips' worth of epochs so that it can be interrupted."""
+    command = [sys.executable, str(ROOT / "train.py"), *QUICK, f"dataset.root={tones}", f"hydra.run.dir={out}", *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+
+
+def wait_for_epochs(folder, count):
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        if (folder / "history.jsonl").exists() and len((folder / "history.jsonl").read_text().splitlines()) >= count:
+            return
+        time.sleep(0.005)
+    pytest.fail("training did not get that far")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["encoder.hiden=3"], "encoder.hiden: no such key; did you mean 'encoder.hidden'"),
+        (["encoder.hidden=abc"], "encoder.hidden: got 'abc'"),
+        (["+sed=3"], "sed: no such key; did you mean 'seed'"),
+        (["+encoder.foo=3"], "encoder.foo: no such key"),
+        (["cell=foo"], "Available options in 'cell'"),
+        (["dataset=folder"], "dataset.root: is not set"),
+        (["dataset=folder", "dataset.root=/nowhere"], "dataset.root: '/nowhere' is not a folder"),
+        (["cell._target_=os.system"], "cell._target_: 'os.system' is not allowed"),
+        (["trainer.resume=/nowhere"], "trainer.resume: /nowhere does not exist"),
+        (["extractor.high=9000"], "extractor.high: the band"),
+        (["optimizer.lr=abc"], "optimizer.lr: got 'abc'"),
+        (["trainer.device=tpu"], "trainer.device: got 'tpu'"),
+    ],
+)
+def test_wrong_settings(arguments, message, tmp_path):
+    done = run("train.py", "trainer.epochs=1", *arguments, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    text = done.stderr.decode()
+    assert done.returncode == 2 and message in text and "Traceback" not in text, text
+
+
+def test_a_class_with_one_clip(tones, tmp_path):
+    for label in ("a", "b"):
+        for number in range(4):
+            tone_clip(tmp_path / "data" / label / f"{number}.wav", 300)
+    tone_clip(tmp_path / "data" / "once" / "0.wav", 300)
+    done = train(tmp_path / "data", tmp_path / "run")
+    assert done.returncode == 2 and "label 'once' has 1 clip" in done.stderr.decode()
+
+
+def test_bad_files_in_the_data_are_named_and_skipped(tmp_path):
+    for label, hertz in (("a", 300), ("b", 3000)):
+        for number in range(8):
+            tone_clip(tmp_path / "data" / label / f"{number}.wav", hertz, seed=number)
+    (tmp_path / "data" / "a" / "text.wav").write_text("no sound")
+    (tmp_path / "data" / "b" / "empty.wav").write_bytes(b"")
+    tone_clip(tmp_path / "data" / "a" / "short.wav", 300, 0.003)
+    done = train(tmp_path / "data", tmp_path / "run", "trainer.epochs=1")
+    text = done.stderr.decode()
+    assert done.returncode == 0, text
+    assert "text.wav: unreadable" in text and "empty.wav: empty_file" in text and "short.wav" not in text
+
+
+def test_an_output_folder_that_cannot_be_written(tones, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = train(tones, tmp_path / "file" / "run", "trainer.epochs=1")
+    text = done.stderr.decode()
+    assert done.returncode == 74 and "cannot write" in text and "Traceback" not in text, text
+
+
+def test_a_half_checkpoint_cannot_be_resumed(trained, tones, tmp_path):
+    (tmp_path / "last.ckpt").write_bytes((trained / "last.ckpt").read_bytes()[:3000])
+    done = train(tones, tmp_path / "run", f"trainer.resume={tmp_path}")
+    assert done.returncode == 2 and "no whole checkpoint" in done.stderr.decode()
+    done = train(tones, tmp_path / "run", f"trainer.resume={trained}", "encoder.hidden=8")
+    assert done.returncode == 2 and "of another model" in done.stderr.decode()
+
+
+def test_hydra_as_users_know_it(tmp_path):
+    shown = run(
+        "train.py",
+        "--cfg",
+        "job",
+        "cell=lstm",
+        "encoder.hidden=192",
+        "extractor=mfcc",
+        "trainer.epochs=3",
+        cwd=tmp_path,
+    )
+    text = shown.stdout.decode()
+    assert shown.returncode == 0 and "hidden: 192" in text and "LSTM" in text and "coefficients: 20" in text
+    taught = run("train.py", "--help", cwd=tmp_path).stdout.decode()
+    for word in ("cell: elman, gru, lstm", "dataset: ", "experiment: ", "--multirun", "dataset.root", "trainer.resume"):
+        assert word in taught
+
+
+def test_multirun(tones, tmp_path):
+    done = run("train.py", "--multirun", "cell=elman,lstm", *QUICK, f"dataset.root={tones}", "trainer.epochs=1",
+               f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    models = [load(path) for path in (tmp_path / "sweep").glob("*/model.safetensors")]
+    assert sorted(model.config["cell"]["_target_"].split(".")[-1] for model in models) == ["Elman", "LSTM"]
+
+
+def test_bf16(tones, tmp_path):
+    done = train(tones, tmp_path / "run", "trainer.epochs=1", "trainer.precision=bf16")
+    assert done.returncode == 0, done.stderr.decode()
+    assert all(tensor.dtype == torch.float32 for tensor in load(tmp_path / "run" / "model.safetensors").parameters())
+
+
+def test_embedded_sounds_train_from_any_folder(tmp_path):
+    done = run(
+        "train.py", "dataset.clips=24", "dataset.held_out=12", "trainer.epochs=1", "encoder.hidden=8", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert len(list(tmp_path.glob("runs/default/*/model.safetensors"))) == 1
+    assert b"accuracy" in done.stdout and b"run folder" in done.stdout
+
+
+def test_real_digits_are_learnt(real, tmp_path):
+    done = run(
+        "train.py",
+        "experiment=digits",
+        f"dataset.root={real / 'fsdd'}",
+        "trainer.epochs=4",
+        f"hydra.run.dir={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["accuracy"] > 0.8
