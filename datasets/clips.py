@@ -17,6 +17,7 @@ import numpy as np
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from pipeline.build import nearest
 from pipeline.errors import ConfigError, MediaError
 from pipeline.media import Samples, read
 from pipeline.sample import Sample
@@ -44,11 +45,19 @@ class Clips(Dataset[Sample | None]):
     """
 
     def __init__(
-        self, clips: Sequence[Clip], labels: Sequence[str], rate: int, cache: Path | None, crop: float | None
+        self,
+        clips: Sequence[Clip],
+        labels: Sequence[str],
+        rate: int,
+        cache: Path | None = None,
+        crop: float | None = None,
+        background: str | None = None,
     ) -> None:
-        """``crop`` seconds are cut at random from longer clips; None keeps them whole."""
+        """``crop`` seconds are cut at random from longer clips; None keeps them whole. With a ``background`` label,
+        the times of each clip's sound are found by its energy.
+        """
         self.index = {label: number for number, label in enumerate(labels)}
-        self.clips, self.rate, self.cache = list(clips), rate, cache
+        self.clips, self.rate, self.cache, self.background = list(clips), rate, cache, background
         self.crop = round(crop * rate) if crop else None
         self.epoch = 0
 
@@ -65,7 +74,10 @@ class Clips(Dataset[Sample | None]):
         if self.crop and len(wave) > self.crop:
             start = np.random.default_rng([self.epoch, index]).integers(len(wave) - self.crop + 1)
             wave = wave[start : start + self.crop]
-        return Sample(wave, self.index[clip.label], None, str(clip.path))
+        label, spans = self.index[clip.label], None
+        if self.background:
+            spans = [] if clip.label == self.background else [(*loud_part(wave, self.rate), label)]
+        return Sample(wave, label, spans, str(clip.path))
 
     def load(self, clip: Clip) -> Samples:
         """A clip's samples, from the cache if they are there."""
@@ -110,6 +122,22 @@ class Clips(Dataset[Sample | None]):
         return None
 
 
+def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:
+    """Where the sound stands in a clip, ``(start, end)`` in samples.
+
+    The stretch around the loudest 20-ms frame whose frames are at most ``depth`` dB below it and 6 dB above the clip's
+    quietest tenth, bridging pauses of up to ``gap`` seconds.
+    """
+    size = max(1, rate // 50)
+    frames = np.pad(wave, (0, -len(wave) % size)).reshape(-1, size)
+    level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
+    loudest = float(level.max())
+    loud = np.flatnonzero(level >= max(loudest - depth, min(float(np.quantile(level, 0.1)) + 6, loudest - 6)))
+    breaks = np.flatnonzero(np.diff(loud) > gap * 50) + 1
+    part = next(part for part in np.split(loud, breaks) if part[0] <= level.argmax() <= part[-1])
+    return int(part[0]) * size, min(len(wave), (int(part[-1]) + 1) * size)
+
+
 def store(file: Path, wave: Samples) -> None:
     """Write an array whole or not at all; a cache that cannot be written is only slower."""
     temporary = file.with_suffix(f".{os.getpid()}.{id(wave)}.tmp")
@@ -125,10 +153,15 @@ def store(file: Path, wave: Samples) -> None:
 class Corpus:
     """A checked list of clips in three splits. Base of every dataset that reads files."""
 
-    background: str | None = None  # no label here means "nothing", unless a dataset says so
-
-    def __init__(self, clips: Sequence[Clip], cache: str | None = "default", crop: float | None = None) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        cache: str | None = "default",
+        crop: float | None = None,
+        background: str | None = None,
+    ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
+        ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
 
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
@@ -137,11 +170,15 @@ class Corpus:
         self.crop = crop
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
+        self.background = background
+        if background is not None and background not in self.labels:
+            raise ConfigError(f"dataset.background: no clip has the label {background!r}{nearest(background, self.labels)}")
 
     def split(self, name: str, rate: int) -> Clips:
         """The clips of ``train``, ``val`` or ``test`` at ``rate`` Hz; ConfigError if none can be read."""
         clips = [clip for clip in self.clips if clip.split == name]
-        part = Clips(clips, self.labels, rate, self.cache, self.crop if name == "train" else None)
+        crop = self.crop if name == "train" else None
+        part = Clips(clips, self.labels, rate, self.cache, crop, self.background)
         part.prepare(name)
         if clips and not part.clips:
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")

@@ -23,6 +23,7 @@ class Folder(Corpus):
         seed: int = 0,
         crop: float | None = 10.0,
         cache: str | None = "default",
+        background: str | None = None,
     ) -> None:
         """With ``root/train`` present the sub-folders ``train``, ``val`` and ``test`` are the splits (without ``val``,
         that share of train is held out); otherwise ``val`` and ``test`` are shares drawn at random with ``seed``.
@@ -37,7 +38,7 @@ class Folder(Corpus):
             clips = divide(labelled(folder, ""), {"train": 1 - val - test, "val": val, "test": test}, seed)
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
-        super().__init__(clips, cache, crop)
+        super().__init__(clips, cache, crop, background)
 
 
 def labelled(folder: Path, split: str) -> list[Clip]:

@@ -29,6 +29,7 @@ class Manifest(Corpus):
         seed: int = 0,
         crop: float | None = 10.0,
         cache: str | None = "default",
+        background: str | None = None,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
@@ -49,7 +50,7 @@ class Manifest(Corpus):
         elif "val" not in found:
             held = divide([clip for clip in clips if clip.split == "train"], {"train": 1 - val, "val": val}, seed)
             clips = held + [clip for clip in clips if clip.split != "train"]
-        super().__init__(clips, cache, crop)
+        super().__init__(clips, cache, crop, background)
 
 
 def table(path: Path) -> list[dict[str, Any]]:

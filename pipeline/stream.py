@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event
 from pipeline.model import Classifier
 from pipeline.stage import State, pick, stack
@@ -27,13 +28,12 @@ class Stream:
     """
 
     def __init__(self, model: Classifier, block: int = 10, decoder: Decoder | None = None) -> None:
-        """``block`` output steps are computed at a time: more is faster, less answers sooner. ValueError if the model
+        """``block`` output steps are computed at a time: more is faster, less answers sooner. ConfigError if the model
         is not causal.
         """
         if not model.causal:
-            raise ValueError(
-                "this model looks into the future (causal = False) and cannot be streamed; see its encoder"
-            )
+            blind = next(name for name, stage in zip(model.names, model.stages, strict=True) if not stage.causal)
+            raise ConfigError(f"{blind}: looks into the future (causal = False) and cannot be streamed; choose another")
         self.model, self.size = model, block * model.hop
         self.decoder = decoder or model.decoder()
         self.state = model.initial(1)

@@ -6,6 +6,7 @@ same weights as training that was not.
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -65,12 +66,13 @@ class Trainer:
     ) -> None:
         """``warmup`` in epochs, then a cosine to zero. ``clip``: greatest gradient norm. ``patience``: epochs without a
         better validation accuracy. ``frames``: weight of the loss of single steps, where the data know the times.
-        ``workers`` load data; ``threads`` compute (0: torch's choice). ``resume``: a run's folder or ``last.ckpt``.
+        ``workers`` load data; ``threads`` compute (0: half the cores; all of them
+        if there are no workers). ``resume``: a run's folder or ``last.ckpt``.
         """
         self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
         self.label_smoothing, self.frames, self.workers, self.resume = label_smoothing, frames, workers, resume
-        if threads:
-            torch.set_num_threads(threads)
+        cores = os.cpu_count() or 1
+        torch.set_num_threads(threads or (max(1, cores // 2) if workers else cores))
         self.fabric = Fabric(accelerator=device, devices=1, precision=PRECISION[precision])
 
     def fit(

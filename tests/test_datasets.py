@@ -10,7 +10,7 @@ import soundfile
 import torch
 from conftest import tone_clip
 
-from datasets.clips import Clip, Corpus, divide
+from datasets.clips import Clip, Corpus, divide, loud_part
 from datasets.esc50 import ESC50
 from datasets.folder import Folder
 from datasets.manifest import Manifest
@@ -276,3 +276,23 @@ def test_augment_noise_and_masks():
         warnings.simplefilter("error")
         masked = Augment(time_mask=0.2, band_mask=10, masks=2).features(torch.ones(4, 100, 64), 0.01)
     assert 0 < (masked == 0).float().mean() < 0.7
+
+
+def test_the_sound_in_a_clip_is_found_by_its_energy():
+    rng = np.random.default_rng(0)
+    wave = 0.003 * rng.standard_normal(16000)
+    wave[5000:7000] += 0.3 * np.sin(np.arange(2000))
+    wave[8000:9000] += 0.2 * np.sin(np.arange(1000))  # after a pause of 60 ms: the same sound
+    wave[15000:15300] += 0.1 * np.sin(np.arange(300))  # a click much later is not
+    start, end = loud_part(wave.astype(np.float32), 16000)
+    assert abs(start - 5000) <= 320 and abs(end - 9000) <= 320
+    assert loud_part(np.zeros(100, np.float32), 16000) == (0, 100)
+
+
+def test_background_label_gives_times(tones):
+    data = Folder(str(tones), cache=None, background="low")
+    train = data.split("train", 16000)
+    spans = {train.clips[index].label: train[index].spans for index in range(len(train))}
+    assert spans["low"] == [] and len(spans["high"]) == 1
+    with pytest.raises(ConfigError, match=r"dataset\.background: no clip has the label 'loww'; did you mean 'low'"):
+        Folder(str(tones), background="loww")

@@ -7,6 +7,7 @@ from conftest import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.media import read
 from pipeline.stream import Stream, tick
@@ -130,8 +131,8 @@ def test_non_finite_samples_do_not_poison_a_stream():
 
 def test_a_model_that_is_not_causal_is_refused():
     model = small_model()
-    model.causal = False
-    with pytest.raises(ValueError, match="cannot be streamed"):
+    model.encoder.causal = model.causal = False
+    with pytest.raises(ConfigError, match="encoder: looks into the future"):
         Stream(model)
 
 
