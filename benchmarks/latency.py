@@ -22,8 +22,8 @@ import torch
 import torchaudio
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from table import report  # beside this file
 
-from table import report
 from pipeline.model import Classifier, load
 from pipeline.stream import Stream
 
@@ -93,33 +93,42 @@ class PlainGRU:
         return self.linear(y).softmax(-1)
 
 
+def measure(model, milliseconds):
+    """Rows for one chunk size: median and 99th percentile of every way, taking turns chunk by chunk."""
+    size = model.rate * milliseconds // 1000
+    steps = max(1, size // model.hop)
+    ways = {
+        "Rivulet, Stream.push": Stream(model, steps),
+        "librosa, last second anew": by_librosa(model),
+        "torchaudio, last second anew": by_torchaudio(model),
+    }
+    if model.encoder.hop == 1:
+        ways["our log-mel, nn.GRU by hand"] = PlainGRU(model)
+    times = {name: [] for name in ways}
+    rng = np.random.default_rng(0)
+    for turn in range(ROUNDS + 20):
+        chunk = (rng.standard_normal(size) * 0.1).astype(np.float32)
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way.push(chunk)
+            if turn >= 20:
+                times[name].append(time.perf_counter() - start)
+    base = np.median(times["Rivulet, Stream.push"])
+    percentiles = {name: np.percentile(taken, [50, 99]) * 1e6 for name, taken in times.items()}
+    return [
+        [f"{milliseconds} ms", name, f"{p50:.0f}", f"{p99:.0f}", f"{p50 / base / 1e6:.2f}"]
+        for name, (p50, p99) in percentiles.items()
+    ]
+
+
 def main():
     torch.set_num_threads(1)
     model = load(sys.argv[1]).live if len(sys.argv) > 1 else plain_model()
-    rng = np.random.default_rng(0)
-    rows = []
-    for milliseconds in (10, 20, 100):
-        size = model.rate * milliseconds // 1000
-        size -= size % model.hop
-        if not size:
-            continue
-        ours = Stream(model, size // model.hop)
-        ways = {"rivulet Stream": ours, "librosa recompute": by_librosa(model), "torchaudio recompute": by_torchaudio(model)}
-        if model.encoder.hop == 1:
-            ways["nn.GRU stateful"] = PlainGRU(model)
-        times = {name: [] for name in ways}
-        for turn in range(ROUNDS + 20):
-            chunk = (rng.standard_normal(size) * 0.1).astype(np.float32)
-            for name, way in ways.items():
-                start = time.perf_counter()
-                way.push(chunk)
-                if turn >= 20:
-                    times[name].append(time.perf_counter() - start)
-        base = np.median(times["rivulet Stream"])
-        for name, taken in times.items():
-            p50, p99 = np.percentile(taken, [50, 99]) * 1e6
-            rows.append([f"{milliseconds} ms", name, f"{p50:.0f}", f"{p99:.0f}", f"{np.median(taken) / base:.2f}"])
-    report("latency", ["chunk", "way", "p50 us", "p99 us", "times ours"], rows, f"{model.parameter_count():,} parameters, batch 1, torch.set_num_threads(1), {ROUNDS} chunks each, taking turns")
+    rows = [row for milliseconds in (10, 20, 100) for row in measure(model, milliseconds)]
+    note = (
+        f"{model.parameter_count():,} parameters, batch 1, torch.set_num_threads(1), {ROUNDS} chunks each, taking turns"
+    )
+    report("latency", ["chunk", "way", "p50 us", "p99 us", "times ours"], rows, note)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Is the streamed answer the offline answer? Every clip of a test split, offline and in 20-ms chunks.
 
-    python benchmarks/parity.py MODEL.safetensors MANIFEST_FOLDER [SPLIT]
+python benchmarks/parity.py MODEL.safetensors MANIFEST_FOLDER [SPLIT]
 """
 
 import csv
@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from table import report  # beside this file
 
-from table import report
 from pipeline.media import read
 from pipeline.model import load
 from pipeline.stream import Stream

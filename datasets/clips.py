@@ -172,7 +172,8 @@ class Corpus:
         check_splits(self.clips)
         self.background = background
         if background is not None and background not in self.labels:
-            raise ConfigError(f"dataset.background: no clip has the label {background!r}{nearest(background, self.labels)}")
+            hint = nearest(background, self.labels)
+            raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
 
     def split(self, name: str, rate: int) -> Clips:
         """The clips of ``train``, ``val`` or ``test`` at ``rate`` Hz; ConfigError if none can be read."""

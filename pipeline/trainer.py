@@ -98,27 +98,36 @@ class Trainer:
         else:
             self.fit_statistics(model, train)
             run.keep()
-        with SummaryWriter(str(out / "tensorboard")) as board:
-            progress = run.progress
-            while progress.epoch < self.epochs and progress.epoch - progress.best_epoch < self.patience:
-                started = time.perf_counter()
-                self.seed(int(settings.get("seed", 0)) * 100_003 + progress.epoch + 1)
-                train.epoch = progress.epoch
-                row = {"epoch": progress.epoch + 1} | self.epoch(run, train)
-                found = self.evaluate(model, val)
-                row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1")}
-                row["seconds"] = round(time.perf_counter() - started, 2)
-                run.finish_epoch(row)
-                for key, value in row.items():
-                    board.add_scalar(key, value, progress.epoch)
-                console.print(line(row, self.epochs, progress), highlight=False)
+        progress = run.progress
+        try:
+            with SummaryWriter(str(out / "tensorboard")) as board:
+                while progress.epoch < self.epochs and progress.epoch - progress.best_epoch < self.patience:
+                    row = self.epoch(run, train, val)
+                    for key, value in row.items():
+                        board.add_scalar(key, value, progress.epoch)
+                    console.print(line(row, self.epochs, progress), highlight=False)
+        except KeyboardInterrupt:
+            console.print(f"stopped after epoch {progress.epoch}; to go on: the same command with trainer.resume={out}")
+            raise
         return progress
 
     def seed(self, seed: int) -> None:
         """All random generators."""
         seed_everything(seed, verbose=False)
 
-    def epoch(self, run: "Run", train: Split) -> dict[str, Any]:
+    def epoch(self, run: "Run", train: Split, val: Split) -> dict[str, Any]:
+        """Train, validate, keep; the epoch's figures. All that is random depends on the seed and the epoch alone."""
+        started = time.perf_counter()
+        self.seed(int(run.settings.get("seed", 0)) * 100_003 + run.progress.epoch + 1)
+        train.epoch = run.progress.epoch
+        row = {"epoch": run.progress.epoch + 1} | self.learn(run, train)
+        found = self.evaluate(run.model, val)
+        row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1")}
+        row["seconds"] = round(time.perf_counter() - started, 2)
+        run.finish_epoch(row)
+        return row
+
+    def learn(self, run: "Run", train: Split) -> dict[str, Any]:
         """One pass over the training data; mean loss, accuracy and learning rate."""
         run.model.train()
         total, hits, count = 0.0, 0, 0
