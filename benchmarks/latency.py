@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def plain_model():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train", overrides=["head.live=0.5"]), resolve=True)
+        config = OmegaConf.to_container(compose("train", overrides=["encoder=recurrent", "head=mean"]), resolve=True)
     return Classifier(config, [f"class{number}" for number in range(12)]).eval().live
 
 

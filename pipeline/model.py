@@ -150,18 +150,19 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
         missing = set(PARTS) - card.config.keys()
         if missing:
             raise ModelError(f"checkpoint={path}: the header lacks {', '.join(sorted(missing))}")
-        model = Classifier(card.config, card.labels)
+        with torch.device("meta"):  # shapes only: what the header claims must fit the weights before memory is taken
+            shapes = {name: tensor.shape for name, tensor in Classifier(card.config, card.labels).state_dict().items()}
     except (ValidationError, ConfigError, ValueError) as error:
         raise ModelError(f"checkpoint={path}: refused: {error}") from None
-    named = model.state_dict()
-    if named.keys() != weights.keys():
+    if shapes.keys() != weights.keys():
         raise ModelError(f"checkpoint={path}: the weights do not belong to the model that the header describes")
-    for name, tensor in named.items():
-        if tensor.shape != weights[name].shape:
+    for name, shape in shapes.items():
+        if shape != weights[name].shape:
             raise ModelError(
-                f"checkpoint={path}: {name} has shape {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+                f"checkpoint={path}: {name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}"
             )
-        tensor.copy_(weights[name])
+    model = Classifier(card.config, card.labels)
+    model.load_state_dict(weights)
     return model.to(device).eval()
 
 

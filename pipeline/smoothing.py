@@ -1,6 +1,7 @@
 """From logits to posteriors, smoothed over time."""
 
 import math
+from functools import lru_cache
 
 import torch
 from pydantic import NonNegativeFloat
@@ -34,12 +35,21 @@ class EMA(Stage):
         average, weight = state
         outputs = []
         for block in torch.split(x.softmax(-1), BLOCK, 1):
-            t = torch.arange(block.shape[1], device=x.device, dtype=block.dtype)
-            lag = t[:, None] - t[None, :]
-            kernel = torch.where(lag >= 0, (1 - self.decay) * self.decay ** lag.clamp(min=0), 0.0)
-            carry = self.decay ** (t + 1)
-            averages = kernel @ block + carry[:, None] * average[:, None]
-            weights = kernel.sum(1)[:, None] + carry[:, None] * weight[:, None]
+            kernel, share, carry = closed_form(self.decay, block.shape[1], block.device, block.dtype)
+            averages = kernel @ block + carry * average[:, None]
+            weights = share + carry * weight[:, None]
             outputs.append(averages / weights)
             average, weight = averages[:, -1].clone(), weights[:, -1].clone()
-        return torch.cat(outputs, 1), (average, weight)
+        return (torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]), (average, weight)
+
+
+@lru_cache(maxsize=256)
+def closed_form(decay: float, steps: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The recurrence over ``steps`` steps: what each input adds to each average ``(T, T)``, the sum of that ``(T, 1)``,
+    and what is left of the past ``(T, 1)``. Constants, computed once: in a live stream they cost more than their use.
+    """
+    with torch.inference_mode(False):
+        t = torch.arange(steps, device=device, dtype=dtype)
+        lag = t[:, None] - t[None, :]
+        kernel = torch.where(lag >= 0, (1 - decay) * decay ** lag.clamp(min=0), 0.0)
+        return kernel, kernel.sum(1, keepdim=True), decay ** (t[:, None] + 1)

@@ -65,9 +65,10 @@ class MelSpectrum(Frames):
         if not low < top <= rate / 2:
             raise ValueError(f"extractor.high: the band {low} to {top} Hz does not fit into 0 to {rate / 2} Hz")
         self.fft = 1 << (self.window - 1).bit_length()
-        filters = torchaudio.functional.melscale_fbanks(
-            self.fft // 2 + 1, low, top, mels, rate, norm="slaney", mel_scale="slaney"
-        )
+        with torch.device("cpu"):  # torchaudio looks at the values, which a model sketched without memory lacks
+            filters = torchaudio.functional.melscale_fbanks(
+                self.fft // 2 + 1, low, top, mels, rate, norm="slaney", mel_scale="slaney"
+            )
         self.register_buffer("hann", torch.hann_window(self.window), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.out_shape = (mels,)

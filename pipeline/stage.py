@@ -103,7 +103,7 @@ class Chain(Stage):
     @property
     def stages(self) -> list[Stage]:
         """The stages in order."""
-        return [cast(Stage, self.get_submodule(name)) for name in self.names]
+        return [cast(Stage, self._modules[name]) for name in self.names]
 
     def initial(self, batch: int) -> State:
         """One state per stage."""

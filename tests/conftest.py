@@ -36,7 +36,8 @@ def options(group):
 def small_model(*overrides, labels=("background", "high", "low"), seed=0):
     """An untrained model with lively weights: its posteriors move, so equality means something."""
     torch.manual_seed(seed)
-    config = configured("train", "encoder.hidden=16", "extractor.mels=20", *overrides)
+    plain = ["encoder=recurrent", "head=mean", "encoder.hidden=16", "extractor.mels=20"]
+    config = configured("train", *plain, *overrides)
     model = Classifier(config, list(labels)).eval()
     with torch.no_grad():
         for parameter in model.parameters():

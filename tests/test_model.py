@@ -93,6 +93,10 @@ def reshaped(_, weights):
     weights["encoder.recurrent1.cell.weight_hh"] = torch.zeros(2, 2)
 
 
+def enormous(card, _):
+    card["config"]["encoder"]["hidden"] = 10**7
+
+
 def missing_weight(_, weights):
     del weights["standardize.mean"]
 
@@ -102,7 +106,7 @@ def missing_weight(_, weights):
     [
         (target, "'os.system' is not allowed"), (gadget, "'torch.load' is not allowed"),
         (trainer, "expected a Head class"), (newer, "format 99"), (lacking, "lacks head"),
-        (unknown, "head.run: no such key"), (reshaped, "expected"), (missing_weight, "do not belong"),
+        (unknown, "head.run: no such key"), (reshaped, "expected"), (missing_weight, "do not belong"), (enormous, "expected"),
     ],
 )  # fmt: skip
 def test_hostile_and_wrong_headers_are_refused(stored, change, message):
