@@ -55,12 +55,15 @@ class MelSpectrum(Frames):
         mels: PositiveInt = 64,
         low: NonNegativeFloat = 20.0,
         high: PositiveFloat | None = None,
+        floor: PositiveFloat = 1e-6,
     ) -> None:
-        """``window``, ``hop`` in seconds; ``low``, ``high`` in Hz (``high=None``: half the rate).
+        """``window``, ``hop`` in seconds; ``low``, ``high`` in Hz (``high=None``: half the rate); ``floor``: the power
+        below which nothing is told apart, added before a logarithm.
 
         The filters are Slaney's (area 1, librosa's default), made by torchaudio. ValueError for an empty band.
         """
         super().__init__(rate, window, hop)
+        self.floor = floor
         top = high or rate / 2
         if not low < top <= rate / 2:
             raise ValueError(f"extractor.high: the band {low} to {top} Hz does not fit into 0 to {rate / 2} Hz")

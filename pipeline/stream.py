@@ -42,6 +42,7 @@ class Stream:
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
         self.first = self.steps = 0  # answered so far
         self.end = sys.maxsize  # step at which the stream ends, once known
+        self.closed = False
         self.posteriors = np.zeros((0, len(model.labels)), np.float32)
 
     def push(self, samples: Samples) -> list[Event]:
@@ -58,7 +59,9 @@ class Stream:
         return events
 
     def feed(self, samples: Samples) -> None:
-        """Only store samples; ``tick`` will compute. Non-finite samples count as silence."""
+        """Only store samples; ``tick`` will compute. Non-finite samples count as silence. ValueError once closed."""
+        if self.closed:
+            raise ValueError("this stream is closed; begin a new Stream")
         samples = np.nan_to_num(np.asarray(samples, np.float32).reshape(-1), nan=0.0, posinf=0.0, neginf=0.0)
         self.samples += len(samples)
         self.waiting = np.concatenate([self.waiting, samples]) if len(self.waiting) else samples
@@ -86,7 +89,9 @@ class Stream:
         self.end = -(-self.samples // self.model.hop)
         missing = (self.end - self.steps + self.skip) * self.model.hop - len(self.waiting)
         missing += -(len(self.waiting) + missing) % self.size
-        return self.push(np.zeros(missing, np.float32)) + self.decoder.close()
+        events = self.push(np.zeros(missing, np.float32)) + self.decoder.close()
+        self.closed = True
+        return events
 
 
 def tick(model: Classifier, streams: Sequence[Stream]) -> list[list[Event]]:

@@ -136,6 +136,13 @@ def test_a_model_that_is_not_causal_is_refused():
         Stream(model)
 
 
+def test_a_closed_stream_takes_no_more():
+    stream = Stream(small_model())
+    stream.close()
+    with pytest.raises(ValueError, match="closed"):
+        stream.push(noise(0.1))
+
+
 def test_delay_sets_times_back():
     model, late = small_model(), small_model("head.delay=0.05")
     wave = noise(1)

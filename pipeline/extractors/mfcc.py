@@ -26,10 +26,9 @@ class MFCC(MelSpectrum):
         coefficients: PositiveInt = 20,
     ) -> None:
         """See ``MelSpectrum``; the first ``coefficients`` of ``mels`` are kept. ValueError if there are not so many."""
-        super().__init__(rate, window, hop, mels, low, high)
+        super().__init__(rate, window, hop, mels, low, high, floor)
         if coefficients > mels:
             raise ValueError(f"extractor.coefficients ({coefficients}) must not exceed extractor.mels ({mels})")
-        self.floor = floor
         self.register_buffer("dct", torchaudio.functional.create_dct(coefficients, mels, "ortho"), persistent=False)
         self.out_shape = (coefficients,)
 
