@@ -57,10 +57,10 @@ def tone_clip(path, hertz, seconds=0.6, rate=16000, seed=0):
     return path
 
 
-def run(script, *arguments, cwd=None, **options):
+def run(script, *arguments, cwd=None, limit=300, **options):
     """A command line of this project in a process of its own."""
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, cwd=cwd or ROOT, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, cwd=cwd or ROOT, timeout=limit, **options)
 
 
 @pytest.fixture

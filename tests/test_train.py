@@ -181,3 +181,13 @@ def test_real_digits_are_learnt(real, tmp_path):
     )
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["accuracy"] > 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("experiment", "folder", "bar"), [("digits", "fsdd", 0.99), ("keywords", "sc12", 0.87)])
+def test_prepared_experiments_reach_their_figures(real, tmp_path, experiment, folder, bar):
+    done = run(
+        "train.py", f"experiment={experiment}", f"dataset.root={real / folder}", f"hydra.run.dir={tmp_path}", limit=1200
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["accuracy"] >= bar
