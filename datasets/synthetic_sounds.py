@@ -197,7 +197,8 @@ def compose(
         place(rng, wave, label, start, end, rate, 1.0)
         spans.append((start, end, label))
         position = end
-    wave *= rng.uniform(0.1, 0.8) / np.abs(wave).max()
+    # The room's loudness is drawn, not that of the loudest sound in it: so long scenes and short clips are alike.
+    wave *= min(10 ** (rng.uniform(-46, -26) / 20), 0.95 / np.abs(wave).max())
     return wave.astype(np.float32), spans
 
 

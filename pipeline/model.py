@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.events import Decoder
 from pipeline.heads import Head
 from pipeline.spectral import Frames
-from pipeline.stage import Chain, Stage
+from pipeline.stage import Chain, Stage, State
 from pipeline.standardize import Standardize
 
 FORMAT = 1
@@ -69,20 +69,23 @@ class Classifier(Chain):
         self.labels, self.rate = list(labels), extractor.rate
         self.decoder()  # a wrong decoder setting shows now, not after the training
 
-    def logits(self, x: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """For training, on whole clips: logits ``(B, T, K)`` of each step, and the same pooled over time.
+    def logits(
+        self, x: Tensor, augment: Callable[[Tensor], Tensor] | None = None, state: State | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """For training, on whole clips: logits ``(B, T, K)`` of each step, the same pooled over time, and the state in
+        which the encoder ends.
 
-        ``augment`` changes the standardised features.
+        ``augment`` changes the standardised features; ``state`` is the encoder's at the start (None: the initial one).
         """
         x, _ = self.extractor(x, self.extractor.initial(len(x)))
         x, _ = self.standardize(x, ())
         if augment:
             x = augment(x)
-        x, _ = self.encoder(x, self.encoder.initial(len(x)))
+        x, state = self.encoder(x, self.encoder.initial(len(x)) if state is None else state)
         linear, pool = self.head.stages
         x, _ = linear(x, ())
         pooled, _ = pool(x, pool.initial(len(x)))
-        return x, pooled
+        return x, pooled, state
 
     def with_window(self, seconds: float | None) -> "Classifier":
         """The same weights with another pooling window (None: since the start)."""

@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError, DivergedError
 from pipeline.metrics import classification
 from pipeline.model import Classifier
 from pipeline.sample import IGNORE, Batch, Split, collate
+from pipeline.stage import State, detach, tree
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 console = Console(stderr=True)
@@ -58,6 +59,7 @@ class Trainer:
         patience: PositiveInt = 10,
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05,
         frames: NonNegativeFloat = 1.0,
+        carry: Annotated[float, Field(ge=0, le=1)] = 0.5,
         precision: Literal["fp32", "bf16"] = "fp32",
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
         workers: NonNegativeInt = 2,
@@ -66,11 +68,13 @@ class Trainer:
     ) -> None:
         """``warmup`` in epochs, then a cosine to zero. ``clip``: greatest gradient norm. ``patience``: epochs without a
         better validation accuracy. ``frames``: weight of the loss of single steps, where the data know the times.
+        ``carry``: share of clips that begin in the state in which another clip ended, as in a stream.
         ``workers`` load data; ``threads`` compute (0: half the cores; all of them
         if there are no workers). ``resume``: a run's folder or ``last.ckpt``.
         """
         self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
-        self.label_smoothing, self.frames, self.workers, self.resume = label_smoothing, frames, workers, resume
+        self.label_smoothing, self.frames, self.carry = label_smoothing, frames, carry
+        self.workers, self.resume = workers, resume
         cores = os.cpu_count() or 1
         torch.set_num_threads(threads or (max(1, cores // 2) if workers else cores))
         self.fabric = Fabric(accelerator=device, devices=1, precision=PRECISION[precision])
@@ -130,6 +134,7 @@ class Trainer:
     def learn(self, run: "Run", train: Split) -> dict[str, Any]:
         """One pass over the training data; mean loss, accuracy and learning rate."""
         run.model.train()
+        run.carried = None
         total, hits, count = 0.0, 0, 0
         title, rounds = f"epoch {run.progress.epoch + 1}/{self.epochs}", math.ceil(len(train) / self.batch)
         for batch in track(self.batches(train, shuffle=True), title, rounds, console=console, transient=True):
@@ -157,7 +162,8 @@ class Trainer:
             batch = run.augment.clips(batch, model.rate)
             change = partial(run.augment.features, step=model.extractor.hop / model.rate)
         waves, labels = self.fabric.to_device((batch.waves, batch.labels))
-        logits, pooled = run.wrapped.logits(model.padded(waves), change)
+        begin = self.begin(run, len(labels))
+        logits, pooled, run.carried = run.wrapped.logits(model.padded(waves), change, begin)
         answer = pooled[torch.arange(len(labels)), model.last_step(batch.lengths)].float()
         loss = cross_entropy(answer, labels, label_smoothing=self.label_smoothing)
         if self.frames:
@@ -166,6 +172,22 @@ class Trainer:
                 single = cross_entropy(logits.flatten(0, 1).float(), self.fabric.to_device(targets.flatten()))
                 loss = loss + self.frames * single
         return loss, int((answer.argmax(1) == labels).sum())
+
+    def begin(self, run: "Run", rows: int) -> State:
+        """Where the encoder starts: from the beginning, or (a share ``carry`` of the rows) in the state in which some
+        clip of the last batch ended. So it learns to work in the middle of a stream, where clips never begin.
+        """
+        fresh = run.model.encoder.initial(rows)
+        if run.carried is None or not self.carry:
+            return fresh
+        chosen = torch.rand(rows, device=run.model.anchor.device) < self.carry
+        last = detach(run.carried)
+
+        def mixed(old: Tensor, new: Tensor) -> Tensor:
+            again = old[torch.arange(rows, device=old.device) % len(old)].to(new.dtype)
+            return torch.where(chosen.view(-1, *[1] * (new.ndim - 1)), again, new)
+
+        return tree(mixed, last, fresh)
 
     @torch.inference_mode()
     def evaluate(self, model: Classifier, split: Split) -> dict[str, Any]:
@@ -241,6 +263,7 @@ class Run:
         self.wrapped.mark_forward_method("logits")
         self.progress = Progress()
         self.best = self.weights()
+        self.carried: State | None = None  # in which the clips of the last batch ended
 
     def weights(self) -> dict[str, Tensor]:
         """The model's numbers as they are now."""
