@@ -2,15 +2,17 @@
 
 from typing import Any, Literal
 
+from pydantic import NonNegativeInt, PositiveFloat
+
 from conf.launch import INTERRUPTED, OK, SOME_ROWS, launch
 
 
 def infer(
     *,
     checkpoint: str | None,
-    device: str,
-    threads: int,
-    block: float,
+    device: Literal["cpu", "cuda", "mps"],
+    threads: NonNegativeInt,
+    block: PositiveFloat,
     window: Literal["auto"] | float | None,
     decoder: dict[str, float | None],
     source: dict[str, Any],
@@ -34,6 +36,8 @@ def infer(
         torch.set_num_threads(threads)
     if checkpoint is None:
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
+    if device != "cpu" and not getattr(torch, device).is_available():
+        raise ConfigError(f"device: {device!r} is not there; set device=cpu")
     model = load(checkpoint, device)
     many = isinstance(origin, Files)
     if window != "auto":
@@ -59,8 +63,9 @@ def listen(model: Any, origin: Any, target: Any, block: float, settings: dict[st
             target.steps(stream.first, stream.posteriors)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    target.events(stream.close())
-    target.steps(stream.first, stream.posteriors)
+    finally:  # whatever ended the source: what it has said is answered
+        target.events(stream.close())
+        target.steps(stream.first, stream.posteriors)
     return code
 
 

@@ -5,13 +5,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt
+
 from conf.launch import OK, launch
 
 
 def train(
     *,
     name: str,
-    seed: int,
+    seed: NonNegativeInt,
     dataset: dict[str, Any],
     extractor: dict[str, Any],
     encoder: dict[str, Any],

@@ -31,6 +31,7 @@ def launch(program: Callable[..., int], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # file names need not be UTF-8
     codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +84,7 @@ def clip_of(row: Mapping[str, Any], folder: Path, where: str, group: str | None)
         end = float(row["end"]) if row.get("end") not in (None, "") else None
     except (TypeError, ValueError):
         raise ConfigError(f"dataset.file: {where}: start and end must be seconds") from None
-    if start < 0 or (end is not None and end <= start):
+    if not math.isfinite(start + (end or 0)) or start < 0 or (end is not None and end <= start):
         raise ConfigError(f"dataset.file: {where}: end ({end} s) must be after start ({start} s)")
     named = str(row.get(group) or "") if group else ""
     return Clip(path, str(row["label"]), str(row.get("split") or ""), start, end, named)

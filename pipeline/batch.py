@@ -70,6 +70,8 @@ def decode(path: Path, rate: int, longest: float) -> Recording:
         return Recording(path, np.concatenate(parts), facts)
     except MediaError as error:
         return Recording(path, nothing, error=error)
+    except Exception as error:  # a decoder's own failure is this file's row, not the end of the run
+        return Recording(path, nothing, error=MediaError("unreadable", f"{type(error).__name__}: {error}"))
 
 
 @torch.inference_mode()

@@ -26,6 +26,7 @@ RATES = (1_000, 384_000)  # Hz
 CHANNELS = 64
 PLAIN = (1, 3, 0xFFFE)  # WAVE codecs with a fixed number of bytes per frame
 UNKNOWN_SIZE = 0xFFFF_F000  # from here on, what a pipe writes when it does not know
+LOUDEST = 32.0  # full scale is 1; beyond this it is no sound
 SHORTEST = 0.025  # seconds: below, not even one analysis window is filled
 PLAYLISTS = (b"#EXTM3U", b"ffconcat")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,aac,ac3,asf,flv,caf,amr,aiff,wav,w64,flac,ogg,mp3,gif"
@@ -61,7 +62,7 @@ def probe(path: str | os.PathLike[str]) -> Facts:
     if header:
         within_limits(header)
     try:
-        with soundfile.SoundFile(name) as sound:
+        with soundfile.SoundFile(os.fsencode(name)) as sound:
             facts = within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None))
             if header:  # libsndfile silently mends a length that the file does not hold
                 facts.frames, facts.warnings, facts.exact = header.frames, header.warnings, header.exact
@@ -165,7 +166,7 @@ def open_blocks(
 def decoded(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
     """Raw blocks ``(n, channels)`` from whichever library reads the file."""
     try:
-        sound = soundfile.SoundFile(name)
+        sound = soundfile.SoundFile(os.fsencode(name))
     except soundfile.LibsndfileError:
         yield from decoded_by_av(name, facts)
         return
@@ -192,7 +193,7 @@ def decoded_by_av(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
             for frame in container.decode(container.streams.audio[0]):
                 for part in resampler.resample(frame):
                     yield part.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(part.layout.channels))
-        except (av.FFmpegError, UnicodeError):
+        except (av.FFmpegError, ValueError):  # ValueError: the format changes midway, or a text is no text
             facts.warn("decode_errors")
 
 
@@ -238,13 +239,18 @@ def checked(blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, e
 
 def tamed(block: NDArray[np.float32], facts: Facts) -> NDArray[np.float32]:
     """Non-finite samples become 0, absurd ones +-1; both are noted."""
-    if not np.isfinite(block).all():
+    finite = np.isfinite(block)
+    if not finite.all():
         facts.warn("nonfinite")
-        block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
-    if np.abs(block).max(initial=0.0) > 32.0:
+    if np.abs(block, where=finite, out=np.zeros_like(block)).max(initial=0.0) > LOUDEST:
         facts.warn("clipped")
-        block = block.clip(-1.0, 1.0)
-    return block
+    return sane(block)
+
+
+def sane(samples: Samples) -> Samples:
+    """Samples that no filter and no network chokes on: non-finite ones are 0, absurd ones +-1."""
+    samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.where(np.abs(samples) > LOUDEST, np.sign(samples), samples)
 
 
 def resampled(blocks: Iterator[Samples], facts: Facts, rate: int) -> Iterator[Samples]:
@@ -252,10 +258,15 @@ def resampled(blocks: Iterator[Samples], facts: Facts, rate: int) -> Iterator[Sa
     if facts.rate == rate:
         yield from blocks
         return
-    convert = Resampler(facts.rate, rate)
+    convert, total = Resampler(facts.rate, rate), 0
     for block in blocks:
-        yield convert(block)
-    yield convert.close()
+        ready = convert(block)
+        total += len(ready)
+        yield ready
+    rest = convert.close()
+    if not total + len(rest):
+        raise MediaError("no_samples", f"{facts.decoded} samples at {facts.rate} Hz are none at {rate} Hz")
+    yield rest
 
 
 class Resampler:
@@ -267,7 +278,7 @@ class Resampler:
 
     def __call__(self, block: Samples) -> Samples:
         """The samples that are ready after this block."""
-        ready: Samples = self.stream.resample_chunk(np.ascontiguousarray(block)).reshape(-1)
+        ready: Samples = self.stream.resample_chunk(np.ascontiguousarray(sane(block))).reshape(-1)
         return ready
 
     def close(self) -> Samples:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -> None:
@@ -22,11 +23,11 @@ def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -
         wrong = [count if other != index else 0 for other, count in enumerate(found["confusion"][index])]
         worst = f"{list(found['classes'])[wrong.index(max(wrong))]} ({max(wrong)})" if any(wrong) else ""
         numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))
-        table.add_row(label, *numbers, str(row["support"]), worst)
+        table.add_row(Text(label), *numbers, str(row["support"]), Text(worst))
     console.print(table)
     console.print(
         f"{figures['parameters']:,} parameters, best of {figures['epochs']} epochs: {figures['best_epoch']}, "
         f"{figures['seconds']} s in all",
         highlight=False,
     )
-    console.print(f"run folder: {out}", highlight=False, soft_wrap=True)
+    console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)

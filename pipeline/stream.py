@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event
+from pipeline.media import Samples, sane
 from pipeline.model import Classifier
 from pipeline.stage import State, pick, stack
-
-Samples = NDArray[np.float32]
 
 
 class Stream:
@@ -59,10 +58,10 @@ class Stream:
         return events
 
     def feed(self, samples: Samples) -> None:
-        """Only store samples; ``tick`` will compute. Non-finite samples count as silence. ValueError once closed."""
+        """Only store samples; ``tick`` will compute. What is no sound is made harmless. ValueError once closed."""
         if self.closed:
             raise ValueError("this stream is closed; begin a new Stream")
-        samples = np.nan_to_num(np.asarray(samples, np.float32).reshape(-1), nan=0.0, posinf=0.0, neginf=0.0)
+        samples = sane(np.asarray(samples, np.float32).reshape(-1))
         self.samples += len(samples)
         self.waiting = np.concatenate([self.waiting, samples]) if len(self.waiting) else samples
         self.posteriors, self.first = self.posteriors[:0], self.steps
@@ -100,6 +99,8 @@ def tick(model: Classifier, streams: Sequence[Stream]) -> list[list[Event]]:
     ValueError if their block sizes differ.
     """
     events: list[list[Event]] = [[] for _ in streams]
+    for stream in streams:
+        stream.posteriors, stream.first = stream.posteriors[:0], stream.steps
     ready = [index for index, stream in enumerate(streams) if stream.ready()]
     if len({streams[index].size for index in ready}) > 1:
         raise ValueError("streams of one batch must have one block size")

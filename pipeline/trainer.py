@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric, seed_everything
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -122,7 +123,8 @@ class Trainer:
     def epoch(self, run: "Run", train: Split, val: Split) -> dict[str, Any]:
         """Train, validate, keep; the epoch's figures. All that is random depends on the seed and the epoch alone."""
         started = time.perf_counter()
-        self.seed(int(run.settings.get("seed", 0)) * 100_003 + run.progress.epoch + 1)
+        seeds = np.random.SeedSequence([int(run.settings.get("seed", 0)), run.progress.epoch])
+        self.seed(int(seeds.generate_state(1)[0]))
         train.epoch = run.progress.epoch
         row = {"epoch": run.progress.epoch + 1} | self.learn(run, train)
         found = self.evaluate(run.model, val)
@@ -223,9 +225,8 @@ class Trainer:
         with torch.inference_mode():
             found = []
             for _, batch in zip(range(batches), self.batches(train, shuffle=True), strict=False):
-                y, _ = model.extractor(
-                    pad_to(batch.waves, model.extractor.hop), model.extractor.initial(len(batch.waves))
-                )
+                waves = self.fabric.to_device(pad_to(batch.waves, model.extractor.hop))
+                y, _ = model.extractor(waves, model.extractor.initial(len(waves)))
                 steps = batch.lengths // model.extractor.hop
                 found.append(torch.cat([row[:count] for row, count in zip(y, steps.tolist(), strict=True)]))
             model.standardize.fit(found)
@@ -294,7 +295,7 @@ class Run:
             "optimizer": self.adapt.state_dict(),
             "schedule": self.schedule.state_dict(),
             "progress": json.dumps(vars(self.progress)),
-            "config": json.dumps(self.model.config),
+            "config": json.dumps([self.model.config, self.model.labels]),
         }
         temporary = self.out / "last.tmp"
         torch.save(state, temporary)
@@ -309,8 +310,10 @@ class Run:
             raise ConfigError(f"trainer.resume: {path} does not exist; expected a run's folder or last.ckpt") from None
         except Exception as error:
             raise ConfigError(f"trainer.resume: {path} is no whole checkpoint ({type(error).__name__})") from None
-        if not isinstance(state, dict) or state.get("config") != json.dumps(self.model.config):
-            raise ConfigError(f"trainer.resume: {path} is of another model; use the settings it was begun with")
+        if not isinstance(state, dict) or state.get("config") != json.dumps([self.model.config, self.model.labels]):
+            raise ConfigError(f"trainer.resume: {path} is of another model or other labels; resume as it was begun")
+                f"trainer.resume: {path} is of another model or other labels; use the settings it was begun with"
+            )
         self.best = state["best"]
         self.model.load_state_dict(self.best)
         self.model.save(self.out / "model.safetensors", {"settings": self.settings})

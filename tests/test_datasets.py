@@ -201,7 +201,9 @@ def test_synthetic_sounds():
     for index in range(24):
         sample = train[index]
         assert (
-            sample.wave.dtype == np.float32 and np.isfinite(sample.wave).all() and 0.005 < np.abs(sample.wave).max() <= 1
+            sample.wave.dtype == np.float32
+            and np.isfinite(sample.wave).all()
+            and 0.005 < np.abs(sample.wave).max() <= 1
         )
         assert sample.label == index % 12
         if data.labels[sample.label] == BACKGROUND:

@@ -24,7 +24,7 @@ class Console(Sink):
         """``posteriors``: print every step too. ``truth``: a csv with start, end, label in seconds to print beside."""
         super().__init__(posteriors)
         self.truth = read_truth(truth) if truth else None
-        self.terminal = Terminal(highlight=False, soft_wrap=True)
+        self.terminal = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
         self.live: Live | None = None
         self.found: list[Row] = []
         self.counts: Counter[str] = Counter()
@@ -80,7 +80,7 @@ class Console(Sink):
             if self.truth is not None:
                 table = Table(title=f"{len(missed)} of {len(self.truth)} true events were not found")
                 for start, end, label in missed:
-                    table.add_row(f"{start:.2f}", f"{end:.2f}", label)
+                    table.add_row(f"{start:.2f}", f"{end:.2f}", Text(label))
                 self.terminal.print(table if missed else table.title)
 
 

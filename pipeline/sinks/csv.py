@@ -39,9 +39,10 @@ class CSV(Sink):
             self.beside.write(row)
 
     def file(self, row: Row) -> None:
-        """A file."""
-        if self.main:
-            self.main.write(row)
+        """A file: its posteriors are in its row anyway."""
+        table = self.main or self.beside
+        assert table is not None
+        table.write(row)
 
     def close(self) -> None:
         """Close the files."""
@@ -59,7 +60,7 @@ class Table:
 
     def head(self, columns: list[str]) -> None:
         """The first line."""
-        self.rows.writerow(columns)
+        self.rows.writerow([cell(column) for column in columns])
         self.headed = True
 
     def write(self, row: Row) -> None:

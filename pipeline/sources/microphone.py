@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import PositiveFloat
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MediaError
 from pipeline.media import Resampler, Samples
 
 SILENT = 5.0  # seconds without a block from the device until it counts as gone
@@ -44,7 +44,7 @@ class Microphone:
         return "\n".join(rows) or "no microphone found"
 
     def chunks(self, rate: int) -> Iterator[Samples]:
-        """Samples until ``seconds`` have passed. ConfigError if there is no such device; OSError if it goes away."""
+        """Samples until ``seconds`` have passed. ConfigError if there is no such device; MediaError if it goes away."""
         sound = library()
         try:
             found = sound.query_devices(self.device, "input")
@@ -60,6 +60,7 @@ class Microphone:
                     overflows[0] += 1
 
             stream = sound.InputStream(own, round(self.chunk * own), self.device, 1, "float32", callback=receive)
+            stream.start()
         except (ValueError, sound.PortAudioError) as error:
             raise ConfigError(f"source.device: {self.device!r}: {error}; see source.list=true") from None
         convert = Resampler(own, rate) if own != rate else None
@@ -69,7 +70,7 @@ class Microphone:
                 try:
                     block = blocks.get(timeout=SILENT)
                 except queue.Empty:
-                    raise ConfigError(f"source.device: {found['name']} delivers no sound; is it still there?") from None
+                    raise MediaError("device_lost", f"{found['name']} delivers no sound; is it still there?") from None
                 if overflows[0]:
                     print(f"warning: {overflows[0]} blocks of sound were lost", file=sys.stderr)
                     overflows[0] = 0
