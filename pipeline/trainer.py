@@ -312,8 +312,6 @@ class Run:
             raise ConfigError(f"trainer.resume: {path} is no whole checkpoint ({type(error).__name__})") from None
         if not isinstance(state, dict) or state.get("config") != json.dumps([self.model.config, self.model.labels]):
             raise ConfigError(f"trainer.resume: {path} is of another model or other labels; resume as it was begun")
-                f"trainer.resume: {path} is of another model or other labels; use the settings it was begun with"
-            )
         self.best = state["best"]
         self.model.load_state_dict(self.best)
         self.model.save(self.out / "model.safetensors", {"settings": self.settings})
