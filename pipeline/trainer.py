@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric, seed_everything
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -123,8 +122,7 @@ class Trainer:
     def epoch(self, run: "Run", train: Split, val: Split) -> dict[str, Any]:
         """Train, validate, keep; the epoch's figures. All that is random depends on the seed and the epoch alone."""
         started = time.perf_counter()
-        seeds = np.random.SeedSequence([int(run.settings.get("seed", 0)), run.progress.epoch])
-        self.seed(int(seeds.generate_state(1)[0]))
+        self.seed((int(run.settings.get("seed", 0)) * 100_003 + run.progress.epoch + 1) % 2**32)
         train.epoch = run.progress.epoch
         row = {"epoch": run.progress.epoch + 1} | self.learn(run, train)
         found = self.evaluate(run.model, val)
@@ -282,7 +280,7 @@ class Run:
         self.keep()
 
     def keep(self) -> None:
-        """Write history.jsonl, model.safetensors (the best weights) and last.ckpt, each whole or not at all."""
+        """Write history.jsonl, model.safetensors (the best weights) and last.ckpt, the last two whole or not at all."""
         rows = "".join(json.dumps(row) + "\n" for row in self.progress.history)
         (self.out / "history.jsonl").write_text(rows)
         if self.progress.best_epoch == self.progress.epoch:
