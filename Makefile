@@ -5,7 +5,7 @@ ARGS ?=
 DEMO := runs/demo
 BIN := .venv/bin
 
-.PHONY: help setup run test test-long check lint types bench clean
+.PHONY: help setup run test test-long test-oracles check lint types bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -45,6 +45,15 @@ test: setup ## run the tests
 test-long: setup ## run the tests that take minutes, too
 	$(BIN)/python -m pytest
 
+test-oracles: setup .venv-oracles/ready ## compare cells with Keras; installs TensorFlow in an environment of its own
+	.venv-oracles/bin/python tests/oracles/keras_reference.py .venv-oracles/keras.npz
+	RIVULET_KERAS=.venv-oracles/keras.npz $(BIN)/python -m pytest -s tests/test_oracle_keras.py
+
+.venv-oracles/ready: tests/oracles/requirements.txt
+	$(PYTHON) -m venv .venv-oracles
+	.venv-oracles/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r tests/oracles/requirements.txt
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,8 +63,9 @@ types: setup
 
 check: lint types test ## everything that must be green: ruff, mypy, tests (with the plan of the house)
 
-bench: setup ## latency against librosa, torchaudio and nn.GRU; results are printed and kept as text
+bench: setup ## latency, and cells against torch.nn and ONNX Runtime; results are printed and kept as text
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/cells.py
 
 clean: ## remove the environment and the runs
-	rm -rf .venv runs
+	rm -rf .venv .venv-oracles runs

@@ -100,17 +100,34 @@ def check(config: Any, at: str = "") -> None:
 
 def arguments_for(function: Callable[..., Any], settings: Config, at: str = "") -> dict[str, Any]:
     """``settings`` checked and converted as arguments of ``function``, whose signature is the schema."""
-    target = function.__init__ if inspect.isclass(function) else function
-    hints = get_type_hints(target, include_extras=True)
-    parameters = inspect.signature(function).parameters
-    valid = [name for name in parameters if name != "self"]
+    hints = schema(function)
+    valid = list(hints)
     checked = {}
     for key, value in settings.items():
         path = f"{at}.{key}" if at else key
-        if key not in parameters:
+        if key not in hints:
             raise ConfigError(f"{path}: no such key{nearest(key, valid)}")
-        checked[key] = convert(value, hints.get(key, Any), path)
+        checked[key] = convert(value, hints[key], path)
     return checked
+
+
+def schema(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters by name with their type hints. A constructor that hands ``**options`` on has those of its parent,
+    too.
+    """
+    classes = inspect.getmro(function) if inspect.isclass(function) else (None,)
+    found: dict[str, Any] = {}
+    for owner in classes:
+        if owner is not None and "__init__" not in vars(owner):
+            continue
+        target = function if owner is None else vars(owner)["__init__"]
+        hints, parameters = get_type_hints(target, include_extras=True), inspect.signature(target).parameters.values()
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name != "self":
+                found.setdefault(parameter.name, hints.get(parameter.name, Any))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:

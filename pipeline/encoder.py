@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from pipeline.cell import Cell
 from pipeline.convolution import CausalConv
-from pipeline.recurrent import RecurrentLayer
-from pipeline.stage import Chain, Stage
+from pipeline.recurrent import RecurrentLayer, SpatialMean
+from pipeline.stage import Chain, Stage, State
+from pipeline.unroll import checkpointed
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -24,29 +26,58 @@ class Convolution(BaseModel):
 
 
 class Encoder(Chain):
-    """Features ``(B, T*hop, F)`` to ``(B, T, hidden)``; hop is the product of the convolutions' strides."""
+    """Features ``(B, T*hop, F)``, or images ``(B, T, C, H, W)``, to ``(B, T, hidden)``; hop is the product of the
+    convolutions' strides.
+    """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         cell: Callable[..., Cell],
-        hidden: PositiveInt = 128,
+        hidden: PositiveInt | list[PositiveInt] = 128,
         layers: NonNegativeInt = 1,
         dropout: Share = 0.1,
         layer_norm: bool = True,
+        residual: bool = False,
         convolutions: list[Convolution] | None = None,
+        checkpoint: NonNegativeInt = 0,
     ) -> None:
-        """``shape`` of one step of features, one axis; ValueError otherwise, or if there is no layer at all."""
-        if len(shape) != 1:
-            raise ValueError(f"encoder: expected feature vectors, got steps of shape {shape}; choose another extractor")
+        """``shape`` of one step. ``hidden``: size of each of ``layers`` layers, or one size per layer as a list.
+        ``residual``: add a layer's input to its output where sizes agree. ``checkpoint``: in training, compute blocks
+        of so many input steps twice to save memory (0: off; a multiple of the hop).
+
+        ValueError if the shape does not suit the cell, or if there is no layer at all.
+        """
+        if isinstance(hidden, list):
+            if layers not in (1, len(hidden)):
+                raise ValueError(f"encoder.hidden lists {len(hidden)} layers, but encoder.layers is {layers}")
+            sizes = hidden
+        else:
+            sizes = [hidden] * layers
+        if len(shape) not in (1, 3) or (len(shape) == 3 and convolutions):
+            raise ValueError(
+                f"encoder: got steps of shape {shape}; expected feature vectors, or images without encoder.convolutions"
+            )
+        if "hidden" in getattr(cell, "keywords", {}):
+            raise ValueError("cell.hidden cannot be set; the size of the layers is encoder.hidden")
         stages: dict[str, Stage] = {}
-        width = shape[0]
         for number, conv in enumerate(convolutions or [], 1):
-            stages[f"conv{number}"] = CausalConv(width, dropout=dropout, **conv.model_dump())
-            width = conv.channels
-        for number in range(1, layers + 1):
-            stages[f"recurrent{number}"] = RecurrentLayer(cell, width, hidden, layer_norm, dropout)
-            width = hidden
+            stages[f"conv{number}"] = CausalConv(shape[0], dropout=dropout, **conv.model_dump())
+            shape = (conv.channels,)
+        for number, size in enumerate(sizes, 1):
+            layer = RecurrentLayer(cell, shape, size, layer_norm, dropout, residual)
+            stages[f"recurrent{number}"], shape = layer, layer.out_shape
+        if len(shape) == 3 and stages:
+            stages["pool"] = SpatialMean(shape)
         if not stages:
             raise ValueError("encoder.layers is 0 and encoder.convolutions is empty: there is nothing to train")
         super().__init__(**stages)
+        self.checkpoint = checkpoint
+        if checkpoint % self.hop:
+            raise ValueError(f"encoder.checkpoint is {checkpoint}; expected a multiple of the hop {self.hop}")
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Through every stage, in blocks if memory is to be saved."""
+        if self.checkpoint and self.training and x.shape[1] > self.checkpoint:
+            return checkpointed(self, x, state, self.checkpoint)
+        return super().forward(x, state)

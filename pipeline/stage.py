@@ -61,7 +61,14 @@ class Stage(nn.Module):
         return ()
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """``forward``; an empty chunk is answered here, so that no stage needs to think of it."""
+        """``forward``; a chunk of another shape is refused and an empty one answered here, so that no stage needs to
+        think of them.
+        """
+        if x.shape[2:] != self.in_shape:
+            raise ValueError(
+                f"{type(self).__name__}: got steps of shape {tuple(x.shape[2:])}; expected {self.in_shape}: "
+                f"x (B, T{''.join(f', {size}' for size in self.in_shape)})"
+            )
         if not x.shape[1]:
             return x.new_zeros(x.shape[0], 0, *self.out_shape), state
         y, state = super().__call__(x, state)

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event
 from pipeline.media import Samples, sane
 from pipeline.model import Classifier
-from pipeline.stage import State, pick, stack
+from pipeline.stage import State, detach, pick, stack
 
 
 class Stream:
@@ -35,7 +35,7 @@ class Stream:
             raise ConfigError(f"{blind}: looks into the future (causal = False) and cannot be streamed; choose another")
         self.model, self.size = model, block * model.hop
         self.decoder = decoder or model.decoder()
-        self.state = model.initial(1)
+        self.state = detach(model.initial(1))
         self.waiting = np.zeros(0, np.float32)
         self.samples = 0  # received so far
         self.skip = model.delay  # steps still to drop: they answer for the time before the start

@@ -53,6 +53,7 @@ class Trainer:
     def __init__(
         self,
         epochs: PositiveInt = 30,
+        minutes: PositiveFloat | None = None,
         batch: PositiveInt = 32,
         warmup: NonNegativeFloat = 1.0,
         clip: PositiveFloat = 1.0,
@@ -66,12 +67,14 @@ class Trainer:
         threads: NonNegativeInt = 0,
         resume: str | None = None,
     ) -> None:
-        """``warmup`` in epochs, then a cosine to zero. ``clip``: greatest gradient norm. ``patience``: epochs without a
-        better validation accuracy. ``frames``: weight of the loss of single steps, where the data know the times.
-        ``carry``: share of clips that begin in the state in which another clip ended, as in a stream.
-        ``workers`` load data; ``threads`` compute (0: half the cores; all of them
+        """``minutes``: stop after this time, even within an epoch; the learning rate then follows the clock, so that
+        runs are comparable, but not repeatable to the bit. ``warmup`` in epochs, then a cosine to zero. ``clip``:
+        greatest gradient norm. ``patience``: epochs without a better validation accuracy. ``frames``: weight of the
+        loss of single steps, where the data know the times. ``carry``: share of clips that begin in the state in which
+        another clip ended, as in a stream. ``workers`` load data; ``threads`` compute (0: half the cores; all of them
         if there are no workers). ``resume``: a run's folder or ``last.ckpt``.
         """
+        self.minutes = minutes
         self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
         self.label_smoothing, self.frames, self.carry = label_smoothing, frames, carry
         self.workers, self.resume = workers, resume
@@ -105,7 +108,7 @@ class Trainer:
         progress = run.progress
         try:
             with SummaryWriter(str(out / "tensorboard")) as board:
-                while progress.epoch < self.epochs and progress.epoch - progress.best_epoch < self.patience:
+                while not self.finished(run):
                     row = self.epoch(run, train, val)
                     for key, value in row.items():
                         board.add_scalar(key, value, progress.epoch)
@@ -114,6 +117,19 @@ class Trainer:
             console.print(f"stopped after epoch {progress.epoch}; to go on: the same command with trainer.resume={out}")
             raise
         return progress
+
+    def finished(self, run: "Run") -> bool:
+        """Whether all epochs are done, the time is over, or nothing got better for long."""
+        progress = run.progress
+        late = progress.epoch - progress.best_epoch >= self.patience
+        return progress.epoch >= self.epochs or late or self.spent(run) >= 1
+
+    def spent(self, run: "Run") -> float:
+        """Share of ``minutes`` that is over, also in a training before a resumption."""
+        if self.minutes is None:
+            return 0.0
+        earlier: float = sum(row["seconds"] for row in run.earlier)
+        return (earlier + time.perf_counter() - run.started) / (60 * self.minutes)
 
     def seed(self, seed: int) -> None:
         """All random generators."""
@@ -150,6 +166,8 @@ class Trainer:
             run.schedule.step()
             run.progress.step += 1
             total, hits, count = total + loss.item() * len(batch.labels), hits + right, count + len(batch.labels)
+            if self.spent(run) >= 1:
+                break
         if not count:
             raise DivergedError(f"no training clip could be read in {title}")
         return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.schedule.get_last_lr()[0]}
@@ -229,12 +247,12 @@ class Trainer:
                 found.append(torch.cat([row[:count] for row, count in zip(y, steps.tolist(), strict=True)]))
             model.standardize.fit(found)
 
-    def rate_at(self, epoch: float) -> float:
+    def rate_at(self, epoch: float, spent: float) -> float:
         """Share of the learning rate at a point in time: linear warm-up, then a cosine to zero."""
         if epoch < self.warmup:
             return (epoch + 1e-3) / self.warmup
         rest = (epoch - self.warmup) / max(1e-9, self.epochs - self.warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, max(rest, spent))))
 
 
 class Run:
@@ -256,8 +274,11 @@ class Run:
         adapt: torch.optim.Optimizer = build(
             optimizer, torch.optim.Optimizer, at="optimizer", params=parameter_groups(model, optimizer)
         )
+        self.started, self.earlier = time.perf_counter(), list[dict[str, Any]]()
         steps = max(1, math.ceil(len(train) / trainer.batch))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(adapt, lambda step: trainer.rate_at(step / steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            adapt, lambda step: trainer.rate_at(step / steps, trainer.spent(self))
+        )
         self.wrapped, self.adapt = trainer.fabric.setup(model, adapt)
         self.wrapped.mark_forward_method("logits")
         self.progress = Progress()
@@ -317,6 +338,7 @@ class Run:
         self.adapt.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         vars(self.progress).update(json.loads(state["progress"]))
+        self.earlier = self.progress.history.copy()
 
 
 def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any]]:

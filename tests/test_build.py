@@ -16,7 +16,7 @@ GRU = {"_target_": "pipeline.cells.gru.GRU"}
 
 
 def test_builds_with_given_values():
-    cell = build(GRU, Cell, at="cell", inputs=3, hidden=4)
+    cell = build(GRU, Cell, at="cell", shape=(3,), hidden=4)
     assert cell.in_shape == (3,) and cell.out_shape == (4,)
 
 

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from omegaconf import OmegaConf
 
 # A file may import only from lower floors. A folder stands on one floor; none of its files imports a sibling.
 FLOORS = [
     {"pipeline.errors"},
-    {"pipeline.stage", "pipeline.build", "pipeline.media", "pipeline.metrics", "pipeline.events"},
-    {"pipeline.cell", "pipeline.spectral", "pipeline.sample", "pipeline.source", "pipeline.sink"},
+    {
+        "pipeline.stage", "pipeline.build", "pipeline.media", "pipeline.metrics", "pipeline.events", "pipeline.fused",
+        "pipeline.tape", "pipeline.numerics",
+    },
+    {"pipeline.writer", "pipeline.spectral", "pipeline.sample", "pipeline.source", "pipeline.sink", "pipeline.unroll"},
+    {"pipeline.engine"},
+    {"pipeline.cell"},
+    {"pipeline.conv_cell", "pipeline.layouts"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.standardize",
         "pipeline.heads", "pipeline.smoothing", "pipeline.augment", "datasets.clips",
@@ -101,10 +108,22 @@ def test_datasets_is_ours():
 
 
 def test_every_component_file_has_a_yaml_and_the_reverse():
-    for folder, group in (("pipeline/cells", "cell"), ("pipeline/extractors", "extractor"), ("datasets", "dataset"),
+    for folder, group in (("pipeline/extractors", "extractor"), ("datasets", "dataset"),
                           ("pipeline/sources", "source"), ("pipeline/sinks", "sink")):  # fmt: skip
         files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "clips"}
         assert files == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, folder
+
+
+def test_every_cell_class_has_a_yaml_and_the_reverse():
+    """A family of cells shares a file, so here it is the classes that count."""
+    classes = {
+        f"{module(path)}.{node.name}"
+        for path in (ROOT / "pipeline" / "cells").glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+    yamls = [OmegaConf.load(path)["_target_"] for path in (ROOT / "conf" / "cell").glob("*.yaml")]
+    assert classes == set(yamls)
 
 
 def test_no_address_and_no_machine_path():

@@ -1,37 +1,63 @@
 """Gated recurrent unit: Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
 
-The form of cuDNN and torch: the reset gate acts after the recurrent product, and z keeps the *old* state.
+In all forms here z keeps the *old* state, as in cuDNN and torch; texts that write h = (1 - z) h' + z n mean 1 - z by z.
 """
 
-import torch
+from typing import Any
+
 from torch import Tensor
-from torch.nn.functional import linear
 
 from pipeline.cell import Cell
-from pipeline.stage import State
+from pipeline.conv_cell import ConvCell
+from pipeline.fused import fused
 
 
 class GRU(Cell):
-    """r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
-    z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
-    n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
-    h(t) = (1 - z) * n + z * h(t-1);  y(t) = h(t).  Weight rows in the order r, z, n.
+    """r = s(W_ir x + b_ir + W_hr h(t-1) + b_hr)
+    z = s(W_iz x + b_iz + W_hz h(t-1) + b_hz)
+    n = tanh(W_in x + b_in + r (W_hn h(t-1) + b_hn))
+    h(t) = (1 - z) n + z h(t-1);  y(t) = h(t)
+
+    The form of cuDNN and torch: the reset gate acts after the recurrent product. Weight rows in the order r, z, n.
     """
 
-    gates = 3
+    inputs = gates = ("r", "z", "n")
+    remember = ("z", 1)
 
-    def step(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        """The equations above, for one time step."""
-        xr, xz, xn = projected.chunk(3, 1)
-        hr, hz, hn = linear(state, self.weight_hh, self.bias_hh).chunk(3, 1)
-        r, z = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
-        n = torch.tanh(xn + r * hn)
-        h = n + z * (state - n)
-        return h, h
+    def equations(self, m: Any, x: Any, h: Any) -> tuple[Any, ...]:
+        """As above."""
+        u = m.recur(h, "r", "z", "n")
+        r = m.gate(x.r + u.r)
+        z = m.gate(x.z + u.z)
+        n = m.tanh(x.n + r * u.n)
+        return (n + z * (h - n),)
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Torch's fused kernel; for a single step the loop costs less."""
-        if x.shape[1] < 2:
-            return super().forward(x, state)
-        y, h = torch.gru(x, state[None], self.weights, True, 1, 0.0, self.training, False, True)
-        return y, h[0]
+    def fused(self, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
+        """Torch's kernel."""
+        return fused("gru", self, x, memory)
+
+
+class GRUResetBefore(Cell):
+    """n = tanh(W_in x + b_in + W_hn (r h(t-1)) + b_hn), the rest as in the GRU.
+
+    The form of the paper: the reset gate acts on h before the product, which must then wait for r.
+    """
+
+    inputs = gates = ("r", "z", "n")
+    remember = ("z", 1)
+
+    def equations(self, m: Any, x: Any, h: Any) -> tuple[Any, ...]:
+        """As above."""
+        u = m.recur(h, "r", "z")
+        r = m.gate(x.r + u.r)
+        z = m.gate(x.z + u.z)
+        n = m.tanh(x.n + m.recur(r * h, "n").n)
+        return (n + z * (h - n),)
+
+
+class ConvGRU(ConvCell, GRU):
+    """The GRU over images (Ballas et al., ICLR 2016, arXiv 1511.06432): products are convolutions."""
+
+
+class ConvGRUResetBefore(ConvCell, GRUResetBefore):
+    """The GRU of the paper over images: products are convolutions."""

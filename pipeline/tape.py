@@ -1,0 +1,188 @@
+"""A cell's equations as data: recorded once with symbols, differentiated, and written out as code.
+
+The tape is a list of operations in static single assignment form in which equal operations are one. Its gradient is
+the reverse mode of automatic differentiation (Griewank & Walther 2008, chapter 3), written onto the same tape.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+Node: TypeAlias = tuple[Any, ...]  # (operation, *indices of arguments), or for a leaf (kind, *name)
+LEAVES = ("const", "x", "u", "state", "peep", "dstate", "dv")
+
+
+class Value:
+    """A place on a tape, with the arithmetic that equations need."""
+
+    def __init__(self, tape: "Tape", index: int) -> None:
+        self.tape, self.index = tape, index
+
+    def __add__(self, other: "Value | float") -> "Value":
+        return self.tape.apply("add", self, other)
+
+    def __sub__(self, other: "Value | float") -> "Value":
+        return self.tape.apply("sub", self, other)
+
+    def __rsub__(self, other: "Value | float") -> "Value":
+        return self.tape.apply("sub", other, self)
+
+    def __mul__(self, other: "Value | float") -> "Value":
+        return self.tape.apply("mul", self, other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+@dataclass
+class Product:
+    """A recurrent product: the operand, and the blocks of ``weight_hh`` that it meets."""
+
+    operand: Value
+    names: tuple[str, ...]
+
+    @property
+    def of(self) -> int | None:
+        """The number of the memory that is the operand; None if the operand is computed in the same step."""
+        kind, *rest = self.operand.tape.nodes[self.operand.index]
+        return rest[0] if kind == "state" else None
+
+
+class Tape:
+    """Operations in order. Also the vocabulary ``m`` in which a cell's equations are written."""
+
+    def __init__(self, seen: tuple[str, ...], gate: str) -> None:
+        self.nodes: list[Node] = []
+        self.known: dict[Node, int] = {}
+        self.products: list[Product] = []
+        self.seen, self.squash = seen, gate
+
+    def put(self, *node: Any) -> Value:
+        """The node's place, new or known."""
+        if node not in self.known:
+            self.known[node] = len(self.nodes)
+            self.nodes.append(node)
+        return Value(self, self.known[node])
+
+    def apply(self, operation: str, *arguments: "Value | float") -> Value:
+        """An operation on values and numbers; what adds nothing or multiplies by one is left out."""
+        a, *rest = [v if isinstance(v, Value) else self.put("const", float(v)) for v in arguments]
+        constants = [self.nodes[v.index][1] if self.nodes[v.index][0] == "const" else None for v in (a, *rest)]
+        if operation == "mul" and 1.0 in constants:
+            return rest[0] if constants[0] == 1.0 else a
+        if operation in ("add", "sub") and constants[1] == 0.0:
+            return a
+        return self.put(operation, a.index, *(v.index for v in rest))
+
+    def gate(self, v: Value) -> Value:
+        """The gates' function."""
+        return self.apply(self.squash, v)
+
+    def tanh(self, v: Value) -> Value:
+        """Hyperbolic tangent."""
+        return self.apply("tanh", v)
+
+    def recur(self, v: Value, *names: str) -> SimpleNamespace:
+        """The results of a product are new leaves: it happens outside of the tape."""
+        self.products.append(Product(v, names))
+        return SimpleNamespace(**{name: self.put("u", name) for name in names})
+
+    def peep(self, name: str, c: Value) -> "Value | float":
+        """Peephole weights are leaves."""
+        return self.put("peep", name) * c if name in self.seen else 0.0
+
+    def norm(self, c: Value) -> Value:
+        """Only plain cells are recorded."""
+        return c
+
+    def backward(self, seeds: Iterable[tuple[Value, Value]]) -> Callable[[str, Any], Value]:
+        """Append the gradient: ``seeds`` are values with the gradients that reach them from outside.
+
+        Returns a function that gives the gradient of a leaf.
+        """
+        gradient: dict[int, Value] = {}
+
+        def reach(index: int, amount: Value) -> None:
+            gradient[index] = gradient[index] + amount if index in gradient else amount
+
+        for value, seed in seeds:
+            reach(value.index, seed)
+        for index in range(len(self.nodes) - 1, -1, -1):
+            operation, *arguments = self.nodes[index]
+            if operation in LEAVES or index not in gradient:
+                continue
+            for argument, amount in zip(arguments, self.rule(index, gradient[index]), strict=True):
+                reach(argument, amount)
+        return lambda *leaf: gradient.get(self.put(*leaf).index, self.put("const", 0.0))
+
+    def rule(self, index: int, d: Value) -> list[Value]:
+        """The chain rule for one operation: what reaches its arguments of the gradient ``d``."""
+        operation, *arguments = self.nodes[index]
+        y, a = Value(self, index), [Value(self, argument) for argument in arguments]
+        match operation:
+            case "add":
+                return [d, d]
+            case "sub":
+                return [d, d * -1.0]
+            case "mul":
+                return [d * a[1], d * a[0]]
+            case "sigmoid":
+                return [d * (y * (1.0 - y))]
+            case "tanh":
+                return [d * (1.0 - y * y)]
+        return [d * self.apply("hard_slope", y)]
+
+    def needed(self, outputs: Iterable[Value]) -> list[int]:
+        """The nodes that the outputs depend on, in order."""
+        wanted, todo = set(), [value.index for value in outputs]
+        while todo:
+            index = todo.pop()
+            if index not in wanted:
+                wanted.add(index)
+                if self.nodes[index][0] not in LEAVES:
+                    todo += self.nodes[index][1:]
+        return sorted(wanted)
+
+
+@dataclass
+class Recorded:
+    """A cell's time step on a tape: the products, the new memory, and the gradients.
+
+    ``dx``, ``du`` and ``dp`` are by name the gradients of the parts of x, of the products and of the peepholes;
+    ``dstates`` those of the old memory, without what reaches it through the products.
+    """
+
+    tape: Tape
+    products: list[Product]
+    new: list[Value]
+    dx: dict[str, Value]
+    du: dict[str, Value]
+    dp: dict[str, Value]
+    dstates: list[Value]
+
+
+def record(
+    equations: Callable[..., tuple[Any, ...]],
+    inputs: tuple[str, ...],
+    gates: tuple[str, ...],
+    memory: tuple[str, ...],
+    seen: tuple[str, ...],
+    gate: str,
+) -> Recorded:
+    """Run a cell's equations once with symbols, and differentiate them."""
+    tape = Tape(seen, gate)
+    x = SimpleNamespace(**{name: tape.put("x", name) for name in inputs})
+    states = [tape.put("state", k) for k in range(len(memory))]
+    new = list(equations(tape, x, *states))
+    seeds = [(value, tape.put("dstate", k)) for k, value in enumerate(new)]
+    seeds += [(product.operand, tape.put("dv", p)) for p, product in enumerate(tape.products) if product.of is None]
+    of = tape.backward(seeds)
+    return Recorded(
+        tape,
+        tape.products,
+        new,
+        {name: of("x", name) for name in inputs},
+        {name: of("u", name) for name in gates},
+        {name: of("peep", name) for name in seen},
+        [of("state", k) for k in range(len(memory))],
+    )

@@ -1,0 +1,319 @@
+"""What cells do with options, wrong input and odd settings; that their equations are right: test_oracle_cells.py."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, configured, options, run
+
+from pipeline import engine
+from pipeline.build import build
+from pipeline.cell import Cell
+from pipeline.cells.elman import Elman
+from pipeline.cells.gru import GRU, ConvGRU, GRUResetBefore
+from pipeline.cells.jordan import Jordan
+from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
+from pipeline.cells.mgu import MGU
+from pipeline.cells.min_gru import MinGRU
+
+IMAGE = (2, 5, 4)
+
+
+def made(option, hidden=6, **changes):
+    torch.manual_seed(0)
+    shape = IMAGE if option.startswith("conv_") else (3,)
+    return build(configured("train", f"cell={option}")["cell"] | changes, Cell, at="cell", shape=shape, hidden=hidden)
+
+
+every_cell = pytest.mark.parametrize("option", options("cell"))
+
+
+def listed(state):
+    return list(state) if isinstance(state, tuple) else [state]
+
+
+# --- wrong input ----------------------------------------------------------------------------------------------------
+
+
+@every_cell
+def test_wrong_input_is_named(option):
+    cell = made(option)
+    x, state = torch.randn(2, 4, *cell.in_shape), cell.initial(2)
+    name, shape = type(cell).__name__, cell.in_shape
+    with pytest.raises(ValueError, match=rf"{name}: got steps of shape .*; expected .*{shape[0]}"):
+        cell(torch.randn(2, 4, shape[0] + 1, *shape[1:]), state)
+    with pytest.raises(ValueError, match=rf"{name}: got steps of shape .*; expected"):
+        cell(torch.randn(2, 0, shape[0] + 1, *shape[1:]), state)
+    with pytest.raises(ValueError, match=r"has shape \(3, .*expected \(2, .* for x \(2, 4"):
+        cell(x, cell.initial(3))
+    wrong = [s[..., :-1] for s in listed(state)]
+    with pytest.raises(ValueError, match=rf"{name}: state .* has shape .*; expected"):
+        cell(x, tuple(wrong) if len(wrong) > 1 else wrong[0])
+    with pytest.raises(ValueError, match=r"is torch\.float64 on cpu; expected torch\.float32 on cpu"):
+        cell(x, copy.deepcopy(cell).double().initial(2))
+    with pytest.raises(ValueError, match=r"on meta; expected torch\.float32 on cpu"):
+        cell(x, copy.deepcopy(cell).to("meta").initial(2))
+    with pytest.raises(ValueError, match=rf"{name}: the state has 3 tensors; expected "):
+        cell(x, (listed(state) * 3)[:3])
+    with pytest.raises(ValueError, match=r"x is torch\.float64; expected torch\.float32"):
+        cell(x.double(), state)
+
+
+@every_cell
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("learning", [True, False])
+@pytest.mark.parametrize("rows", [2, 20])
+def test_nan_is_refused(option, bad, learning, rows):
+    cell = made(option)
+    x = torch.randn(rows, 30, *cell.in_shape)
+    x[1, 3] = bad
+    with torch.set_grad_enabled(learning), pytest.raises(ValueError, match=r"x \(\d+, 30, .* holds NaN or infinity"):
+        cell(x, cell.initial(rows))
+
+
+def test_nan_in_the_memory_is_refused():
+    cell = made("lstm")
+    h, c = cell.initial(2)
+    with pytest.raises(ValueError, match=r"LSTM: c \(2, 6\) holds NaN"):
+        cell(torch.randn(2, 3, 3), (h, c + torch.nan))
+
+
+@every_cell
+def test_no_steps_change_nothing(option):
+    cell = made(option)
+    state = cell(torch.randn(2, 3, *cell.in_shape), cell.initial(2))[1]
+    y, after = cell(torch.randn(2, 0, *cell.in_shape), state)
+    assert y.shape == (2, 0, *cell.out_shape) and after is state
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GRU((3,), 0), r"GRU: hidden is 0; expected at least 1 \(encoder\.hidden\)"),
+        (lambda: GRU((3,), 4, zoneout=1.0), r"zoneout is 1\.0; expected a share in \[0, 1\)"),
+        (lambda: GRU((3,), 4, zoneout=-0.1), r"zoneout is -0\.1"),
+        (lambda: GRU((3,), 4, recurrent_dropout=1.5), r"recurrent_dropout is 1\.5"),
+        (lambda: Elman((3,), 4, forget_bias=1.0), "it has no gate that keeps its memory"),
+        (lambda: LSTM((3,), 4, forget_bias=1.0, bias=False), "bias is false"),
+        (lambda: GRU((3,), 4, gate="relu"), r"gate is 'relu'; expected sigmoid or hard_sigmoid"),
+        (lambda: Jordan((3,), 4, output="relu"), "output is 'relu'; expected tanh, sigmoid or linear"),
+        (lambda: GRU(IMAGE, 4), "expected feature vectors"),
+        (lambda: ConvGRU((3,), 4), "expected images"),
+        (lambda: ConvGRU(IMAGE, 4, kernel=2), "kernel is 2; expected an odd number"),
+    ],
+)
+def test_wrong_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cell=grru", b"grru"),
+        ("cell.zoneout=1.0", b"cell.zoneout: got 1.0"),
+        ("cell.zoneout=-0.5", b"cell.zoneout: got -0.5"),
+        ("encoder.hidden=0", b"encoder.hidden: got 0"),
+        ("+cell.hidden=3", b"encoder.hidden"),
+        ("cell=conv_lstm", b"expected images"),
+    ],
+)
+def test_the_command_line_says_so(override, message, tmp_path):
+    done = run("train.py", override, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2 and message in done.stderr, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def test_layer_norm_makes_gates_blind_to_scale():
+    torch.manual_seed(0)
+    cell = made("elman", layer_norm=True)
+    x = torch.randn(2, 5, 3)
+    y, _ = cell(x, cell.initial(2))
+    with torch.no_grad():
+        cell.weight_ih.mul_(7)
+        cell.weight_hh.mul_(5)
+    z, _ = cell(x, cell.initial(2))
+    assert torch.allclose(y, z, atol=2e-3)
+
+
+def test_layer_norm_is_ba_et_al():
+    cell = made("lstm", layer_norm=True).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    x, (h, c) = torch.randn(2, 1, 3).double(), (torch.randn(2, 6).double(), torch.randn(2, 6).double())
+    norm = torch.nn.functional.layer_norm
+    sums = norm(x[:, 0] @ cell.weight_ih.T, (24,), cell.norms["ih"], cell.bias_ih)
+    sums = sums + norm(h @ cell.weight_hh.T, (24,), cell.norms["hh"], cell.bias_hh)
+    i, f, g, o = sums.chunk(4, 1)
+    after = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    expected = o.sigmoid() * norm(after, (6,), cell.norms["c"], cell.norms["shift"]).tanh()
+    y, (_, kept) = cell(x, (h, c))
+    assert torch.allclose(y[:, 0], expected, atol=1e-12) and torch.allclose(kept, after, atol=1e-12)
+
+
+@every_cell
+def test_zoneout_keeps_a_share(option):
+    cell, without = made(option, zoneout=0.3).train(), made(option)
+    x = torch.randn(50, 1, *cell.in_shape)
+    old = tuple(torch.randn(50, *cell.out_shape) for _ in cell.memory)
+    state = old if len(old) > 1 else old[0]
+    new = listed(without(x, state)[1])
+    share = [(a == b).float().mean() for a, b in zip(listed(cell(x, state)[1]), old)]
+    assert all(0.15 < s < 0.45 for s in share)
+    for found, before, after in zip(listed(cell.eval()(x, state)[1]), old, new):
+        assert torch.allclose(found, 0.3 * before + 0.7 * after, atol=1e-6)
+
+
+@pytest.mark.parametrize("option", ["elman", "lstm", "gru_reset_before", "conv_gru"])
+def test_recurrent_dropout_hides_the_same_units_at_all_steps(option):
+    cell = made(option, recurrent_dropout=0.5).train()
+    seen = []
+    cell.product = lambda v, names: (seen.append(v != 0), type(cell).product(cell, v, names))[1]
+    cell(torch.randn(4, 6, *cell.in_shape), tuple(listed(cell.initial(4))) if "lstm" in option else cell.initial(4))
+    steps = torch.stack(seen[2:])  # from the second step on the memory is nowhere zero by itself
+    assert (steps == steps[0]).all() and 0.2 < steps.float().mean() < 0.8
+    cell.eval()
+    x = torch.randn(2, 5, *cell.in_shape)
+    assert torch.equal(cell(x, cell.initial(2))[0], cell(x, cell.initial(2))[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "gate", "sign"),
+    [(LSTM, "f", 1), (CoupledLSTM, "f", 1), (GRU, "z", 1), (GRUResetBefore, "z", 1), (MGU, "f", -1), (MinGRU, "z", -1)],
+)
+def test_forget_bias_keeps_the_memory(kind, gate, sign):
+    torch.manual_seed(0)
+    cell = kind((3,), 6, forget_bias=20.0)
+    own = cell.rows(cell.bias_ih, cell.inputs, (gate,))
+    assert (own == 20.0 * sign).all() and (cell.bias_ih == 20.0 * sign).sum() == 6
+    state = tuple(torch.randn(2, 6) for _ in cell.memory)
+    _, after = cell(torch.randn(2, 1, 3) * 0.1, state if len(state) > 1 else state[0])
+    kept = listed(after)[-1]
+    if kind is not LSTM:  # its input gate still adds
+        assert torch.allclose(kept, state[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("option", options("cell"))
+def test_orthogonal_blocks(option):
+    cell = made(option, orthogonal=True)
+    for block in torch.split(cell.weight_hh, cell.hidden) if cell.gates else ():
+        flat = block.flatten(1)
+        assert torch.allclose(flat @ flat.T, torch.eye(cell.hidden), atol=1e-5)
+
+
+@every_cell
+def test_learned_initial_state_learns(option):
+    cell = made(option, learn_initial=True)
+    y, _ = cell(torch.randn(2, 3, *cell.in_shape), cell.initial(2))
+    y.sum().backward()
+    assert cell.start.grad.abs().sum() > 0 and cell.start.shape == (len(cell.memory), *cell.out_shape)
+
+
+def test_begins_as_torch_does():
+    for ours, theirs in ((Elman, torch.nn.RNN), (LSTM, torch.nn.LSTM), (GRU, torch.nn.GRU)):
+        torch.manual_seed(5)
+        cell = ours((7,), 11)
+        torch.manual_seed(5)
+        net = theirs(7, 11)
+        assert all(torch.equal(a, b) for a, b in zip(cell.parameters(), net.parameters()))
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", [o for o in options("cell") if not o.startswith("conv_")])
+def test_every_chunking_of_the_engine_agrees_to_the_bit(option):
+    if not engine.ON:
+        pytest.skip("RIVULET_ENGINE=off")
+    cell = made(option, hidden=33).eval()
+    x = torch.randn(3, 24, 3)
+    with torch.inference_mode():
+        results = []
+        for size in (1, 2, 5):  # all short enough for the kernel to make the product with x
+            state, parts = cell.initial(3), []
+            for block in x.split(size, 1):
+                y, state = cell(block, state)
+                parts.append(y)
+            results.append(torch.cat([*parts, *(s[:, None] for s in listed(state))], 1))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_the_engine_sees_weights_that_change():
+    cell, x = made("gru").eval(), torch.randn(1, 1, 3)
+    with torch.no_grad():
+        first = cell(x, cell.initial(1))[0]
+        cell.weight_ih.mul_(2)
+        second = cell(x, cell.initial(1))[0]
+        cell.load_state_dict(made("gru", hidden=6).state_dict())
+        cell.weight_ih = torch.nn.Parameter(cell.weight_ih.clone())
+        third = cell(x, cell.initial(1))[0]
+    assert not torch.equal(first, second) and torch.equal(first, third)
+
+
+def test_weights_without_gradient_and_second_derivatives():
+    cell = made("peephole_lstm")
+    for parameter in cell.parameters():
+        parameter.requires_grad_(False)
+    x = torch.randn(20, 5, 3, requires_grad=True)
+    y, _ = cell(x, cell.initial(20))
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert grad.abs().sum() > 0
+    y, _ = made("peephole_lstm")(x, cell.initial(20))
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(torch.autograd.grad(y.sum(), x, create_graph=True)[0].sum(), x)
+
+
+def test_kernels_are_not_run_from_a_file_that_someone_changed(tmp_path):
+    code = (
+        "import torch; from pipeline.cells.gru import GRU; c = GRU((3,), 4)\n"
+        "with torch.no_grad(): print(c(torch.ones(1, 1, 3), c.initial(1))[0].shape)"
+    )
+
+    def again():
+        env = {"RIVULET_CACHE": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
+        return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+
+    assert "torch.Size([1, 1, 4])" in again().stdout
+    (file,) = (tmp_path / "kernels").glob("*.py")
+    honest = file.read_text()
+    file.write_text("print('EVIL')\n" + honest)
+    done = again()
+    assert "torch.Size([1, 1, 4])" in done.stdout and "EVIL" not in done.stdout
+    assert file.read_text() == honest
+
+
+def test_without_a_place_for_kernels_and_without_the_engine(tmp_path):
+    (tmp_path / "file").write_text("")
+    code = (
+        "import torch; from pipeline.cells.gru import GRU; torch.manual_seed(0); c = GRU((3,), 4)\n"
+        "with torch.no_grad(): print(c(torch.ones(1, 2, 3), c.initial(1))[0].sum().item())"
+    )
+    found = set()
+    for extra in ({"RIVULET_CACHE": str(tmp_path / "file")}, {"RIVULET_ENGINE": "off"}):
+        env = {"PATH": "", "HOME": str(tmp_path)} | extra
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+        found.add(round(float(done.stdout), 5))
+    assert len(found) == 1
+
+
+def test_copies_and_other_precisions():
+    cell = made("lstm")
+    x = torch.randn(2, 5, 3)
+    y, _ = cell(x, cell.initial(2))
+    other = copy.deepcopy(cell).double()
+    z, _ = other(x.double(), other.initial(2))
+    assert z.dtype == torch.float64 and torch.allclose(y.double(), z, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        w, _ = cell(x, cell.initial(2))
+    assert torch.allclose(w.float(), y, atol=0.05)
+
+
+def test_peepholes_of_images_have_a_weight_per_pixel():
+    cell = ConvLSTM(IMAGE, 6, peephole=True, stride=2)
+    assert cell.weight_ch.shape == (3, 6, 3, 2) and cell.out_shape == (6, 3, 2)
