@@ -2,7 +2,8 @@
 
     python benchmarks/cells.py [--hidden 64 128 256 512] [--quick]
 
-One thread; x is as wide as the memory; medians of interleaved runs, because machines are noisy. The naive loop is the
+One thread; x is as wide as the memory; medians of runs that take turns, because
+machines are noisy; for steps a turn is twenty calls, as a stream makes them. The naive loop is the
 equations as one would type them: nn.LSTMCell and its like in a Python loop, or two `linear` per step. A dash: no such
 layer. `/nn.LSTM` compares with torch's LSTM, also for the cells that torch does not have.
 """
@@ -48,7 +49,7 @@ TASKS = {
 
 
 def naive(name, cell):
-    """One time step as one would type it: (x, *memory) -> memory."""
+    """One time step as one would type it, (x, *memory) -> memory, after the module that holds its weights."""
     w, u, b, c = cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh
     s, tanh, hidden = torch.sigmoid, torch.tanh, cell.hidden
 
@@ -87,9 +88,9 @@ def naive(name, cell):
         return ((1 - z) * h + z * n,)
 
     if name in locals():
-        return locals()[name]
+        return cell, locals()[name]
     theirs = CELLS[name][3](cell.in_shape[0], hidden)  # torch's own cell in a Python loop
-    return lambda x, *memory: theirs(x, tuple(memory)) if len(memory) > 1 else (theirs(x, memory[0]),)
+    return theirs, lambda x, *m: theirs(x, tuple(m)) if len(m) > 1 else (theirs(x, m[0]),)
 
 
 def loop(step, x, memory):
@@ -135,15 +136,15 @@ def candidates(name, task, hidden):
         session, feed = onnx_session(cell, name)
         given = feed(x, memory)
         found["ONNX Runtime"] = lambda: session.run(None, given)
-    step = naive(name, cell)
-    found["naive"] = run(list(cell.parameters()), lambda: loop(step, x, memory))
+    module, step = naive(name, cell)
+    found["naive"] = run(list(module.parameters()), lambda: loop(step, x, memory))
     if steps > 1:
         found["nn.LSTM"] = torch_layer(torch.nn.LSTM)
     return found
 
 
-def measure(calls, budget):
-    """Seconds of each, medians of runs that take turns."""
+def measure(calls, budget, turn):
+    """Seconds of each, medians of runs that take turns; a turn is so many calls, as a stream makes them."""
     times = {name: [] for name in calls}
     for call in calls.values():
         call(), call()
@@ -151,8 +152,9 @@ def measure(calls, budget):
     while time.perf_counter() < end or len(times["ours"]) < 7:
         for name, call in calls.items():
             begin = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - begin)
+            for _ in range(turn):
+                call()
+            times[name].append((time.perf_counter() - begin) / turn)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -166,7 +168,9 @@ def main():
     for task in TASKS:
         for hidden in options.hidden:
             for name in CELLS:
-                seconds = measure(candidates(name, task, hidden), 0.15 if options.quick else 1.5)
+                seconds = measure(
+                    candidates(name, task, hidden), 0.1 if options.quick else 1.0, 20 if task.startswith("step") else 1
+                )
                 ours = seconds["ours"]
                 unit, scale = ("us", 1e6) if task.startswith("step") else ("ms", 1e3)
                 cells = [f"{seconds[p] * scale:.1f}" if p in seconds else "-" for p in ("ours", *peers[:3])]

@@ -49,7 +49,7 @@ class Encoder(Chain):
         ValueError if the shape does not suit the cell, or if there is no layer at all.
         """
         if isinstance(hidden, list):
-            if layers not in (1, len(hidden)):
+            if not hidden or layers not in (1, len(hidden)):
                 raise ValueError(f"encoder.hidden lists {len(hidden)} layers, but encoder.layers is {layers}")
             sizes = hidden
         else:
@@ -58,8 +58,8 @@ class Encoder(Chain):
             raise ValueError(
                 f"encoder: got steps of shape {shape}; expected feature vectors, or images without encoder.convolutions"
             )
-        if "hidden" in getattr(cell, "keywords", {}):
-            raise ValueError("cell.hidden cannot be set; the size of the layers is encoder.hidden")
+        for key in {"hidden", "shape"} & getattr(cell, "keywords", {}).keys():
+            raise ValueError(f"cell.{key} cannot be set; the size of the layers is encoder.hidden")
         stages: dict[str, Stage] = {}
         for number, conv in enumerate(convolutions or [], 1):
             stages[f"conv{number}"] = CausalConv(shape[0], dropout=dropout, **conv.model_dump())

@@ -8,7 +8,6 @@ keeps them under ``~/.cache/rivulet`` (or where ``RIVULET_CACHE`` points). ``RIV
 
 import hashlib
 import importlib
-import importlib.util
 import os
 import sys
 import weakref
@@ -26,7 +25,7 @@ from pipeline.tape import record
 from pipeline.writer import Writer
 
 ON = os.environ.get("RIVULET_ENGINE") != "off"
-FEW = 64 * 128  # rows times units up to which, without gradient, the products belong into the kernel
+FEW = 64  # rows up to which, without gradient, the products belong into the kernel (benchmarks/cells.py)
 SHORT = 16  # rows times steps up to which the product with x belongs there, too
 
 
@@ -39,6 +38,7 @@ class Recurrent(Protocol):
     seen: tuple[str, ...]
     gate: str
     hidden: int
+    has: dict[str, bool]
     weight_ih: Parameter
     weight_hh: Parameter | None
     bias_ih: Parameter | None
@@ -61,7 +61,9 @@ class Recurrent(Protocol):
 
 
 def serves(x: Tensor) -> bool:
-    """Whether the engine can run this: plain float32 vectors ``(B, T, F)`` on a CPU, and nobody is tracing."""
+    """Whether the engine can run this: plain float32 vectors ``(B, T, F)`` on a CPU, and nobody is tracing
+    or transforming (torch.func, forward-mode gradients).
+    """
     return (
         ON
         and x.ndim == 3
@@ -69,13 +71,16 @@ def serves(x: Tensor) -> bool:
         and x.dtype == torch.float32
         and x.is_cpu
         and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
         and not torch.is_autocast_enabled("cpu")
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch.autograd.forward_ad._current_level < 0
     )
 
 
 def few(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> bool:
     """Whether ``stream`` is the way: a few rows, and no gradient is asked for."""
-    if x.shape[0] * cell.hidden > FEW:
+    if x.shape[0] > FEW:
         return False
     return not torch.is_grad_enabled() or not any(t.requires_grad for t in (x, *memory, *cell.weights))
 
@@ -129,7 +134,11 @@ def advance(
                 getattr(kernels, f"before{p}")(t, t + 1, *given)
             torch.addmm(shift, operand[t], matrix, out=products[t, :, span])
         kernels.after(t, t + 1, *given)
-    answer = [states[0][1:].transpose(0, 1), *(state[steps].clone() for state in states)]
+    # A copy, so that the caller may write to y: the way back reads the states.
+    answer = [
+        states[0][1:].transpose(0, 1).clone(memory_format=torch.contiguous_format),
+        *(state[steps].clone() for state in states),
+    ]
     return answer, [x, weight, peep, products, *computed, *states]
 
 
@@ -154,13 +163,15 @@ class Program:
 
     def views(self, cell: Recurrent) -> list[Any]:
         """The weights for ``stream``, as arrays that share their memory; made anew only when they moved."""
-        key, (known, views) = [w.data_ptr() for w in cell.weights], VIEWS.get(id(cell), NONE)
+        weights = cell.weights
+        key, (known, views) = [(w.data_ptr(), w.stride()) for w in weights], VIEWS.get(id(cell), NONE)
         if known != key:
-            empty, width = cell.weight_ih.new_empty(0, cell.hidden), len(cell.weight_ih)
-            zeros = cell.weight_ih.new_zeros(max(width, self.gates * cell.hidden))
-            weights = [cell.weight_ih, cell.bias_ih, cell.weight_hh, cell.bias_hh, cell.weight_ch]
-            missing = [empty, zeros, empty, zeros, empty]
-            views = arrays(*(m if w is None else w for w, m in zip(weights, missing, strict=True)))
+            empty = torch.empty(0, cell.hidden)
+            zeros = torch.zeros(max(self.inputs, self.gates) * cell.hidden)
+            found = dict(zip([name for name, has in cell.has.items() if has], weights, strict=True))
+            missing = {"weight_hh": empty, "weight_ch": empty, "bias_ih": zeros, "bias_hh": zeros}
+            order = ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_ch")
+            views = arrays(*((found | {k: v for k, v in missing.items() if k not in found})[name] for name in order))
             VIEWS[id(cell)] = key, views
             if not known:
                 weakref.finalize(cell, VIEWS.pop, id(cell), None)
@@ -169,8 +180,8 @@ class Program:
 
 # By identity, which is the fastest key. The arrays keep their memory alive, so an address cannot come to mean another
 # weight while it is known here.
-VIEWS: dict[int, tuple[list[int], list[Any]]] = {}
-NONE: tuple[list[int], list[Any]] = [], []
+VIEWS: dict[int, tuple[list[Any], list[Any]]] = {}
+NONE: tuple[list[Any], list[Any]] = [], []
 
 
 def remember(steps: int, memory: list[Tensor]) -> list[Tensor]:
@@ -253,28 +264,33 @@ def program_of(cell: Recurrent) -> Program:
 
 
 def load(source: str) -> ModuleType:
-    """The kernels as a module. Its file is ours alone to write, and is compared with ``source`` before it is run."""
+    """The kernels as a module. What runs is ``source``; the file of the same text is where numba keeps machine code."""
+    # A pass over the gates reads and writes many arrays; LLVM gives up on proving them apart after eight, unless told.
+    importlib.import_module("llvmlite.binding").set_option("", "-runtime-memory-check-threshold=512")
     folder = Path(os.environ.get("RIVULET_CACHE", Path.home() / ".cache" / "rivulet")) / "kernels"
     name = f"rivulet_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
     path = folder / f"{name}.py"
+    module = ModuleType(name)
+    module.CACHE = keep(path, source)  # type: ignore[attr-defined]
+    sys.modules[name] = module  # where numba looks for what it kept
+    exec(compile(source, str(path) if module.CACHE else name, "exec"), vars(module))
+    return module
+
+
+def keep(path: Path, source: str) -> bool:
+    """Whether the file is there and holds ``source``, in a folder that only we can write to: what numba keeps beside
+    it is run as it is.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (path.parent, path.parent / "__pycache__"):
+            found = folder.stat() if folder.exists() else None
+            if found and hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+                return False
         if not path.exists() or path.read_text() != source:
-            temporary = folder / f"{name}.{os.getpid()}.tmp"
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
             temporary.write_text(source)
             temporary.replace(path)
-    except OSError:  # nowhere to write: compiled anew in every process
-        module = ModuleType(name)
-        module.CACHE = False  # type: ignore[attr-defined]
-        exec(compile(source, name, "exec"), vars(module))
-        return module
-    llvmlite_binding = importlib.import_module("llvmlite.binding")
-    # A pass over the gates reads and writes many arrays; LLVM gives up on proving them apart after eight, unless told.
-    llvmlite_binding.set_option("", "-runtime-memory-check-threshold=512")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    module.CACHE = True  # type: ignore[attr-defined]
-    sys.modules[name] = module  # where numba looks for what it kept
-    spec.loader.exec_module(module)
-    return module
+    except OSError:
+        return False
+    return True

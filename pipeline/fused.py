@@ -15,12 +15,14 @@ def fused(kernel: str, cell: Any, x: Tensor, memory: list[Tensor]) -> list[Tenso
     """
     if x.is_cpu and (kernel != "lstm" or x.shape[1] < LONG or x.dtype != torch.float32):
         return None
+    if x.is_cpu and torch.is_autocast_enabled("cpu"):
+        return None
     if not cell.plain or cell.gate != "sigmoid" or cell.seen or x.ndim != 3 or not (x.is_cpu or x.is_cuda):
         return None
     if x.is_cpu and x.shape[0] < MANY and not torch.is_grad_enabled():
         return None
     given = tuple(m[None].contiguous() for m in memory)
     run = getattr(torch, kernel)
-    arguments = (cell.weights, cell.bias_ih is not None, 1, 0.0, cell.training, False, True)
+    arguments = (cell.weights, cell.bias_ih is not None, 1, 0.0, cell.training or torch.is_grad_enabled(), False, True)
     y, *last = run(x, given if len(given) > 1 else given[0], *arguments)
     return [y, *(m[0] for m in last)]

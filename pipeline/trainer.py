@@ -342,12 +342,13 @@ class Run:
 
 
 def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any]]:
-    """Weight decay pulls on matrices only, not on biases and normalisation."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Weight decay pulls on matrices only, not on biases, normalisation, peepholes and learned initial memories."""
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    matrices = [n for n, p in trainable.items() if p.ndim > 1 and not n.endswith((".weight_ch", ".start"))]
     decay = optimizer.get("weight_decay", 0.0)
     return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [trainable[name] for name in matrices], "weight_decay": decay},
+        {"params": [p for name, p in trainable.items() if name not in matrices], "weight_decay": 0.0},
     ]
 
 

@@ -45,6 +45,9 @@ def ragged(stage: Stage, x: Tensor, lengths: Tensor, state: State) -> tuple[Tens
     Returns ``y (B, T, ...)``, zero after a row's end, and the state of each row at *its* end. A row that ends leaves
     the batch, so padding costs nothing. ValueError if a length does not fit.
     """
+    lengths = lengths.to(x.device)
+    if not len(x):
+        return stage(x, state)
     if len(lengths) != len(x) or bool((lengths < 0).any()) or bool((lengths > x.shape[1]).any()):
         raise ValueError(f"lengths {lengths.tolist()} do not fit x {tuple(x.shape)}: expected one of 0 to T per row")
     if bool((lengths % stage.hop != 0).any()):
@@ -73,6 +76,8 @@ def restarting(stage: Stage, x: Tensor, restart: Tensor, state: State) -> tuple[
     """``stage(x, state)`` where a row begins anew before each step at which ``restart (B, T)`` (bool) is true, as when
     streams of one batch end and begin at different times. T counts output steps.
     """
+    if restart.shape[0] != x.shape[0] or restart.shape[1] * stage.hop != x.shape[1]:
+        raise ValueError(f"restart {tuple(restart.shape)} does not fit x {tuple(x.shape)} at hop {stage.hop}")
     times = restart.any(0).nonzero().flatten().tolist()
     outputs = []
     for begin, end in zip([0, *times], [*times, restart.shape[1]], strict=True):
@@ -100,6 +105,8 @@ def generate(
 
     Returns ``y (B, steps, ...)`` and the state. ``feed`` makes the next input of an output, e.g. one-hot of a draw.
     """
+    if steps < 1:
+        raise ValueError(f"generate: steps is {steps}; expected at least 1")
     outputs, x = [], first
     for _ in range(steps):
         y, state = stage(x[:, None], state)

@@ -114,7 +114,8 @@ class Writer:
 
     def stream(self) -> str:
         """All steps of a few rows in one call, products included; ``x (B, T, F)``, and ``M0, M1, ... (B, H)`` are the
-        memory before and after. ``short``: the product with x is made here, too. Returns a sum over y's last step.
+        memory before and after. ``short``: the product with x is made here, too. Returns a
+        sum over x and the last memory, which is finite if they are.
         """
         lines = [
             f"def stream(short, x, weight_ih, bias_ih, weight_hh, bias_hh, P, X, Y, {', '.join(self.memory)}):",
@@ -134,7 +135,13 @@ class Writer:
             blocks = f"{begin} * H : {begin + len(product.names)} * H"
             operand = f"V{p}" if product.of is None else f"M{product.of}"
             lines.append(f"        multiply(weight_hh[{blocks}], bias_hh[{blocks}], {operand}, U[:, {blocks}])")
-        lines += [rows, *self.pass_over(self.news(), 12), rows, "            Y[b, t] = M0[b]", "    return M0.sum()"]
+        lines += [
+            rows,
+            *self.pass_over(self.news(), 12),
+            rows,
+            "            Y[b, t] = M0[b]",
+            f"    return x.sum() + {' + '.join(f'{m}.sum()' for m in self.memory)}",
+        ]
         text = re.sub(r"S(\d)\[t( \+ 1)?, b\]", r"M\1[b]", "\n".join(lines))
         return ELEMENTWISE + "\n" + re.sub(r"([UV]\d?)\[t, b", r"\1[b", text.replace("X[t, b", "X[b, t"))
 

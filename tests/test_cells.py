@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, configured, options, run
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.prune import identity
 
 from pipeline import engine
 from pipeline.build import build
@@ -57,18 +59,20 @@ def test_wrong_input_is_named(option):
         cell(x, copy.deepcopy(cell).to("meta").initial(2))
     with pytest.raises(ValueError, match=rf"{name}: the state has 3 tensors; expected "):
         cell(x, (listed(state) * 3)[:3])
-    with pytest.raises(ValueError, match=r"x is torch\.float64; expected torch\.float32"):
+    with pytest.raises(ValueError, match=r"x is torch\.float64 on cpu; expected torch\.float32 on cpu"):
         cell(x.double(), state)
+    with pytest.raises(ValueError, match=r"x is torch\.float32 on meta; expected torch\.float32 on cpu"):
+        cell(x.to("meta"), state)
 
 
 @every_cell
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("learning", [True, False])
-@pytest.mark.parametrize("rows", [2, 20])
+@pytest.mark.parametrize("rows", [2, 80])
 def test_nan_is_refused(option, bad, learning, rows):
     cell = made(option)
     x = torch.randn(rows, 30, *cell.in_shape)
-    x[1, 3] = bad
+    x[1, 3, 0] = bad
     with torch.set_grad_enabled(learning), pytest.raises(ValueError, match=r"x \(\d+, 30, .* holds NaN or infinity"):
         cell(x, cell.initial(rows))
 
@@ -76,8 +80,9 @@ def test_nan_is_refused(option, bad, learning, rows):
 def test_nan_in_the_memory_is_refused():
     cell = made("lstm")
     h, c = cell.initial(2)
-    with pytest.raises(ValueError, match=r"LSTM: c \(2, 6\) holds NaN"):
-        cell(torch.randn(2, 3, 3), (h, c + torch.nan))
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=r"LSTM: c \(2, 6\) holds NaN or infinity"), torch.no_grad():
+            cell(torch.randn(2, 3, 3), (h, c + bad))
 
 
 @every_cell
@@ -139,6 +144,11 @@ def test_layer_norm_makes_gates_blind_to_scale():
         cell.weight_hh.mul_(5)
     z, _ = cell(x, cell.initial(2))
     assert torch.allclose(y, z, atol=2e-3)
+
+
+def test_layer_norm_of_one_unit_and_one_row():
+    cell = made("lstm", hidden=1, layer_norm=True)
+    assert cell(torch.randn(1, 3, 3), cell.initial(1))[0].shape == (1, 3, 1)
 
 
 def test_layer_norm_is_ba_et_al():
@@ -256,6 +266,51 @@ def test_the_engine_sees_weights_that_change():
     assert not torch.equal(first, second) and torch.equal(first, third)
 
 
+@pytest.mark.parametrize("name", ["weight_hh", "weight_ih"])
+@pytest.mark.parametrize("option", ["gru", "lstm"])
+def test_computed_weights(name, option):
+    """weight_norm and pruning replace a parameter by something that is computed anew for every use."""
+    x = torch.randn(3, 20, 3)
+    for change in (weight_norm, identity):
+        cell = made(option)
+        change(cell, name)
+        for key, parameter in cell.named_parameters():  # the computed weight alone learns
+            parameter.requires_grad_("original" in key or "_orig" in key)
+        for factor in (1.0, 3.0, 0.5):
+            with torch.no_grad():
+                for key, parameter in cell.named_parameters():
+                    if "original0" in key or "_orig" in key:
+                        parameter.mul_(factor)
+                y, _ = cell(x, cell.initial(3))
+                expected = cell.loop(x, *listed(cell.initial(3)))[0]
+            assert torch.allclose(y, expected, atol=1e-6)
+        assert cell(x, cell.initial(3))[0].requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_transforms_of_torch_go_the_readable_way():
+    cell = made("gru")
+    x, h = torch.randn(2, 5, 3), cell.initial(2)
+    gradient = torch.func.grad(lambda x: cell(x, h)[0].sum())(x)
+    given = x.clone().requires_grad_()
+    cell(given, h)[0].sum().backward()
+    assert torch.allclose(gradient, given.grad, atol=1e-6)
+    with torch.autograd.forward_ad.dual_level():
+        y, _ = cell(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)), h)
+        tangent = torch.autograd.forward_ad.unpack_dual(y).tangent
+    assert torch.allclose(tangent.sum(), gradient.sum(), atol=1e-5)
+
+
+def test_the_caller_may_write_to_y():
+    cell = made("gru")
+    grads = []
+    for way in (cell, lambda x, h: cell.loop(x, h)):
+        y = way(torch.ones(2, 6, 3), cell.initial(2))[0]
+        y[:, 3:] = 0
+        grads.append(torch.autograd.grad(y.sum(), cell.weight_hh)[0])
+    assert torch.allclose(*grads, atol=1e-6)
+
+
 def test_weights_without_gradient_and_second_derivatives():
     cell = made("peephole_lstm")
     for parameter in cell.parameters():
@@ -286,6 +341,10 @@ def test_kernels_are_not_run_from_a_file_that_someone_changed(tmp_path):
     done = again()
     assert "torch.Size([1, 1, 4])" in done.stdout and "EVIL" not in done.stdout
     assert file.read_text() == honest
+    (tmp_path / "kernels" / "__pycache__").chmod(0o777)  # anyone could have put machine code there
+    for kept in (tmp_path / "kernels" / "__pycache__").iterdir():
+        kept.write_bytes(b"EVIL")
+    assert "torch.Size([1, 1, 4])" in again().stdout
 
 
 def test_without_a_place_for_kernels_and_without_the_engine(tmp_path):
@@ -304,7 +363,7 @@ def test_without_a_place_for_kernels_and_without_the_engine(tmp_path):
 
 def test_copies_and_other_precisions():
     cell = made("lstm")
-    x = torch.randn(2, 5, 3)
+    x = torch.randn(2, 20, 3)
     y, _ = cell(x, cell.initial(2))
     other = copy.deepcopy(cell).double()
     z, _ = other(x.double(), other.initial(2))

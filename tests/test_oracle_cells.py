@@ -41,7 +41,9 @@ CONV = {
 }
 every_dense = pytest.mark.parametrize("name", DENSE)
 every_conv = pytest.mark.parametrize("name", CONV)
-rows_and_steps = pytest.mark.parametrize(("rows", "steps"), [(1, 1), (3, 1), (3, 7), (2, 40), (20, 3), (20, 40)])
+rows_and_steps = pytest.mark.parametrize(
+    ("rows", "steps"), [(1, 1), (3, 1), (3, 7), (2, 40), (20, 40), (80, 3), (80, 20)]
+)
 
 
 def cell_of(name, inputs=5, hidden=9, seed=3):
@@ -95,6 +97,12 @@ def test_torch(name, dtype, learning, rows, steps):
 
 
 def test_torch_weights_must_fit():
+    for cell in (GRUResetBefore((5,), 9), GRU((5,), 9, layer_norm=True), GRU((5,), 9, gate="hard_sigmoid")):
+        with pytest.raises(ValueError, match=r"torch\.nn has no layer with the equations of GRU"):
+            from_torch(cell, torch.nn.GRU(5, 9))
+    cell = GRU((5,), 9)
+    from_torch(cell, torch.nn.GRU(5, 9, bias=False))
+    assert not cell.bias_ih.any() and not cell.bias_hh.any()
     with pytest.raises(ValueError, match="other equations"):
         from_torch(GRU((5,), 9), torch.nn.LSTM(5, 9))
     with pytest.raises(ValueError, match=r"weight_ih has shape \(27, 4\); expected \(27, 5\)"):
@@ -119,9 +127,9 @@ def test_onnx_runtime(name, learning, rows, steps):
 
 
 def test_onnx_has_no_other_cell():
-    for name in ("jordan", "mgu", "min_gru"):
+    for cell in (*map(cell_of, ("jordan", "mgu", "min_gru", "lstm_hard_sigmoid")), ConvLSTM((2, 3, 3), 4)):
         with pytest.raises(ValueError, match="ONNX has no layer"):
-            to_onnx(cell_of(name))
+            to_onnx(cell)
 
 
 # --- float64 loops of the equations, in numpy ------------------------------------------------------------------------

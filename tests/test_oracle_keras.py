@@ -77,5 +77,12 @@ def test_keras(name, learning, reference, record_property):
 def test_keras_weights_must_fit():
     with pytest.raises(ValueError, match="Keras has no layer with the equations of CoupledLSTM"):
         from_keras(CoupledLSTM((5,), 9), [np.zeros((5, 27)), np.zeros((9, 27)), np.zeros(27)])
+    with pytest.raises(ValueError, match="is reset_after as it is"):
+        from_keras(GRU((5,), 9), [np.zeros((5, 27)), np.zeros((9, 27)), np.zeros(27)])
+    with pytest.raises(ValueError, match="of LSTM with peephole"):
+        from_keras(LSTM((5,), 9, peephole=True), [np.zeros((5, 36)), np.zeros((9, 36)), np.zeros(36)])
+    cell = LSTM((5,), 9)
+    from_keras(cell, [np.zeros((5, 36)), np.zeros((9, 36))])
+    assert not cell.bias_ih.any() and not cell.bias_hh.any()
     with pytest.raises(ValueError, match=r"weight_ih has shape \(36, 4\); expected \(36, 5\)"):
         from_keras(LSTM((5,), 9), [np.zeros((4, 36)), np.zeros((9, 36)), np.zeros(36)])

@@ -144,7 +144,15 @@ def test_hydra_as_users_know_it(tmp_path):
     text = shown.stdout.decode()
     assert shown.returncode == 0 and "hidden: 192" in text and "LSTM" in text and "coefficients: 20" in text
     taught = run("train.py", "--help", cwd=tmp_path).stdout.decode()
-    for word in ("cell: elman, gru, lstm", "dataset: ", "experiment: ", "--multirun", "dataset.root", "trainer.resume"):
+    for word in (
+        "cell: conv_elman, conv_gru",
+        "peephole_lstm",
+        "dataset: ",
+        "experiment: ",
+        "--multirun",
+        "dataset.root",
+        "trainer.resume",
+    ):
         assert word in taught
 
 

@@ -178,6 +178,16 @@ def test_encoder_checkpoints_in_training():
         encoder(convolutions=[{"channels": 4, "stride": 2}], checkpoint=3)
 
 
+def test_wrong_restarts_and_no_rows():
+    stage = encoder()
+    with pytest.raises(ValueError, match=r"restart \(2, 6\) does not fit x \(2, 10, 3\)"):
+        restarting(stage, torch.randn(2, 10, 3), torch.zeros(2, 6, dtype=torch.bool), stage.initial(2))
+    y, _ = ragged(stage, torch.randn(0, 4, 3), torch.zeros(0, dtype=torch.int64), stage.initial(0))
+    assert y.shape == (0, 4, 6)
+    with pytest.raises(ValueError, match="steps is 0"):
+        generate(stage, torch.randn(2, 3), stage.initial(2), 0)
+
+
 def test_one_to_many():
     torch.manual_seed(0)
     cell = Jordan((3,), 3).double()
