@@ -89,7 +89,7 @@ class Cell(Stage):
         )
         self.weight_ch = nn.Parameter(torch.empty(len(self.seen), *self.out_shape)) if self.seen else None
         self.start = nn.Parameter(torch.zeros(len(self.memory), *self.out_shape)) if learn_initial else None
-        self.has = {name: getattr(self, name) is not None for name in WEIGHTS}
+        self.names = tuple(name for name in WEIGHTS if getattr(self, name) is not None)
         self.fill(forget_bias, orthogonal)
         self.norms: nn.ParameterDict | None = None
         if layer_norm:
@@ -152,11 +152,10 @@ class Cell(Stage):
     @property
     def weights(self) -> list[Tensor]:
         """The parameters of the equations, in the order in which torch's kernels take them."""
-        names = [name for name in WEIGHTS if self.has[name]]
         try:  # ten times as fast as attributes
-            return cast(list[Tensor], [self._parameters[name] for name in names])
+            return cast(list[Tensor], [self._parameters[name] for name in self.names])
         except KeyError:  # weight_norm, pruning and the like compute some of them
-            return [getattr(self, name) for name in names]
+            return [getattr(self, name) for name in self.names]
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Torch's kernel where it is the fastest, the compiled engine where it serves, or the readable loop.
@@ -192,10 +191,13 @@ class Cell(Stage):
     def memory_of(self, state: State, x: Tensor) -> list[Tensor]:
         """The state as a list, if it is one of this cell for the rows of ``x``."""
         memory = [state] if isinstance(state, Tensor) else list(state)
-        weight = self.weights[0]
+        weight = self._parameters.get("weight_ih")
+        weight = self.weight_ih if weight is None else weight
         expected, own, place = (x.shape[0], *self.out_shape), weight.dtype, weight.device
         fits = x.dtype == own and x.device == place and len(memory) == len(self.memory)
-        if fits and all(m.shape == expected and m.dtype == own and m.device == place for m in memory):
+        for tensor in memory:
+            fits = fits and tensor.shape == expected and tensor.dtype == own and tensor.device == place
+        if fits:
             return memory
         mixed, name = place.type != "meta" and torch.is_autocast_enabled(place.type), type(self).__name__
         if x.device != place or (x.dtype != own and not mixed):

@@ -38,7 +38,7 @@ class Recurrent(Protocol):
     seen: tuple[str, ...]
     gate: str
     hidden: int
-    has: dict[str, bool]
+    names: tuple[str, ...]
     weight_ih: Parameter
     weight_hh: Parameter | None
     bias_ih: Parameter | None
@@ -168,7 +168,7 @@ class Program:
         if known != key:
             empty = torch.empty(0, cell.hidden)
             zeros = torch.zeros(max(self.inputs, self.gates) * cell.hidden)
-            found = dict(zip([name for name, has in cell.has.items() if has], weights, strict=True))
+            found = dict(zip(cell.names, weights, strict=True))
             missing = {"weight_hh": empty, "weight_ch": empty, "bias_ih": zeros, "bias_hh": zeros}
             order = ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_ch")
             views = arrays(*((found | {k: v for k, v in missing.items() if k not in found})[name] for name in order))
