@@ -267,7 +267,7 @@ def load(source: str) -> ModuleType:
     """The kernels as a module. What runs is ``source``; the file of the same text is where numba keeps machine code."""
     # A pass over the gates reads and writes many arrays; LLVM gives up on proving them apart after eight, unless told.
     importlib.import_module("llvmlite.binding").set_option("", "-runtime-memory-check-threshold=512")
-    folder = Path(os.environ.get("RIVULET_CACHE", Path.home() / ".cache" / "rivulet")) / "kernels"
+    folder = Path(os.path.expanduser(os.environ.get("RIVULET_CACHE", "~/.cache/rivulet"))) / "kernels"
     name = f"rivulet_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
     path = folder / f"{name}.py"
     module = ModuleType(name)
@@ -281,6 +281,8 @@ def keep(path: Path, source: str) -> bool:
     """Whether the file is there and holds ``source``, in a folder that only we can write to: what numba keeps beside
     it is run as it is.
     """
+    if path.parts[0].startswith("~"):  # a user without a home, as in some containers
+        return False
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (path.parent, path.parent / "__pycache__"):

@@ -354,7 +354,11 @@ def test_without_a_place_for_kernels_and_without_the_engine(tmp_path):
         "with torch.no_grad(): print(c(torch.ones(1, 2, 3), c.initial(1))[0].sum().item())"
     )
     found = set()
-    for extra in ({"RIVULET_CACHE": str(tmp_path / "file")}, {"RIVULET_ENGINE": "off"}):
+    for extra in (
+        {"RIVULET_CACHE": str(tmp_path / "file")},
+        {"RIVULET_CACHE": "~nobody-here"},
+        {"RIVULET_ENGINE": "off"},
+    ):
         env = {"PATH": "", "HOME": str(tmp_path)} | extra
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
         found.add(round(float(done.stdout), 5))

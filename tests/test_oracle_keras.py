@@ -44,7 +44,7 @@ def first(array, image):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("learning", [True, False])
-def test_keras(name, learning, reference, record_property):
+def test_keras(name, learning, reference):
     own = {key.partition("/")[2]: value for key, value in reference.items() if key.startswith(f"{name}/")}
     image = "conv" in name
     x = torch.from_numpy(np.ascontiguousarray(first(own["x"], image))).requires_grad_(learning)
