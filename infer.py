@@ -58,7 +58,7 @@ def listen(model: Any, origin: Any, target: Any, block: float, settings: dict[st
     code = OK
     target.start(origin.name, model.labels, model.rate, model.hop)
     try:
-        for chunk in origin.chunks(model.rate):
+        for chunk in origin.chunks(model.intake):
             target.events(stream.push(chunk))
             target.steps(stream.first, stream.posteriors)
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ def train(
     """Data and model, fit, test, report. The signature is the schema of conf/train.yaml."""
     settings = {key: value for key, value in locals().items() if key != "out"}
 
-    from pipeline.augment import Augment
+    from pipeline.augmentation import Augmentation
     from pipeline.build import build
     from pipeline.model import PARTS, Classifier, load
     from pipeline.report import summary
@@ -37,11 +37,11 @@ def train(
 
     started = time.perf_counter()
     coach = build(trainer, Trainer, at="trainer")
-    change = build(augment, Augment, at="augment") if augment else None
+    change = build(augment, Augmentation, at="augment") if augment else None
     data: Any = build(dataset, at="dataset")
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
-    splits = {split: data.split(split, model.rate) for split in ("train", "val", "test")}
+    splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
     progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))

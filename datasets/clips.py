@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from rich.progress import track
@@ -19,8 +20,10 @@ from torch.utils.data import Dataset
 
 from pipeline.build import nearest
 from pipeline.errors import ConfigError, MediaError
-from pipeline.media import Samples, read
+from pipeline.intake import Arrays, Intake
+from pipeline.media import Samples
 from pipeline.sample import Sample
+from pipeline.tracks import read_chunk
 
 SPLITS = ("train", "val", "test")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
@@ -39,7 +42,7 @@ class Clip:
 
 
 class Clips(Dataset[Sample | None]):
-    """Clips of one split as samples at ``rate`` Hz, decoded once and cached as plain arrays.
+    """Clips of one split as a model takes them, decoded once and cached as plain arrays.
 
     A clip that cannot be read is reported by name and skipped; training goes on.
     """
@@ -48,7 +51,7 @@ class Clips(Dataset[Sample | None]):
         self,
         clips: Sequence[Clip],
         labels: Sequence[str],
-        rate: int,
+        intake: Intake,
         cache: Path | None = None,
         crop: float | None = None,
         background: str | None = None,
@@ -57,40 +60,43 @@ class Clips(Dataset[Sample | None]):
         the times of each clip's sound are found by its energy.
         """
         self.index = {label: number for number, label in enumerate(labels)}
-        self.clips, self.rate, self.cache, self.background = list(clips), rate, cache, background
-        self.crop = round(crop * rate) if crop else None
+        self.clips, self.intake, self.cache, self.background = list(clips), intake, cache, background
+        self.crop = round(crop * intake.rate / intake.grain) * intake.grain if crop else None
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample | None:
-        clip = self.clips[index]
+        clip, intake = self.clips[index], self.intake
         try:
-            wave = self.load(clip)
+            x = self.load(clip)
         except MediaError as error:
             warnings.warn(f"skipped {clip.path}: {error}", stacklevel=2)
             return None
-        if self.crop and len(wave) > self.crop:
-            start = np.random.default_rng([self.epoch, index]).integers(len(wave) - self.crop + 1)
-            wave = wave[start : start + self.crop]
+        spare = intake.ticks(x) - self.crop if self.crop else 0
+        if self.crop and spare > 0:
+            start = np.random.default_rng([self.epoch, index]).integers(spare // intake.grain + 1) * intake.grain
+            x = intake.cut(intake.cut(x, int(start))[1], self.crop)[0]
         label, spans = self.index[clip.label], None
-        if self.background:
-            spans = [] if clip.label == self.background else [(*loud_part(wave, self.rate), label)]
-        return Sample(wave, label, spans, str(clip.path))
+        if self.background and intake.sound:
+            quiet = clip.label == self.background or not x[0].any()
+            spans = [] if quiet else [(*loud_part(x[0], intake.sound), label)]
+        key = "" if self.crop else f"{clip.path}@{clip.start}-{clip.end}"
+        return Sample(x, label, spans, str(clip.path), key)
 
-    def load(self, clip: Clip) -> Samples:
-        """A clip's samples, from the cache if they are there."""
+    def load(self, clip: Clip) -> Arrays:
+        """A clip's tracks, from the cache if they are there."""
         if self.cache is None:
-            return read(clip.path, self.rate, clip.start, clip.end)[0]
+            return read_chunk(clip.path, self.intake, clip.start, clip.end)[0]
         file = self.cache_file(clip)
         try:
-            cached: Samples = np.load(file, allow_pickle=False)
-            return cached
-        except (OSError, ValueError):  # not there yet, or half-written by a full disk
-            wave, _ = read(clip.path, self.rate, clip.start, clip.end)
-            store(file, wave)
-            return wave
+            with np.load(file, allow_pickle=False) as cached:
+                return tuple(cached[f"track{number}"] for number in range(len(self.intake.tracks)))
+        except (OSError, ValueError, KeyError, BadZipFile):  # not there yet, or half-written by a full disk
+            x, _ = read_chunk(clip.path, self.intake, clip.start, clip.end)
+            store(file, x)
+            return x
 
     def cache_file(self, clip: Clip) -> Path:
         """Where a clip is cached: another file, part or rate is another place."""
@@ -99,9 +105,9 @@ class Clips(Dataset[Sample | None]):
             status = os.stat(clip.path)
         except OSError:
             raise MediaError("not_found", "no such file") from None
-        key = f"{clip.path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{clip.start}|{clip.end}|{self.rate}"
+        key = f"{clip.path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{clip.start}|{clip.end}|{self.intake}"
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-        return self.cache / digest[:2] / f"{digest[2:34]}.npy"
+        return self.cache / digest[:2] / f"{digest[2:34]}.npz"
 
     def prepare(self, title: str) -> None:
         """Decode everything once, with a progress bar, and drop what cannot be read."""
@@ -138,13 +144,13 @@ def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) 
     return int(part[0]) * size, min(len(wave), (int(part[-1]) + 1) * size)
 
 
-def store(file: Path, wave: Samples) -> None:
-    """Write an array whole or not at all; a cache that cannot be written is only slower."""
-    temporary = file.with_suffix(f".{os.getpid()}.{id(wave)}.tmp")
+def store(file: Path, x: Arrays) -> None:
+    """Write a clip whole or not at all; a cache that cannot be written is only slower."""
+    temporary = file.with_suffix(f".{os.getpid()}.{id(x)}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as target:
-            np.save(target, wave)
+            np.savez(target, allow_pickle=False, **{f"track{number}": array for number, array in enumerate(x)})
         temporary.replace(file)
     except OSError as error:
         warnings.warn(f"clip cache not written ({error}); set dataset.cache=null to do without", stacklevel=2)
@@ -175,11 +181,11 @@ class Corpus:
             hint = nearest(background, self.labels)
             raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
 
-    def split(self, name: str, rate: int) -> Clips:
-        """The clips of ``train``, ``val`` or ``test`` at ``rate`` Hz; ConfigError if none can be read."""
+    def split(self, name: str, intake: Intake) -> Clips:
+        """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
-        part = Clips(clips, self.labels, rate, self.cache, crop, self.background)
+        part = Clips(clips, self.labels, intake, self.cache, crop, self.background)
         part.prepare(name)
         if clips and not part.clips:
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")

@@ -19,6 +19,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from scipy.signal import butter, fftconvolve, sosfilt
 from torch.utils.data import Dataset
 
+from pipeline.intake import Intake
 from pipeline.sample import Sample
 
 Rng = np.random.Generator
@@ -219,9 +220,9 @@ class SyntheticSounds:
         self.labels = sorted([*MAKERS, BACKGROUND])
         self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
 
-    def split(self, name: str, rate: int) -> "SyntheticSplit":
-        """``train``, ``val`` or ``test`` at ``rate`` Hz; their random draws have nothing in common."""
-        return SyntheticSplit(self, ("train", "val", "test").index(name), rate)
+    def split(self, name: str, intake: Intake) -> "SyntheticSplit":
+        """``train``, ``val`` or ``test`` for a model of sound; their random draws have nothing in common."""
+        return SyntheticSplit(self, ("train", "val", "test").index(name), intake.only_sound("dataset=synthetic_sounds"))
 
 
 class SyntheticSplit(Dataset[Sample]):
@@ -246,7 +247,7 @@ class SyntheticSplit(Dataset[Sample]):
         sounds = [] if label == BACKGROUND else [label]
         wave, spans = compose(rng, self.rate, recipe.seconds, sounds, (0.0, recipe.gap))
         numbers = [(start, end, recipe.labels.index(name)) for start, end, name in spans]
-        return Sample(wave, recipe.labels.index(label), numbers, f"{label}_{index}")
+        return Sample((wave,), recipe.labels.index(label), numbers, f"{label}_{index}")
 
 
 def write_demo(folder: Path, rate: int = 16000, seed: int = 2026, clips: int = 24) -> None:
@@ -260,10 +261,10 @@ def write_demo(folder: Path, rate: int = 16000, seed: int = 2026, clips: int = 2
         rows = csv.writer(file)
         rows.writerow(["start", "end", "label"])
         rows.writerows([f"{start / rate:.3f}", f"{end / rate:.3f}", label] for start, end, label in spans)
-    data = SyntheticSounds(seed=seed).split("test", rate)
+    data = SyntheticSounds(seed=seed).split("test", Intake(sound=rate))
     for index in range(clips):
         sample = data[index]
-        soundfile.write(folder / "clips" / f"{sample.name}.wav", sample.wave, rate)
+        soundfile.write(folder / "clips" / f"{sample.name}.wav", sample.x[0], rate)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, interpolate
 from torchaudio.functional import mask_along_axis_iid
 
+from pipeline.augmentation import Augmentation
+from pipeline.intake import Intake
 from pipeline.sample import Batch, Span
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Augment:
-    """Level, place in time, speed, noise; bands and stretches of features masked (SpecAugment, Park et al. 2019).
+class Augment(Augmentation):
+    """Level, place in time, speed, noise; bands and stretches of features masked (SpecAugment, Park et al. 2019)."""
 
-    Draws from torch's global generator, so a seed repeats a run.
-    """
+    raw = True
 
     def __init__(
         self,
@@ -39,9 +40,9 @@ class Augment:
         self.gain, self.shift, self.speed, self.noise, self.quietest = gain, shift, speed, noise, quietest
         self.time_mask, self.band_mask, self.masks = time_mask, band_mask, masks
 
-    def clips(self, batch: Batch, rate: int) -> Batch:
+    def clips(self, batch: Batch, intake: Intake) -> Batch:
         """A batch whose samples, lengths and times are changed alike."""
-        waves, lengths, spans = batch.waves, batch.lengths, batch.spans
+        waves, lengths, spans, rate = batch.x[0], batch.lengths, batch.spans, intake.sound or 0
         if self.speed:
             factor = 1 + self.speed * (2 * torch.rand(()).item() - 1)
             waves = interpolate(waves[:, None], round(waves.shape[1] * factor), mode="linear")[:, 0]
@@ -55,7 +56,7 @@ class Augment:
             waves = waves + self.noise_for(waves)
         if self.gain:
             waves = waves * 10 ** ((torch.rand(len(waves), 1) * 2 - 1) * self.gain / 20)
-        return replace(batch, waves=waves, lengths=lengths, spans=spans)
+        return replace(batch, x=(waves, *batch.x[1:]), lengths=lengths, spans=spans)
 
     def noise_for(self, x: Tensor) -> Tensor:
         """Noise to add to ``x``: zero for the rows left clean."""
@@ -71,7 +72,9 @@ class Augment:
         return noise
 
     def features(self, x: Tensor, step: float) -> Tensor:
-        """Standardised features ``(B, T, F)`` with stretches masked; ``step`` in seconds."""
+        """Standardised features ``(B, T, F)`` with stretches masked; ``step`` in seconds. Images stay as they are."""
+        if x.ndim > 3:
+            return x
         for _ in range(self.masks):
             for axis, size in ((1, round(self.time_mask / step)), (2, self.band_mask)):
                 if 0 < size < x.shape[axis]:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from pipeline.errors import MediaError
-from pipeline.media import Facts, Samples, open_blocks
+from pipeline.intake import Arrays, Intake, joined
 from pipeline.model import Classifier
 from pipeline.sink import Row
+from pipeline.tracks import Known, open_chunks
 
 T = TypeVar("T")
 WINDOW = 8  # batches that are decoded ahead and sorted by length
@@ -24,8 +25,9 @@ class Recording:
     """A decoded file, or why it could not be decoded."""
 
     path: Path
-    wave: Samples
-    facts: Facts | None = None
+    x: Arrays = ()
+    ticks: int = 0
+    facts: Known | None = None
     error: MediaError | None = None
 
 
@@ -39,11 +41,11 @@ def classify(
     """
     with ThreadPoolExecutor(workers) as pool:
         for window in batched(paths, batch * WINDOW):
-            recordings = list(pool.map(lambda path: decode(path, model.rate, longest), window))
-            good = sorted((r for r in recordings if not r.error), key=lambda recording: len(recording.wave))
+            recordings = list(pool.map(lambda path: decode(path, model.intake, longest), window))
+            good = sorted((r for r in recordings if not r.error), key=lambda recording: recording.ticks)
             answers: dict[int, list[float]] = {}
             for group in batched(good, batch):
-                scores = posteriors(model, [recording.wave for recording in group])
+                scores = posteriors(model, group)
                 answers |= {id(recording): row for recording, row in zip(group, scores, strict=True)}
             for recording in recordings:
                 yield row_of(recording, answers.get(id(recording)), model.labels)
@@ -56,32 +58,29 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def decode(path: Path, rate: int, longest: float) -> Recording:
-    """A file as samples; never raises for what a file can do."""
-    nothing = np.zeros(0, np.float32)
+def decode(path: Path, intake: Intake, longest: float) -> Recording:
+    """A file as the model takes it; never raises for what a file can do."""
     try:
-        facts, blocks = open_blocks(path, rate)
-        parts, total = [], 0
-        for block in blocks:
-            parts.append(block)
-            total += len(block)
-            if total > longest * rate:
+        facts, chunks = open_chunks(path, intake)
+        parts, total = [intake.nothing()], 0
+        for chunk in chunks:
+            parts.append(chunk)
+            total += intake.ticks(chunk)
+            if total > longest * intake.rate:
                 raise MediaError("limit_duration", f"longer than {longest} s; stream it with source=file")
-        return Recording(path, np.concatenate(parts), facts)
+        return Recording(path, joined(parts), total, facts)
     except MediaError as error:
-        return Recording(path, nothing, error=error)
+        return Recording(path, error=error)
     except Exception as error:  # a decoder's own failure is this file's row, not the end of the run
-        return Recording(path, nothing, error=MediaError("unreadable", f"{type(error).__name__}: {error}"))
+        return Recording(path, error=MediaError("unreadable", f"{type(error).__name__}: {error}"))
 
 
 @torch.inference_mode()
-def posteriors(model: Classifier, waves: list[Samples]) -> list[list[float]]:
+def posteriors(model: Classifier, recordings: list[Recording]) -> list[list[float]]:
     """The answer for each recording, computed as one right-padded batch."""
-    lengths = torch.tensor([len(wave) for wave in waves])
-    x = torch.zeros(len(waves), int(lengths.max()))
-    for row, wave in enumerate(waves):
-        x[row, : len(wave)] = torch.from_numpy(wave)
-    answer: list[list[float]] = model.clip_posteriors(x.to(model.anchor), lengths).float().cpu().tolist()
+    lengths = torch.tensor([recording.ticks for recording in recordings])
+    x = model.intake.stacked([recording.x for recording in recordings])
+    answer: list[list[float]] = model.clip_posteriors(x, lengths).float().cpu().tolist()
     return answer
 
 

@@ -104,9 +104,9 @@ def arguments_for(function: Callable[..., Any], settings: Config, at: str = "") 
     valid = list(hints)
     checked = {}
     for key, value in settings.items():
-        path = f"{at}.{key}" if at else key
+        path = f"{at}.{key}" if at else str(key)
         if key not in hints:
-            raise ConfigError(f"{path}: no such key{nearest(key, valid)}")
+            raise ConfigError(f"{path}: no such key{nearest(str(key), valid)}")
         checked[key] = convert(value, hints[key], path)
     return checked
 

@@ -10,6 +10,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -40,6 +41,7 @@ class Facts:
     channels: int
     frames: int | None  # as declared; None if unknown
     exact: bool = False  # the claim is a count, not an estimate
+    start: Fraction = Fraction(0)  # of the first sample, in seconds on the file's clock
     decoded: int = 0  # frames that came out, at ``rate``
     warnings: list[str] = field(default_factory=list)
 
@@ -131,16 +133,21 @@ def within_limits(facts: Facts) -> Facts:
 
 
 def open_container(name: str) -> av.container.InputContainer:
-    """PyAV, local files and real containers only; MediaError if it is none or has no sound."""
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-    try:
-        container = av.open(f"file:{name}", options=options)
-    except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
-        raise MediaError("unreadable", f"{name}: not a media file that can be read ({error})") from None
+    """A file with at least one sound track."""
+    container = open_file(name)
     if not container.streams.audio:
         container.close()
         raise MediaError("no_audio", f"{name}: has no sound track")
     return container
+
+
+def open_file(name: str) -> av.container.InputContainer:
+    """PyAV, local files and real containers only; MediaError if it is none."""
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        return av.open(f"file:{name}", options=options, metadata_errors="replace")
+    except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
+        raise MediaError("unreadable", f"{name}: not a media file that can be read ({error})") from None
 
 
 def read(
@@ -190,7 +197,9 @@ def decoded_by_av(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
     resampler = av.AudioResampler(format="flt", rate=facts.rate)
     with open_container(name) as container:
         try:
-            for frame in container.decode(container.streams.audio[0]):
+            for number, frame in enumerate(container.decode(container.streams.audio[0])):
+                if not number and frame.pts is not None and frame.time_base is not None:
+                    facts.start = frame.pts * frame.time_base
                 for part in resampler.resample(frame):
                     yield part.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(part.layout.channels))
         except (av.FFmpegError, ValueError):  # ValueError: the format changes midway, or a text is no text

@@ -6,7 +6,8 @@ and the decoder. Loading builds components through ``pipeline.build`` and copies
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from torch import Tensor
 from pipeline.build import build
 from pipeline.errors import ModelError
 from pipeline.events import Decoder
+from pipeline.extractor import Extractor
 from pipeline.heads import Head
-from pipeline.spectral import Frames
-from pipeline.stage import Chain, Stage, State
+from pipeline.intake import Tensors
+from pipeline.stage import Chain, Stage, State, tree
 from pipeline.standardize import Standardize
 
 FORMAT = 1
 HEADER = "rivulet"
+GRAINS = 8  # steps of the slower track that a chunk may need at most
 PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder")
 
 
@@ -40,22 +43,28 @@ class Card(BaseModel):
 
 
 class Classifier(Chain):
-    """Samples ``(B, T*hop)`` to class posteriors ``(B, T, K)``, with ``hop`` in samples at ``rate`` Hz."""
+    """What the model takes (samples ``(B, T*hop)``, pictures ``(B, T*hop, 3, H, W)``, or both) to class posteriors
+    ``(B, T, K)``.
 
-    extractor: Frames
+    ``intake`` says what that is; ``hop`` is in ticks of its clock, of which there are ``rate`` a second.
+    """
+
+    extractor: Extractor
     standardize: Standardize
     encoder: Chain
     head: Head
+    smoothing: Stage
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> None:
         """Build and wire the parts: each learns from the one before what shape it receives.
 
         Raises ConfigError (a setting is wrong) or ValueError (settings do not go together).
         """
-        extractor: Frames = build(config["extractor"], Frames, at="extractor")
+        extractor: Extractor = build(config["extractor"], Extractor, at="extractor")
+        intake = extractor.intake
         settings = dict(config["encoder"]) | {"cell": config["cell"]}
         encoder: Chain = build(settings, Chain, at="encoder", shape=extractor.out_shape)
-        step = extractor.hop * encoder.hop / extractor.rate
+        step = extractor.hop * encoder.hop / intake.rate
         head = build(config["head"], Head, at="head", shape=encoder.out_shape, classes=len(labels), step=step)
         smoothing: Stage = build(config["smoothing"], Stage, at="smoothing", shape=head.out_shape, step=step)
         super().__init__(
@@ -66,26 +75,50 @@ class Classifier(Chain):
             smoothing=smoothing,
         )
         self.config = {name: dict(config[name]) for name in PARTS}
-        self.labels, self.rate = list(labels), extractor.rate
+        self.labels, self.intake, self.rate = list(labels), intake, intake.rate
+        self.grain = math.lcm(intake.grain, self.hop)  # ticks of the smallest chunk
+        if self.grain > GRAINS * max(intake.grain, self.hop):
+            raise ValueError(
+                f"encoder: a step of {self.hop} samples and a picture of {intake.grain} have no short common multiple; "
+                "change the strides of encoder.convolutions"
+            )
         self.decoder()  # a wrong decoder setting shows now, not after the training
 
-    def logits(
-        self, x: Tensor, augment: Callable[[Tensor], Tensor] | None = None, state: State | None = None
-    ) -> tuple[Tensor, Tensor, State]:
-        """For training, on whole clips: logits ``(B, T, K)`` of each step, the same pooled over time, and the state in
-        which the encoder ends.
+    def measured(self, x: Tensors) -> list[Tensor]:
+        """What the extractor of each track makes of whole clips, before normalisation."""
+        tracks = x if isinstance(x, tuple) else (x,)
+        return [
+            front(track, front.initial(len(track)))[0] for (front, _), track in zip(self.fronts(), tracks, strict=False)
+        ]
 
-        ``augment`` changes the standardised features; ``state`` is the encoder's at the start (None: the initial one).
+    def assembled(self, features: list[Tensor], present: Tensor | None = None) -> Tensor:
+        """Features of each track, ``present (B, T, 2)`` if there are two, to what the encoder gets to see."""
+        y, _ = self.standardize(self.extractor.join(features, present), ())
+        return y
+
+    def logits(self, x: Tensor, state: State | None = None) -> tuple[Tensor, Tensor, State]:
+        """For training, on features of whole clips: logits ``(B, T, K)`` of each step, the same pooled over time, and
+        the state in which the encoder ends. ``state`` is the encoder's at the start (None: the initial one).
         """
-        x, _ = self.extractor(x, self.extractor.initial(len(x)))
-        x, _ = self.standardize(x, ())
-        if augment:
-            x = augment(x)
         x, state = self.encoder(x, self.encoder.initial(len(x)) if state is None else state)
         linear, pool = self.head.stages
         x, _ = linear(x, ())
         pooled, _ = pool(x, pool.initial(len(x)))
         return x, pooled, state
+
+    def answers(self, features: Tensor) -> Tensor:
+        """Posteriors ``(B, T, K)`` from standardised features of whole clips: the rest of the chain."""
+        for stage in (self.encoder, self.head, self.smoothing):
+            features, _ = stage(features, stage.initial(len(features)))
+        return features
+
+    def grain_of(self, track: int) -> int:
+        """Ticks per step of a track: a picture's period for the second of two."""
+        return self.intake.grain if track else 1
+
+    def fronts(self) -> list[tuple[Extractor, Standardize]]:
+        """The extractor of each track, with its normalisation."""
+        return [(front, own or self.standardize) for front, own in self.extractor.fronts()]
 
     def with_window(self, seconds: float | None) -> "Classifier":
         """The same weights with another pooling window (None: since the start)."""
@@ -99,19 +132,23 @@ class Classifier(Chain):
         """The model as it listens to a stream: its head forgets after ``head.live`` seconds."""
         return self.with_window(self.config["head"].get("live"))
 
-    def clip_posteriors(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """The answer for each clip of a right-padded batch ``(B, N)``: posteriors ``(B, K)`` at its own last step."""
-        y, _ = self(self.padded(x), self.initial(len(x)))
+    def clip_posteriors(self, x: Tensor | tuple[Tensor, ...], lengths: Tensor) -> Tensor:
+        """The answer for each clip of a right-padded batch: posteriors ``(B, K)`` at its own last step.
+
+        ``x``: samples ``(B, N)``, pictures ``(B, T, H, W, 3)``, or the tuple of all tracks; ``lengths (B,)`` in ticks.
+        """
+        whole = on_device(self.whole(x if isinstance(x, tuple) else (x,), int(lengths.max())), self)
+        y, _ = self(whole, self.initial(len(lengths)))
         answer: Tensor = y[torch.arange(len(y)), self.last_step(lengths)]
         return answer
 
-    def padded(self, x: Tensor) -> Tensor:
-        """Zeros appended to whole hops, and to the delay."""
-        missing = -x.shape[1] % self.hop + self.delay * self.hop
-        return torch.nn.functional.pad(x, (0, missing)) if missing else x
+    def whole(self, x: tuple[Tensor, ...], longest: int) -> Tensors:
+        """Clips side by side, extended to whole steps that hold ``longest`` ticks and the delay."""
+        ticks = longest + self.delay * self.hop
+        return self.intake.tensors(x, ticks + -ticks % self.grain)
 
     def last_step(self, lengths: Tensor) -> Tensor:
-        """Index of the last output step of clips of ``lengths`` samples."""
+        """Index of the last output step of clips of ``lengths`` ticks."""
         return (lengths + self.hop - 1).div(self.hop, rounding_mode="floor").clamp(min=1) - 1 + self.delay
 
     def decoder(self, **settings: Any) -> Decoder:
@@ -167,6 +204,11 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
     model = Classifier(card.config, card.labels)
     model.load_state_dict(weights)
     return model.to(device).eval()
+
+
+def on_device(x: Tensors, model: Classifier) -> Tensors:
+    """A batch where the model is."""
+    return tree(lambda track: track.to(model.anchor.device), x)
 
 
 def fingerprint(model: Classifier) -> str:

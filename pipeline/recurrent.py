@@ -43,15 +43,3 @@ class RecurrentLayer(Stage):
         y, state = self.cell(x, state)
         y = self.after(y.movedim(2, -1)).movedim(-1, 2)
         return (x + y if self.residual else y), state
-
-
-class SpatialMean(Stage):
-    """Images to vectors: the mean over all pixels, ``(B, T, C, H, W) -> (B, T, C)``."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.in_shape, self.out_shape = shape, shape[:1]
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Stateless."""
-        return x.mean((-2, -1)), state

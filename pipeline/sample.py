@@ -7,36 +7,40 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.media import Samples
+from pipeline.intake import Arrays, Intake
 
-Span = tuple[int, int, int]  # start and end in samples, class
+Span = tuple[int, int, int]  # start and end in ticks, class
 IGNORE = -100  # target of a step whose class is not known (torch's ignore_index)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip in memory: mono float32 ``wave (N,)``, its class ``label``, and where it stands in the clip if known."""
+    """A clip in memory: its tracks ``x`` (see ``intake.py``), its class ``label``, and where it stands if known."""
 
-    wave: Samples
+    x: Arrays
     label: int
     spans: list[Span] | None = None
     name: str = ""
+    key: str = ""  # of a clip that is the same in every epoch
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded clips: ``waves (B, N)``, ``lengths (B,)`` in samples, ``labels (B,)``; spans and names by row."""
+    """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks, ``labels (B,)``; spans
+    in ticks, names and keys by row.
+    """
 
-    waves: Tensor
+    x: tuple[Tensor, ...]
     lengths: Tensor
     labels: Tensor
     spans: list[list[Span] | None]
     names: list[str]
+    keys: list[str]
 
     def targets(self, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
         """The class of every output step, ``(B, steps)``: ``background`` outside the spans, ``IGNORE`` if unknown.
 
-        Step t answers for the ``hop`` samples that end ``delay`` steps before it.
+        Step t answers for the ``hop`` ticks that end ``delay`` steps before it.
         """
         target = torch.full((len(self.labels), steps), IGNORE)
         for row, spans in enumerate(self.spans):
@@ -65,19 +69,17 @@ class Source(Protocol):
     labels: list[str]
     background: str | None
 
-    def split(self, name: str, rate: int) -> Split:
-        """``train``, ``val`` or ``test`` at ``rate`` Hz; ``test`` may be empty."""
+    def split(self, name: str, intake: Intake) -> Split:
+        """``train``, ``val`` or ``test`` as a model takes it; ``test`` may be empty."""
         ...
 
 
-def collate(samples: Sequence[Sample | None]) -> Batch | None:
+def collate(samples: Sequence[Sample | None], intake: Intake) -> Batch | None:
     """A batch of the samples that could be read; None if none could."""
     good = [sample for sample in samples if sample is not None]
     if not good:
         return None
-    lengths = [len(sample.wave) for sample in good]
-    waves = torch.zeros(len(good), max(lengths))
-    for row, sample in enumerate(good):
-        waves[row, : len(sample.wave)] = torch.from_numpy(sample.wave)
+    lengths = torch.tensor([intake.ticks(sample.x) for sample in good])
     labels = torch.tensor([sample.label for sample in good])
-    return Batch(waves, torch.tensor(lengths), labels, [s.spans for s in good], [s.name for s in good])
+    rows = intake.stacked([sample.x for sample in good])
+    return Batch(rows, lengths, labels, [s.spans for s in good], [s.name for s in good], [s.key for s in good])

@@ -1,17 +1,17 @@
-"""What a source is: something that yields samples until it ends."""
+"""What a source is: something that yields chunks until it ends."""
 
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
-from pipeline.media import Samples
+from pipeline.intake import Arrays, Intake
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A source of samples for one stream."""
+    """A source of chunks for one stream."""
 
     name: str
 
-    def chunks(self, rate: int) -> Iterator[Samples]:
-        """Mono float32 samples at ``rate`` Hz, in chunks of any length, until the source ends."""
+    def chunks(self, intake: Intake) -> Iterator[Arrays]:
+        """What a model takes in, in chunks of any length, until the source ends; ConfigError if it has no such."""
         ...

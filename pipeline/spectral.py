@@ -9,7 +9,9 @@ import torchaudio
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pipeline.stage import Stage, State, left_context
+from pipeline.extractor import Extractor
+from pipeline.intake import Intake
+from pipeline.stage import State, left_context
 
 
 def steps(seconds: float, rate: int, key: str) -> int:
@@ -20,7 +22,7 @@ def steps(seconds: float, rate: int, key: str) -> int:
     return count
 
 
-class Frames(Stage):
+class Frames(Extractor):
     """Overlapping frames: samples ``x (B, T*hop)`` to ``(B, T, window)``. The state: the last window - hop samples."""
 
     def __init__(self, rate: int, window: float, hop: float) -> None:
@@ -30,6 +32,7 @@ class Frames(Stage):
         if self.window < self.hop:
             raise ValueError(f"extractor.window ({window} s) must not be shorter than extractor.hop ({hop} s)")
         self.in_shape, self.out_shape = (), (self.window,)
+        self.intake = Intake(sound=rate)
 
     def initial(self, batch: int) -> State:
         """Silence before the recording."""

@@ -34,13 +34,14 @@ class Stage(nn.Module):
 
     Attributes:
         in_shape: trailing shape of one input step; ``()`` for samples, ``(F,)`` for features, ``(C, H, W)`` for frames.
+            A stage that joins several tracks takes a tuple of tensors, and has a tuple of such shapes.
         out_shape: trailing shape of one output step.
         hop: input steps per output step.
         delay: output steps by which y lags behind x.
         causal: False for a stage that looks at the whole clip; ``Stream`` refuses it.
     """
 
-    in_shape: tuple[int, ...]
+    in_shape: tuple[Any, ...]
     out_shape: tuple[int, ...]
     hop: int = 1
     delay: int = 0
@@ -60,17 +61,18 @@ class Stage(nn.Module):
         """The state before the first sample, for ``batch`` rows."""
         return ()
 
-    def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def __call__(self, x: Any, state: State) -> tuple[Tensor, State]:
         """``forward``; a chunk of another shape is refused and an empty one answered here, so that no stage needs to
         think of them.
         """
-        if x.shape[2:] != self.in_shape:
+        if shape_of(x) != self.in_shape:
             raise ValueError(
-                f"{type(self).__name__}: got steps of shape {tuple(x.shape[2:])}; expected {self.in_shape}: "
+                f"{type(self).__name__}: got steps of shape {shape_of(x)}; expected {self.in_shape}: "
                 f"x (B, T{''.join(f', {size}' for size in self.in_shape)})"
             )
-        if not x.shape[1]:
-            return x.new_zeros(x.shape[0], 0, *self.out_shape), state
+        first = x[0] if isinstance(x, tuple) else x
+        if not first.shape[1]:
+            return self.zeros(first.shape[0], 0, *self.out_shape), state
         y, state = super().__call__(x, state)
         return y, state
 
@@ -145,6 +147,11 @@ def pick(state: State, row: int) -> State:
 def detach(state: State) -> State:
     """Cut the gradient between blocks of time (truncated back-propagation)."""
     return tree(lambda tensor: tensor.detach(), state)
+
+
+def shape_of(x: Any) -> tuple[Any, ...]:
+    """Trailing shape of one step of a chunk; of each track, if it has several."""
+    return tuple(shape_of(track) for track in x) if isinstance(x, tuple) else tuple(x.shape[2:])
 
 
 def left_context(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,10 @@ from pipeline.stage import Stage, State
 
 
 class Standardize(Stage):
-    """(x - mean) / std per feature. Normalising by the clip itself would need its future, so the figures are fixed."""
+    """(x - mean) / std per feature; per channel, if the steps are images ``(C, H, W)``.
+
+    Normalising by the clip itself would need its future, so the figures are fixed.
+    """
 
     mean: Tensor
     std: Tensor
@@ -18,8 +21,9 @@ class Standardize(Stage):
         """``shape`` of one step; starts as the identity."""
         super().__init__()
         self.in_shape = self.out_shape = shape
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("std", torch.ones(shape))
+        figures = (shape[0], 1, 1) if len(shape) == 3 else shape
+        self.register_buffer("mean", torch.zeros(figures))
+        self.register_buffer("std", torch.ones(figures))
 
     def fit(self, features: Iterable[Tensor]) -> None:
         """Set mean and standard deviation from tensors ``(N, *shape)``, summed in float64."""
@@ -27,6 +31,8 @@ class Standardize(Stage):
         total = squares = torch.zeros_like(self.mean, dtype=torch.float64)
         for block in features:
             block = block.double()
+            if block.ndim == 4:  # every pixel is an example of its channel
+                block = block.movedim(1, -1).reshape(-1, block.shape[1], 1, 1)
             count += len(block)
             total = total + block.sum(0)
             squares = squares + block.square().sum(0)

@@ -1,6 +1,6 @@
-"""A stream of samples through a model: the only mutable object, one per microphone, client or file.
+"""A stream of chunks through a model: the only mutable object, one per microphone, camera, client or file.
 
-Whatever sizes the samples arrive in, the model always sees the same blocks, so the answers are the same to the bit.
+Whatever sizes the chunks arrive in, the model always sees the same blocks, so the answers are the same to the bit.
 """
 
 import sys
@@ -12,67 +12,74 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event
-from pipeline.media import Samples, sane
-from pipeline.model import Classifier
+from pipeline.intake import Arrays, Chunk, joined
+from pipeline.model import Classifier, on_device
 from pipeline.stage import State, detach, pick, stack
 
 
 class Stream:
-    """Samples in, events out; ``posteriors`` holds the steps that the last call has answered.
+    """Chunks of what the model takes (``intake.py``) in, events out; ``posteriors`` holds the steps last answered.
 
     Attributes:
         state: the model's state, a plain value.
         posteriors: ``(T, K)`` float32 of the last ``push`` or ``close``.
-        first: index of the first of these steps; step s is known from sample ``(s + 1) * hop`` on.
+        first: index of the first of these steps; step s is known from tick ``(s + 1) * hop`` on.
     """
 
     def __init__(self, model: Classifier, block: int = 10, decoder: Decoder | None = None) -> None:
-        """``block`` output steps are computed at a time: more is faster, less answers sooner. ConfigError if the model
-        is not causal.
+        """``block`` output steps are computed at a time, with sound and pictures rounded up to whole pictures: more is
+        faster, less answers sooner. ConfigError if the model is not causal.
         """
         if not model.causal:
             blind = next(name for name, stage in zip(model.names, model.stages, strict=True) if not stage.causal)
             raise ConfigError(f"{blind}: looks into the future (causal = False) and cannot be streamed; choose another")
-        self.model, self.size = model, block * model.hop
+        self.model, self.intake = model, model.intake
+        self.size = -(-block * model.hop // model.grain) * model.grain  # ticks
         self.decoder = decoder or model.decoder()
         self.state = detach(model.initial(1))
-        self.waiting = np.zeros(0, np.float32)
-        self.samples = 0  # received so far
+        self.waiting = self.newest = self.intake.nothing()
+        self.ticks = 0  # received so far
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
         self.first = self.steps = 0  # answered so far
         self.end = sys.maxsize  # step at which the stream ends, once known
         self.closed = False
         self.posteriors = np.zeros((0, len(model.labels)), np.float32)
 
-    def push(self, samples: Samples) -> list[Event]:
-        """Take samples ``(N,)``, any number; return the events that have ended."""
-        self.feed(samples)
+    def push(self, chunk: Chunk) -> list[Event]:
+        """Take a chunk, of any length: samples ``(N,)``, RGB pictures ``(T, h, w, 3)`` of any size, or both; return the
+        events that have ended.
+        """
+        self.feed(chunk)
         events: list[Event] = []
         answers = [self.posteriors]
         while self.ready():
-            y, self.state = step(self.model, self.take()[None], self.state)
+            y, self.state = step(self.model, [self.take()], self.state)
             events += self.answer(y[0])
             answers.append(self.posteriors)
         self.posteriors = np.concatenate(answers)
         self.first = self.steps - len(self.posteriors)
         return events
 
-    def feed(self, samples: Samples) -> None:
-        """Only store samples; ``tick`` will compute. What is no sound is made harmless. ValueError once closed."""
+    def feed(self, chunk: Chunk) -> None:
+        """Only store a chunk; ``tick`` will compute. What is no sound is made harmless. ValueError once closed, or if
+        the chunk is not what the model takes.
+        """
         if self.closed:
             raise ValueError("this stream is closed; begin a new Stream")
-        samples = sane(np.asarray(samples, np.float32).reshape(-1))
-        self.samples += len(samples)
-        self.waiting = np.concatenate([self.waiting, samples]) if len(self.waiting) else samples
+        parts = self.intake.parts(chunk)
+        self.ticks += self.intake.ticks(parts)
+        self.waiting = joined([self.waiting, parts]) if self.intake.ticks(self.waiting) else parts
+        if self.intake.ticks(parts):
+            self.newest = tuple(array[-1:] for array in parts)
         self.posteriors, self.first = self.posteriors[:0], self.steps
 
     def ready(self) -> bool:
         """Whether a whole block is waiting."""
-        return len(self.waiting) >= self.size
+        return self.intake.ticks(self.waiting) >= self.size
 
-    def take(self) -> Samples:
+    def take(self) -> Arrays:
         """The oldest waiting block."""
-        block, self.waiting = self.waiting[: self.size], self.waiting[self.size :]
+        block, self.waiting = self.intake.cut(self.waiting, self.size)
         return block
 
     def answer(self, y: NDArray[np.float32]) -> list[Event]:
@@ -84,11 +91,11 @@ class Stream:
         return self.decoder.decode(self.posteriors)
 
     def close(self) -> list[Event]:
-        """The stream is over: answer for what is left (padded with silence) and end the open events."""
-        self.end = -(-self.samples // self.model.hop)
-        missing = (self.end - self.steps + self.skip) * self.model.hop - len(self.waiting)
-        missing += -(len(self.waiting) + missing) % self.size
-        events = self.push(np.zeros(missing, np.float32)) + self.decoder.close()
+        """The stream is over: answer for what is left (padded as training clips are) and end the open events."""
+        self.end = -(-self.ticks // self.model.hop)
+        wanted = (self.end - self.steps + self.skip) * self.model.hop
+        missing = wanted + -wanted % self.size - self.intake.ticks(self.waiting)
+        events = self.push(self.intake.padding(self.newest, missing)) + self.decoder.close()
         self.closed = True
         return events
 
@@ -107,7 +114,7 @@ def tick(model: Classifier, streams: Sequence[Stream]) -> list[list[Event]]:
     if not ready:
         return events
     chosen = [streams[index] for index in ready]
-    y, state = step(model, np.stack([stream.take() for stream in chosen]), stack([stream.state for stream in chosen]))
+    y, state = step(model, [stream.take() for stream in chosen], stack([stream.state for stream in chosen]))
     for row, (index, stream) in enumerate(zip(ready, chosen, strict=True)):
         stream.state = pick(state, row)
         events[index] = stream.answer(y[row])
@@ -115,7 +122,8 @@ def tick(model: Classifier, streams: Sequence[Stream]) -> list[list[Event]]:
 
 
 @torch.inference_mode()
-def step(model: Classifier, block: Samples, state: State) -> tuple[NDArray[np.float32], State]:
-    """Samples ``(B, N)`` through the model: posteriors ``(B, T, K)`` and the next state."""
-    y, state = model(torch.from_numpy(block).to(model.anchor), state)
-    return y.cpu().numpy(), state
+def step(model: Classifier, blocks: Sequence[Arrays], state: State) -> tuple[NDArray[np.float32], State]:
+    """One block for each row through the model: posteriors ``(B, T, K)`` and the next state."""
+    x = model.intake.tensors(model.intake.stacked(blocks))
+    y, state = model(on_device(x, model), state)
+    return y.float().cpu().numpy(), state

@@ -24,9 +24,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.augment import Augment
+from pipeline.augmentation import Augmentation
 from pipeline.build import Config, build
 from pipeline.errors import ConfigError, DivergedError
+from pipeline.features import Features
+from pipeline.intake import Intake
 from pipeline.metrics import classification
 from pipeline.model import Classifier
 from pipeline.sample import IGNORE, Batch, Split, collate
@@ -89,7 +91,7 @@ class Trainer:
         train: Split,
         val: Split,
         optimizer: Config,
-        augment: Augment | None,
+        augment: Augmentation | None,
         out: Path,
         settings: Mapping[str, Any],
     ) -> Progress:
@@ -103,7 +105,7 @@ class Trainer:
         if self.resume:
             run.restore(Path(self.resume))
         else:
-            self.fit_statistics(model, train)
+            run.features.fit(self.batches(train, model.intake, shuffle=True))
             run.keep()
         progress = run.progress
         try:
@@ -141,7 +143,7 @@ class Trainer:
         self.seed((int(run.settings.get("seed", 0)) * 100_003 + run.progress.epoch + 1) % 2**32)
         train.epoch = run.progress.epoch
         row = {"epoch": run.progress.epoch + 1} | self.learn(run, train)
-        found = self.evaluate(run.model, val)
+        found = self.evaluate(run.model, val, run.features)
         row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1")}
         row["seconds"] = round(time.perf_counter() - started, 2)
         run.finish_epoch(row)
@@ -153,7 +155,9 @@ class Trainer:
         run.carried = None
         total, hits, count = 0.0, 0, 0
         title, rounds = f"epoch {run.progress.epoch + 1}/{self.epochs}", math.ceil(len(train) / self.batch)
-        for batch in track(self.batches(train, shuffle=True), title, rounds, console=console, transient=True):
+        for batch in track(
+            self.batches(train, run.model.intake, shuffle=True), title, rounds, console=console, transient=True
+        ):
             loss, right = self.loss(run, batch)
             if not math.isfinite(loss.item()):
                 raise DivergedError(
@@ -173,23 +177,33 @@ class Trainer:
         return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.schedule.get_last_lr()[0]}
 
     def loss(self, run: "Run", batch: Batch) -> tuple[Tensor, int]:
-        """Cross-entropy of the clips' answers, plus that of single steps where their class is known; right answers."""
+        """The cost of a batch, its clips mixed in pairs if so set; and how many answers were right."""
+        x, batch = run.features.changed(batch)
+        rows, alpha = len(batch.labels), run.features.augment.mixup
+        share = float(torch.distributions.Beta(alpha, alpha).sample()) if alpha else 1.0
+        order = torch.randperm(rows) if alpha else torch.arange(rows)
+        if alpha:
+            x = share * x + (1 - share) * x[order.to(x.device)]
+        logits, pooled, run.carried = run.wrapped.logits(x, self.begin(run, rows))
+        answer = pooled[torch.arange(rows), run.model.last_step(batch.lengths)].float()
+        loss = self.cost(run, answer, logits, batch, torch.arange(rows))
+        if alpha:
+            loss = share * loss + (1 - share) * self.cost(run, answer, logits, batch, order)
+        return loss, int((answer.argmax(1).cpu() == batch.labels).sum())
+
+    def cost(self, run: "Run", answer: Tensor, logits: Tensor, batch: Batch, order: Tensor) -> Tensor:
+        """Cross-entropy of the clips' answers, plus that of single steps where their class is known.
+
+        Row n is held against the labels of clip ``order[n]``.
+        """
         model = run.model
-        change = None
-        if run.augment:
-            batch = run.augment.clips(batch, model.rate)
-            change = partial(run.augment.features, step=model.extractor.hop / model.rate)
-        waves, labels = self.fabric.to_device((batch.waves, batch.labels))
-        begin = self.begin(run, len(labels))
-        logits, pooled, run.carried = run.wrapped.logits(model.padded(waves), change, begin)
-        answer = pooled[torch.arange(len(labels)), model.last_step(batch.lengths)].float()
-        loss = cross_entropy(answer, labels, label_smoothing=self.label_smoothing)
+        loss = cross_entropy(answer, batch.labels[order].to(answer.device), label_smoothing=self.label_smoothing)
         if self.frames:
-            targets = batch.targets(logits.shape[1], model.hop, model.delay, run.background)
+            targets = batch.targets(logits.shape[1], model.hop, model.delay, run.background)[order]
             if (targets != IGNORE).any():
-                single = cross_entropy(logits.flatten(0, 1).float(), self.fabric.to_device(targets.flatten()))
+                single = cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(logits.device))
                 loss = loss + self.frames * single
-        return loss, int((answer.argmax(1) == labels).sum())
+        return loss
 
     def begin(self, run: "Run", rows: int) -> State:
         """Where the encoder starts: from the beginning, or (a share ``carry`` of the rows) in the state in which some
@@ -208,44 +222,37 @@ class Trainer:
         return tree(mixed, last, fresh)
 
     @torch.inference_mode()
-    def evaluate(self, model: Classifier, split: Split) -> dict[str, Any]:
-        """Clip accuracy, loss and per-class figures on a split; truth and posteriors of every clip as lists."""
+    def evaluate(self, model: Classifier, split: Split, features: Features | None = None) -> dict[str, Any]:
+        """Clip accuracy, loss and per-class figures on a split; truth and posteriors of every clip as lists.
+
+        With ``features``, what they keep of the clips is used.
+        """
         model.eval()
+        features = features or Features(model, None)
         truth: list[int] = []
         posteriors: list[Tensor] = []
-        for batch in self.batches(split, shuffle=False):
-            waves = self.fabric.to_device(batch.waves)
-            posteriors.append(model.clip_posteriors(waves, batch.lengths).float().cpu())
+        for batch in self.batches(split, model.intake, shuffle=False):
+            y = model.answers(features.plain(batch))
+            posteriors.append(y[torch.arange(len(y)), model.last_step(batch.lengths)].float().cpu())
             truth += batch.labels.tolist()
         scores = torch.cat(posteriors) if posteriors else torch.zeros(0, len(model.labels))
         result = classification(truth, scores.argmax(1).tolist(), model.labels)
         nll = torch.nn.functional.nll_loss(scores.clamp_min(1e-9).log(), torch.tensor(truth, dtype=torch.int64))
         return result | {"loss": nll.item() if truth else 0.0}
 
-    def batches(self, split: Split, shuffle: bool) -> Iterator[Batch]:
+    def batches(self, split: Split, intake: Intake, shuffle: bool) -> Iterator[Batch]:
         """Batches of a split; those of which nothing could be read are left out."""
         generator = torch.Generator().manual_seed(torch.initial_seed())
         loader: DataLoader[Any] = DataLoader(
             split,  # type: ignore[arg-type]
             self.batch,
             sampler=RandomSampler(split, generator=generator) if shuffle else None,
-            collate_fn=collate,
+            collate_fn=partial(collate, intake=intake),
             num_workers=min(self.workers, max(0, len(split) // self.batch)),
             timeout=120 if self.workers and len(split) >= self.batch else 0,
             generator=generator,
         )
         return (batch for batch in loader if batch is not None)
-
-    def fit_statistics(self, model: Classifier, train: Split, batches: int = 20) -> None:
-        """Mean and deviation of the features over a random part of the training data."""
-        with torch.inference_mode():
-            found = []
-            for _, batch in zip(range(batches), self.batches(train, shuffle=True), strict=False):
-                waves = self.fabric.to_device(pad_to(batch.waves, model.extractor.hop))
-                y, _ = model.extractor(waves, model.extractor.initial(len(waves)))
-                steps = batch.lengths // model.extractor.hop
-                found.append(torch.cat([row[:count] for row, count in zip(y, steps.tolist(), strict=True)]))
-            model.standardize.fit(found)
 
     def rate_at(self, epoch: float, spent: float) -> float:
         """Share of the learning rate at a point in time: linear warm-up, then a cosine to zero."""
@@ -265,11 +272,12 @@ class Run:
         background: str | None,
         train: Split,
         optimizer: Config,
-        augment: Augment | None,
+        augment: Augmentation | None,
         out: Path,
         settings: Mapping[str, Any],
     ) -> None:
-        self.model, self.augment, self.out, self.settings = model, augment, out, settings
+        self.model, self.out, self.settings = model, out, settings
+        self.features = Features(model, augment)
         self.background = model.labels.index(background) if background is not None else None
         adapt: torch.optim.Optimizer = build(
             optimizer, torch.optim.Optimizer, at="optimizer", params=parameter_groups(model, optimizer)
@@ -350,11 +358,6 @@ def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any
         {"params": [trainable[name] for name in matrices], "weight_decay": decay},
         {"params": [p for name, p in trainable.items() if name not in matrices], "weight_decay": 0.0},
     ]
-
-
-def pad_to(x: Tensor, hop: int) -> Tensor:
-    """Zeros appended to whole hops."""
-    return torch.nn.functional.pad(x, (0, -x.shape[1] % hop))
 
 
 def line(row: Mapping[str, Any], epochs: int, progress: Progress) -> str:

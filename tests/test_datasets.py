@@ -18,7 +18,10 @@ from datasets.speech_commands import SpeechCommands
 from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write_demo
 from pipeline.augment import Augment, moved
 from pipeline.errors import ConfigError
+from pipeline.intake import Intake
 from pipeline.sample import IGNORE, collate
+
+SOUND = Intake(16000)
 
 
 def counts(data):
@@ -67,9 +70,9 @@ def parts(**more):
 @pytest.mark.parametrize("name", ["manifest.csv", "list.jsonl"])
 def test_manifest_with_times(table, name):
     data = Manifest(table(parts(), name), file=name, cache=None)
-    sample = data.split("train", 8000)[0]
-    clip = data.split("train", 8000).clips[0]
-    assert len(sample.wave) == 800 and sample.wave[0] == pytest.approx(clip.start / 2 - 0.5, abs=1e-3)
+    sample = data.split("train", Intake(8000))[0]
+    clip = data.split("train", Intake(8000)).clips[0]
+    assert len(sample.x[0]) == 800 and sample.x[0][0] == pytest.approx(clip.start / 2 - 0.5, abs=1e-3)
 
 
 def test_manifest_keeps_groups_together(table):
@@ -125,14 +128,14 @@ def test_bad_files_are_skipped_by_name_and_the_cache_is_used(tmp_path):
     clips = [Clip(path, path.parent.name, "train") for path in sorted((tmp_path / "data").glob("*/*"))]
     data = Corpus([*clips, *(Clip(c.path, c.label, "val") for c in clips)], cache=str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match=r"skipped .*bad\.wav: unreadable"):
-        part = data.split("train", 16000)
-    assert len(part) == 12 and len(list((tmp_path / "cache").rglob("*.npy"))) == 12
-    first = part[0].wave
+        part = data.split("train", SOUND)
+    assert len(part) == 12 and len(list((tmp_path / "cache").rglob("*.npz"))) == 12
+    first = part[0].x[0]
     cached = part.cache_file(part.clips[0])
-    np.save(cached, first * 2)  # what is read now can only come from the cache
-    assert np.array_equal(part[0].wave, first * 2)
+    np.savez(cached, track0=first * 2)  # what is read now can only come from the cache
+    assert np.array_equal(part[0].x[0], first * 2)
     cached.write_bytes(b"torn")
-    assert np.array_equal(part[0].wave, first)
+    assert np.array_equal(part[0].x[0], first)
 
 
 def test_long_training_clips_are_cut_anew_in_each_epoch(tmp_path):
@@ -140,11 +143,11 @@ def test_long_training_clips_are_cut_anew_in_each_epoch(tmp_path):
         for label in "ab":
             tone_clip(tmp_path / split / label / "0.wav", 300, seconds=2.0)
     data = Folder(str(tmp_path), crop=0.5, cache=None)
-    train, val = data.split("train", 16000), data.split("val", 16000)
-    first = train[0].wave
+    train, val = data.split("train", SOUND), data.split("val", SOUND)
+    first = train[0].x[0]
     train.epoch = 1
-    assert len(first) == len(train[0].wave) == 8000 and not np.array_equal(first, train[0].wave)
-    assert len(val[0].wave) == 32000
+    assert len(first) == len(train[0].x[0]) == 8000 and not np.array_equal(first, train[0].x[0])
+    assert len(val[0].x[0]) == 32000
 
 
 def test_divide_is_repeatable_and_gives_every_split_something():
@@ -171,7 +174,7 @@ def test_speech_commands_layout(tmp_path):
     data = SpeechCommands(str(tmp_path), words=["yes", "no"], unknown=0.5)
     assert data.labels == ["_silence_", "_unknown_", "no", "yes"]
     assert counts(data) == {"train": 32, "val": 8, "test": 8}
-    assert len(data.split("val", 16000)[-1].wave) == 16000
+    assert len(data.split("val", SOUND)[-1].x[0]) == 16000
     assert SpeechCommands(str(tmp_path), words=[]).labels == ["cat", "dog", "no", "yes"]
     (tmp_path / "testing_list.txt").unlink()
     with pytest.raises(ConfigError, match="testing_list"):
@@ -196,27 +199,27 @@ def test_esc50_layout(tmp_path):
 
 def test_synthetic_sounds():
     data = SyntheticSounds(clips=24, held_out=12, seed=3)
-    train = data.split("train", 16000)
+    train = data.split("train", SOUND)
     assert len(data.labels) == 12 and BACKGROUND in data.labels
     for index in range(24):
         sample = train[index]
         assert (
-            sample.wave.dtype == np.float32
-            and np.isfinite(sample.wave).all()
-            and 0.005 < np.abs(sample.wave).max() <= 1
+            sample.x[0].dtype == np.float32
+            and np.isfinite(sample.x[0]).all()
+            and 0.005 < np.abs(sample.x[0]).max() <= 1
         )
         assert sample.label == index % 12
         if data.labels[sample.label] == BACKGROUND:
             assert sample.spans == []
         else:
             ((start, end, label),) = sample.spans
-            assert label == sample.label and 0 <= start < end <= len(sample.wave)
-    again = train[5].wave
-    assert np.array_equal(again, train[5].wave)
+            assert label == sample.label and 0 <= start < end <= len(sample.x[0])
+    again = train[5].x[0]
+    assert np.array_equal(again, train[5].x[0])
     train.epoch = 1
-    assert not np.array_equal(again, train[5].wave)
-    val, test = data.split("val", 16000), data.split("test", 16000)
-    assert not np.array_equal(val[3].wave, test[3].wave)
+    assert not np.array_equal(again, train[5].x[0])
+    val, test = data.split("val", SOUND), data.split("test", SOUND)
+    assert not np.array_equal(val[3].x[0], test[3].x[0])
 
 
 def test_every_maker_is_alive_and_differs_each_time():
@@ -237,8 +240,8 @@ def test_demo_files(tmp_path):
 
 
 def test_targets_of_single_steps():
-    data = SyntheticSounds(clips=12, held_out=12).split("train", 16000)
-    batch = collate([data[1], None, data[0]])
+    data = SyntheticSounds(clips=12, held_out=12).split("train", SOUND)
+    batch = collate([data[1], None, data[0]], SOUND)
     start, end, label = batch.spans[0][0]
     hop, delay = 640, 3
     target = batch.targets(60, hop, delay, background=0)
@@ -246,33 +249,33 @@ def test_targets_of_single_steps():
     expected = [label if start <= (step + 0.5) * hop < end else 0 for step in range(50)]
     assert target[0, delay : delay + 50].tolist() == expected
     assert (target[1, delay : delay + 50] == 0).all()
-    unknown = collate([type(data[0])(data[0].wave, 3, None)]).targets(60, hop, delay, 0)
+    unknown = collate([type(data[0])(data[0].x, 3, None)], SOUND).targets(60, hop, delay, 0)
     assert (unknown == IGNORE).all()
-    assert collate([None]) is None
+    assert collate([None], SOUND) is None
 
 
 def test_augment_moves_times_with_the_sound():
     wave = np.zeros(8000, np.float32)
     wave[3000:4000] = 0.5
     data = SyntheticSounds(clips=1, held_out=1)
-    sample = type(data.split("test", 16000)[0])(wave, 1, [(3000, 4000, 1)])
+    sample = type(data.split("test", SOUND)[0])((wave,), 1, [(3000, 4000, 1)])
     torch.manual_seed(0)
     augment = Augment(gain=0, noise=0, shift=0.05, speed=0.2, masks=0)
     for _ in range(20):
-        batch = augment.clips(collate([sample] * 3), 16000)
-        for row, spans in zip(batch.waves, batch.spans):
+        batch = augment.clips(collate([sample] * 3, SOUND), SOUND)
+        for row, spans in zip(batch.x[0], batch.spans):
             inside = (row > 0.25).nonzero()[:, 0]
             assert abs(inside[0] - spans[0][0]) <= 2 and abs(inside[-1] + 1 - spans[0][1]) <= 2
-            assert (batch.lengths <= batch.waves.shape[1]).all()
+            assert (batch.lengths <= batch.x[0].shape[1]).all()
     assert moved(None, 1.0, 0, 10) is None and moved([(0, 5, 1)], 1.0, 20, 10) == []
 
 
 def test_augment_noise_and_masks():
     torch.manual_seed(0)
-    data = SyntheticSounds(clips=12, held_out=12).split("train", 16000)
-    batch = collate([data[index] for index in range(12)])
-    noisy = Augment(gain=0, shift=0, speed=0, noise=1.0, quietest=10).clips(batch, 16000)
-    ratio = 10 * torch.log10(batch.waves.square().mean(1) / (noisy.waves - batch.waves).square().mean(1))
+    data = SyntheticSounds(clips=12, held_out=12).split("train", SOUND)
+    batch = collate([data[index] for index in range(12)], SOUND)
+    noisy = Augment(gain=0, shift=0, speed=0, noise=1.0, quietest=10).clips(batch, SOUND)
+    ratio = 10 * torch.log10(batch.x[0].square().mean(1) / (noisy.x[0] - batch.x[0]).square().mean(1))
     assert ((ratio > 8) & (ratio < 48)).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -293,7 +296,7 @@ def test_the_sound_in_a_clip_is_found_by_its_energy():
 
 def test_background_label_gives_times(tones):
     data = Folder(str(tones), cache=None, background="low")
-    train = data.split("train", 16000)
+    train = data.split("train", SOUND)
     spans = {train.clips[index].label: train[index].spans for index in range(len(train))}
     assert spans["low"] == [] and len(spans["high"]) == 1
     with pytest.raises(ConfigError, match=r"dataset\.background: no clip has the label 'loww'; did you mean 'low'"):

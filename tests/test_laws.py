@@ -1,6 +1,8 @@
 """The five laws, on every component that conf/ names."""
 
 import functools
+import math
+from itertools import accumulate
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.build import build
+from pipeline.fuse import Fuse
+from pipeline.intake import Intake
 from pipeline.model import Classifier
 from pipeline.stage import Chain, Stage, detach, pick, stack, tree
 
@@ -16,8 +20,21 @@ STEP = {"shape": (7,), "step": 0.02}
 GIVEN = {"head": STEP | {"classes": 4}, "smoothing": STEP}
 
 
+SMALL = {  # pictures small enough for many examples
+    "frames": {"height": 12, "width": 16}, "frame_difference": {"height": 12, "width": 16, "keep": True},
+    "optical_flow": {"height": 28, "width": 32, "columns": 8}, "frame_cnn": {"height": 16, "width": 16},
+    "audiovisual": {"size": 5, "picture": {"height": 28, "width": 28}},
+}  # fmt: skip
+
+
+def shrunk(config, option):
+    changes = SMALL.get(option, {}).items()
+    return config | {key: config[key] | value if isinstance(value, dict) else value for key, value in changes}
+
+
 def component(group, option):
-    return build(configured("train", f"{group}={option}")[group], Stage, at=group, **GIVEN.get(group, {}))
+    config = configured("train", f"{group}={option}")[group]
+    return build(shrunk(config, option), Stage, at=group, **GIVEN.get(group, {}))
 
 
 IMAGES = [c for c in options("cell") if c.startswith("conv_")]
@@ -66,12 +83,28 @@ def whole(cell):
     return Classifier(configured("train", f"cell={cell}", "encoder=conv_recurrent", "head=max"), ["a", "b", "c"])
 
 
+def seeing(extractor, encoder, cell):
+    """A classifier of pictures, or of sound and pictures."""
+    config = configured("train", f"extractor={extractor}", f"encoder={encoder}", f"cell={cell}", "head=max")
+    config["extractor"] = shrunk(config["extractor"], extractor)
+    config["encoder"]["hidden"] = 8
+    return Classifier(config, ["a", "b", "c"])
+
+
 CASES = {
     **{f"{g}={o}": (component, g, o) for g in ("extractor", "head", "smoothing") for o in options(g)},
     **{f"head={o},window={w}": (head, o, w) for o in options("head") for w in (0.02, 0.1)},
     **{f"conv_recurrent,{c}": (encoder, "conv_recurrent", c) for c in VECTORS},
     **{f"{c},layers={n}": (encoder, "recurrent", c, n) for c in options("cell") for n in (1, 2, 3)},
     **{f"classifier,cell={c}": (whole, c) for c in VECTORS},
+    **{
+        f"classifier,{e},cell={c}": (seeing, e, "image_recurrent", c)
+        for e in ("frames", "frame_difference", "optical_flow")
+        for c in ("conv_lstm", "conv_gru", "gru")
+    },
+    "classifier,frame_cnn": (seeing, "frame_cnn", "recurrent", "lstm"),
+    "classifier,audiovisual": (seeing, "audiovisual", "recurrent", "gru"),
+    "fuse": (Fuse, 3, 2),
 }
 every_stage = pytest.mark.parametrize("name", CASES)
 
@@ -93,9 +126,40 @@ def build_first(request):
         with_setting(given["cell"], tuple(given["own"].items()), given["layers"])
 
 
-def chunk(stage, rows, steps, seed=0):
+def grain(stage):
+    """Output steps of the smallest chunk: more than one where sound and pictures go together."""
+    return math.lcm(stage.intake.grain, stage.hop) // stage.hop if hasattr(stage, "intake") else 1
+
+
+def chunk(stage, rows, grains, seed=0):
+    """A chunk as the stage takes it: noise; pictures 0 ... 255; or the tuple of both with marks of what is there."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, steps * stage.hop, *stage.in_shape, generator=generator) * 0.5
+    intake, steps = getattr(stage, "intake", Intake()), grains * grain(stage)
+    if not intake.picture:
+        return torch.randn(rows, steps * stage.hop, *stage.in_shape, generator=generator) * 0.5
+    count = steps * stage.hop // intake.grain
+    size = (rows, count, 3, intake.picture.height, intake.picture.width)
+    pictures = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+    if not intake.sound:
+        return pictures
+    marks = (torch.rand(rows, count, 2, generator=generator) < 0.7).float()
+    return torch.randn(rows, steps * stage.hop, generator=generator) * 0.5, pictures, marks
+
+
+def part(x, start, end, of):
+    """The grains from ``start`` to ``end`` of a chunk of ``of`` grains."""
+    return tree(lambda track: track[:, start * track.shape[1] // of : end * track.shape[1] // of], x)
+
+
+def changed(x, start, of):
+    """The same chunk with another future from grain ``start`` on."""
+
+    def other(track):
+        track, at = track.clone(), start * track.shape[1] // of
+        track[:, at:] = 255 - track[:, at:] if track.dtype == torch.uint8 else track[:, at:] + 1.0
+        return track
+
+    return tree(other, x)
 
 
 def close(a, b):
@@ -111,8 +175,8 @@ def test_chunk(name, sizes):
     x = chunk(stage, 2, sum(sizes))
     together, last = stage(x, stage.initial(2))
     state, parts = stage.initial(2), []
-    for part in x.split([size * stage.hop for size in sizes], 1):
-        y, state = stage(part, state)
+    for start, size in zip(accumulate(sizes, initial=0), sizes):
+        y, state = stage(part(x, start, start + size, max(1, sum(sizes))), state)
         parts.append(y)
     assert close(torch.cat(parts, 1), together)
     tree(assert_close, state, last)
@@ -135,7 +199,7 @@ def test_batch(name, rows, steps):
     warm = [stage(chunk(stage, 1, 3, seed), stage.initial(1))[1] for seed in range(rows)]
     together, after = stage(x, stack(warm))
     for row in range(rows):
-        alone, state = stage(x[row : row + 1], warm[row])
+        alone, state = stage(pick(x, row), warm[row])
         assert close(together[row : row + 1], alone)
         tree(assert_close, pick(after, row), state)
 
@@ -164,7 +228,7 @@ def assert_equal(a, b):
 def test_rate(name, rows, steps):
     stage = built(name)
     y, state = stage(chunk(stage, rows, steps), stage.initial(rows))
-    assert y.shape == (rows, steps, *stage.out_shape)
+    assert y.shape == (rows, steps * grain(stage), *stage.out_shape)
     tree(lambda a, b: a if a.shape == b.shape else pytest.fail("state changed shape"), state, stage.initial(rows))
 
 
@@ -176,10 +240,9 @@ def test_causal(name, steps, data):
     stage = built(name)
     past = data.draw(st.integers(1, steps - 1))
     x = chunk(stage, 2, steps)
-    other = x.clone()
-    other[:, past * stage.hop :] += 1.0
     y, _ = stage(x, stage.initial(2))
-    z, _ = stage(other, stage.initial(2))
+    z, _ = stage(changed(x, past, steps), stage.initial(2))
+    past *= grain(stage)
     assert torch.equal(y[:, :past], z[:, :past])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import PositiveFloat
 
 from pipeline.errors import ConfigError, MediaError
+from pipeline.intake import Arrays, Intake
 from pipeline.media import Resampler, Samples
 
 SILENT = 5.0  # seconds without a block from the device until it counts as gone
@@ -43,9 +44,9 @@ class Microphone:
         ]
         return "\n".join(rows) or "no microphone found"
 
-    def chunks(self, rate: int) -> Iterator[Samples]:
+    def chunks(self, intake: Intake) -> Iterator[Arrays]:
         """Samples until ``seconds`` have passed. ConfigError if there is no such device; MediaError if it goes away."""
-        sound = library()
+        rate, sound = intake.only_sound("source=microphone"), library()
         try:
             found = sound.query_devices(self.device, "input")
             own = int(found["default_samplerate"])
@@ -74,9 +75,9 @@ class Microphone:
                 if overflows[0]:
                     print(f"warning: {overflows[0]} blocks of sound were lost", file=sys.stderr)
                     overflows[0] = 0
-                yield convert(block) if convert else block
+                yield (convert(block) if convert else block,)
         if convert:
-            yield convert.close()
+            yield (convert.close(),)
 
 
 def library() -> Any:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipeline.media import Resampler, Samples
+from pipeline.intake import Arrays, Intake
+from pipeline.media import Resampler
 
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
@@ -28,8 +29,9 @@ class Stdin:
         self.rate, self.dtype, self.channels = rate, np.dtype(dtype).newbyteorder("<"), channels
         self.scale, self.chunk = FULL_SCALE[dtype], chunk
 
-    def chunks(self, rate: int) -> Iterator[Samples]:
-        """Mono at ``rate`` Hz until the pipe closes; a last, incomplete frame is dropped."""
+    def chunks(self, intake: Intake) -> Iterator[Arrays]:
+        """Mono at the model's rate until the pipe closes; a last, incomplete frame is dropped."""
+        rate = intake.only_sound("source=stdin")
         convert = Resampler(self.rate, rate) if rate != self.rate else None
         frame = self.dtype.itemsize * self.channels
         pipe: Any = sys.stdin.buffer  # read1: what is there, without waiting for more
@@ -40,6 +42,6 @@ class Stdin:
             rest = data[whole:]
             samples = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
             mono = (samples.astype(np.float32) / self.scale).mean(1)
-            yield convert(mono) if convert else mono
+            yield (convert(mono) if convert else mono,)
         if convert:
-            yield convert.close()
+            yield (convert.close(),)

@@ -1,0 +1,62 @@
+"""Random changes to sound with pictures, and the loss of either."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+from pydantic import Field, NonNegativeFloat
+from torch import Tensor
+
+from pipeline.augment import Augment
+from pipeline.augment_pictures import AugmentPictures
+from pipeline.augmentation import Augmentation
+from pipeline.intake import Intake
+from pipeline.sample import Batch
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AugmentBoth(Augmentation):
+    """Each track changed in its own way, but not in time; and a track taken away at random.
+
+    Where one class has sound more often than another, its absence would be learnt as a label; a clip that may lose any
+    track at any time teaches to work with what is there.
+    """
+
+    def __init__(
+        self,
+        sound: Augment,
+        picture: AugmentPictures,
+        lose_sound: Share = 0.3,
+        lose_picture: Share = 0.15,
+        mixup: NonNegativeFloat = 0.0,
+    ) -> None:
+        """Shares of the clips that lose a track; of those with both, none loses both. Set ``sound.shift`` and
+        ``sound.speed`` to 0, as the tracks would come apart.
+        """
+        if sound.shift or sound.speed:
+            raise ValueError(
+                "augment.sound.shift and augment.sound.speed must be 0: sound and pictures would come apart"
+            )
+        self.sound, self.picture, self.mixup = sound, picture, mixup
+        self.lose_sound, self.lose_picture = lose_sound, lose_picture
+        self.raw = picture.raw
+
+    def clips(self, batch: Batch, intake: Intake) -> Batch:
+        """Sound and pixels changed; marks of absence set."""
+        batch = self.picture.clips(batch, intake)
+        if self.raw:
+            batch = self.sound.clips(batch, intake)
+        samples, pictures, present = batch.x
+        return replace(batch, x=(samples, pictures, self.lost(present)))
+
+    def tracks(self, features: list[Tensor], batch: Batch) -> tuple[list[Tensor], Batch]:
+        """The features of the pictures changed."""
+        return self.picture.tracks(features, batch)
+
+    def lost(self, present: Tensor) -> Tensor:
+        """Marks ``(B, T, 2)`` with a track less in some rows that have both."""
+        both = present.amax(1).sum(1) > 1
+        draw = torch.rand(len(present))
+        lost = torch.stack([draw < self.lose_sound, draw > 1 - self.lose_picture], 1) & both[:, None]
+        return present * (~lost[:, None]).to(present)

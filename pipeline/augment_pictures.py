@@ -1,0 +1,124 @@
+"""Random changes to moving pictures that leave the label true: in space, in light and in time."""
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from pipeline.augmentation import Augmentation
+from pipeline.intake import Intake
+from pipeline.sample import Batch, Span
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AugmentPictures(Augmentation):
+    """Each clip draws one place, size, light and speed for all its pictures.
+
+    ``where`` is ``pixels`` or ``features``: then an extractor that is slow and fixed (optical flow, a frozen network)
+    runs only once for each clip, and its images are moved, scaled and played faster or slower instead.
+    """
+
+    def __init__(
+        self,
+        where: Literal["pixels", "features"] = "pixels",
+        shift: Share = 0.1,
+        scale: Share = 0.15,
+        brightness: Share = 0.2,
+        contrast: Share = 0.2,
+        speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.2,
+        jitter: Share = 0.1,
+        drop: Share = 0.1,
+        mixup: NonNegativeFloat = 0.0,
+        flip: bool = False,
+    ) -> None:
+        """``shift``: up to this share of width and height aside; ``scale``: larger or smaller; ``brightness``: up or
+        down by this share of white, ``contrast`` of the differences (pixels; features are multiplied by it). ``speed``:
+        faster or slower. ``jitter``: share of pictures in whose place a neighbour in time is seen; ``drop``: share that
+        are lost, so that the one before stands still. ``mixup``: see ``Augmentation``. ``flip`` left and right for half
+        of the clips: only where no label depends on it.
+        """
+        if flip and where == "features":
+            raise ValueError(
+                "augment.flip turns pixels round, not features; set augment.where=pixels or augment.flip=false"
+            )
+        self.where, self.shift, self.scale, self.flip, self.mixup = where, shift, scale, flip, mixup
+        self.brightness, self.contrast = brightness, contrast
+        self.speed, self.jitter, self.drop = speed, jitter, drop
+        self.raw = where == "pixels"
+
+    def clips(self, batch: Batch, intake: Intake) -> Batch:
+        """Pixels ``(B, T, H, W, 3)`` uint8, and the times with them. Together with sound, nothing changes in time."""
+        if not self.raw:
+            return batch
+        number = 1 if intake.both else 0
+        x = batch.x[number].permute(0, 1, 4, 2, 3)
+        if not intake.both:
+            x, batch = self.in_time(x, batch)
+        x = self.in_light(self.in_space(x.float()))
+        x = x.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+        return replace(batch, x=(*batch.x[:number], x, *batch.x[number + 1 :]))
+
+    def tracks(self, features: list[Tensor], batch: Batch) -> tuple[list[Tensor], Batch]:
+        """Images ``(B, T, C, H, W)`` of features in space and time, vectors ``(B, T, F)`` in time."""
+        if self.raw:
+            return features, batch
+        x = features[-1]
+        if len(features) == 1:
+            x, batch = self.in_time(x, batch)
+        if x.ndim == 5:
+            x = self.in_space(x) * (1 + self.contrast * spread(len(x), x.device)).view(-1, 1, 1, 1, 1)
+        return [*features[:-1], x], batch
+
+    def in_time(self, x: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
+        """Each clip at its own speed, with neighbours for some pictures and the one before for others."""
+        factor = 1 + self.speed * spread(len(x))
+        lengths = (batch.lengths / factor).long().clamp(min=1)
+        longest = int(lengths.max())
+        index = (torch.arange(longest)[None] * factor[:, None]).long()
+        index = index + torch.where(torch.rand(index.shape) < self.jitter, torch.randint(-1, 2, index.shape), 0)
+        lost = torch.rand(index.shape) < self.drop
+        kept = torch.where(lost, 0, torch.arange(longest)[None]).cummax(1).values  # the last that was not lost
+        index = index.gather(1, kept).clamp(min=0)
+        index = torch.minimum(index, batch.lengths[:, None] - 1)
+        rows = torch.arange(len(x))[:, None]
+        spans = [played(row, float(by)) for row, by in zip(batch.spans, factor, strict=True)]
+        return x[rows.to(x.device), index.to(x.device)], replace(batch, lengths=lengths, spans=spans)
+
+    def in_space(self, x: Tensor) -> Tensor:
+        """Moved and scaled; what comes in at the borders is the nearest there is."""
+        rows = len(x)
+        if not (self.shift or self.scale or self.flip):
+            return x
+        size = 1 + self.scale * spread(rows)
+        turned = torch.where(torch.rand(rows) < 0.5, -1.0, 1.0) if self.flip else torch.ones(rows)
+        theta = torch.zeros(rows, 2, 3)
+        theta[:, 0, 0], theta[:, 1, 1] = size * turned, size
+        theta[:, :, 2] = 2 * self.shift * (2 * torch.rand(rows, 2) - 1)
+        flat = x.flatten(1, 2)
+        grid = affine_grid(theta.to(x), list(flat.shape), align_corners=False)
+        return grid_sample(flat, grid, padding_mode="border", align_corners=False).view(x.shape)
+
+    def in_light(self, x: Tensor) -> Tensor:
+        """Brighter or darker, with more or less contrast around middle grey."""
+        contrast = (1 + self.contrast * spread(len(x))).view(-1, 1, 1, 1, 1)
+        brightness = (255 * self.brightness * spread(len(x))).view(-1, 1, 1, 1, 1)
+        return (x - 127.5) * contrast.to(x) + 127.5 + brightness.to(x)
+
+
+def spread(rows: int, device: torch.device | None = None) -> Tensor:
+    """Uniform from -1 to 1."""
+    return (2 * torch.rand(rows) - 1).to(device)
+
+
+def played(spans: list[Span] | None, factor: float) -> list[Span] | None:
+    """Spans of a clip that is played ``factor`` times as fast."""
+    if spans is None:
+        return None
+    return [
+        (round(start / factor), max(round(start / factor) + 1, round(end / factor)), label)
+        for start, end, label in spans
+    ]

@@ -1,0 +1,30 @@
+"""What an extractor is: the first Stage of a model, which says what the model takes in."""
+
+from torch import Tensor
+
+from pipeline.intake import Intake
+from pipeline.stage import Stage
+from pipeline.standardize import Standardize
+
+
+class Extractor(Stage):
+    """Base of all extractors.
+
+    Attributes:
+        intake: what it takes, and on which clock.
+        costly: fixed and slow, so that a training does better to compute it once for each clip.
+    """
+
+    intake: Intake
+    costly = False
+
+    def fetch(self) -> None:
+        """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
+
+    def fronts(self) -> list[tuple["Extractor", Standardize | None]]:
+        """The extractor of each track, with its own normalisation; None: the model's is enough."""
+        return [(self, None)]
+
+    def join(self, features: list[Tensor], present: Tensor | None) -> Tensor:
+        """Features of each track of whole clips, as ``fronts`` make them, to what the extractor as a whole makes."""
+        return features[0]

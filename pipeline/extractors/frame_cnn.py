@@ -1,0 +1,135 @@
+"""A convolutional network on each picture: picture to vector."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torchvision
+from pydantic import PositiveInt
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.build import nearest
+from pipeline.errors import ConfigError
+from pipeline.picture import Fit
+from pipeline.pixels import Pixels, Rate, Size
+from pipeline.stage import State
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
+LAST = ("fc", "classifier", "head", "heads")  # what torchvision calls the layers after the features
+AT_ONCE = 64  # pictures
+
+
+class FrameCNN(Pixels):
+    """``(B, T, 3, H, W)`` in 0 ... 255 to ``(B, T, F)``; each picture on its own.
+
+    ``backbone`` is ``small`` (four convolutions, group normalisation, mean over pixels) or a network of
+    torchvision.models without its classifier. Batch normalisation always uses its stored statistics: those of a batch
+    would let a picture see its neighbours, and the future.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        rate: Rate = 10,
+        height: Size = 112,
+        width: Size = 112,
+        how: Fit = "crop",
+        backbone: str = "small",
+        channels: PositiveInt = 24,
+        weights: str | None = None,
+        frozen: bool = False,
+    ) -> None:
+        """``channels`` of the first convolution of ``small``. ``weights``: a local file, torchvision's .pth or
+        safetensors, only read when a training begins (they are stored with the model). ``frozen``: they stay so.
+
+        ConfigError if there is no such backbone, or if the file does not fit it.
+        """
+        super().__init__(rate, height, width, how)
+        self.frozen, self.weights = frozen, weights
+        self.costly = frozen
+        self.net = small(channels) if backbone == "small" else truncated(backbone)
+        with torch.device("meta"):
+            sketch = small(channels) if backbone == "small" else truncated(backbone)
+            self.out_shape = tuple(sketch.eval()(torch.zeros(1, 3, height, width)).flatten(1).shape[1:])
+        self.net.requires_grad_(not frozen)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def fetch(self) -> None:
+        """Read ``weights``; those of the classifier that was taken off are left out."""
+        if self.weights is None:
+            return
+        found = {n: t for n, t in read_weights(Path(self.weights).expanduser()).items() if n.split(".")[0] not in LAST}
+        own = self.net.state_dict()
+        wrong = [name for name in own if name not in found or found[name].shape != own[name].shape]
+        if wrong:
+            raise ConfigError(
+                f"extractor.weights: {self.weights} does not fit the backbone: no {wrong[0]} of its shape"
+            )
+        self.net.load_state_dict({name: found[name] for name in own})
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch normalisation never trains."""
+        super().train(mode)
+        for module in self.net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) or self.frozen:
+                module.eval()
+        return self
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Stateless."""
+        images = x.flatten(0, 1)
+        y = torch.cat([self.vectors(part) for part in torch.split(images, AT_ONCE)])
+        return y.view(*x.shape[:2], *self.out_shape), state
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` to ``(N, F)``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            scaled = (self.scaled(images) - self.mean) / self.std
+            y: Tensor = self.net(scaled).flatten(1)
+        return y
+
+
+def small(channels: int) -> nn.Module:
+    """Four strided convolutions; each halves the picture."""
+    layers: list[nn.Module] = []
+    before = 3
+    for factor in (1, 2, 3, 4):
+        after = channels * factor
+        layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(1, after), nn.GELU()]
+        before = after
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
+
+
+def truncated(name: str) -> nn.Module:
+    """A network of torchvision.models that ends in its features."""
+    known = torchvision.models.list_models(torchvision.models)
+    if name not in known:
+        raise ConfigError(
+            f"extractor.backbone: {name!r} is neither 'small' nor in torchvision.models{nearest(name, known)}"
+        )
+    net: Any = torchvision.models.get_model(name, weights=None)
+    last = [part for part in LAST if hasattr(net, part)]
+    if not last:
+        raise ConfigError(f"extractor.backbone: {name} has no classifier to take off; choose another")
+    setattr(net, last[0], nn.Identity())
+    module: nn.Module = net
+    return module
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a file that runs no code."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"extractor.weights: {path} does not exist; expected a local .pth or .safetensors") from None
+    except Exception as error:  # unpickling fails in many ways, none of which runs code
+        raise ConfigError(f"extractor.weights: {path} is no file of weights ({type(error).__name__})") from None
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ConfigError(f"extractor.weights: {path} holds no plain table of weights")
+    return found

@@ -1,0 +1,79 @@
+"""Motion, measured: dense inverse search, Kroeger et al., ECCV 2016 (OpenCV); from the picture before to this one."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from pipeline.picture import Fit
+from pipeline.pixels import Pixels, Rate, Size, grey
+from pipeline.stage import State
+
+PRESETS = ("ultrafast", "fast", "medium")
+
+
+class OpticalFlow(Pixels):
+    """Mean motion of each cell of a grid: ``(B, T, 3, H, W)`` to ``(B, T, 3, rows, columns)``.
+
+    The channels are the motion to the right, downwards (both in picture heights per second), and the mean absolute
+    motion. ``steady`` takes the median motion of the whole picture off first, which is the camera's. It looks back
+    only; the first picture has no motion. Not differentiable; computed on the CPU.
+    """
+
+    costly = True
+
+    def __init__(
+        self,
+        rate: Rate = 10,
+        height: Size = 112,
+        width: Size = 112,
+        how: Fit = "crop",
+        rows: PositiveInt = 14,
+        columns: PositiveInt = 14,
+        preset: Literal["ultrafast", "fast", "medium"] = "fast",
+        steady: bool = True,
+    ) -> None:
+        """A grid of ``rows`` x ``columns`` that divides the picture; ``preset``: from fastest to most exact."""
+        super().__init__(rate, height, width, how, "grey")
+        if height % rows or width % columns:
+            raise ValueError(
+                f"extractor.rows, extractor.columns: {rows}x{columns} cells do not divide {height}x{width} pixels"
+            )
+        if min(height, width) < 16:
+            raise ValueError(f"extractor.height, extractor.width: {height}x{width}; expected at least 16x16 for motion")
+        self.rows, self.columns, self.preset, self.steady = rows, columns, preset, steady
+        self.out_shape = (3, rows, columns)
+
+    def initial(self, batch: int) -> State:
+        """No picture yet: its place (grey, 0 ... 255), and whether there was one."""
+        return self.zeros(batch, *self.in_shape[1:]), self.zeros(batch, 1)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The state is the last picture."""
+        past, seen = state
+        grown = grey(x.to(self.anchor.dtype))[:, :, 0].round().clamp(0, 255)
+        images = torch.cat([past[:, None], grown], 1).to("cpu", torch.uint8).numpy()
+        method = self.method()
+        y = np.zeros((*x.shape[:2], *self.out_shape), np.float32)
+        for row, known in enumerate(seen[:, 0].tolist()):
+            for step in range(0 if known else 1, x.shape[1]):
+                y[row, step] = self.cells(method.calc(images[row, step], images[row, step + 1], None))
+        return torch.from_numpy(y).to(self.anchor), (grown[:, -1].clone(), torch.ones_like(seen))
+
+    def method(self) -> Any:
+        """OpenCV's estimator; it keeps nothing between calls that matters."""
+        import cv2
+
+        return cv2.DISOpticalFlow_create(PRESETS.index(self.preset))  # type: ignore[attr-defined]
+
+    def cells(self, flow: Any) -> Any:
+        """Motion of every pixel ``(H, W, 2)`` to that of the cells ``(3, rows, columns)``."""
+        if self.steady:
+            flow = flow - np.median(flow.reshape(-1, 2), axis=0)
+        flow = flow * np.float32(self.rate / flow.shape[0])
+        parts = np.concatenate([flow, np.hypot(flow[..., :1], flow[..., 1:])], axis=2)
+        height, width = flow.shape[0] // self.rows, flow.shape[1] // self.columns
+        return parts.reshape(self.rows, height, self.columns, width, 3).mean((1, 3)).transpose(2, 0, 1)

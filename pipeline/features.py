@@ -1,0 +1,81 @@
+"""From batches of clips to what the encoder sees in training: augmentation, extractors, and what is computed once."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from pipeline.augmentation import Augmentation
+from pipeline.model import Classifier, on_device
+from pipeline.sample import Batch
+
+
+class Features:
+    """Features of batches for one model. Those of a costly extractor are kept in memory, one entry per clip."""
+
+    def __init__(self, model: Classifier, augment: Augmentation | None) -> None:
+        """``augment`` changes the clips in training."""
+        self.model, self.augment = model, augment or Augmentation()
+        self.kept: dict[str, list[Tensor]] = {}
+        self.costly = getattr(model.extractor, "costly", False)
+
+    @torch.inference_mode()
+    def fit(self, batches: Iterator[Batch], count: int = 20) -> None:
+        """Mean and deviation of the features over a random part of the training data; an extractor that learns has
+        none that last. Pretrained weights come first.
+        """
+        model = self.model
+        found: list[list[Tensor]] = [[] for _ in model.fronts()]
+        for front, _ in model.fronts():
+            front.fetch()
+        for batch in islice(batches, count):
+            x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
+            there = x[2].amax(1) > 0 if isinstance(x, tuple) else torch.ones(len(batch.labels), 1)
+            for track, ((front, _), y) in enumerate(zip(model.fronts(), model.measured(x), strict=True)):
+                steps = (batch.lengths // (model.grain_of(track) * front.hop)).tolist()
+                found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
+        for (front, standardize), rows in zip(model.fronts(), found, strict=True):
+            if not any(parameter.requires_grad for parameter in front.parameters()):
+                standardize.fit(rows)
+
+    def plain(self, batch: Batch) -> Tensor:
+        """Standardised features ``(B, T, ...)`` of whole clips, the delay included."""
+        x = on_device(self.model.whole(batch.x, int(batch.lengths.max())), self.model)
+        if self.costly and all(batch.keys):
+            return self.model.assembled(self.looked_up(batch), x[2] if isinstance(x, tuple) else None)
+        return self.model.assembled(self.model.measured(x), x[2] if isinstance(x, tuple) else None)
+
+    def changed(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """The same of clips changed at random, and the batch with their new times."""
+        model, augment = self.model, self.augment
+        batch = augment.clips(batch, model.intake)
+        x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
+        once = self.costly and all(batch.keys) and not augment.raw
+        found, batch = augment.tracks(self.looked_up(batch) if once else model.measured(x), batch)
+        y = model.assembled(found, x[2] if isinstance(x, tuple) else None)
+        return augment.features(y, model.extractor.hop / model.rate), batch
+
+    def looked_up(self, batch: Batch) -> list[Tensor]:
+        """Features of each track, computed only for clips that were never seen."""
+        rows = [self.of_clip(batch, row) for row in range(len(batch.keys))]
+        tracks = []
+        for parts in zip(*rows, strict=True):
+            longest = max(len(part) for part in parts)
+            held = [torch.cat([part, part[-1:].expand(longest - len(part), *part.shape[1:])]) for part in parts]
+            tracks.append(torch.stack(held))
+        return tracks
+
+    @torch.no_grad()
+    def of_clip(self, batch: Batch, row: int) -> list[Tensor]:
+        """Features ``(T, ...)`` of one clip of a batch."""
+        key = batch.keys[row]
+        if key not in self.kept:
+            intake, length = self.model.intake, int(batch.lengths[row])
+            clip = tuple(
+                track[row : row + 1, : length // intake.grain * kind.steps]
+                for track, kind in zip(batch.x, intake.tracks, strict=True)
+            )
+            whole = on_device(self.model.whole(clip, length), self.model)
+            self.kept[key] = [y[0] for y in self.model.measured(whole)]
+        return self.kept[key]

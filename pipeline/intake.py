@@ -1,0 +1,182 @@
+"""What a model takes: sound, pictures or both, on one clock; and the chunks of it.
+
+A *chunk* is the same moment of every track: samples ``(N,)`` for a model of sound, pictures ``(T, H, W, 3)`` for one
+of pictures, and for one of both the tuple ``(samples, pictures, present)``, where ``present (T, 2)`` says for each
+picture's period whether there is sound, and whether there is a picture. What is absent is zeros.
+
+The clock ticks in samples if there is sound, else in pictures; ``grain`` is the number of ticks of the smallest chunk.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+from pipeline.media import Samples, sane
+from pipeline.picture import Images, Picture
+
+Arrays: TypeAlias = tuple[NDArray[Any], ...]
+Chunk: TypeAlias = Samples | Images | Arrays
+Tensors: TypeAlias = Any  # a tensor, or a tuple of them, with the batch on axis 0
+
+
+class Track(NamedTuple):
+    """One array of a chunk: its steps per grain, the shape and type of a step, and whether padding repeats the last."""
+
+    steps: int
+    shape: tuple[int, ...]
+    kind: type
+    hold: bool
+
+
+@dataclass(frozen=True)
+class Intake:
+    """``sound``: samples a second, or None. ``picture``: size and rate, or None."""
+
+    sound: int | None = None
+    picture: Picture | None = None
+
+    def __post_init__(self) -> None:
+        if self.sound and self.picture and self.sound % self.picture.rate:
+            raise ValueError(
+                f"extractor: {self.sound} samples a second cannot be divided among {self.picture.rate} pictures a "
+                "second; change extractor.picture.rate"
+            )
+
+    @property
+    def rate(self) -> int:
+        """Ticks a second."""
+        return self.sound or (self.picture.rate if self.picture else 0)
+
+    @property
+    def grain(self) -> int:
+        """Ticks of the smallest chunk: a picture's period if there are both tracks."""
+        return self.sound // self.picture.rate if self.sound and self.picture else 1
+
+    @property
+    def both(self) -> bool:
+        """Whether there are two tracks."""
+        return bool(self.sound and self.picture)
+
+    @property
+    def tracks(self) -> list[Track]:
+        """The arrays that make a chunk."""
+        found = []
+        if self.sound:
+            found.append(Track(self.grain, (), np.float32, hold=False))
+        if self.picture:
+            found.append(Track(1, (self.picture.height, self.picture.width, 3), np.uint8, hold=not self.both))
+        if self.both:
+            found.append(Track(1, (2,), np.float32, hold=False))
+        return found
+
+    def parts(self, chunk: Chunk) -> Arrays:
+        """The arrays of a chunk that a user gave: pictures are brought to the model's size, samples to finite values.
+
+        ValueError says what came and what was expected.
+        """
+        given = chunk if isinstance(chunk, tuple) else (chunk,)
+        if len(given) != len(self.tracks):
+            raise ValueError(f"got {len(given)} tracks; expected {len(self.tracks)}: {self}")
+        arrays = tuple(self.sane(array, track) for array, track in zip(given, self.tracks, strict=True))
+        if self.both and len({len(a) / track.steps for a, track in zip(arrays, self.tracks, strict=True)}) > 1:
+            counts = " and ".join(str(len(array)) for array in arrays)
+            raise ValueError(f"got tracks of {counts} steps; expected {self.grain} samples to each picture and mark")
+        return arrays
+
+    def sane(self, array: NDArray[Any], track: Track) -> NDArray[Any]:
+        """One array in the shape and type of its track."""
+        if track.shape == ():
+            array = np.asarray(array, np.float32)
+            return sane(array.reshape(-1) if array.ndim <= 2 else array)
+        array = np.asarray(array, track.kind)
+        if self.picture and len(track.shape) == 3 and array.ndim == 4 and array.shape[3] == 3 and len(array):
+            array = np.stack([self.picture.fit(image) for image in array])
+        if array.shape[1:] != track.shape:
+            raise ValueError(f"got an array {array.shape}; expected (T, {', '.join(map(str, track.shape))})")
+        return array
+
+    def ticks(self, parts: Arrays) -> int:
+        """Length of a chunk."""
+        return len(parts[0])
+
+    def nothing(self) -> Arrays:
+        """An empty chunk."""
+        return tuple(np.zeros((0, *track.shape), track.kind) for track in self.tracks)
+
+    def cut(self, parts: Arrays, ticks: int) -> tuple[Arrays, Arrays]:
+        """A chunk's first ``ticks`` (a multiple of the grain), and the rest."""
+        grains = ticks // self.grain
+        sizes = [grains * track.steps for track in self.tracks]
+        return (
+            tuple(array[:size] for array, size in zip(parts, sizes, strict=True)),
+            tuple(array[size:] for array, size in zip(parts, sizes, strict=True)),
+        )
+
+    def extended(self, parts: Arrays, ticks: int) -> Arrays:
+        """Silence, absence, or the last picture again, until the chunk has ``ticks`` (a multiple of the grain)."""
+        missing = ticks - self.ticks(parts)
+        return joined([parts, self.padding(parts, missing)]) if missing > 0 else parts
+
+    def padding(self, parts: Arrays, ticks: int) -> Arrays:
+        """What follows ``parts`` for ``ticks`` when nothing more comes."""
+        found = []
+        for array, track in zip(parts, self.tracks, strict=True):
+            held = array[-1:] if track.hold and len(array) else np.zeros((1, *track.shape), track.kind)
+            found.append(np.repeat(held, ticks // self.grain * track.steps, axis=0))
+        return tuple(found)
+
+    def stacked(self, rows: Sequence[Arrays]) -> tuple[Tensor, ...]:
+        """Chunks side by side, ``(B, steps, ...)`` per track, the shorter ones extended to the longest."""
+        longest = max(self.ticks(parts) for parts in rows)
+        longest += -longest % self.grain
+        padded = [self.extended(parts, longest) for parts in rows]
+        return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*padded, strict=True))
+
+    def tensors(self, x: tuple[Tensor, ...], ticks: int = 0) -> Tensors:
+        """What a model is called with, extended to ``ticks`` (a multiple of the grain).
+
+        Samples ``(B, N)``; pictures ``(B, T, 3, H, W)``, a view with the channels last in memory.
+        """
+        longer = []
+        for tensor, track in zip(x, self.tracks, strict=True):
+            missing = ticks // self.grain * track.steps - tensor.shape[1]
+            if missing > 0:
+                held = tensor[:, -1:] if track.hold else torch.zeros_like(tensor[:, :1])
+                tensor = torch.cat([tensor, held.expand(-1, missing, *held.shape[2:])], 1)
+            longer.append(tensor.permute(0, 1, 4, 2, 3) if tensor.ndim == 5 else tensor)
+        return tuple(longer) if self.both else longer[0]
+
+    def only_sound(self, who: str) -> int:
+        """The rate of a model of sound; ConfigError for any other, as ``who`` has no pictures."""
+        if self.sound is None or self.picture:
+            raise ConfigError(f"{who} gives sound alone, but the model takes pictures; choose extractor=logmel")
+        return self.sound
+
+    def only_pictures(self, who: str) -> Picture:
+        """The pictures of a model of pictures; ConfigError for any other, as ``who`` has no sound."""
+        if self.picture is None:
+            raise ConfigError(f"{who} gives pictures, but the model takes sound alone; choose extractor=frames")
+        return self.picture
+
+
+def joined(chunks: Sequence[Arrays]) -> Arrays:
+    """Chunks one after another."""
+    return tuple(np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
+
+
+def recut(chunks: Iterator[Arrays], intake: Intake, ticks: int) -> Iterator[Arrays]:
+    """Chunks of any length as chunks of ``ticks`` (a multiple of the grain); the last may be shorter."""
+    rest = intake.nothing()
+    for chunk in chunks:
+        rest = joined([rest, chunk])
+        while intake.ticks(rest) >= ticks:
+            first, rest = intake.cut(rest, ticks)
+            yield first
+    if intake.ticks(rest):
+        yield rest

@@ -1,0 +1,92 @@
+"""Pictures as a model takes them: one size, one rate, and the one routine that makes them so.
+
+Training, batches of files and cameras all pass through ``Picture.fit``, so there is no gap between them. The settings
+are those of the model's extractor, and are stored with it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.transforms.v2 import functional
+
+Image = NDArray[np.uint8]  # (H, W, 3), RGB
+Images = NDArray[np.uint8]  # (T, H, W, 3)
+Fit = Literal["crop", "pad", "stretch"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """``rate`` pictures a second of ``height`` x ``width`` pixels.
+
+    ``how`` pictures of another shape are fitted: ``crop`` cuts the middle out, ``pad`` sets them between black bars,
+    ``stretch`` distorts them.
+    """
+
+    rate: int
+    height: int
+    width: int
+    how: Fit = "crop"
+
+    def fit(self, image: Image, aspect: float = 1.0) -> Image:
+        """A picture ``(h, w, 3)`` whose pixels are ``aspect`` times as wide as high, as ``(height, width, 3)``.
+
+        Antialiased bilinear (torchvision v2 on uint8). A picture that has the size already comes back as it is.
+        """
+        height, width = image.shape[:2]
+        if (height, width) == (self.height, self.width) and (aspect == 1.0 or self.how == "stretch"):
+            return image
+        if self.how == "stretch":
+            return resized(image, self.height, self.width)
+        shape, target = width * aspect / height, self.width / self.height
+        if self.how == "pad":
+            inner = (
+                (self.height, max(1, round(self.height * shape)))
+                if shape < target
+                else (max(1, round(self.width / shape)), self.width)
+            )
+            framed = np.zeros((self.height, self.width, 3), np.uint8)
+            top, left = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
+            framed[top : top + inner[0], left : left + inner[1]] = resized(image, *inner)
+            return framed
+        if shape > target:
+            kept = max(1, round(height * target / aspect))
+            left = (width - kept) // 2
+            image = image[:, left : left + kept]
+        else:
+            kept = max(1, round(width * aspect / target))
+            top = (height - kept) // 2
+            image = image[top : top + kept]
+        return resized(image, self.height, self.width)
+
+
+def resized(image: Image, height: int, width: int) -> Image:
+    """Antialiased bilinear resize; on the channels-last view, which is several times faster than on planes."""
+    view = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    small: torch.Tensor = functional.resize(view, [height, width], antialias=True)
+    return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
+
+
+def on_grid(frames: Iterator[tuple[Fraction, Fraction, T]], rate: int) -> Iterator[tuple[T, int]]:
+    """Frames ``(start, end, frame)`` in seconds to frames at ``rate`` a second, each with how often it is shown.
+
+    The frame shown at time k / rate is the last one whose time stamp is at or before it; nothing is ever computed from
+    an index and an average rate. The last frame is shown until its end, and at least once if none was before it.
+    """
+    shown, last = 0, None
+    for start, end, frame in frames:
+        if last is not None:
+            count = -(-start * rate // 1) - shown  # grid points before this frame
+            if count > 0:
+                yield last[1], int(count)
+                shown += int(count)
+        last = end, frame
+    if last is not None:
+        count = max(-(-last[0] * rate // 1) - shown, 1 - shown)
+        if count > 0:
+            yield last[1], int(count)
