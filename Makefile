@@ -40,10 +40,10 @@ run: setup ## train on embedded sounds, stream a scene, classify a folder: the w
 	@echo "  $(BIN)/python train.py --help"
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -n auto -m "not long"
 
 test-long: setup ## run the tests that take minutes, too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-oracles: setup .venv-oracles/ready ## compare cells with Keras; installs TensorFlow in an environment of its own
 	.venv-oracles/bin/python tests/oracles/keras_reference.py .venv-oracles/keras.npz

@@ -1,7 +1,7 @@
 """The encoder: optional convolutions, over pictures or over time, then stacked recurrent layers."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -67,7 +67,8 @@ class Encoder(Chain):
         ValueError if the shape does not suit the cell, or if there is no layer at all.
         """
         sizes = sizes_of(hidden, layers)
-        over_images = issubclass(getattr(cell, "func", Cell), ConvCell)
+        made: Any = getattr(cell, "func", cell)  # a class, or one with settings of its own
+        over_images = isinstance(made, type) and issubclass(made, ConvCell)
         self.check(shape, cell, over_images, bool(stem), bool(convolutions))
         stages: dict[str, Stage] = {}
 

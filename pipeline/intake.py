@@ -152,6 +152,13 @@ class Intake:
             longer.append(tensor.permute(0, 1, 4, 2, 3) if tensor.ndim == 5 else tensor)
         return tuple(longer) if self.both else longer[0]
 
+    def of_pictures(self, images: Images) -> Arrays:
+        """A chunk of pictures alone, fitted already; for a model of both, its sound is absent."""
+        if not self.both:
+            return (images,)
+        there = np.repeat(np.array([[0.0, 1.0]], np.float32), len(images), axis=0)
+        return np.zeros(len(images) * self.grain, np.float32), images, there
+
     def only_sound(self, who: str) -> int:
         """The rate of a model of sound; ConfigError for any other, as ``who`` has no pictures."""
         if self.sound is None or self.picture:

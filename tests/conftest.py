@@ -18,6 +18,10 @@ from pipeline.model import Classifier
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start: the workers share the cores
+    torch.set_num_threads(1)
+
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
 

@@ -122,7 +122,7 @@ def test_wrong_settings_are_named(make, message):
         ("cell.zoneout=-0.5", b"cell.zoneout: got -0.5"),
         ("encoder.hidden=0", b"encoder.hidden: got 0"),
         ("+cell.hidden=3", b"encoder.hidden"),
-        ("cell=conv_lstm", b"expected images"),
+        ("cell=conv_lstm", b"ConvLSTM is a cell for images"),
     ],
 )
 def test_the_command_line_says_so(override, message, tmp_path):

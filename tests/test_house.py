@@ -19,7 +19,7 @@ FLOORS = [
         "pipeline.writer", "pipeline.intake", "pipeline.video", "pipeline.sink", "pipeline.unroll", "pipeline.fuse",
         "pipeline.standardize",
     },
-    {"pipeline.engine", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks"},
+    {"pipeline.engine", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.video_writer"},
     {"pipeline.cell", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
     {"pipeline.conv_cell", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {

@@ -218,9 +218,9 @@ def test_images_end_as_vectors():
     stage = Encoder((2, 6, 5), ConvGRU, hidden=4, layers=2)
     y, _ = stage(torch.randn(3, 5, 2, 6, 5), stage.initial(3))
     assert stage.out_shape == (4,) and y.shape == (3, 5, 4)
-    with pytest.raises(ValueError, match=r"GRU: expected feature vectors, got steps of shape \(2, 6, 5\)"):
-        Encoder((2, 6, 5), GRU)
-    with pytest.raises(ValueError, match=r"ConvGRU: expected images \(C, H, W\), got steps of shape \(3,\)"):
+    flat = Encoder((2, 6, 5), GRU, spatial="flatten")
+    assert flat.recurrent1.cell.in_shape == (60,)
+    with pytest.raises(ValueError, match=r"ConvGRU is a cell for images, got steps of shape \(3,\)"):
         Encoder((3,), ConvGRU)
 
 

@@ -1,0 +1,192 @@
+"""Shapes that move: made on the fly, and no single picture tells the class.
+
+A shape of any kind, colour and size slides over a textured ground with another shape that stands still. What counts is
+its motion: direction and speed, or the order of two directions. Its place is uniform at every moment (what leaves on
+one side enters on the other), so one picture holds no information at all; see the classes in ``LABELS``.
+
+    python -m datasets.moving_shapes FOLDER     write a 30-s scene, the truth beside it, and a folder of clips
+"""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch.utils.data import Dataset
+
+from pipeline.intake import Intake
+from pipeline.picture import Images, Picture
+from pipeline.sample import Sample, Span
+from pipeline.video_writer import write_video
+
+Rng = np.random.Generator
+Path2 = NDArray[Any]  # (T, 2) positions x, y in picture heights
+BACKGROUND = "background"  # nothing moves
+WAYS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+SPEEDS = {"slow": (0.2, 0.35), "fast": (0.7, 1.0)}  # picture heights per second
+TURNS = ("right_left", "left_right", "up_down", "down_up")
+TURN = (0.25, 0.45)  # seconds until a motion turns back
+LABELS = sorted([*(f"{way}_{speed}" for way in WAYS for speed in SPEEDS), *TURNS, BACKGROUND])
+
+
+def distance(kind: str, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """Distance from the edge of a shape of size 1 around 0; negative inside."""
+    across, along = np.abs(x), np.abs(y)
+    edge: NDArray[Any]
+    match kind:
+        case "disc":
+            edge = np.hypot(x, y) - 1
+        case "square":
+            edge = np.maximum(across, along) - 0.85
+        case "diamond":
+            edge = (across + along - 1.1) / np.sqrt(2)
+        case _:  # cross
+            edge = np.minimum(np.maximum(across, along / 3), np.maximum(along, across / 3)) - 0.35
+    return edge
+
+
+KINDS = ("disc", "square", "diamond", "cross")
+
+
+def velocities(rng: Rng, label: str, steps: int, rate: int) -> NDArray[Any]:
+    """Velocity in each of ``steps`` pictures ``(steps, 2)``, in picture heights a second."""
+    if label == BACKGROUND:
+        return np.zeros((steps, 2))
+    first, second = label.split("_")
+    speed = rng.uniform(*SPEEDS[second if second in SPEEDS else str(rng.choice(list(SPEEDS)))])
+    way = np.repeat([WAYS[first]], steps, axis=0) * speed
+    if label in TURNS:
+        way[round(rng.uniform(*TURN) * rate) :] *= -1
+    return way
+
+
+def painted(rng: Rng, path: Path2, picture: Picture) -> Images:
+    """One shape along ``path`` past another that stands still: ``(T, H, W, 3)`` uint8."""
+    height, width = picture.height, picture.width
+    ground = texture(rng, height, width)
+    dark = ground.mean() < 128
+    still, moving = (rng.uniform(*((150, 250) if dark else (5, 105)), 3) for _ in range(2))
+    sight = np.repeat(ground[None], len(path), axis=0)
+    stamp(sight, np.repeat(rng.uniform(0, 1, (1, 2)) * (width / height, 1), len(path), axis=0), rng, still)
+    stamp(sight, path, rng, moving)
+    sight += rng.uniform(0, 8) * rng.standard_normal(sight.shape, np.float32)
+    return sight.clip(0, 255).astype(np.uint8)
+
+
+def texture(rng: Rng, height: int, width: int) -> NDArray[Any]:
+    """Smooth waves of one brightness: the ground ``(H, W, 3)``."""
+    y, x = np.mgrid[:height, :width] / height
+    level = rng.choice([rng.uniform(25, 90), rng.uniform(165, 230)])
+    waves = sum(
+        rng.uniform(3, 9) * np.sin(2 * np.pi * (rng.uniform(-3, 3) * x + rng.uniform(-3, 3) * y + rng.random()))
+        for _ in range(4)
+    )
+    ground: NDArray[Any] = (level + waves)[..., None] + rng.uniform(-15, 15, 3)
+    return ground.astype(np.float32)
+
+
+def stamp(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any]) -> None:
+    """Draw a shape of a random kind and size at ``path`` with soft edges; it wraps around at the borders."""
+    height, width = sight.shape[1:3]
+    size, wide = rng.uniform(0.1, 0.18), width / height
+    x = (np.arange(width) / height - path[:, 0, None] + wide / 2) % wide - wide / 2  # (T, W)
+    y = (np.arange(height) / height - path[:, 1, None] + 0.5) % 1 - 0.5  # (T, H)
+    edge = distance(str(rng.choice(KINDS)), x[:, None, :] / size, y[:, :, None] / size)
+    share = (0.5 - edge * size * height).clip(0, 1)[..., None].astype(np.float32)
+    sight += share * (colour.astype(np.float32) - sight)
+
+
+class MovingShapes:
+    """Endless labelled motions: ``clips`` per epoch, new ones in each; validation and test are fixed sets."""
+
+    background: str | None = BACKGROUND
+
+    def __init__(
+        self,
+        clips: PositiveInt = 960,
+        seconds: Annotated[float, Field(ge=1)] = 1.6,
+        seed: int = 0,
+        held_out: PositiveInt = 520,
+        gap: Annotated[float, Field(ge=0)] = 0.4,
+    ) -> None:
+        """Each clip moves for ``seconds``, after up to ``gap`` seconds of standing still; ``held_out`` clips each for
+        validation and test.
+        """
+        self.labels = LABELS
+        self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
+
+    def split(self, name: str, intake: Intake) -> "MovingSplit":
+        """``train``, ``val`` or ``test`` for a model of pictures; their random draws have nothing in common."""
+        intake.only_pictures("dataset=moving_shapes")
+        return MovingSplit(self, ("train", "val", "test").index(name), intake)
+
+
+class MovingSplit(Dataset[Sample]):
+    """Clips with one motion each (or none: ``background``), the classes in turn."""
+
+    def __init__(self, recipe: MovingShapes, number: int, intake: Intake) -> None:
+        self.recipe, self.number, self.intake = recipe, number, intake
+        self.epoch = 0
+        self.fixed = [self.make(index) for index in range(len(self))] if number else []
+
+    def __len__(self) -> int:
+        return self.recipe.held_out if self.number else self.recipe.clips
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.fixed[index] if self.fixed else self.make(index)
+
+    def make(self, index: int) -> Sample:
+        """Clip ``index`` of this epoch."""
+        recipe, picture = self.recipe, self.intake.only_pictures("dataset=moving_shapes")
+        rng = np.random.default_rng([recipe.seed, self.number, 0 if self.number else self.epoch, index])
+        label = recipe.labels[index % len(recipe.labels)]
+        images, spans = compose(rng, [label], recipe.seconds, (0.0, recipe.gap), picture)
+        grain = self.intake.grain
+        numbers: list[Span] = [(a * grain, b * grain, recipe.labels.index(name)) for a, b, name in spans]
+        key = f"moving_shapes/{recipe.seed}/{self.number}/{index}" if self.number else ""
+        return Sample(self.intake.of_pictures(images), recipe.labels.index(label), numbers, f"{label}_{index}", key)
+
+
+def compose(
+    rng: Rng, labels: list[str], seconds: float, gap: tuple[float, float], picture: Picture
+) -> tuple[Images, list[tuple[int, int, str]]]:
+    """One motion after another, standing still between; the pictures and ``(start, end, label)`` in pictures."""
+    rate, steps, spans = picture.rate, [np.zeros((1, 2))], list[tuple[int, int, str]]()
+    for label in labels:
+        steps.append(np.zeros((round(rng.uniform(*gap) * rate), 2)))
+        start, count = sum(map(len, steps)), round(seconds * rate)
+        steps.append(velocities(rng, label, count, rate))
+        if label != BACKGROUND:
+            spans.append((start, start + count, label))
+    begin = rng.uniform(0, 1, (1, 2)) * (picture.width / picture.height, 1)
+    return painted(rng, begin + np.cumsum(np.concatenate(steps), axis=0) / rate, picture), spans
+
+
+def write_demo(folder: Path, picture: Picture, seed: int = 2026, clips: int = 26) -> None:
+    """A scene of all motions as ``scene.mp4`` with the truth in ``scene.csv``, and ``clips`` videos in
+    ``folder/clips``.
+    """
+    rng = np.random.default_rng(seed)
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    order = [str(label) for label in rng.permutation([label for label in LABELS if label != BACKGROUND])]
+    images, spans = compose(rng, order, 1.6, (0.6, 1.4), picture)
+    write_video(folder / "scene.mp4", images, picture.rate)
+    with open(folder / "scene.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["start", "end", "label"])
+        rows.writerows(
+            [f"{start / picture.rate:.3f}", f"{end / picture.rate:.3f}", label] for start, end, label in spans
+        )
+    data = MovingShapes(seed=seed, held_out=clips).split("test", Intake(picture=picture))
+    for index in range(clips):
+        sample = data[index]
+        write_video(folder / "clips" / f"{sample.name}.mp4", sample.x[0], picture.rate)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    write_demo(Path(sys.argv[1]), Picture(10, 64, 64))
