@@ -10,19 +10,16 @@ one side enters on the other), so one picture holds no information at all; see t
 import csv
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
-from torch.utils.data import Dataset
 
+from datasets.motion import Motions, Rng, Seen, colours, filmed, texture
 from pipeline.intake import Intake
 from pipeline.picture import Images, Picture
-from pipeline.sample import Sample, Span
 from pipeline.video_writer import write_video
 
-Rng = np.random.Generator
 Path2 = NDArray[Any]  # (T, 2) positions x, y in picture heights
 BACKGROUND = "background"  # nothing moves
 WAYS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
@@ -67,25 +64,11 @@ def painted(rng: Rng, path: Path2, picture: Picture) -> Images:
     """One shape along ``path`` past another that stands still: ``(T, H, W, 3)`` uint8."""
     height, width = picture.height, picture.width
     ground = texture(rng, height, width)
-    dark = ground.mean() < 128
-    still, moving = (rng.uniform(*((150, 250) if dark else (5, 105)), 3) for _ in range(2))
+    still, moving = colours(rng, ground)
     sight = np.repeat(ground[None], len(path), axis=0)
     stamp(sight, np.repeat(rng.uniform(0, 1, (1, 2)) * (width / height, 1), len(path), axis=0), rng, still)
     stamp(sight, path, rng, moving)
-    sight += rng.uniform(0, 8) * rng.standard_normal(sight.shape, np.float32)
-    return sight.clip(0, 255).astype(np.uint8)
-
-
-def texture(rng: Rng, height: int, width: int) -> NDArray[Any]:
-    """Smooth waves of one brightness: the ground ``(H, W, 3)``."""
-    y, x = np.mgrid[:height, :width] / height
-    level = rng.choice([rng.uniform(25, 90), rng.uniform(165, 230)])
-    waves = sum(
-        rng.uniform(3, 9) * np.sin(2 * np.pi * (rng.uniform(-3, 3) * x + rng.uniform(-3, 3) * y + rng.random()))
-        for _ in range(4)
-    )
-    ground: NDArray[Any] = (level + waves)[..., None] + rng.uniform(-15, 15, 3)
-    return ground.astype(np.float32)
+    return filmed(rng, sight)
 
 
 def stamp(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any]) -> None:
@@ -99,60 +82,17 @@ def stamp(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any]) -> N
     sight += share * (colour.astype(np.float32) - sight)
 
 
-class MovingShapes:
-    """Endless labelled motions: ``clips`` per epoch, new ones in each; validation and test are fixed sets."""
+class MovingShapes(Motions):
+    """One motion in each clip, or none: ``background``. What stands still before it stands where it begins."""
 
-    background: str | None = BACKGROUND
+    title, labels, background = "moving_shapes", LABELS, BACKGROUND
 
-    def __init__(
-        self,
-        clips: PositiveInt = 960,
-        seconds: Annotated[float, Field(ge=1)] = 1.6,
-        seed: int = 0,
-        held_out: PositiveInt = 520,
-        gap: Annotated[float, Field(ge=0)] = 0.4,
-    ) -> None:
-        """Each clip moves for ``seconds``, after up to ``gap`` seconds of standing still; ``held_out`` clips each for
-        validation and test.
-        """
-        self.labels = LABELS
-        self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
-
-    def split(self, name: str, intake: Intake) -> "MovingSplit":
-        """``train``, ``val`` or ``test`` for a model of pictures; their random draws have nothing in common."""
-        intake.only_pictures("dataset=moving_shapes")
-        return MovingSplit(self, ("train", "val", "test").index(name), intake)
+    def motion(self, rng: Rng, label: str, split: str, picture: Picture) -> Seen:
+        """A clip of ``label``; the splits differ by ``rng`` alone."""
+        return compose(rng, [label], self.seconds, (0.0, self.gap), picture)
 
 
-class MovingSplit(Dataset[Sample]):
-    """Clips with one motion each (or none: ``background``), the classes in turn."""
-
-    def __init__(self, recipe: MovingShapes, number: int, intake: Intake) -> None:
-        self.recipe, self.number, self.intake = recipe, number, intake
-        self.epoch = 0
-        self.fixed = [self.make(index) for index in range(len(self))] if number else []
-
-    def __len__(self) -> int:
-        return self.recipe.held_out if self.number else self.recipe.clips
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.fixed[index] if self.fixed else self.make(index)
-
-    def make(self, index: int) -> Sample:
-        """Clip ``index`` of this epoch."""
-        recipe, picture = self.recipe, self.intake.only_pictures("dataset=moving_shapes")
-        rng = np.random.default_rng([recipe.seed, self.number, 0 if self.number else self.epoch, index])
-        label = recipe.labels[index % len(recipe.labels)]
-        images, spans = compose(rng, [label], recipe.seconds, (0.0, recipe.gap), picture)
-        grain = self.intake.grain
-        numbers: list[Span] = [(a * grain, b * grain, recipe.labels.index(name)) for a, b, name in spans]
-        key = f"moving_shapes/{recipe.seed}/{self.number}/{index}" if self.number else ""
-        return Sample(self.intake.of_pictures(images), recipe.labels.index(label), numbers, f"{label}_{index}", key)
-
-
-def compose(
-    rng: Rng, labels: list[str], seconds: float, gap: tuple[float, float], picture: Picture
-) -> tuple[Images, list[tuple[int, int, str]]]:
+def compose(rng: Rng, labels: list[str], seconds: float, gap: tuple[float, float], picture: Picture) -> Seen:
     """One motion after another, standing still between; the pictures and ``(start, end, label)`` in pictures."""
     rate, steps, spans = picture.rate, [np.zeros((1, 2))], list[tuple[int, int, str]]()
     for label in labels:

@@ -54,7 +54,7 @@ class Encoder(Chain):
         residual: bool = False,
         stem: list[ImageConvolution] | None = None,
         pool: PositiveInt = 1,
-        spatial: Literal["mean", "flatten"] = "mean",
+        spatial: Literal["mean", "max", "flatten"] = "mean",
         convolutions: list[Convolution] | None = None,
         checkpoint: NonNegativeInt = 0,
     ) -> None:

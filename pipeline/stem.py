@@ -3,8 +3,9 @@
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, gelu, max_pool2d
+from torch.nn.functional import gelu, max_pool2d
 
+from pipeline.precision import convolve, shorten
 from pipeline.stage import Stage, State
 
 
@@ -28,9 +29,13 @@ class ImageConv(Stage):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""
         conv = self.conv
-        y = conv2d(x.flatten(0, 1), conv.weight, conv.bias, conv.stride, conv.padding)
+        y = convolve(x.flatten(0, 1), conv.weight, conv.bias, self.stride, conv.kernel_size[0] // 2)
         y = gelu(self.norm(y.movedim(1, -1))).movedim(-1, 1)
         return self.dropout(y).view(*x.shape[:2], *self.out_shape), state
+
+    def lower(self) -> None:
+        """Convolve in bfloat16."""
+        shorten(self.conv.weight)
 
 
 class ImagePool(Stage):
@@ -49,13 +54,15 @@ class ImagePool(Stage):
 
 
 class ToVector(Stage):
-    """Images to vectors: the ``mean`` over all pixels, ``(B, T, C)``, or all pixels in a row (``flatten``)."""
+    """Images to vectors: the ``mean`` or the ``max`` over all pixels, ``(B, T, C)``, or all in a row (``flatten``)."""
 
-    def __init__(self, shape: tuple[int, ...], how: Literal["mean", "flatten"]) -> None:
+    def __init__(self, shape: tuple[int, ...], how: Literal["mean", "max", "flatten"]) -> None:
         super().__init__()
         self.in_shape, self.how = shape, how
-        self.out_shape = shape[:1] if how == "mean" else (shape[0] * shape[1] * shape[2],)
+        self.out_shape = (shape[0] * shape[1] * shape[2],) if how == "flatten" else shape[:1]
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""
-        return (x.mean((-2, -1)) if self.how == "mean" else x.flatten(2)), state
+        if self.how == "flatten":
+            return x.flatten(2), state
+        return (x.mean((-2, -1)) if self.how == "mean" else x.flatten(3).amax(-1)), state

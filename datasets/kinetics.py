@@ -1,0 +1,105 @@
+"""Kinetics-400, -600 and -700 (Kay et al. 2017): ten-second videos of actions, with their official splits."""
+
+import csv
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from datasets.clips import SPLITS, Clip, Clips, Corpus, divide, existing_root
+from pipeline.errors import ConfigError
+from pipeline.intake import Intake
+from pipeline.media import VIDEO
+
+WHAT = (
+    "a folder with train/<class>/*.mp4 and val/<class>/*.mp4 (and test/), or with the videos right in train/, val/ and "
+    "test/, named <youtube_id>_<start>_<end>.mp4, and annotations/train.csv, val.csv and test.csv beside them"
+)
+COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+NAME = re.compile(r"(.+)_\d{6}_\d{6}")  # YouTube's name of the video, first and last second of the cut
+
+
+class Kinetics(Corpus):
+    """The folders of ``root/train``, ``root/val`` and ``root/test`` or, where a split has none, its table.
+
+    Without a labelled test split the official val is tested on, and a share of train is held out for validation.
+    """
+
+    # torchvision.datasets.Kinetics opens every video with TorchCodec in its constructor, and reads a table only while
+    # it downloads; so the folders and tables are read here. Labels are written as it writes them.
+
+    def __init__(
+        self,
+        root: str | None = None,
+        val: Annotated[float, Field(gt=0, lt=1)] = 0.05,
+        seed: int = 0,
+        crop: float | None = 10.0,
+        cache: str | None = None,
+    ) -> None:
+        """``val``: share of each class's training videos to hold out, drawn with ``seed``, if that is necessary.
+        ``cache``: see ``Corpus``; decoded, Kinetics-400 takes about a terabyte.
+        """
+        folder = existing_root(root, WHAT)
+        found = {split: in_folders(folder / split, split) or in_table(folder, split) for split in SPLITS}
+        if not found["train"]:
+            missing = f"{folder / 'train'}/<class>/ and {folder / 'annotations' / 'train.csv'} are"
+            raise ConfigError(f"dataset.root: {missing} both missing or empty; expected {WHAT}")
+        if not found["test"]:
+            found["test"], found["val"] = [replace(clip, split="test") for clip in found["val"]], []
+        if not found["val"]:
+            videos = [replace(clip, group=video(clip.path)) for clip in found["train"]]
+            found["train"] = divide(videos, {"train": 1 - val, "val": val}, seed)
+        super().__init__([clip for clips in found.values() for clip in clips], cache, crop)
+
+    def split(self, name: str, intake: Intake) -> Clips:
+        """As of any corpus; but without a cache, files are looked for and not decoded beforehand, which takes hours."""
+        if self.cache is not None:
+            return super().split(name, intake)
+        clips = [clip for clip in self.clips if clip.split == name]
+        there = [clip for clip in clips if clip.path.is_file()]
+        for path in sorted({clip.path for clip in clips} - {clip.path for clip in there}):
+            warnings.warn(f"skipped {path}: not_found: no such file", stacklevel=2)
+        if clips and not there:
+            raise ConfigError(f"dataset.root: none of the {len(clips)} {name} files is there; expected {WHAT}")
+        return Clips(there, self.labels, intake, None, self.crop if name == "train" else None)
+
+
+def in_folders(folder: Path, split: str) -> list[Clip]:
+    """The videos in the sub-folders of ``folder``, one for each class."""
+    paths = sorted(path for path in folder.glob("[!.]*/[!.]*") if path.suffix.lower() in VIDEO)
+    return [Clip(path, spelled(path.parent.name), split) for path in paths]
+
+
+def in_table(folder: Path, split: str) -> list[Clip]:
+    """The videos that ``annotations/<split>.csv`` lists with a label; ConfigError if it cannot be understood."""
+    table = folder / "annotations" / f"{split}.csv"
+    if not table.is_file():
+        return []
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    for column in COLUMNS[1:] if split == "test" else COLUMNS:  # test tables were once published without labels
+        if not all(row.get(column) for row in rows):
+            raise ConfigError(f"dataset.root: {table}: every row needs {', '.join(COLUMNS)}; {column!r} is missing")
+    try:
+        return [
+            Clip(folder / split / f"{row['youtube_id']}_{int(row['time_start']):06}_{int(row['time_end']):06}.mp4",
+                 spelled(row["label"]), split)
+            for row in rows
+            if row.get("label")
+        ]  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"dataset.root: {table}: time_start and time_end must be whole seconds: {error}") from None
+
+
+def spelled(label: str) -> str:
+    """A class as torchvision names its folder: without blanks, brackets and apostrophes."""
+    return re.sub(r"['()]", "", label).replace(" ", "_")
+
+
+def video(path: Path) -> str:
+    """YouTube's name of the video of which a file is a cut; empty if the file is named otherwise."""
+    found = NAME.fullmatch(path.stem)
+    return found[1] if found else ""
