@@ -3,9 +3,10 @@ PYTHON ?= python3
 PIP_ARGS ?=
 ARGS ?=
 DEMO := runs/demo
+DEMO_VIDEO := runs/demo_video
 BIN := .venv/bin
 
-.PHONY: help setup run test test-long test-oracles check lint types bench clean
+.PHONY: help setup run run-video test test-long test-oracles check lint types bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -38,6 +39,22 @@ run: setup ## train on embedded sounds, stream a scene, classify a folder: the w
 	@echo "  $(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=microphone"
 	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER_WITH_ONE_SUBFOLDER_PER_CLASS"
 	@echo "  $(BIN)/python train.py --help"
+
+run-video: setup ## the same with pictures: train on embedded motions, stream a scene, draw the answers into it
+	$(BIN)/python -m datasets.moving_shapes $(DEMO_VIDEO)/shapes
+	$(BIN)/python train.py experiment=moving_shapes hydra.run.dir=$(DEMO_VIDEO) $(ARGS)
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink.truth=$(DEMO_VIDEO)/shapes/scene.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink=video sink.path=$(DEMO_VIDEO)/answers.mp4
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=files source.paths=$(DEMO_VIDEO)/shapes/clips sink=csv sink.path=$(DEMO_VIDEO)/clips.csv
+	@echo
+	@echo "Written:"
+	@echo "  $(DEMO_VIDEO)/answers.mp4          the scene with the answers drawn in: look at it"
+	@echo "  $(DEMO_VIDEO)/model.safetensors    the model, one file"
+	@echo "  $(DEMO_VIDEO)/metrics.json         how good it is, and how soon"
+	@echo "  $(DEMO_VIDEO)/clips.csv            the answer for each clip"
+	@echo "Try next:"
+	@echo "  $(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=webcam sink=window"
+	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER extractor=optical_flow encoder=image_recurrent"
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest -n auto -m "not long"

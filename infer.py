@@ -23,13 +23,13 @@ def infer(
 
     from pipeline.build import build
     from pipeline.errors import ConfigError
+    from pipeline.listen import listen
     from pipeline.model import load
     from pipeline.sink import Sink
     from pipeline.sources.files import Files
-    from pipeline.sources.microphone import Microphone
 
     origin: Any = build(source, at="source")
-    if isinstance(origin, Microphone) and origin.listing:
+    if getattr(origin, "listing", False):
         print(origin.devices())
         return OK
     if threads:
@@ -46,27 +46,11 @@ def infer(
         model = model.live
     with build(sink, Sink, at="sink") as target:
         if many:
+            if target.pictures:
+                raise ConfigError("sink: shows the pictures of one stream; for source=files choose sink=console or csv")
             return classify_files(model, origin, target)
-        return listen(model, origin, target, block, {key: v for key, v in decoder.items() if v is not None})
-
-
-def listen(model: Any, origin: Any, target: Any, block: float, settings: dict[str, float]) -> int:
-    """Stream a source; on Ctrl-C, what has been heard so far is answered and kept."""
-    from pipeline.stream import Stream
-
-    stream = Stream(model, max(1, round(block * model.rate / model.hop)), model.decoder(**settings))
-    code = OK
-    target.start(origin.name, model.labels, model.rate, model.hop)
-    try:
-        for chunk in origin.chunks(model.intake):
-            target.events(stream.push(chunk))
-            target.steps(stream.first, stream.posteriors)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    finally:  # whatever ended the source: what it has said is answered
-        target.events(stream.close())
-        target.steps(stream.first, stream.posteriors)
-    return code
+        settings = {key: value for key, value in decoder.items() if value is not None}
+        return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
 
 
 def classify_files(model: Any, origin: Any, target: Any) -> int:

@@ -191,9 +191,8 @@ class Cell(Stage):
     def memory_of(self, state: State, x: Tensor) -> list[Tensor]:
         """The state as a list, if it is one of this cell for the rows of ``x``."""
         memory = [state] if isinstance(state, Tensor) else list(state)
-        weight = self._parameters.get("weight_ih")
-        weight = self.weight_ih if weight is None else weight
-        expected, own, place = (x.shape[0], *self.out_shape), weight.dtype, weight.device
+        anchor = cast(Tensor, self._buffers["anchor"])  # weights can be of a lower precision than what is remembered
+        expected, own, place = (x.shape[0], *self.out_shape), anchor.dtype, anchor.device
         fits = x.dtype == own and x.device == place and len(memory) == len(self.memory)
         for tensor in memory:
             fits = fits and tensor.shape == expected and tensor.dtype == own and tensor.device == place

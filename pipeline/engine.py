@@ -60,13 +60,13 @@ class Recurrent(Protocol):
         """W_ih x + b_ih."""
 
 
-def serves(x: Tensor) -> bool:
-    """Whether the engine can run this: plain float32 vectors ``(B, T, F)`` on a CPU, and nobody is tracing
-    or transforming (torch.func, forward-mode gradients).
+def serves(x: Tensor, axes: int = 3) -> bool:
+    """Whether the engine can run this: plain float32 vectors ``(B, T, F)`` (images: five ``axes``) on a CPU, and nobody
+    is tracing or transforming (torch.func, forward-mode gradients).
     """
     return (
         ON
-        and x.ndim == 3
+        and x.ndim == axes
         and type(x) is Tensor
         and x.dtype == torch.float32
         and x.is_cpu
@@ -80,9 +80,12 @@ def serves(x: Tensor) -> bool:
 
 def few(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> bool:
     """Whether ``stream`` is the way: a few rows, and no gradient is asked for."""
-    if x.shape[0] > FEW:
-        return False
-    return not torch.is_grad_enabled() or not any(t.requires_grad for t in (x, *memory, *cell.weights))
+    return x.shape[0] <= FEW and not learning(cell, x, memory)
+
+
+def learning(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> bool:
+    """Whether a gradient is asked for."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (x, *memory, *cell.weights))
 
 
 def stream(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> tuple[list[Tensor], bool]:
@@ -119,7 +122,7 @@ def advance(
     products = x.new_empty(steps, rows, weight.shape[0])
     computed = [x.new_empty(steps, rows, hidden) for _ in program.computed]
     peep = x.new_empty(0, hidden) if peep is None else peep
-    kernels, given = program.kernels, arrays(x, products, peep, *computed, *states)
+    kernels, given = program.kernels, arrays(x, products, peep[:, None], *computed, *states)
     weight = weight.detach()
     plan = [
         (p, computed[program.computed.index(p)] if of is None else states[of], span, weight[span].t(),
@@ -156,6 +159,7 @@ class Program:
         self.of = [product.of for product in recorded.products]  # the memory that each product takes
         self.blocks = [(cell.gates.index(p.names[0]), len(p.names)) for p in recorded.products]
         self.computed = [p for p, of in enumerate(self.of) if of is None]
+        self.joint = self.shared and self.of == [0]  # W x and R h are only ever added: [W R] [x; h] is their sum
 
     def spans(self, hidden: int) -> list[slice]:
         """The rows of ``weight_hh`` of each product."""
@@ -171,7 +175,8 @@ class Program:
             found = dict(zip(cell.names, weights, strict=True))
             missing = {"weight_hh": empty, "weight_ch": empty, "bias_ih": zeros, "bias_hh": zeros}
             order = ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_ch")
-            views = arrays(*((found | {k: v for k, v in missing.items() if k not in found})[name] for name in order))
+            *views, peep = arrays(*((missing | found)[name] for name in order))
+            views.append(peep[:, None])
             VIEWS[id(cell)] = key, views
             if not known:
                 weakref.finalize(cell, VIEWS.pop, id(cell), None)
@@ -230,7 +235,7 @@ class Unrolled(torch.autograd.Function):
         doperands = {p: x.new_empty(rows, hidden) for p in computed}
         dmemory = [d.contiguous().clone() for d in dlast]
         kernels = program.kernels
-        given = arrays(x, products, peep, *computed.values(), *states)
+        given = arrays(x, products, peep[:, None], *computed.values(), *states)
         given += arrays(dy.transpose(0, 1).contiguous(), dx, dproducts, dpeep, *doperands.values(), *dmemory)
         spans = program.spans(hidden)
         if not spans:

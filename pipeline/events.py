@@ -93,6 +93,15 @@ class Decoder:
         self.free[index] = event.end + self.refractory
         return event
 
+    def begun(self) -> list[Event]:
+        """The events that are open now, as they stand."""
+        now = self.step * self.hop
+        return [Event(self.labels[index], start * self.hop, now, best) for index, (start, best) in self.open.items()]
+
+    def pass_over(self, steps: int) -> None:
+        """Time passes without posteriors; what is open stays so."""
+        self.step += steps
+
     def close(self) -> list[Event]:
         """End what is still open: the stream is over."""
         return [event for index in list(self.open) if (event := self.finish(index))]

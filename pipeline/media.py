@@ -1,17 +1,20 @@
 """Audio files to samples: probe, read in blocks, read whole. Mono, resampled, checked.
 
-soundfile reads PCM, FLAC, OGG and MP3; PyAV reads every other container. Whatever reads, the same rules hold on top:
-regular files only, limits before any allocation, non-finite samples set to zero, and the decoded length compared with
-the declared one. What is doubtful is a ``Warning`` code on the result, what is unusable a ``MediaError`` with a code.
+soundfile reads PCM, FLAC and OGG. PyAV reads MP3 (it tells of damage, which soundfile skips in silence), every other
+container, and what soundfile gives up. Whatever reads, the same rules hold on top: regular files only, limits before
+any allocation, non-finite samples set to zero, and the decoded length compared with the declared one. What is doubtful
+is a ``Warning`` code on the result, what is unusable a ``MediaError`` with a code.
 """
 
 import os
+import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -30,6 +33,11 @@ UNKNOWN_SIZE = 0xFFFF_F000  # from here on, what a pipe writes when it does not 
 LOUDEST = 32.0  # full scale is 1; beyond this it is no sound
 SHORTEST = 0.025  # seconds: below, not even one analysis window is filled
 PLAYLISTS = (b"#EXTM3U", b"ffconcat")
+PICTURE = re.compile(rb"\x89PNG|\xff\xd8\xff|BM.{4}\0{4}|II\*\0|MM\0\*|RIFF.{4}WEBP", re.DOTALL)  # PNG, JPEG, BMP, TIFF
+HEADERLESS = {".pcm", ".raw"}
+HOLE = 0.1  # seconds without a sample that count as a gap
+LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
+BROKEN = 500  # packets in a row that cannot be decoded, until the rest is given up
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,aac,ac3,asf,flv,caf,amr,aiff,wav,w64,flac,ogg,mp3,gif"
 
 
@@ -66,6 +74,8 @@ def probe(path: str | os.PathLike[str]) -> Facts:
     try:
         with soundfile.SoundFile(os.fsencode(name)) as sound:
             facts = within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None))
+            if sound.format == "OGG" and not ogg_ends(name)[1]:
+                facts.warn("truncated")
             if header:  # libsndfile silently mends a length that the file does not hold
                 facts.frames, facts.warnings, facts.exact = header.frames, header.warnings, header.exact
             return facts
@@ -92,11 +102,13 @@ def admit(name: str) -> None:
         raise MediaError("empty_file", f"{name}: the file has 0 bytes")
     try:
         with open(name, "rb") as file:
-            start = file.read(64).lstrip()
+            start = file.read(64)
     except OSError as error:
         raise MediaError("unreadable", f"{name}: {error.strerror}") from None
-    if start.startswith(PLAYLISTS):
+    if start.lstrip().startswith(PLAYLISTS):
         raise MediaError("playlist", f"{name}: a playlist; other files it names are never followed")
+    if PICTURE.match(start):
+        raise MediaError("picture", f"{name}: a single picture; expected a recording")
 
 
 def wav_header(name: str) -> Facts | None:
@@ -119,6 +131,17 @@ def wav_header(name: str) -> Facts | None:
                 codec, channels, rate, _, align, _ = struct.unpack("<HHIIHH", body)
             file.seek(size + size % 2 - len(body), os.SEEK_CUR)
     return None
+
+
+def ogg_ends(name: str) -> tuple[bool, bool]:
+    """Whether an Ogg file is several streams one after another, and whether its last page is there and says so."""
+    with open(name, "rb") as file:
+        first = file.read(18)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 2**16))  # no page is longer
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+    return page[14:18] != first[14:18], whole and bool(page[5] & 4)
 
 
 def within_limits(facts: Facts) -> Facts:
@@ -147,6 +170,10 @@ def open_file(name: str) -> av.container.InputContainer:
     try:
         return av.open(f"file:{name}", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
+        if Path(name).suffix.lower() in HEADERLESS:
+            raise MediaError(
+                "format_unknown", f"{name}: samples without a header; say what they are with source=stdin source.rate"
+            ) from None
         raise MediaError("unreadable", f"{name}: not a media file that can be read ({error})") from None
 
 
@@ -177,33 +204,86 @@ def decoded(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
     except soundfile.LibsndfileError:
         yield from decoded_by_av(name, facts)
         return
-    if not sound.frames and "unknown_length" in facts.warnings:  # a recorder that was killed: FFmpeg reads on
+    killed = not sound.frames and "unknown_length" in facts.warnings  # the recorder was; FFmpeg reads on
+    if killed or sound.format == "MP3" or (sound.format == "OGG" and ogg_ends(name)[0]):
+        sound.close()
         yield from decoded_by_av(name, facts)
         return
+    position = 0
     with sound:
         while True:
             try:
                 block: NDArray[np.float32] = sound.read(BLOCK, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
                 facts.warn("decode_errors")
-                return
+                break
             if not len(block):
                 return
+            position += len(block)
             yield block
+    for block in decoded_by_av(name, facts):  # FFmpeg goes on behind damage
+        if position < len(block):
+            yield block[position:]
+        position = max(0, position - len(block))
 
 
 def decoded_by_av(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
-    """The first sound track through PyAV, as float32."""
-    resampler = av.AudioResampler(format="flt", rate=facts.rate)
+    """The first sound track through PyAV, as float32 blocks; holes between time stamps become silence."""
+    resampler, kind = None, None
+    end: Fraction | None = None  # of what came out so far
     with open_container(name) as container:
+        for frame in decoded_frames(container, container.streams.audio[0], facts.warn):
+            if resampler is None or kind != (frame.sample_rate, frame.format.name, frame.layout.name):
+                if kind and kind[0] != frame.sample_rate:
+                    facts.warn("rate_change")
+                kind = frame.sample_rate, frame.format.name, frame.layout.name
+                resampler = av.AudioResampler(format="flt", rate=facts.rate)
+            time = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+            if end is None:
+                facts.start = end = time or Fraction(0)
+            elif time is not None and time - end > HOLE:
+                yield from silence(time - end, facts, name)
+                end = time
+            try:
+                parts = resampler.resample(frame)
+            except (av.FFmpegError, ValueError):
+                facts.warn("decode_errors")
+                continue
+            for part in parts:
+                end += Fraction(part.samples, facts.rate)
+                yield part.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(part.layout.channels))
+
+
+def silence(length: Fraction, facts: Facts, name: str) -> Iterator[NDArray[np.float32]]:
+    """Zeros for so many seconds."""
+    if length > LONGEST_HOLE:
+        raise MediaError("limit_duration", f"{name}: {float(length):.0f} s between two samples")
+    facts.warn("gap")
+    missing = round(length * facts.rate)
+    for start in range(0, missing, BLOCK):
+        yield np.zeros((min(BLOCK, missing - start), 1), np.float32)
+
+
+def decoded_frames(container: av.container.InputContainer, track: Any, warn: Callable[[str], None]) -> Iterator[Any]:
+    """Decoded frames of a track; packets that cannot be decoded are warned of and left out."""
+    broken, packets = 0, container.demux(track)
+    while broken <= BROKEN:
         try:
-            for number, frame in enumerate(container.decode(container.streams.audio[0])):
-                if not number and frame.pts is not None and frame.time_base is not None:
-                    facts.start = frame.pts * frame.time_base
-                for part in resampler.resample(frame):
-                    yield part.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(part.layout.channels))
-        except (av.FFmpegError, ValueError):  # ValueError: the format changes midway, or a text is no text
-            facts.warn("decode_errors")
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.FFmpegError, UnicodeDecodeError) as error:
+            chained = isinstance(error, av.error.PatchWelcomeError)  # Ogg streams one after another, of other rates
+            warn("rate_change" if chained else "decode_errors")
+            return
+        try:
+            frames = packet.decode()
+            broken = 0
+        except (av.FFmpegError, UnicodeDecodeError):
+            warn("decode_errors")
+            broken += 1
+            continue
+        yield from frames
 
 
 def checked(blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, end: float | None) -> Iterator[Samples]:
@@ -296,23 +376,9 @@ class Resampler:
         return rest
 
 
-AUDIO = {
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".m4a",
-    ".aac",
-    ".aif",
-    ".aiff",
-    ".au",
-    ".caf",
-    ".w64",
-    ".wma",
-}
-VIDEO = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts"}
+AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".caf", ".w64"}
+AUDIO |= {".wma", ".amr", ".ac3"}
+VIDEO = {".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".wmv", ".gif"}
 
 
 def media_files(folder: Path) -> list[Path]:

@@ -44,6 +44,15 @@ def classification(truth: Sequence[int], answer: Sequence[int], labels: Sequence
     }
 
 
+def online(right: Sequence[Sequence[bool]]) -> list[float]:
+    """Accuracy after 1, 2, ... steps, from whether each clip's answer was right after each of its steps; as far as at
+    least half of the clips last.
+    """
+    longest = sorted((len(clip) for clip in right), reverse=True)
+    steps = longest[(len(right) - 1) // 2] if right else 0
+    return [float(np.mean([clip[step] for clip in right if len(clip) > step])) for step in range(steps)]
+
+
 @dataclass(frozen=True)
 class Matches:
     """Counts of an event comparison, for one label or for all."""

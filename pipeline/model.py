@@ -4,6 +4,7 @@ A model is one ``model.safetensors``: the weights, and a JSON header with the se
 and the decoder. Loading builds components through ``pipeline.build`` and copies numbers: nothing in a file is ever run.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from pipeline.events import Decoder
 from pipeline.extractor import Extractor
 from pipeline.heads import Head
 from pipeline.intake import Tensors
+from pipeline.precision import Precision, lower
 from pipeline.stage import Chain, Stage, State, tree
 from pipeline.standardize import Standardize
 
@@ -54,6 +56,7 @@ class Classifier(Chain):
     encoder: Chain
     head: Head
     smoothing: Stage
+    precision: Precision = "fp32"
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> None:
         """Build and wire the parts: each learns from the one before what shape it receives.
@@ -125,7 +128,20 @@ class Classifier(Chain):
         config = self.config | {"head": dict(self.config["head"]) | {"window": seconds}}
         other = Classifier(config, self.labels)
         other.load_state_dict(self.state_dict())
-        return other.to(self.anchor.device).train(self.training)
+        return other.to(self.anchor.device).train(self.training).with_precision(self.precision)
+
+    def with_precision(self, precision: Precision) -> "Classifier":
+        """The same model, for answering alone. ``bf16``: its convolutions over pictures compute in bfloat16, with
+        weights rounded once; memories, everything else and the posteriors stay float32. ValueError for the way back.
+        """
+        if precision == self.precision:
+            return self
+        if precision == "fp32":
+            raise ValueError("precision: the weights were rounded to bf16; load the model again for fp32")
+        other = copy.deepcopy(self)
+        other.precision = precision
+        lower(other)
+        return other
 
     @property
     def live(self) -> "Classifier":
@@ -215,5 +231,5 @@ def fingerprint(model: Classifier) -> str:
     """A short hash of settings and weights: the same for the same answers."""
     digest = hashlib.sha256(json.dumps([model.config, model.labels], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

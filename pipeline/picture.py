@@ -7,6 +7,7 @@ are those of the model's extractor, and are stored with it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -76,17 +77,24 @@ def on_grid(frames: Iterator[tuple[Fraction, Fraction, T]], rate: int) -> Iterat
     """Frames ``(start, end, frame)`` in seconds to frames at ``rate`` a second, each with how often it is shown.
 
     The frame shown at time k / rate is the last one whose time stamp is at or before it; nothing is ever computed from
-    an index and an average rate. The last frame is shown until its end, and at least once if none was before it.
+    an index and an average rate. Before the first frame, nothing is shown. The last one is shown until its end, and at
+    least once if none was before it and it does not end before time 0.
     """
-    shown, last = 0, None
+    shown, alone, last = 0, True, None
     for start, end, frame in frames:
-        if last is not None:
-            count = -(-start * rate // 1) - shown  # grid points before this frame
-            if count > 0:
-                yield last[1], int(count)
-                shown += int(count)
+        following = max(0, ceil(start * rate))  # the first grid point of this frame
+        if last is None:
+            shown = following
+        elif following > shown:
+            yield last[1], following - shown
+            shown, alone = following, False
         last = end, frame
-    if last is not None:
-        count = max(-(-last[0] * rate // 1) - shown, 1 - shown)
+    if last is not None and last[0] > 0:
+        count = max(ceil(last[0] * rate) - shown, int(alone))
         if count > 0:
-            yield last[1], int(count)
+            yield last[1], count
+
+
+def exact(seconds: float) -> Fraction:
+    """Seconds as people write them: 0.3 is three tenths."""
+    return Fraction(seconds).limit_denominator(1_000_000)

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+BARS = " ▁▂▃▄▅▆▇█"
+CURVE = 60  # characters of a curve, at most
 
 
 def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -> None:
@@ -25,9 +29,22 @@ def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -
         numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))
         table.add_row(Text(label), *numbers, str(row["support"]), Text(worst))
     console.print(table)
+    console.print(soon(found["online"]), highlight=False)
     console.print(
         f"{figures['parameters']:,} parameters, best of {figures['epochs']} epochs: {figures['best_epoch']}, "
         f"{figures['seconds']} s in all",
         highlight=False,
     )
     console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def soon(online: Mapping[str, Any]) -> str:
+    """How soon a stream's answer is right, as a curve and in figures."""
+    accuracy, step = online["accuracy"], online["step"]
+    if not accuracy:
+        return ""
+    marks = [2**power for power in range(len(accuracy).bit_length()) if 2**power < len(accuracy)] + [len(accuracy)]
+    figures = ", ".join(f"{count * step:.2g} s {accuracy[count - 1]:.1%}" for count in marks)
+    columns = [accuracy[round(place)] for place in np.linspace(0, len(accuracy) - 1, min(CURVE, len(accuracy)))]
+    curve = "".join(BARS[round(value * (len(BARS) - 1))] for value in columns)
+    return f"right answers after {figures}\n0 s {curve} {len(accuracy) * step:.2g} s"

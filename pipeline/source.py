@@ -1,17 +1,45 @@
-"""What a source is: something that yields chunks until it ends."""
+"""What a source is: something that yields what a model takes in, piece by piece, and says what it lost."""
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from pipeline.intake import Arrays, Intake
+from pipeline.picture import Image
+
+Policy: TypeAlias = Literal["reset", "hold", "zeros", "keep"]  # what a gap does to the state, see ``Stream.gap``
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next chunk ``x`` of a source, of any length.
+
+    ``captured``: when its newest part was captured, on the clock of ``time.monotonic``; None if it is not live.
+    ``seen``: pictures as they were before they were fitted to the model, each with its time in seconds, if asked for.
+    """
+
+    x: Arrays
+    captured: float | None = None
+    seen: tuple[tuple[float, Image], ...] = ()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """``ticks`` of the model's clock for which there is nothing, and ``why``; 0 ticks: it has only begun."""
+
+    ticks: int
+    why: str
+    how: Policy = "reset"
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A source of chunks for one stream."""
+    """A source of pieces for one stream."""
 
     name: str
 
-    def chunks(self, intake: Intake) -> Iterator[Arrays]:
-        """What a model takes in, in chunks of any length, until the source ends; ConfigError if it has no such."""
+    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
+        """What a model takes in until the source ends; ConfigError if it has no such. ``seen``: with the pictures as
+        they were.
+        """
         ...

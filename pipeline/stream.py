@@ -14,7 +14,10 @@ from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event
 from pipeline.intake import Arrays, Chunk, joined
 from pipeline.model import Classifier, on_device
+from pipeline.source import Policy
 from pipeline.stage import State, detach, pick, stack
+
+FILL = 10.0  # seconds of a gap that are computed at most
 
 
 class Stream:
@@ -38,7 +41,8 @@ class Stream:
         self.decoder = decoder or model.decoder()
         self.state = detach(model.initial(1))
         self.waiting = self.newest = self.intake.nothing()
-        self.ticks = 0  # received so far
+        self.ticks = 0  # received so far, and passed in gaps
+        self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
         self.first = self.steps = 0  # answered so far
         self.end = sys.maxsize  # step at which the stream ends, once known
@@ -67,6 +71,10 @@ class Stream:
         if self.closed:
             raise ValueError("this stream is closed; begin a new Stream")
         parts = self.intake.parts(chunk)
+        if self.surplus:
+            left_out = min(self.surplus, self.intake.ticks(parts))
+            self.surplus -= left_out
+            parts = self.intake.cut(parts, left_out)[1]
         self.ticks += self.intake.ticks(parts)
         self.waiting = joined([self.waiting, parts]) if self.intake.ticks(self.waiting) else parts
         if self.intake.ticks(parts):
@@ -92,12 +100,57 @@ class Stream:
 
     def close(self) -> list[Event]:
         """The stream is over: answer for what is left (padded as training clips are) and end the open events."""
-        self.end = -(-self.ticks // self.model.hop)
+        events = self.flush()
+        self.closed = True
+        return events
+
+    def flush(self) -> list[Event]:
+        """Answer for all that was received, and end the open events. The state is of no use afterwards."""
+        now, self.end = self.ticks, -(-self.ticks // self.model.hop)
         wanted = (self.end - self.steps + self.skip) * self.model.hop
         missing = wanted + -wanted % self.size - self.intake.ticks(self.waiting)
         events = self.push(self.intake.padding(self.newest, missing)) + self.decoder.close()
-        self.closed = True
+        self.ticks = now
         return events
+
+    def gap(self, ticks: int, how: Policy = "reset") -> list[Event]:
+        """Time passes, but nothing came for so many ticks; the events that have ended by that.
+
+        ``reset``: open events end, and what follows begins anew. ``hold``: the last picture stands still, sound is
+        silent; ``zeros``: black, and silent. Both are computed for ``FILL`` seconds at most. ``keep``: the state waits
+        as it is. Steps that are not computed have no posteriors; time stamps stay exact. ValueError if ``ticks`` is no
+        multiple of the intake's grain.
+        """
+        if ticks < 0 or ticks % self.intake.grain:
+            raise ValueError(f"a gap of {ticks} ticks; expected a multiple of {self.intake.grain}")
+        if how == "reset":
+            events = self.flush()
+            self.state, self.end = detach(self.model.initial(1)), sys.maxsize
+            self.waiting = self.newest = self.intake.nothing()
+            self.jump(ticks)
+            return events
+        fill = self.model.delay * self.model.hop if how == "keep" else round(FILL * self.model.rate)
+        fill += -(self.intake.ticks(self.waiting) + fill) % self.size  # whole blocks, so that nothing waits
+        fill = min(ticks, fill)
+        held = self.newest if how != "zeros" else self.intake.nothing()
+        events = self.push(self.intake.padding(held, fill))
+        if fill < ticks:
+            self.jump(ticks - fill)
+        return events
+
+    def jump(self, ticks: int) -> None:
+        """Go on so many ticks later, at a step that is next."""
+        later = self.ticks + ticks
+        self.surplus = -later % self.model.grain
+        self.ticks = later + self.surplus
+        steps = self.ticks // self.model.hop
+        self.decoder.pass_over(steps - self.steps)
+        self.steps, self.skip = steps, self.model.delay
+
+    @property
+    def open(self) -> list[Event]:
+        """The events that have begun and not ended."""
+        return self.decoder.begun()
 
 
 def tick(model: Classifier, streams: Sequence[Stream]) -> list[list[Event]]:

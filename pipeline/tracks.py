@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import chain
+from math import ceil
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.intake import Arrays, Intake, joined
-from pipeline.media import Facts, open_blocks
-from pipeline.picture import Picture
-from pipeline.video import VideoFacts, open_frames
+from pipeline.media import LONGEST_HOLE, Facts, open_blocks
+from pipeline.picture import Picture, exact
+from pipeline.video import VideoFacts, View, open_frames
 
 F = TypeVar("F")
 BLOCK = 16  # periods of a picture joined at once
@@ -41,9 +42,17 @@ class Both:
         self.sound, self.pictures = sound, pictures
 
     @property
+    def late(self) -> float:
+        """Seconds by which the pictures begin after the sound."""
+        if not (self.sound and self.pictures):
+            return 0.0
+        return float(max(Fraction(0), self.pictures.start - self.sound.start))
+
+    @property
     def seconds(self) -> float:
-        """Of the longer track."""
-        return max(facts.seconds for facts in (self.sound, self.pictures) if facts)
+        """From the start of the first track to the end of the last."""
+        there = [facts for facts in (self.sound, self.pictures) if facts]
+        return max(float(facts.start) + facts.seconds for facts in there) - float(min(facts.start for facts in there))
 
     @property
     def warnings(self) -> list[str]:
@@ -54,16 +63,21 @@ class Both:
 
 
 def open_chunks(
-    path: str | os.PathLike[str], intake: Intake, start: float = 0.0, end: float | None = None
+    path: str | os.PathLike[str],
+    intake: Intake,
+    start: float = 0.0,
+    end: float | None = None,
+    view: View | None = None,
 ) -> tuple[Known, Iterator[Arrays]]:
-    """What is known of a file, and its chunks; the facts fill up while the chunks are drawn.
+    """What is known of a file, and its chunks; the facts fill up while the chunks are drawn. A ``view`` gets the
+    pictures as they are, a little ahead.
 
     MediaError if the file lacks what the model takes; for a model of both, if it lacks both.
     """
     if intake.sound and intake.picture:
-        return open_both(path, intake.sound, intake.picture, start, end)
+        return open_both(path, intake.sound, intake.picture, start, end, view)
     if intake.picture:
-        facts, images = open_frames(path, intake.picture, start, end)
+        facts, images = open_frames(path, intake.picture, start, end, view=view)
         return facts, ((block,) for block in images)
     heard, samples = open_blocks(path, intake.rate, start, end)
     return heard, ((block,) for block in samples)
@@ -78,21 +92,37 @@ def read_chunk(
 
 
 def open_both(
-    path: str | os.PathLike[str], rate: int, picture: Picture, start: float, end: float | None
+    path: str | os.PathLike[str],
+    rate: int,
+    picture: Picture,
+    start: float,
+    end: float | None,
+    view: View | None = None,
 ) -> tuple[Both, Iterator[Arrays]]:
     """Sound and pictures side by side; each is read on its own, and they are laid on one clock by their time stamps."""
-    heard, sound = begun(lambda: open_blocks(path, rate, start, end))
-    seen, pictures = begun(lambda: open_frames(path, picture, start, end))
+    heard, sound = begun(lambda: open_blocks(path, rate))
+    beside = None if isinstance(heard, MediaError) else heard.start
+    seen, pictures = begun(lambda: open_frames(path, picture, start, end, view=view, beside=beside))
+    apart = Fraction(0) if beside is None or isinstance(seen, MediaError) else seen.start - beside
+    if abs(apart) > LONGEST_HOLE:
+        raise MediaError("limit_duration", f"{path}: {float(abs(apart)):.0f} s between the starts of its two tracks")
+    begin, late = exact(start), max(Fraction(0), apart)  # of the pictures behind the sound
+    early = late - apart  # of the pictures before the sound
+    if begin or end is not None:
+        stop = None if end is None else float(exact(end) - early)
+        heard, sound = begun(lambda: open_blocks(path, rate, float(max(Fraction(0), begin - early)), stop))
     failures = [facts for facts in (heard, seen) if isinstance(facts, MediaError)]
-    for error in failures:
+    for error in sorted(failures, key=lambda error: error.code in LOST):
         if error.code not in LOST or len(failures) == 2:
             raise error
     known = Both(None if isinstance(heard, MediaError) else heard, None if isinstance(seen, MediaError) else seen)
-    apart = known.pictures.start - known.sound.start if known.pictures and known.sound and not start else Fraction(0)
-    early, late = max(Fraction(0), -apart), max(Fraction(0), apart)
     return known, side_by_side(
-        Feed(sound, np.zeros(0, np.float32), round(early * rate)),
-        Feed(pictures, np.zeros((0, picture.height, picture.width, 3), np.uint8), round(late * picture.rate)),
+        Feed(sound, np.zeros(0, np.float32), round(max(Fraction(0), early - begin) * rate)),
+        Feed(
+            pictures,
+            np.zeros((0, picture.height, picture.width, 3), np.uint8),
+            ceil(max(Fraction(0), late - begin) * picture.rate),
+        ),
         rate // picture.rate,
     )
 
@@ -114,7 +144,8 @@ def side_by_side(sound: "Feed", pictures: "Feed", grain: int) -> Iterator[Arrays
         samples, heard = sound.take(BLOCK * grain)
         images, seen = pictures.take(BLOCK)
         there = np.stack([heard.reshape(BLOCK, grain).any(1), seen], axis=1)
-        steps = int(np.flatnonzero(there.any(axis=1)).max(initial=-1)) + 1
+        over = sound.over and pictures.over
+        steps = int(np.flatnonzero(there.any(axis=1)).max(initial=-1)) + 1 if over else BLOCK
         if not steps:
             return
         yield samples[: steps * grain], images[:steps], there[:steps].astype(np.float32)
@@ -125,14 +156,21 @@ class Feed:
 
     def __init__(self, blocks: Iterator[NDArray[Any]], empty: NDArray[Any], late: int) -> None:
         """``empty``: an array of no steps; the track begins ``late`` steps after the clock."""
-        self.blocks, self.waiting, self.late = blocks, empty, late
+        self.blocks, self.waiting, self.late, self.drained = blocks, empty, late, False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.drained and not self.late and not len(self.waiting)
 
     def take(self, count: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The next ``count`` steps, and whether each is there."""
         before = min(self.late, count)
         self.late -= before
-        while len(self.waiting) < count - before and (block := next(self.blocks, None)) is not None:
-            self.waiting = np.concatenate([self.waiting, block])
+        while len(self.waiting) < count - before and not self.drained:
+            block = next(self.blocks, None)
+            self.drained = block is None
+            self.waiting = self.waiting if block is None else np.concatenate([self.waiting, block])
         got, self.waiting = self.waiting[: count - before], self.waiting[count - before :]
         array = np.zeros((count, *got.shape[1:]), got.dtype)
         there = np.zeros(count, bool)

@@ -5,39 +5,37 @@ converted. What is doubtful is a ``Warning`` code on the facts, what is unusable
 """
 
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
+from itertools import chain
+from math import ceil
+from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import MediaError
-from pipeline.media import admit, open_file
-from pipeline.picture import Image, Images, Picture, on_grid
+from pipeline.media import admit, decoded_frames, open_file
+from pipeline.picture import Image, Images, Picture, exact, on_grid
 
 PIXELS = 7680 * 4320  # of one frame, at most
 HOLE = 1.0  # seconds without a frame, and ten usual frame periods, that count as a gap
 LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
 APART = 0.5  # seconds by which the tracks of one file may differ in length
-BROKEN = 500  # packets in a row that cannot be decoded, until the rest is given up
 HDR = {16, 18}  # transfer characteristics: PQ, HLG
 BLOCK = 16  # pictures handed over at once
-PICTURES = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}  # first bytes of single pictures
+View = Callable[[float, Image], None]  # gets every decoded picture as it is, with its time in seconds
 
 
 @dataclass
 class VideoFacts:
     """What is known of a video track: the header's claims, and once it is read, the truth."""
 
-    width: int  # of the pictures as they come out: upright, square pixels not assumed (see ``aspect``)
+    width: int  # of the pictures, square pixels not assumed (see ``aspect``); upright once the first has been read
     height: int
     aspect: float  # width of a coded pixel by its height
     rate: float  # frames a second on average, as declared; 0 if unknown
@@ -68,12 +66,6 @@ def probe_video(path: str | os.PathLike[str]) -> VideoFacts:
 def open_video(name: str) -> av.container.InputContainer:
     """A file with at least one video track; a cover picture is none."""
     admit(name)
-    with open(name, "rb") as file:
-        start = file.read(12)
-    kind = next((kind for magic, kind in PICTURES.items() if start.startswith(magic)), None)
-    kind = "WebP" if start[:4] == b"RIFF" and start[8:] == b"WEBP" else kind
-    if kind:
-        raise MediaError("picture", f"{name}: a single {kind} picture; expected a video")
     container = open_file(name)
     if not tracks(container):
         container.close()
@@ -117,22 +109,39 @@ def declared(track: av.stream.Stream, container: av.container.InputContainer) ->
 
 @dataclass
 class Shown:
-    """A decoded frame that is not converted yet, and how it must be turned."""
+    """A decoded frame that is converted when it is needed, and how it must be turned."""
 
     frame: av.VideoFrame
     converter: VideoReformatter
     pixel: float  # width of a coded pixel by its height
 
+    @cached_property
     def image(self) -> Image:
         """RGB ``(H, W, 3)``, upright, in full range."""
-        rgb: Image = self.converter.reformat(self.frame, format="rgb24", threads=1).to_ndarray()  # type: ignore[assignment]
-        turns = round(self.frame.rotation / 90)
-        return np.rot90(rgb, turns) if turns % 4 else rgb
+        try:
+            rgb: Image = self.converter.reformat(self.frame, format="rgb24", threads=1).to_ndarray()  # type: ignore[assignment]
+        except av.FFmpegError as error:
+            colours = f"{self.frame.format.name} in the colour space {self.frame.colorspace}"
+            raise MediaError("unsupported_codec", f"no way from {colours} to RGB ({error.strerror})") from None
+        transposed, mirrored, upside_down = turned(self.frame)
+        rgb = rgb.transpose(1, 0, 2) if transposed else rgb
+        return rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
 
     @property
     def aspect(self) -> float:
         """Width of a pixel by its height, once upright."""
-        return 1 / self.pixel if round(self.frame.rotation / 90) % 2 else self.pixel
+        return 1 / self.pixel if turned(self.frame)[0] else self.pixel
+
+
+def turned(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """What brings a frame upright, as its display matrix says (to the nearest quarter turn): whether it is transposed,
+    and then mirrored left to right, and upside down.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = struct.unpack_from("=5i", matrix)  # x' = ax + cy, y' = bx + dy
+    return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
 
 def decode(name: str, facts: VideoFacts, threads: int = 0) -> Iterator[tuple[Fraction, Fraction, Shown]]:
@@ -152,9 +161,8 @@ def decode(name: str, facts: VideoFacts, threads: int = 0) -> Iterator[tuple[Fra
                 time = frame.pts * frame.time_base
             if zero is None:
                 zero = facts.start = time
-                turned = round(frame.rotation / 90) % 2
-                facts.width, facts.height = (frame.height, frame.width) if turned else (frame.width, frame.height)
                 size = frame.width, frame.height
+                facts.width, facts.height = size[::-1] if turned(frame)[0] else size
             if (frame.width, frame.height) != size:
                 facts.warn("size_change")
             time -= zero
@@ -179,29 +187,10 @@ def frames_of(container: av.container.InputContainer, facts: VideoFacts, threads
     track = tracks(container)[0]
     track.thread_type = "AUTO"
     track.codec_context.thread_count = threads
-    broken = 0
-    packets = container.demux(track)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (av.FFmpegError, UnicodeDecodeError):
+    for frame in decoded_frames(container, track, facts.warn):
+        if frame.is_corrupt:
             facts.warn("decode_errors")
-            return
-        try:
-            frames = packet.decode()
-            broken = 0
-        except (av.FFmpegError, UnicodeDecodeError):
-            facts.warn("decode_errors")
-            broken += 1
-            if broken > BROKEN:
-                return
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                facts.warn("decode_errors")
-            yield frame
+        yield frame
 
 
 def within_limits(frame: av.VideoFrame, facts: VideoFacts, name: str) -> None:
@@ -229,32 +218,62 @@ def open_frames(
     start: float = 0.0,
     end: float | None = None,
     threads: int = 0,
+    view: View | None = None,
+    beside: Fraction | None = None,
 ) -> tuple[VideoFacts, Iterator[Images]]:
-    """Facts of a video, and blocks ``(n, height, width, 3)`` of its pictures from ``start`` to ``end`` seconds.
+    """Facts of a video, and blocks ``(n, height, width, 3)`` of its pictures at ``start``, ``start + 1 / rate`` and so
+    on until ``end`` seconds; MediaError if there are none. Seconds count from the first frame, or from the start of
+    another track if that begins earlier: ``beside`` on the file's clock.
 
-    The facts fill up while the blocks are drawn.
+    The facts fill up while the blocks are drawn. With a ``view``, blocks are single pictures, to keep few in memory.
     """
     name = os.fspath(path)
     facts = probe_video(name)
-    return facts, blocks(fitted(decode(name, facts, threads), picture, start, end))
+    frames = decode(name, facts, threads)
+    if view:
+        frames = viewed(frames, view)
+    if beside is not None:
+        frames = delayed(frames, facts, beside)
+    return facts, blocks(fitted(frames, picture, start, end), 1 if view else BLOCK)
+
+
+def viewed(
+    frames: Iterator[tuple[Fraction, Fraction, Shown]], view: View
+) -> Iterator[tuple[Fraction, Fraction, Shown]]:
+    """The same frames, each shown on its way."""
+    for start, end, shown in frames:
+        view(float(start), shown.image)
+        yield start, end, shown
+
+
+def delayed(
+    frames: Iterator[tuple[Fraction, Fraction, Shown]], facts: VideoFacts, beside: Fraction
+) -> Iterator[tuple[Fraction, Fraction, Shown]]:
+    """The same frames on the clock of another track that begins earlier."""
+    for start, end, shown in frames:
+        late = max(Fraction(0), facts.start - beside)
+        yield start + late, end + late, shown
 
 
 def fitted(
     frames: Iterator[tuple[Fraction, Fraction, Shown]], picture: Picture, start: float, end: float | None
 ) -> Iterator[Image]:
     """The pictures of the asked part on the model's grid, in its size."""
-    first = round(start * picture.rate)
-    last = round(end * picture.rate) if end is not None else None
-    position = 0
-    for shown, count in on_grid(frames, picture.rate):
-        wanted = range(max(position, first), position + count if last is None else min(position + count, last))
-        position += count
-        if wanted:
-            image = picture.fit(shown.image(), shown.aspect)
-            for _ in wanted:
-                yield image
-        if last is not None and position >= last:
-            return
+    begin, drawn = exact(start), 0
+    last = None if end is None else round((exact(end) - begin) * picture.rate)
+    part = ((time - begin, stop - begin, shown) for time, stop, shown in frames)
+    first = next(part, None)
+    position = ceil(max(Fraction(0), first[0]) * picture.rate) if first else 0
+    for shown, count in on_grid(chain([first] if first else [], part), picture.rate):
+        wanted = count if last is None else min(count, last - position)
+        if wanted <= 0:
+            break
+        image = picture.fit(shown.image, shown.aspect)
+        for _ in range(wanted):
+            yield image
+        position, drawn = position + count, drawn + wanted
+    if not drawn:
+        raise MediaError("no_frames", f"no pictures from {start} to {end} s")
 
 
 def blocks(images: Iterator[Image], size: int = BLOCK) -> Iterator[Images]:
@@ -274,7 +293,4 @@ def read_frames(
 ) -> tuple[Images, VideoFacts]:
     """A whole video, or its part from ``start`` to ``end`` seconds, as ``(T, height, width, 3)``."""
     facts, parts = open_frames(path, picture, start, end)
-    found = list(parts)
-    if not found:
-        raise MediaError("no_frames", f"no pictures from {start} to {end} s")
-    return np.concatenate(found), facts
+    return np.concatenate(list(parts)), facts

@@ -11,18 +11,26 @@ from pipeline.picture import Image, Images
 
 TICKS = 90_000  # of the file's clock, a second
 QUALITY = {"crf": "18", "preset": "veryfast"}
+LASTING = {"movflags": "hybrid_fragmented+delay_moov", "flush_packets": "1"}  # in parts that stand on their own
+BT601, LIMITED = 6, 1  # told to players, which would take large pictures for BT.709
 
 
 class VideoWriter:
     """Pictures ``(H, W, 3)`` RGB uint8, one after another; all get the size of the first, in even numbers."""
 
-    def __init__(self, path: str | os.PathLike[str], rate: int = 30) -> None:
-        """``rate``: a hint of pictures a second for players. OSError if the file cannot be written."""
+    def __init__(self, path: str | os.PathLike[str], rate: int = 30, part: int | None = None) -> None:
+        """``rate``: a hint of pictures a second for players. ``part``: pictures after which what is written so far
+        can be played, even if the program is killed (None: only once it is closed). OSError if the file cannot be
+        written.
+        """
         file = Path(path).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.container = av.open(os.fspath(file), "w", format="mp4")
-        self.stream = self.container.add_stream("libx264", rate=rate, options=QUALITY)
+        open(file, "wb").close()  # PyAV would only try with the first picture
+        self.container = av.open(os.fspath(file), "w", format="mp4", options=LASTING if part else {})
+        options = QUALITY | ({"g": str(part)} if part else {})
+        self.stream = self.container.add_stream("libx264", rate=rate, options=options)
         self.stream.pix_fmt = "yuv420p"
+        self.stream.codec_context.colorspace, self.stream.codec_context.color_range = BT601, LIMITED
         self.stream.codec_context.time_base = self.stream.time_base = Fraction(1, TICKS)
         self.last = -1
 

@@ -1,8 +1,8 @@
 """From a tape to the source of kernels.
 
 All arrays are time-major: ``X (T, B, blocks * H)`` the parts of x, ``U`` the recurrent products, ``V (T, B, H)``
-the operands computed on the way, ``S (T + 1, B, H)`` the memory, ``P (n, H)`` the peepholes; with a D, the gradient of
-each.
+the operands computed on the way, ``S (T + 1, B, H)`` the memory, ``P (n, rows, H)`` the peepholes, whose rows serve
+the B rows in turn (one for all, or over images one for each pixel); with a D, the gradient of each.
 """
 
 import re
@@ -50,6 +50,9 @@ class Writer:
         rest += [(f"D{k}[b]", "=", value) for k, value in enumerate(self.recorded.dstates)]
         parts.append(self.kernel("back", f"{self.forward}, {self.backward}", rest))
         parts.append(self.stream())
+        parts.append(self.step("apart", joint=False))
+        if self.shared and [product.of for product in products] == [0]:
+            parts.append(self.step("joint", joint=True))
         return "\n\n".join(parts)
 
     def du(self, name: str) -> Output:
@@ -73,8 +76,8 @@ class Writer:
             ]
         )
 
-    def pass_over(self, outputs: list[Output], indent: int) -> list[str]:
-        """The inner loop: views of the arrays, then the needed operations in order."""
+    def pass_over(self, outputs: list[Output], indent: int, joint: bool = False) -> list[str]:
+        """The inner loop: views of the arrays, then the needed operations in order. ``joint``: as in ``step``."""
         views: dict[str, str] = {}
 
         def view(array: str) -> str:
@@ -88,6 +91,8 @@ class Writer:
                     text = f"f4({rest[0]!r})"
                 case "dstate":
                     text = f"{view(f'D{rest[0]}[b]')}[h]" + (f" + {view('DY[t, b]')}[h]" if rest[0] == 0 else "")
+                case "x" if joint:
+                    text = "f4(0.0)"
                 case "x" | "u" | "peep" | "state" | "dv":
                     text = f"{view(self.leaf(operation, rest[0]))}[h]"
                 case "add" | "sub" | "mul":
@@ -107,10 +112,26 @@ class Writer:
             case "u":
                 return part("U", self.gates, str(name))
             case "peep":
-                return f"P[{self.seen.index(str(name))}]"
+                return f"P[{self.seen.index(str(name))}, b % P.shape[1]]"
             case "state":
                 return f"S{name}[t, b]"
         return f"DV{name}[b]"
+
+    def step(self, name: str, joint: bool) -> str:
+        """One step with arrays that have no axis of time: ``M0, M1, ... (B, H)`` is the memory before, ``N0, N1, ...``
+        the new one, ``Y`` the output, a copy. ``joint``: ``U`` already holds the sum of the products and of x's parts.
+        """
+        news = self.recorded.new
+        outputs: list[Output] = [(f"N{k}[b]", "=", value) for k, value in enumerate(news)]
+        arrays = ["U" if joint else "X, U", "P", *self.memory, *(f"N{k}" for k in self.states), "Y"]
+        lines = [
+            f"def {name}({', '.join(arrays)}):",
+            "    H = M0.shape[1]",
+            "    for b in range(M0.shape[0]):",
+            *self.pass_over([*outputs, ("Y[b]", "=", news[0])], 8, joint),
+        ]
+        text = re.sub(r"S(\d)\[t, b\]", r"M\1[b]", "\n".join(lines))
+        return ELEMENTWISE + "\n" + text.replace("[t, b", "[b")
 
     def stream(self) -> str:
         """All steps of a few rows in one call, products included; ``x (B, T, F)``, and ``M0, M1, ... (B, H)`` are the

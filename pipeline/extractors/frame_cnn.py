@@ -1,5 +1,6 @@
 """A convolutional network on each picture: picture to vector."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from pipeline.build import nearest
 from pipeline.errors import ConfigError
 from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size
+from pipeline.precision import shorten
 from pipeline.stage import State
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
@@ -48,7 +50,7 @@ class FrameCNN(Pixels):
         ConfigError if there is no such backbone, or if the file does not fit it.
         """
         super().__init__(rate, height, width, how)
-        self.frozen, self.weights = frozen, weights
+        self.frozen, self.weights, self.lowered = frozen, weights, False
         self.costly = frozen
         self.net = small(channels) if backbone == "small" else truncated(backbone)
         with torch.device("meta"):
@@ -79,6 +81,13 @@ class FrameCNN(Pixels):
                 module.eval()
         return self
 
+    def lower(self) -> None:
+        """Convolve in bfloat16."""
+        self.lowered = True
+        for module in self.net.modules():
+            if isinstance(module, nn.Conv2d):
+                shorten(module.weight)
+
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""
         images = x.flatten(0, 1)
@@ -87,10 +96,12 @@ class FrameCNN(Pixels):
 
     def vectors(self, images: Tensor) -> Tensor:
         """``(N, 3, H, W)`` to ``(N, F)``."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        learning = torch.is_grad_enabled() and not self.frozen
+        half = torch.autocast(images.device.type, torch.bfloat16) if self.lowered else nullcontext()
+        with torch.set_grad_enabled(learning), half:
             scaled = (self.scaled(images) - self.mean) / self.std
             y: Tensor = self.net(scaled).flatten(1)
-        return y
+        return y.to(self.anchor.dtype) if self.lowered else y
 
 
 def small(channels: int) -> nn.Module:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import ConfigError
-from pipeline.sink import Row, Sink
+from pipeline.sink import Delays, Row, Sink, event_line, gap_line
 
 BAR = 24  # characters of a full bar
 
@@ -27,6 +27,7 @@ class Console(Sink):
         self.terminal = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
         self.live: Live | None = None
         self.found: list[Row] = []
+        self.delays = Delays()
         self.counts: Counter[str] = Counter()
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
@@ -37,12 +38,15 @@ class Console(Sink):
             self.live = Live(console=self.terminal, refresh_per_second=10, transient=True)
             self.live.start()
 
-    def steps(self, first: int, posteriors: NDArray[np.float32]) -> None:
-        """Show the newest step as bars."""
-        super().steps(first, posteriors)
+    def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
+        """Show the newest step as bars, and how old it is."""
+        super().steps(first, posteriors, age)
+        if age is not None and len(posteriors):
+            self.delays.ages.append(age)
         if self.live and len(posteriors):
             newest = posteriors[-1]
-            lines = [f"{(first + len(posteriors)) * self.hop / self.rate:8.1f} s"]
+            late = "" if age is None else f"  {1000 * age:.0f} ms old"
+            lines = [f"{(first + len(posteriors)) * self.hop / self.rate:8.1f} s{late}"]
             for index in np.argsort(-newest)[:3]:
                 lines.append(
                     f"  {self.labels[index]:<16} {'█' * round(float(newest[index]) * BAR)} {newest[index]:.2f}"
@@ -56,10 +60,15 @@ class Console(Sink):
     def event(self, row: Row) -> None:
         """An event, as soon as it has ended."""
         self.found.append(row)
-        line = f"{row['start']:8.2f} – {row['end']:7.2f} s  {row['label']:<16} {row['score']:.2f}"
+        line = event_line(row)
         if self.truth is not None:
             line += f"   {beside(row, self.truth)}"
         self.terminal.print(line)
+
+    def gap(self, row: Row) -> None:
+        """A stretch without input, as soon as it is known; short ones are summed up in the end."""
+        if self.delays.noted(row):
+            self.terminal.print(gap_line(row))
 
     def file(self, row: Row) -> None:
         """A classified file, as a line."""
@@ -75,7 +84,8 @@ class Console(Sink):
         if self.counts:
             self.terminal.print("  ".join(f"{status}: {count}" for status, count in self.counts.items()))
         elif hasattr(self, "labels"):
-            self.terminal.print(f"{len(self.found)} events")
+            for line in (f"{len(self.found)} events", *self.delays.lines()):
+                self.terminal.print(line)
             missed = [span for span in self.truth or [] if not any(overlaps(row, span) for row in self.found)]
             if self.truth is not None:
                 table = Table(title=f"{len(missed)} of {len(self.truth)} true events were not found")

@@ -11,7 +11,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class CSV(Sink):
-    """Events or files as rows; posteriors, if asked for, in a second table beside it."""
+    """Events or files as rows; posteriors, if asked for, in a second table beside it. Gaps have no rows: they are where
+    times are missing among the posteriors.
+    """
 
     def __init__(self, path: str | None = None, posteriors: bool = False) -> None:
         """``path`` of the table (None: standard output, where posteriors stand instead of the events)."""

@@ -7,7 +7,7 @@ from pipeline.sink import Row, Sink, open_output
 
 
 class JSONLines(Sink):
-    """Each row with its ``type``: event, step or file."""
+    """Each row with its ``type``: event, step, gap or file."""
 
     def __init__(self, path: str | None = None, posteriors: bool = False) -> None:
         """``path`` of the file to write (None: standard output)."""
@@ -26,6 +26,10 @@ class JSONLines(Sink):
     def step(self, row: Row) -> None:
         """A step."""
         self.write("step", row)
+
+    def gap(self, row: Row) -> None:
+        """A stretch without input."""
+        self.write("gap", row)
 
     def file(self, row: Row) -> None:
         """A file."""

@@ -2,13 +2,16 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from pydantic import PositiveFloat
 
 from pipeline.ahead import ahead
-from pipeline.intake import Arrays, Intake, recut
-from pipeline.tracks import open_chunks
+from pipeline.intake import Intake, recut
+from pipeline.picture import Image
+from pipeline.source import Piece
+from pipeline.tracks import Both, open_chunks
 
 
 class File:
@@ -18,15 +21,22 @@ class File:
         """``chunk`` seconds are handed over at a time; ``realtime`` paces them as if they were heard and seen now."""
         self.path, self.name, self.chunk, self.realtime = path, path, chunk, realtime
 
-    def chunks(self, intake: Intake) -> Iterator[Arrays]:
+    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece]:
         """MediaError if the file cannot be read; doubts about it are printed at the end."""
-        facts, blocks = open_chunks(self.path, intake)
+        views: deque[tuple[float, Image]] = deque()
+        view = (lambda seconds, image: views.append((seconds, image))) if seen else None
+        facts, blocks = open_chunks(self.path, intake, view=view)
         size = max(1, round(self.chunk * intake.rate / intake.grain)) * intake.grain
         started, sent = time.monotonic(), 0
-        for chunk in recut(ahead(blocks), intake, size):
+        for chunk in recut(ahead(blocks, 2 if seen else 4), intake, size):
             sent += intake.ticks(chunk)
+            now, shown = sent / intake.rate, list[tuple[float, Image]]()
+            late = facts.late if isinstance(facts, Both) else 0.0
+            while views and views[0][0] + late < now:
+                seconds, image = views.popleft()
+                shown.append((seconds + late, image))
             if self.realtime:
-                time.sleep(max(0.0, started + sent / intake.rate - time.monotonic()))
-            yield chunk
+                time.sleep(max(0.0, started + now - time.monotonic()))
+            yield Piece(chunk, started + now if self.realtime else None, tuple(shown))
         for code in facts.warnings:
             print(f"warning: {self.path}: {code}", file=sys.stderr)

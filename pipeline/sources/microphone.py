@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import PositiveFloat
 
 from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Arrays, Intake
+from pipeline.intake import Intake
 from pipeline.media import Resampler, Samples
+from pipeline.source import Piece
 
 SILENT = 5.0  # seconds without a block from the device until it counts as gone
 INSTALL = "install PortAudio (Debian, Ubuntu: apt install libportaudio2; elsewhere it comes with sounddevice)"
@@ -44,7 +45,7 @@ class Microphone:
         ]
         return "\n".join(rows) or "no microphone found"
 
-    def chunks(self, intake: Intake) -> Iterator[Arrays]:
+    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece]:
         """Samples until ``seconds`` have passed. ConfigError if there is no such device; MediaError if it goes away."""
         rate, sound = intake.only_sound("source=microphone"), library()
         try:
@@ -75,9 +76,9 @@ class Microphone:
                 if overflows[0]:
                     print(f"warning: {overflows[0]} blocks of sound were lost", file=sys.stderr)
                     overflows[0] = 0
-                yield (convert(block) if convert else block,)
+                yield Piece((convert(block) if convert else block,))
         if convert:
-            yield (convert.close(),)
+            yield Piece((convert.close(),))
 
 
 def library() -> Any:

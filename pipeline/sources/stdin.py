@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipeline.intake import Arrays, Intake
+from pipeline.intake import Intake
 from pipeline.media import Resampler
+from pipeline.source import Piece
 
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
@@ -29,7 +30,7 @@ class Stdin:
         self.rate, self.dtype, self.channels = rate, np.dtype(dtype).newbyteorder("<"), channels
         self.scale, self.chunk = FULL_SCALE[dtype], chunk
 
-    def chunks(self, intake: Intake) -> Iterator[Arrays]:
+    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece]:
         """Mono at the model's rate until the pipe closes; a last, incomplete frame is dropped."""
         rate = intake.only_sound("source=stdin")
         convert = Resampler(self.rate, rate) if rate != self.rate else None
@@ -42,6 +43,6 @@ class Stdin:
             rest = data[whole:]
             samples = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
             mono = (samples.astype(np.float32) / self.scale).mean(1)
-            yield (convert(mono) if convert else mono,)
+            yield Piece((convert(mono) if convert else mono,))
         if convert:
-            yield (convert.close(),)
+            yield Piece((convert.close(),))

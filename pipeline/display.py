@@ -1,0 +1,167 @@
+"""A window in a process of its own.
+
+Not in ours, because Qt ends a process that cannot reach a display, and because OpenCV's window hangs for ever where
+PyAV was imported before it: both bring their own libxcb. This file is the other process, too; it has only OpenCV and
+NumPy, and keeps the window alive while nothing comes.
+"""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rgb = NDArray[np.uint8]  # (H, W, 3)
+OPENING = 60.0  # seconds; a busy machine starts processes slowly
+HEAD = struct.Struct("<II")  # height and width, before the pixels
+READY, TAKEN = b"r", b"t"  # what the window answers
+TOLD = ("could not connect", "not implemented", "could not load", "display", "error")  # what a reason is known by
+QUIT = {ord("q"), ord("Q"), 27}  # 27: Esc
+TURN = 10  # milliseconds that the window lives between two looks at what has come
+GREY = 22  # before the first picture
+
+
+class NoDisplayError(Exception):
+    """No window can be opened; the message says why."""
+
+
+class Display:
+    """An open window. It shows the newest picture, as fast as it can; q, Esc and closing it end its process."""
+
+    def __init__(self, title: str, height: int) -> None:
+        """At first, it is as large as ``height`` pixels and 16:9 allow. NoDisplayError if no window can be opened."""
+        if sys.platform not in ("win32", "darwin") and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+            raise NoDisplayError("there is no display (DISPLAY is not set)")
+        command = [sys.executable, "-P", __file__, title.encode("utf-8", "replace").decode(), str(height)]
+        pipe = subprocess.PIPE
+        self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+        self.begun, self.free, self.gone = threading.Event(), threading.Event(), threading.Event()
+        self.ear = threading.Thread(target=self.hear, daemon=True)
+        self.ear.start()
+        if not self.begun.wait(OPENING) or self.gone.is_set():
+            said = reason(self.last_words())
+            raise NoDisplayError(said)
+
+    def hear(self) -> None:
+        """In a thread: what the window says."""
+        assert self.child.stdout is not None
+        while answer := self.child.stdout.read(1):
+            self.free.set()
+            if answer == READY:
+                self.begun.set()
+        self.gone.set()
+        self.begun.set()
+
+    def last_words(self) -> str:
+        """End the process; what it wrote on its standard error."""
+        self.child.kill()
+        self.ear.join()
+        return self.child.communicate()[1].decode(errors="replace")
+
+    @property
+    def closed(self) -> bool:
+        """Whether somebody has closed the window."""
+        return self.gone.is_set()
+
+    @property
+    def broken(self) -> bool:
+        """Whether a closed window has broken down instead."""
+        return self.child.wait() != 0
+
+    def show(self, image: Rgb) -> None:
+        """Show a picture ``(H, W, 3)`` RGB, unless the window is closed, or still works on the one before."""
+        assert self.child.stdin is not None
+        if self.closed or not self.free.is_set():
+            return
+        self.free.clear()
+        with suppress(OSError):  # closed just now
+            self.child.stdin.write(HEAD.pack(*image.shape[:2]))
+            self.child.stdin.write(np.ascontiguousarray(image).data.cast("B"))
+            self.child.stdin.flush()
+
+    def close(self) -> None:
+        """Close the window."""
+        assert self.child.stdin is not None
+        with suppress(OSError):
+            self.child.stdin.close()
+        try:
+            self.child.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+        self.ear.join()
+        for pipe in (self.child.stdout, self.child.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def reason(text: str) -> str:
+    """The line in which a library says what was wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for mark in TOLD for line in lines if mark in line.lower()]
+    return f"no window can be opened ({(told or lines or ['for no reason given'])[0]})"
+
+
+class Inbox:
+    """In the other process: the newest picture that has come; ``ended`` once no more can."""
+
+    def __init__(self) -> None:
+        self.newest: Rgb | None = None
+        self.ended = False
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self) -> None:
+        """In a thread: read pictures until the pipe is closed."""
+        pipe = sys.stdin.buffer
+        while len(head := pipe.read(HEAD.size)) == HEAD.size:
+            height, width = HEAD.unpack(head)
+            pixels = pipe.read(height * width * 3)
+            if len(pixels) == height * width * 3:
+                self.newest = np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+        self.ended = True
+
+    def take(self) -> Rgb | None:
+        """The newest picture, once."""
+        image, self.newest = self.newest, None
+        return image
+
+
+def main(title: str, height: int) -> None:
+    """The other process: show what comes until the window or the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
+    import cv2
+
+    cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+    cv2.resizeWindow(title, height * 16 // 9, height)
+    cv2.imshow(title, np.full((90, 160, 3), GREY, np.uint8))
+    cv2.waitKey(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads on
+    inbox, answers = Inbox(), sys.stdout.buffer
+    answers.write(READY)
+    answers.flush()
+    sized = visible = False
+    while cv2.waitKey(TURN) & 0xFF not in QUIT and not inbox.ended:
+        now = cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
+        if visible and not now:
+            return
+        visible = now  # some systems never say that a window is
+        image = inbox.take()
+        if image is not None:
+            if not sized:
+                factor = min(height / image.shape[0], height * 16 / 9 / image.shape[1])
+                cv2.resizeWindow(title, round(image.shape[1] * factor), round(image.shape[0] * factor))
+                sized = True
+            cv2.imshow(title, image[..., ::-1])
+            answers.write(TAKEN)
+            answers.flush()
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        main(sys.argv[1], int(sys.argv[2]))
+    os._exit(0)  # without waiting for the thread that reads

@@ -1,0 +1,56 @@
+"""Pictures from the network: an IP camera, a media server, another program."""
+
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import PositiveFloat
+
+from pipeline.capture import Capture, Keep, LostError
+from pipeline.errors import ConfigError, MediaError
+from pipeline.grabbers import address as grab
+from pipeline.intake import Intake
+from pipeline.live import Live
+from pipeline.source import Gap, Piece, Policy
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp", "srt")
+
+
+class Url:
+    """Any address that FFmpeg plays, decoded in a process of its own with as little delay as it allows."""
+
+    def __init__(
+        self,
+        url: str,
+        transport: Literal["tcp", "udp"] = "tcp",
+        keep: Keep = "newest",
+        seconds: PositiveFloat | None = None,
+        timeout: PositiveFloat = 2.0,
+        opening: PositiveFloat = 10.0,
+        frozen: PositiveFloat | None = None,
+        patience: PositiveFloat | None = None,
+        gap: Policy = "reset",
+    ) -> None:
+        """``transport`` of RTSP. ``opening``: seconds that the first picture may take; the rest as for ``webcam``."""
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
+            raise ConfigError(
+                f"source.url: got {url!r}; expected an address that begins with one of {', '.join(SCHEMES)}; "
+                "for files choose source=file"
+            )
+        self.url, self.name = url, f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # without a password
+        self.options = {"rtsp_transport": transport} if parts.scheme.startswith("rtsp") else {}
+        self.keep, self.opening, self.frozen = keep, opening, frozen
+        self.live = Live(self.open, self.name, timeout, patience, gap, keep == "newest", seconds)
+
+    def open(self) -> Capture:
+        """The stream, capturing. LostError if it cannot be."""
+        return Capture(grab, (self.url, self.options, self.opening), self.keep, self.frozen, self.opening + 5)
+
+    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
+        """MediaError if the address does not answer, or is lost for good."""
+        picture = intake.only_pictures("source=url")
+        try:
+            yield from self.live.pieces(intake, picture, seen)
+        except LostError as error:
+            raise MediaError("unreachable", f"{self.name}: {error} (source.url)") from None

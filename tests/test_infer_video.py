@@ -1,0 +1,99 @@
+"""Video as users do it: train.py on a folder of clips, infer.py on files, streams and live pace."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import run
+
+from datasets.moving_shapes import WAYS, compose
+from pipeline.model import load
+from pipeline.picture import Picture
+from pipeline.video_writer import write_video
+
+QUICK = ["extractor.height=16", "extractor.width=16", "encoder.hidden=8", "trainer.workers=0", "trainer.batch=8"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A folder of videos, a sub-folder for each of two motions."""
+    folder = tmp_path_factory.mktemp("clips")
+    for way in ("left", "right"):
+        (folder / way).mkdir()
+        for number in range(14):
+            rng = np.random.default_rng([number, list(WAYS).index(way)])
+            images, _ = compose(rng, [f"{way}_fast"], 0.8, (0.0, 0.2), Picture(20, 32, 32))
+            write_video(folder / way / f"{number}.mp4", images, 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seeing(clips, tmp_path_factory):
+    """A run's folder: the motions, learnt by train.py as a user would call it."""
+    out = tmp_path_factory.mktemp("runs") / "motions"
+    source = [
+        "experiment=moving_shapes",
+        "dataset=folder",
+        f"dataset.root={clips}",
+        f"dataset.cache={out.parent / 'c'}",
+    ]
+    done = run("train.py", *source, *QUICK, "trainer.epochs=25", "trainer.patience=25", f"hydra.run.dir={out}")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "right answers after" in done.stdout.decode()
+    return out
+
+
+def rows_of(out):
+    return [json.loads(line) for line in out.decode().splitlines()]
+
+
+def test_a_folder_of_videos_is_learnt(seeing):
+    metrics = json.loads((seeing / "metrics.json").read_text())
+    assert metrics["val"]["accuracy"] >= 0.75
+    online = metrics["val"]["online"]
+    assert online["step"] == 0.1 and len(online["accuracy"]) >= 7
+    assert load(seeing / "model.safetensors").intake.picture == Picture(10, 16, 16)
+
+
+def test_files_are_classified(seeing, clips):
+    done = run(
+        "infer.py", f"checkpoint={seeing / 'model.safetensors'}", "source=files", f"source.paths={clips}", "sink=jsonl"
+    )
+    found = rows_of(done.stdout)
+    assert done.returncode == 0 and len(found) == 28 and {row["status"] for row in found} == {"ok"}
+    assert np.mean([row["label"] in row["path"] for row in found]) >= 0.8
+    assert all(abs(row["seconds"] - 0.8) <= 0.26 for row in found)
+
+
+def posteriors(model, path, *how):
+    done = run("infer.py", f"checkpoint={model}", f"source.path={path}", "sink=jsonl", "sink.posteriors=true", *how)
+    assert done.returncode == 0, done.stderr.decode()
+    found = rows_of(done.stdout)
+    steps = [row for row in found if row["type"] == "step"]
+    return [{k: v for k, v in row.items() if k not in ("age", "stream")} for row in steps], [
+        {k: v for k, v in row.items() if k != "stream"} for row in found if row["type"] == "event"
+    ], steps  # fmt: skip
+
+
+def test_a_real_stream_does_not_depend_on_its_chunks(seeing, real):
+    path, model = real / "streams" / "gestures_S7.mp4", seeing / "model.safetensors"
+    first, events, _ = posteriors(model, path, "source.chunk=0.1")
+    assert len(first) > 600 and {frozenset(row) for row in first} == {frozenset(["type", "time", "left", "right"])}
+    for chunk in ("0.7", "6.4"):
+        other, same, _ = posteriors(model, path, f"source.chunk={chunk}")
+        assert other == first and same == events
+
+
+def test_live_pace_gives_the_same_answers_and_their_age(seeing, clips, tmp_path):
+    path, model = clips / "left" / "0.mp4", seeing / "model.safetensors"
+    first, _, _ = posteriors(model, path)
+    paced, _, steps = posteriors(model, path, "source.realtime=true")
+    assert paced == first and all(0 <= row["age"] < 5 for row in steps)
+
+
+def test_models_of_pictures_refuse_sound_and_the_reverse(seeing, trained, clips, tones):
+    video, sound = clips / "left" / "0.mp4", tones / "low" / "0.wav"
+    done = run("infer.py", f"checkpoint={seeing / 'model.safetensors'}", f"source.path={sound}")
+    assert done.returncode == 1 and done.stderr.decode() == f"error: no_video: {sound}: has no video track\n"
+    done = run("infer.py", f"checkpoint={trained / 'model.safetensors'}", f"source.path={video}")
+    assert done.returncode == 1 and done.stderr.decode() == f"error: no_audio: {video}: has no sound track\n"

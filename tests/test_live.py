@@ -1,0 +1,520 @@
+"""Live pictures: the grid under a virtual clock, cameras that stop, hang and come back, and gaps in a stream."""
+
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from functools import partial
+from itertools import pairwise
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import configured, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.capture import Box, Capture, LostError, Opened, Shot
+from pipeline.errors import ConfigError, MediaError
+from pipeline.intake import Intake
+from pipeline.live import EXACT, SNAP, STILL, Grid, Live
+from pipeline.model import Classifier
+from pipeline.picture import Picture, on_grid
+from pipeline.source import Gap, Piece
+from pipeline.sources.url import Url
+from pipeline.sources.webcam import Webcam
+from pipeline.stream import FILL, Stream
+from pipeline.tracks import read_chunk
+
+RATE, SIZE = 10, Picture(10, 8, 8)
+SEEING = Intake(picture=SIZE)
+
+
+def shot(number, captured, stamp=None, passed=0):
+    return Shot(np.full((2, 2, 3), number % 256, np.uint8), captured, stamp, passed)
+
+
+def shown(grid, shots):
+    """The number of the picture at each tick, None where the tick was missed."""
+    found = []
+    for one in shots:
+        for ticks, what, missed in grid.add(one):
+            found += [None] * missed + [int(what.image[0, 0, 0])] * ticks
+    assert len(found) == grid.next
+    return found
+
+
+@given(rate=st.sampled_from([5, 10, 15, 20, 25, 30, 50, 60]), count=st.integers(2, 60), late=st.floats(0, 0.003))
+def test_steady_camera_is_seen_as_a_file_would_be(rate, count, late):
+    """Against the rule for files, with the same time stamps."""
+    stamps = [Fraction(number, rate) for number in range(count)]
+    live = shown(
+        Grid(RATE, newest=True, now=0.0), [shot(n, 7.0 + float(s) + late, float(s)) for n, s in enumerate(stamps)]
+    )
+    frames = ((s, s + Fraction(1, rate), n) for n, s in enumerate(stamps))
+    offline = [n for n, times in on_grid(frames, RATE) for _ in range(times)]
+    assert live == offline[: len(live)]
+    assert len(live) >= len(offline) - math.ceil(RATE / rate)  # those still to come when the next picture is known
+
+
+@given(data=st.data(), rate=st.sampled_from([10, 15, 25, 30]))
+def test_camera_that_jitters_is_seen_within_the_snap(data, rate):
+    times = [n / rate + data.draw(st.floats(-0.1, 0.1)) / rate for n in range(30)]
+    grid, at = Grid(RATE, newest=True, now=0.0), []
+    for number, moment in enumerate(times):
+        for ticks, what, missed in grid.add(shot(number, 100 + moment)):
+            assert not missed
+            at += [int(what.image[0, 0, 0])] * ticks
+    for tick, number in enumerate(at):
+        place = (times[number] - times[0]) * RATE
+        assert place <= tick + SNAP
+        later = (times[number + 1] - times[0]) * RATE if number + 1 < len(times) else math.inf
+        assert later > tick - SNAP  # no later picture was due
+
+
+def test_answers_of_a_camera_at_the_models_rate_do_not_wait():
+    grid = Grid(30, newest=True, now=0.0)
+    for number in range(300):  # 29.97 pictures a second: on the grid, then beside it
+        place = number * 1001 / 30000
+        grid.add(shot(number, place, place))
+        assert place * 30 - 1 - EXACT <= grid.next - 1 <= place * 30 + 1
+
+
+def test_after_a_jam_the_newest_policy_leaves_out_what_is_late_and_the_other_does_not():
+    jammed = [shot(0, 0.0), shot(1, 0.1), shot(5, 0.5, passed=3), shot(6, 0.6)]
+    assert shown(Grid(RATE, newest=True, now=0.0), jammed) == [0, 1, None, None, None, 5, 6]
+    assert shown(Grid(RATE, newest=False, now=0.0), jammed) == [0, 1, 1, 1, 1, 5, 6]
+
+
+def test_time_that_passes_without_pictures():
+    grid = Grid(RATE, newest=True, now=0.0)
+    grid.add(shot(3, 50.0))
+    assert grid.next == 1 and grid.due(50.0) == pytest.approx((1 + SNAP) / RATE)
+    assert grid.pass_time(50.1) == []
+    assert [(ticks, missed) for ticks, _, missed in grid.pass_time(50.0 + (2 + SNAP) / RATE + 1e-9)] == [(2, 0)]
+    grid.pass_time(59.0)
+    assert grid.next <= 1 + STILL * RATE and grid.due(59.0) == math.inf  # it stands still for so long only
+
+
+def test_time_stamps_that_jump_are_laid_where_they_come():
+    stamps = [0.0, 0.1, 0.2, 4000.0, 4000.1, -3.0, -2.9]
+    live = shown(Grid(RATE, newest=True, now=0.0), [shot(n, 9 + n / RATE, s) for n, s in enumerate(stamps)])
+    assert live == list(range(7))
+
+
+class Fake:
+    """A capture that follows a plan in virtual time: ``(seconds, picture number or None for a loss)``."""
+
+    what = "a plan"
+
+    def __init__(self, plan, time):
+        self.plan, self.time = plan, time
+
+    def next(self, timeout):
+        if not self.plan:
+            self.time[0] += timeout
+            return None
+        at, number = self.plan[0]
+        if at > self.time[0] + timeout:
+            self.time[0] += timeout
+            return None
+        self.plan.pop(0)
+        self.time[0] = max(self.time[0], at)
+        if number is None:
+            raise LostError("unplugged")
+        return shot(number, at)
+
+    def close(self):
+        self.plan = None
+
+
+def watched(plans, **how):
+    """Pieces and gaps of captures opened one after another; a plan that is a number of seconds cannot be opened."""
+    now = [0.0]
+
+    def opened():
+        if isinstance(plans[0], float):
+            if now[0] < plans[0]:
+                raise LostError("not there")
+            plans.pop(0)
+        return Fake(plans.pop(0), now)
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    live = Live(opened, "fake", clock=lambda: now[0], sleep=sleep, **how)
+    for item in live.pieces(SEEING, SIZE):
+        yield now[0], item
+
+
+def steady(start, end):
+    return [(start + n / RATE, n) for n in range(round((end - start) * RATE))]
+
+
+def test_camera_that_freezes_is_lost_in_time_and_comes_back_with_the_length_of_the_gap(capsys):
+    found = list(watched([steady(0.0, 3.0), 6.0, steady(8.0, 12.0)], timeout=2.0, seconds=12.0))
+    gaps = [(now, item) for now, item in found if isinstance(item, Gap)]
+    (lost, first), (_, second) = gaps
+    assert lost <= 2.9 + 2.0 + 1e-6 and first == Gap(0, "no picture for 2 s", "reset")
+    ticks = sum(item.ticks if isinstance(item, Gap) else len(item.x[0]) for _, item in found)
+    assert second.why == "no picture for 2 s; it is back" and ticks in (120, 121)
+    before = sum(len(item.x[0]) for now, item in found if isinstance(item, Piece) and now < lost)
+    assert before + second.ticks == 80  # the first picture after it stands at 8 s
+    assert "fake: a plan" in capsys.readouterr().err
+
+
+def test_unplugged_camera_is_tried_again_less_and_less_often_and_given_up():
+    tries, now = [], [0.0]
+
+    def opened():
+        tries.append(now[0])
+        if len(tries) > 1:
+            raise LostError("not there")
+        return Fake([*steady(0.0, 1.0), (1.0, None)], now)
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    live = Live(opened, "fake", patience=20.0, clock=lambda: now[0], sleep=sleep)
+    with pytest.raises(LostError, match=r"unplugged, and it did not come back in 20 s \(not there\)"):
+        for item in live.pieces(SEEING, SIZE):
+            assert isinstance(item, Piece) or item == Gap(0, "unplugged", "reset")
+    waits = np.diff(tries[1:])
+    assert waits[0] == 0.25 and all(b == min(2 * a, 5.0) for a, b in pairwise(waits))
+
+
+def test_box_keeps_the_newest_or_every_picture():
+    newest, every = Box("newest"), Box("every")
+    for number in range(5):
+        newest.put(shot(number, 0.0))
+        every.put(shot(number, 0.0))
+    one = newest.take(0)
+    assert (int(one.image[0, 0, 0]), one.passed) == (4, 4) and newest.take(0) is None
+    assert [int(every.take(0).image[0, 0, 0]) for _ in range(5)] == [0, 1, 2, 3, 4]
+    every.fail("gone")
+    with pytest.raises(LostError, match="gone"):
+        every.take(0)
+
+
+def test_every_picture_means_every_until_the_memory_is_full():
+    box = Box("every")
+    for number in range(5):
+        box.put(Shot(np.zeros((6000, 6000, 3), np.uint8), float(number)))
+    first = box.take(0)
+    assert first.captured == 3.0 and first.passed == 3  # two of 108 MB fit into 256 MiB
+
+
+def hanging():  # grabbers run in a process of their own, so they stand at the top
+    yield Opened("a camera that hangs")
+    yield shot(1, time.monotonic())
+    time.sleep(1000)
+
+
+def dying():
+    yield Opened("a camera that takes its process with it")
+    yield shot(1, time.monotonic())
+    time.sleep(0.3)
+    os._exit(9)
+
+
+def standing():
+    yield Opened("a camera that shows the same picture")
+    while True:
+        yield shot(1, time.monotonic())
+        time.sleep(0.05)
+
+
+def refusing():
+    raise LookupError("no")
+    yield
+
+
+def broken():
+    yield Opened("a camera whose driver fails")
+    raise RuntimeError("ioctl")
+
+
+def last_words(grabber, frozen=None):
+    capture = Capture(grabber, (), "newest", frozen, 60.0)
+    started = time.monotonic()
+    try:
+        while time.monotonic() - started < 20:
+            capture.next(0.5)
+    except LostError as error:
+        return str(error)
+    finally:
+        capture.close()
+    return None
+
+
+def test_a_process_that_hangs_dies_or_fails_is_told():
+    capture = Capture(hanging, (), "newest", None, 60.0)
+    assert capture.what == "a camera that hangs" and capture.next(30.0).image.shape == (2, 2, 3)
+    assert capture.next(0.2) is None
+    capture.close()  # whatever it is doing
+    assert capture.child.exitcode == -9
+    assert last_words(dying) == "the process that captures has died"
+    assert last_words(standing, 0.3) == "the picture has been frozen for 0.3 s"
+    assert last_words(broken) == "RuntimeError: ioctl"
+    with pytest.raises(LostError, match="no"):
+        Capture(refusing, (), "newest", None, 60.0)
+
+
+def seeing_model(*overrides):
+    """An untrained model of pictures with lively weights."""
+    torch.manual_seed(0)
+    small = ["extractor.height=8", "extractor.width=8", "encoder.hidden=8", "encoder.stem=[{channels: 8}]"]
+    config = configured("train", "extractor=frames", "encoder=image_recurrent", *small, *overrides)
+    model = Classifier(config, ["background", "a", "b"]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model
+
+
+def moving(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def both(stream, images, then):
+    """All posteriors that pictures and what follows bring."""
+    stream.push(images)
+    first = stream.posteriors
+    then()
+    return np.concatenate([first, stream.posteriors])
+
+
+@settings(max_examples=10)
+@given(before=st.integers(0, 12), gap=st.integers(0, 300), after=st.integers(1, 12), block=st.integers(1, 4),
+       delay=st.sampled_from([0.0, 0.2]))  # fmt: skip
+def test_after_a_reset_the_stream_is_a_new_one_at_a_later_time(before, gap, after, block, delay):
+    model = seeing_model(f"head.delay={delay}")
+    stream, whole, fresh = Stream(model, block), Stream(model, block), Stream(model, block)
+    first = both(stream, moving(before), lambda: stream.gap(gap, "reset"))
+    assert np.array_equal(first, both(whole, moving(before), whole.close)) and len(first) == before
+    assert stream.ticks == stream.steps == before + gap
+    second = both(stream, moving(after, 1), stream.close)
+    assert np.array_equal(second, both(fresh, moving(after, 1), fresh.close))
+    assert stream.first + len(stream.posteriors) == before + gap + after
+
+
+@settings(max_examples=10)
+@given(before=st.integers(1, 12), gap=st.integers(1, 40), after=st.integers(1, 12), block=st.integers(1, 4))
+def test_hold_is_the_last_picture_again_and_zeros_are_black(before, gap, after, block):
+    model = seeing_model()
+    black = np.zeros((gap, 8, 8, 3), np.uint8)
+    for how, between in (("hold", np.repeat(moving(before)[-1:], gap, axis=0)), ("zeros", black)):
+        stream, other = Stream(model, block), Stream(model, block)
+        first = both(stream, moving(before), partial(stream.gap, gap, how))
+        found = np.concatenate([first, both(stream, moving(after, 1), stream.close)])
+        together = np.concatenate([moving(before), between, moving(after, 1)])
+        assert np.array_equal(found, both(other, together, other.close))
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+def test_keep_holds_the_state_while_time_passes(delay):
+    """As if the gap were only so long as the delay needs to answer what was before it."""
+    model = seeing_model(f"head.delay={delay}")
+    stream, other = Stream(model, 2), Stream(model, 2)
+    held = np.repeat(moving(6)[-1:], model.delay, axis=0)
+    first = both(stream, moving(6), lambda: stream.gap(100, "keep"))
+    assert len(first) == 6 and stream.ticks == stream.steps == 106
+    second = both(stream, moving(4, 1), stream.close)
+    alone = both(other, np.concatenate([moving(6), held, moving(4, 1)]), other.close)
+    assert np.array_equal(first, alone[:6]) and np.array_equal(second, alone[-4:])
+    assert stream.first + len(stream.posteriors) == 110
+
+
+def test_a_long_gap_is_computed_for_some_seconds_only():
+    stream = Stream(seeing_model(), 1)
+    stream.push(moving(3))
+    stream.gap(10_000_000, "hold")
+    assert len(stream.posteriors) == FILL * RATE and stream.ticks == 10_000_003
+    stream.push(moving(2))
+    assert (stream.first, len(stream.posteriors)) == (10_000_003, 2)
+
+
+def test_open_events_end_at_a_reset_and_last_through_keep():
+    model = seeing_model("decoder.threshold=0", "decoder.release=0", "decoder.minimum=0")
+    for how in ("reset", "keep"):
+        stream = Stream(model, 1)
+        stream.push(moving(5))
+        assert {event.label for event in stream.open} == {"a", "b"}
+        ended = stream.gap(50, how)
+        assert [(e.start, e.end) for e in ended] == ([(0, 5), (0, 5)] if how == "reset" else [])
+        stream.push(moving(5))
+        spans = {(e.start, e.end) for e in stream.close()}
+        assert spans == {(55, 60)} if how == "reset" else {(0, 60)}
+
+
+def test_a_gap_that_is_no_multiple_of_the_hop_keeps_the_time():
+    model = configured("train", "encoder.hidden=8")
+    model = Classifier(model, ["a", "b"]).eval()
+    stream = Stream(model, 1)
+    stream.push(np.zeros(5 * model.hop + 7, np.float32))
+    stream.gap(1001, "reset")
+    lost = -(5 * model.hop + 7 + 1001) % model.hop
+    stream.push(np.zeros(3 * model.hop + lost, np.float32))
+    assert stream.ticks == 8 * model.hop + 1008 + lost and stream.steps == stream.ticks // model.hop
+    with pytest.raises(ValueError, match="a gap of -1 ticks"):
+        stream.gap(-1)
+
+
+@pytest.fixture
+def camera(tmp_path, monkeypatch):
+    """A device that a test feeds with JPEG pictures, as a camera that can be stopped; and its feeder."""
+    options = "fflags;nobuffer|probesize;32|analyzeduration;0|framerate;20"
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
+    device = tmp_path / "camera.mjpeg"
+    os.mkfifo(device)
+
+    def feed(*plan):
+        def work():
+            rng = np.random.default_rng(0)
+            for seconds, silent in plan:
+                with open(device, "wb", buffering=0) as file:
+                    started = time.monotonic()
+                    try:
+                        for number in range(round(seconds * 20)):
+                            image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+                            file.write(cv2.imencode(".jpg", image)[1].tobytes())
+                            time.sleep(max(0.0, started + (number + 1) / 20 - time.monotonic()))
+                        time.sleep(silent)
+                    except BrokenPipeError:
+                        pass
+
+        threading.Thread(target=work, daemon=True).start()
+
+    return str(device), feed
+
+
+def test_camera_that_stops_in_mid_stream_comes_back(camera, capfd):
+    device, feed = camera
+    feed((1.5, 4.0), (30.0, 0.0))
+    items = list(Webcam(device, seconds=7.0, timeout=1.0).pieces(SEEING))
+    gaps = [item for item in items if isinstance(item, Gap) and item.why != "behind"]
+    assert [gap.ticks > 0 for gap in gaps] == [False, True], gaps
+    assert gaps[0].why == "no picture for 1 s" and gaps[1].why == "no picture for 1 s; it is back"
+    assert "64x48 pixels" in capfd.readouterr().err
+    pieces = [item for item in items if isinstance(item, Piece)]
+    assert sum(len(item.x[0]) for item in pieces) >= 20 and pieces[0].x[0].shape == (1, 8, 8, 3)
+    after = [index for index, item in enumerate(items) if isinstance(item, Gap) and item.ticks and item.why != "behind"]
+    assert any(isinstance(item, Piece) for item in items[after[0] :])
+
+
+def test_camera_that_is_not_there():
+    with pytest.raises(ConfigError, match=r"source\.device: 97: there is no such camera.*source\.list=true"):
+        list(Webcam(97).pieces(SEEING))
+    with pytest.raises(ConfigError, match="source=webcam gives pictures, but the model takes sound alone"):
+        list(Webcam(97).pieces(Intake(16000)))
+    assert Webcam(list=True).devices().count("\n") < 10
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_addresses_that_do_not_answer():
+    for scheme in ("http", "rtsp"):
+        with pytest.raises(MediaError, match=f"{scheme}://127.0.0.1/x: Connection refused.*source.url"):
+            list(Url(f"{scheme}://user:secret@127.0.0.1:{free_port()}/x").pieces(SEEING))
+    with pytest.raises(MediaError, match=r"no answer within 0\.5 s"):
+        list(Url(f"udp://127.0.0.1:{free_port()}", opening=0.5).pieces(SEEING))
+    for wrong in ("file:///etc/passwd", "/etc/passwd", "concat:a|b", "rtsp"):
+        with pytest.raises(ConfigError, match=r"source\.url: got .* for files choose source=file"):
+            Url(wrong)
+
+
+SENDER = """
+import sys, time, av, numpy as np
+url, seconds, rate = sys.argv[1], float(sys.argv[2]), 30
+out = av.open(url, "w", format="mpegts", options={"pkt_size": "1316"})
+track = out.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "tune": "zerolatency", "g": "10"})
+track.width, track.height, track.pix_fmt = 160, 120, "yuv420p"
+rng, started = np.random.default_rng(0), time.monotonic()
+for number in range(round(seconds * rate)):
+    image = np.repeat(np.repeat(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), 20, 0), 20, 1)
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+    frame.pts = number
+    out.mux(track.encode(frame))
+    time.sleep(max(0.0, started + (number + 1) / rate - time.monotonic()))
+"""
+
+
+def test_pictures_from_the_network_and_a_sender_that_stops(tmp_path):
+    url = f"udp://127.0.0.1:{free_port()}"
+    sender = subprocess.Popen([sys.executable, "-c", SENDER, url, "60"])
+    items, again = [], None
+    try:
+        for item in Url(url, seconds=9.0, timeout=1.0, opening=5.0).pieces(SEEING):
+            items.append(item)
+            if sum(isinstance(i, Piece) for i in items) == 15 and sender.poll() is None and again is None:
+                sender.kill()
+            if isinstance(item, Gap) and not item.ticks and item.why != "behind":
+                again = subprocess.Popen([sys.executable, "-c", SENDER, url, "60"])
+    finally:
+        for process in (sender, again):
+            if process:
+                process.kill()
+                process.wait()
+    told = [item for item in items if isinstance(item, Gap) and item.why != "behind"]
+    assert [gap.ticks > 0 for gap in told[:2]] == [False, True], told
+    assert isinstance(items[-1], Piece)
+    total = sum(item.ticks if isinstance(item, Gap) else len(item.x[0]) for item in items)
+    assert 60 <= total <= 95  # ticks of nine seconds, less what opening took
+
+
+def test_infer_tells_of_devices_and_addresses_in_one_line(tmp_path):
+    model = tmp_path / "model.safetensors"
+    seeing_model().save(model)
+    done = run("infer.py", f"checkpoint={model}", "source=webcam", "source.device=98")
+    assert done.returncode == 2 and done.stderr.decode().startswith("error: source.device: 98: there is no such camera")
+    done = run("infer.py", f"checkpoint={model}", "source=url", f"source.url=http://127.0.0.1:{free_port()}/live")
+    assert done.returncode == 1 and done.stderr.decode().count("\n") == 1 and b"Connection refused" in done.stderr
+    done = run("infer.py", f"checkpoint={model}", "source=microphone")
+    assert done.returncode == 2 and b"the model takes pictures" in done.stderr, done.stderr.decode()
+
+
+def test_a_stream_over_http_is_read_as_a_file_is(tmp_path):
+    """A real server, real time stamps: the pictures are those of the file."""
+    with av.open(str(tmp_path / "a.ts"), "w", format="mpegts") as out:
+        track = out.add_stream("libx264", rate=RATE, options={"tune": "zerolatency"})
+        track.width = track.height = 64
+        track.pix_fmt = "yuv420p"
+        for image in np.kron(moving(40), np.ones((1, 8, 8, 1), np.uint8)):
+            out.mux(track.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(track.encode(None))
+    command = [sys.executable, "-m", "http.server", str(port := free_port()), "--bind", "127.0.0.1"]
+    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        source = Url(f"http://127.0.0.1:{port}/a.ts", keep="every", patience=0.1)
+        found = []
+        with pytest.raises(MediaError, match=r"the stream has ended, and it did not come back"):
+            for item in source.pieces(SEEING):
+                if isinstance(item, Piece):
+                    found += list(item.x[0])
+                elif not item.ticks:
+                    server.kill()
+    finally:
+        server.kill()
+        server.wait()
+    (pictures,), _ = read_chunk(tmp_path / "a.ts", SEEING)
+    at = next(index for index, picture in enumerate(pictures) if np.array_equal(found[0], picture))
+    assert len(found) > 10 and np.array_equal(found, pictures[at : at + len(found)])
+
+
+def wait_for(port):
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)

@@ -1,0 +1,470 @@
+"""What people see: pictures with answers beside them, in a window and in a file, and lines on the console."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, configured, run, small_model
+
+from infer import infer
+from pipeline.display import Display, NoDisplayError
+from pipeline.errors import ConfigError
+from pipeline.events import Event
+from pipeline.listen import listen
+from pipeline.model import Classifier, load
+from pipeline.overlay import BAR, COLOURS, HEAD, LOW, MARGIN, Scene, Span, clock, draw, plan
+from pipeline.picture import Picture
+from pipeline.screen import Screen
+from pipeline.sink import Closed, Sink
+from pipeline.sinks.console import Console
+from pipeline.sinks.jsonl import JSONLines
+from pipeline.sinks.video import Video
+from pipeline.source import Gap, Piece
+from pipeline.video import read_frames
+from pipeline.video_writer import VideoWriter
+
+LABELS = ["background", "Hände", "走る"]
+SMALL = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encoder=image_recurrent", "encoder.hidden=8",
+         "head=mean", "head.window=0.4", "decoder.threshold=0.5", "decoder.release=0.45", "decoder.minimum=0"]  # fmt: skip
+
+
+def lively(*overrides):
+    """An untrained model of pictures whose posteriors move."""
+    torch.manual_seed(0)
+    model = Classifier(configured("train", *SMALL, *overrides), LABELS).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.8)
+    return model
+
+
+def scenery(count, height=48, width=64):
+    """Dark and bright by turns, with waves."""
+    t, y, x = np.arange(count)[:, None, None], *np.mgrid[:height, :width]
+    light = np.where(t // 30 % 2, 200, 30)
+    planes = light + 20 * np.sin(x / 5 + t / 5), light + 20 * np.sin(y / 5) + 0 * x, 255 - light + 0 * x
+    return np.stack([plane.clip(0, 255).astype(np.uint8) for plane in planes], -1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    lively("head.delay=0.2").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A video whose pictures come irregularly: its path, and their times."""
+    path = tmp_path_factory.mktemp("clip") / "a clip.mp4"
+    times = np.cumsum([0, *([1 / 30] * 20 + [1 / 15] * 20 + [0.2, 0.01] * 10)])
+    writer = VideoWriter(path)
+    for seconds, image in zip(times, scenery(len(times))):
+        writer.write(image, seconds)
+    writer.close()
+    return path, times
+
+
+def decoded(path):
+    """Pictures and times of a video, as FFmpeg gives them."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [frame.to_ndarray(format="rgb24") for frame in frames], np.array([frame.time for frame in frames])
+
+
+def start(*overrides):
+    """infer.py's function with settings from the command line, without the cost of a process."""
+    return infer(**configured("infer", *overrides))
+
+
+def scene(labels=LABELS, **given):
+    scores = np.linspace(0.1, 0.9, len(labels), dtype=np.float32)
+    ended = (Span(labels[0], 1.0, 2.5), Span(labels[-1], 3599.96, 3601.0))
+    return Scene(
+        labels, 3602.0, **{"posteriors": scores, "running": (Span(labels[-1], 3601.5, 9e9),), "ended": ended} | given
+    )
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(64, 64), (48, 64), (1, 1), (240, 320), (481, 641), (1080, 1920), (640, 360), (200, 1001), (3, 3000)],
+)
+def test_canvas_is_large_enough_to_read_and_leaves_the_picture_alone(height, width):
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    before, place = image.copy(), plan(height, width)
+    canvas = draw(image, scene(running=()), place)
+    assert canvas.shape == (place.height, place.width, 3) and not place.height % 2 and not place.width % 2
+    assert place.em >= 16 and (place.height >= LOW or place.width >= 1920)
+    top, left, tall, broad = place.picture
+    shown = canvas[top : top + tall, left : left + broad]
+    assert np.array_equal(image, before)
+    if place.crisp:  # every pixel is a square
+        assert np.array_equal(shown[:: tall // height, :: broad // width], image)
+    elif (tall, broad) == (height, width):
+        assert np.array_equal(shown, image)
+    darker = draw(image, scene(notice="no picture for 2 s"), place)[top : top + tall, left : left + broad]
+    assert darker.mean() < 0.5 * max(1, shown.mean())
+    assert not np.array_equal(canvas, draw(image, scene(running=(), age=0.08), place))
+
+
+def bar(canvas, place, row, colour):
+    """Length of a bar, as a share of its room."""
+    left = place.panel.left + round(MARGIN * place.em)
+    right = place.panel.left + place.panel.width - round(MARGIN * place.em)
+    line = canvas[round((MARGIN + HEAD + row * BAR + 1.3 + 0.17) * place.em), left:right].astype(int)
+    return (np.abs(line - colour).max(-1) < 60).sum() / (right - left)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (1080, 1920)])
+def test_bars_are_as_long_as_the_classes_are_likely(size):
+    place = plan(*size)
+    for scores in ([0.0, 1.0, 0.0], [0.3, 0.2, 0.5]):
+        canvas = draw(np.zeros((*size, 3), np.uint8), scene(posteriors=np.array(scores, np.float32)), place)
+        for row in (1, 2):
+            assert bar(canvas, place, row, COLOURS[row]) == pytest.approx(scores[row], abs=0.01)
+    many = [f"class {number}" for number in range(50)]
+    canvas = draw(np.zeros((*size, 3), np.uint8), scene(many), place)
+    for row in range(5):  # the likeliest on top
+        assert bar(canvas, place, row, COLOURS[(49 - row) % len(COLOURS)]) == pytest.approx(
+            0.9 - row * 0.8 / 49, abs=0.01
+        )
+
+
+def test_letters_of_any_language_are_drawn_and_no_label_is_too_strange():
+    place, image = plan(64, 64), np.zeros((64, 64, 3), np.uint8)
+    letters = ["a", "ä", "日", "本", "ж", "Ω", "한"]
+    found = {draw(image, scene([letter, "x"]), place).tobytes() for letter in letters}
+    assert len(found) == len(letters)
+    for label in (
+        "",
+        "\ud800 half a letter",
+        "two\nlines",
+        "\0",
+        "m" * 3000,
+        "👩‍👩‍👧",
+        "مرحبا",
+        "e\u0301\u0302",
+        "\t|%s",
+    ):
+        draw(image, scene([label, "x"], notice=label, age=3.0), place)
+    draw(image, Scene(LABELS, 0.0), place)
+
+
+def test_clock():
+    assert [clock(t) for t in (0, 9.94, 59.96, 75.25, 3599.96, 36000)] == [
+        "0:00.0", "0:09.9", "1:00.0", "1:15.2", "1:00:00.0", "10:00:00.0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [[], ["block=0.7", "source.chunk=0.25"]])
+def test_video_shows_each_picture_at_its_time_beside_the_answer_for_that_time(model, clip, settings, tmp_path, capsys):
+    path, times = clip
+    out, table = tmp_path / "out.mp4", tmp_path / "table.csv"
+    given = [f"checkpoint={model}", f"source.path={path}", *settings]
+    assert start(*given, "sink=video", f"sink.path={out}") == 0
+    said = capsys.readouterr().out
+    assert start(*given, "sink=csv", f"sink.path={table}", "sink.posteriors=true") == 0
+    before, stamps = decoded(path)
+    images, found = decoded(out)
+    assert np.allclose(stamps, times, atol=1e-4) and np.array_equal(found, stamps)
+    assert f"{len(times)} pictures in {out}" in said
+    place = plan(48, 64)
+    rows = np.genfromtxt(tmp_path / "table.posteriors.csv", delimiter=",", skip_header=1)
+    assert rows[:, 2].std() > 0.1  # the answers move, so they tell the pictures apart
+    height, width = place.picture.height // 48, place.picture.width // 64
+    for seconds, image, source in zip(found, images, before):
+        assert image.shape == (place.height, place.width, 3)
+        shown = image[place.picture.top : place.picture.height, place.picture.left : place.picture.width]
+        assert np.abs(shown[height // 2 :: height, width // 2 :: width].astype(int) - source)[2:-2, 2:-2].mean() < 4
+        step = np.searchsorted(rows[:, 0], seconds + 1e-6)  # the first that has heard more than this
+        for row in (1, 2):
+            assert bar(image, place, row, COLOURS[row]) == pytest.approx(rows[step, 1 + row], abs=0.03), seconds
+    events = [(float(row["start"]), float(row["end"])) for row in csv.DictReader(table.read_text().splitlines())]
+    assert len(events) == said.count("–") > 0
+    for begin, end in events:
+        assert f"{begin:.2f} –" in said and f"{end:.2f} s" in said
+        inside = [image for seconds, image in zip(found, images) if begin <= seconds < end]
+        assert inside and all(np.abs(image[1, 1].astype(int) - COLOURS[1]).max() < 60 for image in inside)  # the frame
+
+
+def frames_of(path):
+    """Pictures that can be read, from a file that may be cut off."""
+    return len(read_frames(path, Picture(10, 16, 16))[0])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_video_that_is_interrupted_can_be_played(model, how, tmp_path):
+    path, out = tmp_path / "long.mp4", tmp_path / "out.mp4"
+    writer = VideoWriter(path)
+    for number, image in enumerate(scenery(900)):
+        writer.write(image, number / 30)
+    writer.close()
+    command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={model}", f"source.path={path}",
+               "source.realtime=true", "sink=video", f"sink.path={out}"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and (not out.exists() or out.stat().st_size < 20_000):
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == (130 if how == signal.SIGINT else -9) and b"Traceback" not in err, err.decode()
+    assert 5 < frames_of(out) < 290
+
+
+def begun(path, labels=("a", "b"), rate=10):
+    sink = Video(str(path))
+    sink.start("a camera", list(labels), rate, 1)
+    return sink
+
+
+def test_gaps_and_changes_of_size_in_a_video(tmp_path, capsys):
+    light = np.full((120, 160, 3), 200, np.uint8)
+    with begun(tmp_path / "out.mp4") as sink:
+        for number in range(5):
+            sink.steps(number, np.array([[0.2, 0.8]], np.float32), 0.05)
+            sink.picture(number / 10, light)
+        sink.gap({"start": 0.5, "length": 0, "why": "no picture for 2 s", "how": "reset"})
+        sink.gap({"start": 0.5, "length": 3.0, "why": "no picture for 2 s; it is back", "how": "reset"})
+        sink.steps(35, np.array([[0.9, 0.1]] * 2, np.float32), 0.05)
+        sink.picture(3.5, np.full((120, 40, 3), 200, np.uint8))
+        sink.picture(3.6, light)
+        sink.gap({"start": 3.7, "length": 0.1, "why": "behind", "how": "keep"})
+    images, times = decoded(tmp_path / "out.mp4")
+    assert np.allclose(times, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 3.5, 3.6], atol=1e-4)
+    place = plan(120, 160)
+    light_at = [image[20, place.picture.width // 2].mean() for image in images]
+    assert [value > 150 for value in light_at] == [True] * 5 + [False] + [True] * 2  # darkened while there is none
+    assert images[6][20, 60].mean() < 40  # beside the narrow picture
+    assert bar(images[4], place, 1, COLOURS[1]) == pytest.approx(0.8, abs=0.03)
+    assert bar(images[6], place, 1, COLOURS[1]) == pytest.approx(0.1, abs=0.03)
+    said = capsys.readouterr().out
+    assert "0.50 s            no picture for 2 s (reset)\n" in said and "0.50 –    3.50 s  gap: no picture" in said
+    assert "0.1 s were left out in 1 short gaps" in said and "median 50 ms" in said and "7 pictures" in said
+
+
+def test_a_video_without_pictures_is_not_left_behind(tmp_path, capsys):
+    with begun(tmp_path / "out.mp4") as sink:
+        sink.steps(0, np.zeros((3, 2), np.float32))
+    assert not (tmp_path / "out.mp4").exists() and "no pictures" in capsys.readouterr().err
+
+
+def test_pictures_wait_for_late_answers_but_not_for_ever(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pipeline.sinks.video.WAITING", 10 * 16 * 16 * 3)
+    with begun(tmp_path / "out.mp4") as sink:
+        for number in range(10):
+            sink.picture(number / 10, np.zeros((16, 16, 3), np.uint8))
+        assert len(sink.waiting) == 10 and not capsys.readouterr().err
+        for number in range(10, 15):
+            sink.picture(number / 10, np.zeros((16, 16, 3), np.uint8))
+        assert len(sink.waiting) == 10 and "smaller block" in capsys.readouterr().err
+        sink.steps(0, np.zeros((15, 2), np.float32))
+        sink.picture(1.5, np.zeros((16, 16, 3), np.uint8))
+        assert len(sink.waiting) == 1
+    assert len(decoded(tmp_path / "out.mp4")[0]) == 16
+
+
+def test_a_full_disk_is_told_as_such(tmp_path):
+    (tmp_path / "full.mp4").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"), begun(tmp_path / "full.mp4") as sink:
+        sink.picture(0.0, np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sink=video"], "sink.path: is not set"),
+        (["sink=video", "sink.path=out.avi"], "ends in .mp4"),
+        (["sink=video", "sink.path={clip}"], "is the file that is read"),
+        (["sink=video", "sink.path={tmp}/o.mp4", "source=files", "source.paths={clip}"], "source=files"),
+        (["sink=window", "source=files", "source.paths={clip}"], "source=files"),
+        (["sink=window"], "there is no display"),
+    ],
+)
+def test_wrong_use(model, clip, arguments, message, tmp_path, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    given = [argument.format(clip=f"'{clip[0]}'", tmp=tmp_path) for argument in arguments]
+    files = [] if "source=files" in given else [f"source.path={clip[0]}"]
+    size = clip[0].stat().st_size
+    with pytest.raises(ConfigError, match=message):
+        start(f"checkpoint={model}", *given, *files)
+    assert clip[0].stat().st_size == size and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sink", [["sink=window"], ["sink=video", "sink.path=/proc/no/out.mp4"]])
+def test_pictures_of_a_model_of_sound_are_refused(sink, tmp_path):
+    small_model().save(tmp_path / "sound.safetensors")
+    with pytest.raises(ConfigError, match="takes sound alone"):
+        start(f"checkpoint={tmp_path / 'sound.safetensors'}", "source.path=x.wav", *sink)
+
+
+@pytest.mark.parametrize("path", ["/proc/no/out.mp4", "/proc/out.mp4"])
+def test_a_path_that_cannot_be_written_is_told(model, clip, path):
+    with pytest.raises(OSError) as caught:
+        start(f"checkpoint={model}", f"source.path={clip[0]}", "sink=video", f"sink.path={path}")
+    assert caught.value.filename and caught.value.filename in path and caught.value.strerror
+
+
+def test_a_display_that_does_not_answer_ends_in_one_line(model, clip):
+    away = os.environ | {"DISPLAY": ":4321"}
+    done = run("infer.py", f"checkpoint={model}", f"source.path={clip[0]}", "sink=window", env=away)
+    text = done.stderr.decode()
+    assert done.returncode == 2 and "sink=window: no window can be opened (" in text and ":4321" in text
+    assert len(text.splitlines()) == 1 and "sink=video" in text
+
+
+class Told:
+    """A source that says what it was told to."""
+
+    name = "told"
+
+    def __init__(self, *items):
+        self.items = items
+
+    def pieces(self, intake, seen=False):
+        yield from self.items
+
+
+def piece(count, first=0, seen=False):
+    images = np.stack([Picture(10, 16, 16).fit(image) for image in scenery(first + count)[first:]])
+    return Piece(
+        (images,), time.monotonic(), tuple((first / 10 + n / 10, i) for n, i in enumerate(images)) if seen else ()
+    )
+
+
+def test_gaps_are_rows_of_json_lines(model, tmp_path):
+    source = Told(
+        piece(12),
+        Gap(0, "unplugged", "reset"),
+        Gap(25, "unplugged; it is back", "reset"),
+        piece(5),
+        Gap(1, "behind", "keep"),
+    )
+    with JSONLines(str(tmp_path / "out.jsonl"), posteriors=True) as sink:
+        assert listen(load(model).live, source, sink, 0.1)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    gaps = [row for row in rows if row["type"] == "gap"]
+    assert gaps == [
+        {"type": "gap", "stream": "told", "start": 1.2, "length": 0.0, "why": "unplugged", "how": "reset"},
+        {"type": "gap", "stream": "told", "start": 1.2, "length": 2.5, "why": "unplugged; it is back", "how": "reset"},
+        {"type": "gap", "stream": "told", "start": 4.2, "length": 0.1, "why": "behind", "how": "keep"},
+    ]
+    times = [row["time"] for row in rows if row["type"] == "step"]
+    assert times[:12] == [round(0.1 * n, 1) for n in range(1, 13)] and times[12] == 3.8
+
+
+def test_console_tells_gaps_and_ages(model, capsys):
+    source = Told(piece(12), Gap(0, "no picture for 2 s", "reset"), Gap(35, "no picture for 2 s; it is back", "reset"),
+                  piece(5), Gap(2, "behind", "keep"), piece(5), Gap(3, "behind", "keep"), piece(1))  # fmt: skip
+    with Console() as sink:
+        assert listen(load(model).live, source, sink, 0.1)
+    said = capsys.readouterr().out
+    assert "    1.20 s            no picture for 2 s (reset)\n" in said
+    assert "    1.20 –    4.70 s  gap: no picture for 2 s; it is back (reset)\n" in said
+    assert "behind" not in said and "0.5 s were left out in 2 short gaps\n" in said
+    assert "age of answers: median " in said
+
+
+class Shut(Sink):
+    """Is closed at the third picture."""
+
+    pictures = True
+
+    def __init__(self):
+        super().__init__(posteriors=True)
+        self.seen, self.times = 0, []
+
+    def picture(self, seconds, image):
+        self.seen += 1
+        if self.seen == 3:
+            raise Closed
+
+    def step(self, row):
+        self.times.append(row["time"])
+
+
+def test_a_closed_sink_ends_the_stream_with_all_answers(model):
+    sink = Shut()
+    assert listen(load(model).live, Told(piece(2, 0, True), piece(2, 2, True), piece(9, 4, True)), sink, 0.1) is True
+    assert sink.seen == 3 and sink.times == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_events_between_pictures_are_shown_by_their_times():
+    sink = Screen()
+    sink.start("x", ["a", "b"], 10, 1)
+    sink.steps(0, np.tile(np.array([[0.1, 0.9]], np.float32), (10, 1)))
+    sink.events([Event("a", 2, 5, 0.9)])
+    sink.begun([Event("b", 7, 10, 0.8)])
+    found = [sink.scene(tick / 10) for tick in range(10)]
+    assert [[span.label for span in one.running] for one in found] == [[]] * 2 + [["a"]] * 3 + [[]] * 2 + [["b"]] * 3
+    assert [len(one.ended) for one in found] == [0] * 5 + [1] * 5
+
+
+@pytest.fixture
+def screen():
+    """An X server without a screen, as DISPLAY."""
+    if not shutil.which("Xvfb") or not shutil.which("xdotool"):
+        pytest.skip("needs Xvfb and xdotool (Debian: apt install xvfb xdotool)")
+    read, write = os.pipe()
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "900x600x24"], pass_fds=[write],
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    os.close(write)
+    with os.fdopen(read) as answer:
+        display = f":{answer.readline().strip()}"
+    yield display, server
+    server.kill()
+    server.wait()
+
+
+def xdotool(display, *arguments):
+    command = ["xdotool", *arguments]
+    return subprocess.run(command, env=os.environ | {"DISPLAY": display}, capture_output=True, text=True).stdout.split()
+
+
+def test_window_shows_answers_until_q_is_pressed(model, screen, tmp_path):
+    path = tmp_path / "long.mp4"
+    writer = VideoWriter(path)
+    for number, image in enumerate(scenery(900)):
+        writer.write(image, number / 30)
+    writer.close()
+    command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={model}", f"source.path={path}",
+               "source.realtime=true", "sink=window"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+                               env=os.environ | {"DISPLAY": screen[0]})  # fmt: skip
+    limit = time.monotonic() + 60
+    assert process.stdout.readline().startswith(b"watching")
+    while time.monotonic() < limit and "Hände".encode() not in process.stdout.readline():
+        pass
+    windows = xdotool(screen[0], "search", "--name", "Rivulet")
+    assert windows and process.poll() is None
+    xdotool(screen[0], "key", "--window", windows[0], "q")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0 and not err, err.decode()
+    assert b"age of answers" in out and not xdotool(screen[0], "search", "--name", "Rivulet")
+
+
+def test_a_window_tells_whether_it_was_closed_or_broke_down(screen, monkeypatch):
+    monkeypatch.setenv("DISPLAY", screen[0])
+    first, second = Display("first", 300), Display("second", 300)
+    image = np.zeros((48, 64, 3), np.uint8)
+    first.show(image)
+    second.show(image)
+    assert not first.closed and not second.closed
+    xdotool(screen[0], "key", "--window", xdotool(screen[0], "search", "--name", "first")[0], "Escape")
+    assert first.gone.wait(10) and first.closed and not first.broken and not second.closed
+    first.show(image)  # harmless
+    screen[1].kill()
+    assert second.gone.wait(10) and second.broken
+    for display in (first, second):
+        display.close()
+    with pytest.raises(NoDisplayError, match="no window can be opened"):
+        Display("third", 300)
