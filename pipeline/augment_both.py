@@ -1,5 +1,6 @@
 """Random changes to sound with pictures, and the loss of either."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -50,9 +51,15 @@ class AugmentBoth(Augmentation):
         samples, pictures, present = batch.x
         return replace(batch, x=(samples, pictures, self.lost(present)))
 
-    def tracks(self, features: list[Tensor], batch: Batch) -> tuple[list[Tensor], Batch]:
+    def know(self, labels: list[str]) -> None:
+        """For flips."""
+        self.picture.know(labels)
+
+    def tracks(
+        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
+    ) -> tuple[list[Tensor], Batch]:
         """The features of the pictures changed."""
-        return self.picture.tracks(features, batch)
+        return self.picture.tracks(features, batch, mirror)
 
     def lost(self, present: Tensor) -> Tensor:
         """Marks ``(B, T, 2)`` with a track less in some rows that have both."""

@@ -1,5 +1,6 @@
 """Random changes to moving pictures that leave the label true: in space, in light and in time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from pipeline.augmentation import Augmentation
+from pipeline.build import nearest
+from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.sample import Batch, Span
 
@@ -34,21 +37,30 @@ class AugmentPictures(Augmentation):
         drop: Share = 0.1,
         mixup: NonNegativeFloat = 0.0,
         flip: bool = False,
+        swap: list[tuple[str, str]] | None = None,
     ) -> None:
-        """``shift``: up to this share of width and height aside; ``scale``: larger or smaller; ``brightness``: up or
+        """``shift``: up to this share of width and height aside; ``scale``: larger or smaller by a factor of up to
+        e to this power; ``brightness``: up or
         down by this share of white, ``contrast`` of the differences (pixels; features are multiplied by it). ``speed``:
         faster or slower. ``jitter``: share of pictures in whose place a neighbour in time is seen; ``drop``: share that
         are lost, so that the one before stands still. ``mixup``: see ``Augmentation``. ``flip`` left and right for half
-        of the clips: only where no label depends on it.
+        of the clips: only where no label depends on it, but for the pairs that ``swap`` says become each other.
         """
-        if flip and where == "features":
-            raise ValueError(
-                "augment.flip turns pixels round, not features; set augment.where=pixels or augment.flip=false"
-            )
+        self.pairs = swap or []
+        self.turned = torch.zeros(0, dtype=torch.int64)  # the class that each class becomes
         self.where, self.shift, self.scale, self.flip, self.mixup = where, shift, scale, flip, mixup
         self.brightness, self.contrast = brightness, contrast
         self.speed, self.jitter, self.drop = speed, jitter, drop
         self.raw = where == "pixels"
+
+    def know(self, labels: list[str]) -> None:
+        """What each class becomes when left and right change places."""
+        self.turned = torch.arange(len(labels))
+        for pair in self.pairs:
+            for label, other in (pair, pair[::-1]):
+                if label not in labels:
+                    raise ConfigError(f"augment.swap: no clip has the label {label!r}{nearest(label, labels)}")
+                self.turned[labels.index(label)] = labels.index(other)
 
     def clips(self, batch: Batch, intake: Intake) -> Batch:
         """Pixels ``(B, T, H, W, 3)`` uint8, and the times with them. Together with sound, nothing changes in time."""
@@ -58,20 +70,37 @@ class AugmentPictures(Augmentation):
         x = batch.x[number].permute(0, 1, 4, 2, 3)
         if not intake.both:
             x, batch = self.in_time(x, batch)
+        x, batch = self.round(x, batch, lambda pictures: pictures.flip(-1))
         x = self.in_light(self.in_space(x.float()))
         x = x.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
         return replace(batch, x=(*batch.x[:number], x, *batch.x[number + 1 :]))
 
-    def tracks(self, features: list[Tensor], batch: Batch) -> tuple[list[Tensor], Batch]:
+    def tracks(
+        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
+    ) -> tuple[list[Tensor], Batch]:
         """Images ``(B, T, C, H, W)`` of features in space and time, vectors ``(B, T, F)`` in time."""
         if self.raw:
             return features, batch
         x = features[-1]
         if len(features) == 1:
             x, batch = self.in_time(x, batch)
+        x, batch = self.round(x, batch, mirror)
         if x.ndim == 5:
             x = self.in_space(x) * (1 + self.contrast * spread(len(x), x.device)).view(-1, 1, 1, 1, 1)
         return [*features[:-1], x], batch
+
+    def round(self, x: Tensor, batch: Batch, mirror: Callable[[Tensor], Tensor]) -> tuple[Tensor, Batch]:
+        """Half of the clips turned left to right, and their labels with them."""
+        if not self.flip:
+            return x, batch
+        chosen = torch.rand(len(x)) < 0.5
+        x = torch.where(chosen.to(x.device).view(-1, *[1] * (x.ndim - 1)), mirror(x), x)
+        labels = torch.where(chosen, self.turned[batch.labels], batch.labels)
+        spans = [
+            [(start, end, int(self.turned[label])) for start, end, label in row] if row and turn else row
+            for row, turn in zip(batch.spans, chosen.tolist(), strict=True)
+        ]
+        return x, replace(batch, labels=labels, spans=spans)
 
     def in_time(self, x: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
         """Each clip at its own speed, with neighbours for some pictures and the one before for others."""
@@ -91,12 +120,11 @@ class AugmentPictures(Augmentation):
     def in_space(self, x: Tensor) -> Tensor:
         """Moved and scaled; what comes in at the borders is the nearest there is."""
         rows = len(x)
-        if not (self.shift or self.scale or self.flip):
+        if not (self.shift or self.scale):
             return x
-        size = 1 + self.scale * spread(rows)
-        turned = torch.where(torch.rand(rows) < 0.5, -1.0, 1.0) if self.flip else torch.ones(rows)
+        size = (self.scale * spread(rows)).exp()
         theta = torch.zeros(rows, 2, 3)
-        theta[:, 0, 0], theta[:, 1, 1] = size * turned, size
+        theta[:, 0, 0], theta[:, 1, 1] = size, size
         theta[:, :, 2] = 2 * self.shift * (2 * torch.rand(rows, 2) - 1)
         flat = x.flatten(1, 2)
         grid = affine_grid(theta.to(x), list(flat.shape), align_corners=False)

@@ -1,5 +1,7 @@
 """What changes training data so that their labels stay true. Three places where it can act; the base acts nowhere."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from pipeline.intake import Intake
@@ -16,12 +18,20 @@ class Augmentation:
     raw = False
     mixup = 0.0
 
+    def know(self, labels: list[str]) -> None:
+        """The classes, in the order of their numbers; ConfigError if a setting names another."""
+
     def clips(self, batch: Batch, intake: Intake) -> Batch:
         """A batch whose samples and pixels, lengths and times are changed alike."""
         return batch
 
-    def tracks(self, features: list[Tensor], batch: Batch) -> tuple[list[Tensor], Batch]:
-        """The features of each track ``(B, T, ...)``, as the extractors make them, and the batch they belong to."""
+    def tracks(
+        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
+    ) -> tuple[list[Tensor], Batch]:
+        """The features of each track ``(B, T, ...)``, as the extractors make them, and the batch they belong to.
+
+        ``mirror``: features of pictures to those of the same pictures turned left to right.
+        """
         return features, batch
 
     def features(self, x: Tensor, step: float) -> Tensor:

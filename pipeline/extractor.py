@@ -25,6 +25,12 @@ class Extractor(Stage):
         """The extractor of each track, with its own normalisation; None: the model's is enough."""
         return [(self, None)]
 
+    def mirror(self, features: Tensor) -> Tensor:
+        """What would have been made, ``(B, T, C, H, W)``, of pictures turned left to right. ValueError for vectors."""
+        if features.ndim != 5:
+            raise ValueError("augment.flip: vectors cannot be turned round; set augment.where=pixels")
+        return features.flip(-1)
+
     def join(self, features: list[Tensor], present: Tensor | None) -> Tensor:
         """Features of each track of whole clips, as ``fronts`` make them, to what the extractor as a whole makes."""
         return features[0]

@@ -17,6 +17,7 @@ class Features:
     def __init__(self, model: Classifier, augment: Augmentation | None) -> None:
         """``augment`` changes the clips in training."""
         self.model, self.augment = model, augment or Augmentation()
+        self.augment.know(model.labels)
         self.kept: dict[str, list[Tensor]] = {}
         self.costly = getattr(model.extractor, "costly", False)
 
@@ -52,7 +53,8 @@ class Features:
         batch = augment.clips(batch, model.intake)
         x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
         once = self.costly and all(batch.keys) and not augment.raw
-        found, batch = augment.tracks(self.looked_up(batch) if once else model.measured(x), batch)
+        mirror = model.fronts()[-1][0].mirror
+        found, batch = augment.tracks(self.looked_up(batch) if once else model.measured(x), batch, mirror)
         y = model.assembled(found, x[2] if isinstance(x, tuple) else None)
         return augment.features(y, model.extractor.hop / model.rate), batch
 

@@ -65,4 +65,5 @@ class ToVector(Stage):
         """Stateless."""
         if self.how == "flatten":
             return x.flatten(2), state
-        return (x.mean((-2, -1)) if self.how == "mean" else x.flatten(3).amax(-1)), state
+        # Over channels that are last in memory, amax is four times as slow as over a copy.
+        return (x.mean((-2, -1)) if self.how == "mean" else x.contiguous().flatten(3).amax(-1)), state

@@ -1,6 +1,5 @@
 """A convolutional network on each picture: picture to vector."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ from pipeline.build import nearest
 from pipeline.errors import ConfigError
 from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size
-from pipeline.precision import shorten
+from pipeline.precision import shorten_all
 from pipeline.stage import State
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
@@ -30,8 +29,8 @@ class FrameCNN(Pixels):
     would let a picture see its neighbours, and the future.
     """
 
-    mean: Tensor
-    std: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(
         self,
@@ -50,15 +49,17 @@ class FrameCNN(Pixels):
         ConfigError if there is no such backbone, or if the file does not fit it.
         """
         super().__init__(rate, height, width, how)
-        self.frozen, self.weights, self.lowered = frozen, weights, False
+        self.frozen, self.weights = frozen, weights
         self.costly = frozen
         self.net = small(channels) if backbone == "small" else truncated(backbone)
         with torch.device("meta"):
             sketch = small(channels) if backbone == "small" else truncated(backbone)
             self.out_shape = tuple(sketch.eval()(torch.zeros(1, 3, height, width)).flatten(1).shape[1:])
         self.net.requires_grad_(not frozen)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        # x / (255 std) - mean / std for a row of pixels at once: pixel by pixel torch takes five times as long
+        scale = torch.tensor(STD).reciprocal()
+        self.register_buffer("scale", (scale / 255).repeat(width), persistent=False)
+        self.register_buffer("shift", (torch.tensor(MEAN) * -scale).repeat(width), persistent=False)
 
     def fetch(self) -> None:
         """Read ``weights``; those of the classifier that was taken off are left out."""
@@ -83,10 +84,7 @@ class FrameCNN(Pixels):
 
     def lower(self) -> None:
         """Convolve in bfloat16."""
-        self.lowered = True
-        for module in self.net.modules():
-            if isinstance(module, nn.Conv2d):
-                shorten(module.weight)
+        shorten_all(self.net)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""
@@ -96,12 +94,15 @@ class FrameCNN(Pixels):
 
     def vectors(self, images: Tensor) -> Tensor:
         """``(N, 3, H, W)`` to ``(N, F)``."""
-        learning = torch.is_grad_enabled() and not self.frozen
-        half = torch.autocast(images.device.type, torch.bfloat16) if self.lowered else nullcontext()
-        with torch.set_grad_enabled(learning), half:
-            scaled = (self.scaled(images) - self.mean) / self.std
-            y: Tensor = self.net(scaled).flatten(1)
-        return y.to(self.anchor.dtype) if self.lowered else y
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            y: Tensor = self.net(self.normalised(images)).flatten(1)
+        return y
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Numbers as torchvision's weights expect them, with the channels last in memory."""
+        rows = images.permute(0, 2, 3, 1).flatten(2).to(self.anchor.dtype)
+        y = torch.addcmul(self.shift, rows, self.scale)
+        return y.view(len(images), *self.in_shape[1:], 3).permute(0, 3, 1, 2)
 
 
 def small(channels: int) -> nn.Module:

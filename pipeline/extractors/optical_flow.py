@@ -1,25 +1,32 @@
-"""Motion, measured: dense inverse search, Kroeger et al., ECCV 2016 (OpenCV); from the picture before to this one."""
+"""Motion, measured by OpenCV from the picture before to this one.
 
-from typing import Any, Literal
+Farnebäck, SCIA 2003: polynomial expansion, the more exact on small pictures; or dense inverse search, Kroeger et al.,
+ECCV 2016, the faster on large ones, which misses small limbs.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size, grey
 from pipeline.stage import State
 
-PRESETS = ("ultrafast", "fast", "medium")
+PRESETS = ("dis_ultrafast", "dis_fast", "dis_medium")
+LEVELS, ITERATIONS, NEAR, SMOOTH = 3, 3, 5, 1.2  # Farnebäck's usual figures
 
 
 class OpticalFlow(Pixels):
     """Mean motion of each cell of a grid: ``(B, T, 3, H, W)`` to ``(B, T, 3, rows, columns)``.
 
     The channels are the motion to the right, downwards (both in picture heights per second), and the mean absolute
-    motion. ``steady`` takes the median motion of the whole picture off first, which is the camera's. It looks back
-    only; the first picture has no motion. Not differentiable; computed on the CPU.
+    motion. ``steady`` takes the median motion of the whole picture off first, which is the camera's. ``root`` gives the
+    square root with its sign, so that a small limb far away counts beside a large one. It looks back only; the first
+    picture has no motion. Not differentiable; computed on the CPU.
     """
 
     costly = True
@@ -32,10 +39,12 @@ class OpticalFlow(Pixels):
         how: Fit = "crop",
         rows: PositiveInt = 14,
         columns: PositiveInt = 14,
-        preset: Literal["ultrafast", "fast", "medium"] = "fast",
+        method: Literal["farneback", "dis_ultrafast", "dis_fast", "dis_medium"] = "farneback",
+        window: Annotated[int, Field(ge=3)] = 15,
         steady: bool = True,
+        root: bool = True,
     ) -> None:
-        """A grid of ``rows`` x ``columns`` that divides the picture; ``preset``: from fastest to most exact."""
+        """A grid of ``rows`` x ``columns`` that divides the picture. ``window``: pixels that Farnebäck averages."""
         super().__init__(rate, height, width, how, "grey")
         if height % rows or width % columns:
             raise ValueError(
@@ -43,12 +52,17 @@ class OpticalFlow(Pixels):
             )
         if min(height, width) < 16:
             raise ValueError(f"extractor.height, extractor.width: {height}x{width}; expected at least 16x16 for motion")
-        self.rows, self.columns, self.preset, self.steady = rows, columns, preset, steady
+        self.rows, self.columns, self.steady, self.root = rows, columns, steady, root
+        self.method, self.window = method, window
         self.out_shape = (3, rows, columns)
 
     def initial(self, batch: int) -> State:
         """No picture yet: its place (grey, 0 ... 255), and whether there was one."""
         return self.zeros(batch, *self.in_shape[1:]), self.zeros(batch, 1)
+
+    def mirror(self, features: Tensor) -> Tensor:
+        """What went to the right goes to the left."""
+        return features.flip(-1) * features.new_tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
 
     @torch.no_grad()
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -56,18 +70,22 @@ class OpticalFlow(Pixels):
         past, seen = state
         grown = grey(x.to(self.anchor.dtype))[:, :, 0].round().clamp(0, 255)
         images = torch.cat([past[:, None], grown], 1).to("cpu", torch.uint8).numpy()
-        method = self.method()
+        measure = self.estimator()
         y = np.zeros((*x.shape[:2], *self.out_shape), np.float32)
         for row, known in enumerate(seen[:, 0].tolist()):
             for step in range(0 if known else 1, x.shape[1]):
-                y[row, step] = self.cells(method.calc(images[row, step], images[row, step + 1], None))
+                y[row, step] = self.cells(measure(images[row, step], images[row, step + 1]))
         return torch.from_numpy(y).to(self.anchor), (grown[:, -1].clone(), torch.ones_like(seen))
 
-    def method(self) -> Any:
-        """OpenCV's estimator; it keeps nothing between calls that matters."""
+    def estimator(self) -> Callable[[Any, Any], Any]:
+        """OpenCV's function of two pictures; it keeps nothing between calls that matters."""
         import cv2
 
-        return cv2.DISOpticalFlow_create(PRESETS.index(self.preset))  # type: ignore[attr-defined]
+        if self.method == "farneback":
+            figures = (0.5, LEVELS, self.window, ITERATIONS, NEAR, SMOOTH, 0)
+            return lambda before, now: cv2.calcOpticalFlowFarneback(before, now, None, *figures)  # type: ignore[call-overload]
+        dis = cv2.DISOpticalFlow_create(PRESETS.index(self.method))  # type: ignore[attr-defined]
+        return lambda before, now: dis.calc(before, now, None)
 
     def cells(self, flow: Any) -> Any:
         """Motion of every pixel ``(H, W, 2)`` to that of the cells ``(3, rows, columns)``."""
@@ -76,4 +94,5 @@ class OpticalFlow(Pixels):
         flow = flow * np.float32(self.rate / flow.shape[0])
         parts = np.concatenate([flow, np.hypot(flow[..., :1], flow[..., 1:])], axis=2)
         height, width = flow.shape[0] // self.rows, flow.shape[1] // self.columns
-        return parts.reshape(self.rows, height, self.columns, width, 3).mean((1, 3)).transpose(2, 0, 1)
+        found = parts.reshape(self.rows, height, self.columns, width, 3).mean((1, 3)).transpose(2, 0, 1)
+        return np.sign(found) * np.sqrt(np.abs(found)) if self.root else found

@@ -1,0 +1,171 @@
+"""Augmentation of pictures, and of sound with pictures: the label stays true, and the times go with it."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import configured
+
+from pipeline.augment_both import AugmentBoth
+from pipeline.augment_pictures import AugmentPictures
+from pipeline.augmentation import Augmentation
+from pipeline.build import build
+from pipeline.errors import ConfigError
+from pipeline.extractors.frame_difference import FrameDifference
+from pipeline.extractors.frames import Frames
+from pipeline.extractors.optical_flow import OpticalFlow
+from pipeline.features import Features
+from pipeline.intake import Intake
+from pipeline.model import Classifier
+from pipeline.picture import Picture
+from pipeline.sample import Sample, collate
+
+SEEING = Intake(picture=Picture(10, 24, 32))
+STILL = {"shift": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0, "speed": 0.0, "jitter": 0.0, "drop": 0.0}
+LABELS = ["left", "right", "stop"]
+
+
+def clips(*lengths):
+    """A batch whose picture t of each clip is grey t, with a span over its second half."""
+    samples = [
+        Sample((np.repeat(np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((24, 32, 3), np.uint8), 1, 0),),
+               number % 3, [(n // 2, n, number % 3)], key=str(number))
+        for number, n in enumerate(lengths)
+    ]  # fmt: skip
+    return collate(samples, SEEING)
+
+
+def augment(**settings):
+    change = AugmentPictures(**STILL | settings)
+    change.know(LABELS)
+    return change
+
+
+def test_nothing_is_changed_where_nothing_is_asked_for():
+    batch = clips(8, 5)
+    same = augment().clips(batch, SEEING)
+    assert (
+        torch.equal(same.x[0][0], batch.x[0][0])
+        and torch.equal(same.lengths, batch.lengths)
+        and same.spans == batch.spans
+    )
+
+
+@pytest.mark.parametrize("where", ["pixels", "features"])
+def test_speed_changes_times_and_lengths_alike(where):
+    torch.manual_seed(0)
+    batch, change = clips(*[40] * 30), augment(speed=0.5, where=where)
+    if where == "pixels":
+        after = change.clips(batch, SEEING)
+        shown = after.x[0][:, :, 0, 0, 0].float()
+    else:
+        (y,), after = change.tracks([batch.x[0][:, :, :1, 0, 0].float()], batch, torch.flip)
+        shown = y[:, :, 0]
+    factors = 40 / after.lengths
+    assert factors.min() < 0.75 and factors.max() > 1.25
+    for row, factor in enumerate(factors.tolist()):
+        n = int(after.lengths[row])
+        assert (
+            shown[row, :n] - factor * torch.arange(n)
+        ).abs().max() <= factor + 1  # picture t is what was at t * factor
+        ((start, end, _),) = after.spans[row]
+        assert abs(start - 20 / factor) <= 1 and abs(end - n) <= 1
+
+
+def test_lost_and_jittered_pictures_are_seen_as_neighbours():
+    torch.manual_seed(0)
+    shown = augment(drop=0.3).clips(clips(200), SEEING).x[0][0, :, 0, 0, 0].int()
+    steps = shown.diff()
+    assert (steps >= 0).all() and 0.2 < (steps == 0).float().mean() < 0.4 and (shown <= torch.arange(200)).all()
+    shown = augment(jitter=0.5).clips(clips(200), SEEING).x[0][0, :, 0, 0, 0].int()
+    assert ((shown - torch.arange(200)).abs() <= 1).all() and (shown != torch.arange(200)).float().mean() > 0.2
+
+
+def test_light_and_place():
+    torch.manual_seed(0)
+    images = np.zeros((1, 24, 32, 3), np.uint8)
+    images[0, 6:18, 10:22] = 200
+    batch = collate([Sample((images,), 0)] * 40, SEEING)
+    moved = augment(shift=0.2).clips(batch, SEEING).x[0][:, 0, :, :, 0].float()
+    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
+    centre = torch.stack([(moved * v).sum((1, 2)) / moved.sum((1, 2)) for v in (y, x)], 1)
+    away = (centre - torch.tensor([11.5, 15.5])).abs()
+    assert (away.max(0).values <= torch.tensor([0.2 * 24 + 0.1, 0.2 * 32 + 0.1])).all() and (
+        away.max(0).values > 3
+    ).all()
+    area = (
+        augment(scale=0.5).clips(batch, SEEING).x[0][:, 0, :, :, 0].float().sum((1, 2)) / moved.sum((1, 2)).mean()
+    ).log()
+    assert area.min() < -0.5 and area.max() > 0.5 and area.abs().max() < 1.1
+    bright = augment(brightness=0.2).clips(batch, SEEING).x[0].float().amax((1, 2, 3, 4)) - 200
+    assert bright.min() < -30 and bright.max() > 30 and bright.abs().max() <= 52
+
+
+def moving():
+    """A bright square that goes to the right and down over a textured ground, ``(1, T, 3, H, W)``."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 60, (48, 64))
+    images = np.repeat(ground[None], 6, 0)
+    for t in range(6):
+        images[t, 10 + t : 24 + t, 8 + 3 * t : 24 + 3 * t] = (
+            rng.integers(150, 255, (14, 16)) if not t else images[0, 10:24, 8:24]
+        )
+    return torch.from_numpy(np.repeat(images[None, :, None], 3, 2).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "extractor", [OpticalFlow(10, 48, 64, rows=6, columns=8), Frames(10, 48, 64), FrameDifference(10, 48, 64)]
+)
+def test_mirrored_features_are_those_of_mirrored_pictures(extractor):
+    x = moving()
+    y, _ = extractor(x, extractor.initial(1))
+    z, _ = extractor(x.flip(-1), extractor.initial(1))
+    assert y.abs().max() > 0.1
+    assert (
+        extractor.mirror(y) - z
+    ).abs().mean() <= 0.05 * z.abs().mean()  # the estimator itself is not quite symmetric
+
+
+def test_a_flip_turns_labels_and_spans_into_their_partners():
+    torch.manual_seed(0)
+    batch = clips(*[10] * 60)
+    batch.x[0][:, :, :, :16] = 255
+    after = augment(flip=True, swap=[("left", "right")]).clips(batch, SEEING)
+    turned = after.x[0][:, 0, 0, 0, 0] != 255
+    assert 15 < turned.sum() < 45
+    expected = torch.where(turned, torch.tensor([1, 0, 2])[batch.labels], batch.labels)
+    assert torch.equal(after.labels, expected) and [row[0][2] for row in after.spans] == expected.tolist()
+    with pytest.raises(ConfigError, match=r"augment\.swap: no clip has the label 'lefft'; did you mean 'left'"):
+        augment(flip=True, swap=[("lefft", "right")])
+    with pytest.raises(ValueError, match="vectors cannot be turned round"):
+        augment(flip=True, where="features").tracks([torch.zeros(2, 5, 7)], clips(5, 5), Frames().mirror)
+
+
+def test_costly_features_are_computed_once_and_changed_each_time():
+    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.rows=6",
+                        "extractor.columns=8")  # fmt: skip
+    model = Classifier(config, LABELS)
+    features = Features(model, build(config["augment"], Augmentation, at="augment"))
+    images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    batch = collate([Sample((images,), 0, key="a"), Sample((images[:4],), 1, key="b")], model.intake)
+    torch.manual_seed(0)
+    first, _ = features.changed(batch)
+    kept = {key: [y.clone() for y in tracks] for key, tracks in features.kept.items()}
+    second, _ = features.changed(batch)
+    assert kept.keys() == {"a", "b"} and kept["b"][0].shape == (4, 3, 6, 8)
+    assert all(torch.equal(y, features.kept[key][0]) for key, (y,) in kept.items())
+    assert first.shape != second.shape or not torch.equal(first, second)
+    assert torch.equal(features.plain(batch), features.plain(batch))
+
+
+def test_a_track_is_lost_at_random_but_never_both():
+    torch.manual_seed(0)
+    sound = build(configured("train", "augment=both")["augment"]["sound"], Augmentation, at="augment")
+    both = AugmentBoth(sound, augment(), lose_sound=0.3, lose_picture=0.15)
+    present = torch.ones(2000, 4, 2)
+    present[:500, :, 0] = 0  # these have no sound
+    after = both.lost(present)
+    assert torch.equal(after[:500], present[:500])
+    lost = 1 - after[500:].amax(1)
+    assert lost.sum(1).max() == 1 and abs(lost[:, 0].mean() - 0.3) < 0.04 and abs(lost[:, 1].mean() - 0.15) < 0.03
+    with pytest.raises(ValueError, match="sound and pictures would come apart"):
+        AugmentBoth(build(configured("train")["augment"], Augmentation, at="augment"), augment())
