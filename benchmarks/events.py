@@ -1,6 +1,6 @@
 """How good are the events on long streams? Event-based F1 with a 200-ms collar, class-wise and micro.
 
-    python benchmarks/events.py MODEL.safetensors STREAM.flac [more streams] [decoder.threshold=0.7 ...]
+    python benchmarks/events.py MODEL.safetensors STREAM.flac|mp4 [more streams] [decoder.threshold=0.7 ...]
 
 Each stream has its truth beside it, NAME.csv with start, end, label in seconds. An answer is a hit if its label is
 right, its onset is within 200 ms, and its end within the greater of 200 ms and half the true length (as sed_eval does
@@ -18,16 +18,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from table import report  # beside this file
 
-from pipeline.media import open_blocks
 from pipeline.metrics import match_events
 from pipeline.model import load
 from pipeline.stream import Stream
+from pipeline.tracks import open_chunks
 
 
 def heard(model, path, settings):
     stream = Stream(model, max(1, round(0.1 * model.rate / model.hop)), model.decoder(**settings))
-    _, blocks = open_blocks(path, model.rate)
-    events = [event for block in blocks for event in stream.push(block)] + stream.close()
+    _, chunks = open_chunks(path, model.intake)
+    events = [event for chunk in chunks for event in stream.push(chunk)] + stream.close()
     return [(event.start / model.rate, event.end / model.rate, event.label) for event in events]
 
 

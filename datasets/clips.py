@@ -74,15 +74,16 @@ class Clips(Dataset[Sample | None]):
         except MediaError as error:
             warnings.warn(f"skipped {clip.path}: {error}", stacklevel=2)
             return None
+        key = f"{clip.path}@{clip.start}-{clip.end}"
         spare = intake.ticks(x) - self.crop if self.crop else 0
         if self.crop and spare > 0:
+            key = ""  # another cut each time
             start = np.random.default_rng([self.epoch, index]).integers(spare // intake.grain + 1) * intake.grain
             x = intake.cut(intake.cut(x, int(start))[1], self.crop)[0]
         label, spans = self.index[clip.label], None
         if self.background and intake.sound:
             quiet = clip.label == self.background or not x[0].any()
             spans = [] if quiet else [(*loud_part(x[0], intake.sound), label)]
-        key = "" if self.crop else f"{clip.path}@{clip.start}-{clip.end}"
         return Sample(x, label, spans, str(clip.path), key)
 
     def load(self, clip: Clip) -> Arrays:
@@ -93,7 +94,14 @@ class Clips(Dataset[Sample | None]):
         try:
             with np.load(file, allow_pickle=False) as cached:
                 return tuple(cached[f"track{number}"] for number in range(len(self.intake.tracks)))
-        except (OSError, ValueError, KeyError, BadZipFile):  # not there yet, or half-written by a full disk
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            MemoryError,
+            BadZipFile,
+        ):  # not there yet, or half-written by a full disk
             x, _ = read_chunk(clip.path, self.intake, clip.start, clip.end)
             store(file, x)
             return x

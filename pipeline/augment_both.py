@@ -32,12 +32,17 @@ class AugmentBoth(Augmentation):
         lose_picture: Share = 0.15,
         mixup: NonNegativeFloat = 0.0,
     ) -> None:
-        """Shares of the clips that lose a track; of those with both, none loses both. Set ``sound.shift`` and
-        ``sound.speed`` to 0, as the tracks would come apart.
+        """Shares of the clips that lose a track; of those with both, none loses both. ValueError for settings of the
+        sound that would take the tracks apart, or that cannot act.
         """
         if sound.shift or sound.speed:
             raise ValueError(
                 "augment.sound.shift and augment.sound.speed must be 0: sound and pictures would come apart"
+            )
+        if sound.masks or (not picture.raw and (sound.gain or sound.noise)):
+            raise ValueError(
+                "augment.sound.masks must be 0, and with augment.picture.where=features also augment.sound.gain and "
+                "augment.sound.noise: features are then computed only once, and joined"
             )
         self.sound, self.picture, self.mixup = sound, picture, mixup
         self.lose_sound, self.lose_picture = lose_sound, lose_picture

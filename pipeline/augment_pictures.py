@@ -70,7 +70,7 @@ class AugmentPictures(Augmentation):
         x = batch.x[number].permute(0, 1, 4, 2, 3)
         if not intake.both:
             x, batch = self.in_time(x, batch)
-        x, batch = self.round(x, batch, lambda pictures: pictures.flip(-1))
+        x, batch = self.turn(x, batch, lambda pictures: pictures.flip(-1))
         x = self.in_light(self.in_space(x.float()))
         x = x.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
         return replace(batch, x=(*batch.x[:number], x, *batch.x[number + 1 :]))
@@ -84,12 +84,12 @@ class AugmentPictures(Augmentation):
         x = features[-1]
         if len(features) == 1:
             x, batch = self.in_time(x, batch)
-        x, batch = self.round(x, batch, mirror)
+        x, batch = self.turn(x, batch, mirror)
         if x.ndim == 5:
             x = self.in_space(x) * (1 + self.contrast * spread(len(x), x.device)).view(-1, 1, 1, 1, 1)
         return [*features[:-1], x], batch
 
-    def round(self, x: Tensor, batch: Batch, mirror: Callable[[Tensor], Tensor]) -> tuple[Tensor, Batch]:
+    def turn(self, x: Tensor, batch: Batch, mirror: Callable[[Tensor], Tensor]) -> tuple[Tensor, Batch]:
         """Half of the clips turned left to right, and their labels with them."""
         if not self.flip:
             return x, batch

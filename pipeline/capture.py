@@ -28,12 +28,14 @@ SPARSE = 8  # one of so many rows and columns is compared to see whether a pictu
 @dataclass(frozen=True)
 class Shot:
     """One picture ``(H, W, 3)`` RGB. ``captured`` on the clock of ``time.monotonic``; ``stamp``: its own time stamp in
-    seconds, if the source gives any; ``passed``: how many before it nobody asked for in time.
+    seconds, if the source gives any; ``aspect``: width of a pixel by its height; ``passed``: how many pictures before
+    it nobody asked for in time.
     """
 
     image: Rgb
     captured: float
     stamp: float | None = None
+    aspect: float = 1.0
     passed: int = 0
 
 
@@ -200,7 +202,7 @@ def serve(pipe: Connection, box: Box) -> None:
         pipe.recv()
         while (shot := box.take(0.5)) is None:
             alive(pipe)
-        pipe.send((shot.image.shape, shot.captured, shot.stamp, shot.passed))
+        pipe.send((shot.image.shape, shot.captured, shot.stamp, shot.aspect, shot.passed))
         pipe.send_bytes(np.ascontiguousarray(shot.image).data.cast("B"))
 
 

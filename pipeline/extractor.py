@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.stage import Stage
 from pipeline.standardize import Standardize
@@ -13,10 +14,12 @@ class Extractor(Stage):
     Attributes:
         intake: what it takes, and on which clock.
         costly: fixed and slow, so that a training does better to compute it once for each clip.
+        compares: each picture with the one before, so that what it makes of the first after a loss means nothing.
     """
 
     intake: Intake
     costly = False
+    compares = False
 
     def fetch(self) -> None:
         """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
@@ -26,9 +29,9 @@ class Extractor(Stage):
         return [(self, None)]
 
     def mirror(self, features: Tensor) -> Tensor:
-        """What would have been made, ``(B, T, C, H, W)``, of pictures turned left to right. ValueError for vectors."""
+        """What would have been made, ``(B, T, C, H, W)``, of pictures turned left to right. ConfigError for vectors."""
         if features.ndim != 5:
-            raise ValueError("augment.flip: vectors cannot be turned round; set augment.where=pixels")
+            raise ConfigError("augment.flip: vectors cannot be turned round; set augment.where=pixels")
         return features.flip(-1)
 
     def join(self, features: list[Tensor], present: Tensor | None) -> Tensor:

@@ -55,8 +55,15 @@ class Features:
         once = self.costly and all(batch.keys) and not augment.raw
         mirror = model.fronts()[-1][0].mirror
         found, batch = augment.tracks(self.looked_up(batch) if once else model.measured(x), batch, mirror)
+        found[-1] = extended(found[-1], self.steps(int(batch.lengths.max())))
         y = model.assembled(found, x[2] if isinstance(x, tuple) else None)
         return augment.features(y, model.extractor.hop / model.rate), batch
+
+    def steps(self, longest: int) -> int:
+        """Features of the last track that hold ``longest`` ticks and the delay, in whole steps of the model."""
+        model, fronts = self.model, self.model.fronts()
+        ticks = longest + model.delay * model.hop
+        return (ticks + -ticks % model.grain) // (model.grain_of(len(fronts) - 1) * fronts[-1][0].hop)
 
     def looked_up(self, batch: Batch) -> list[Tensor]:
         """Features of each track, computed only for clips that were never seen."""
@@ -81,3 +88,9 @@ class Features:
             whole = on_device(self.model.whole(clip, length), self.model)
             self.kept[key] = [y[0] for y in self.model.measured(whole)]
         return self.kept[key]
+
+
+def extended(y: Tensor, steps: int) -> Tensor:
+    """``(B, T, ...)`` with exactly so many steps: the last one again, or less of them."""
+    missing = steps - y.shape[1]
+    return torch.cat([y, y[:, -1:].expand(-1, missing, *y.shape[2:])], 1) if missing > 0 else y[:, :steps]

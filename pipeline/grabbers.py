@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.capture import Opened, Shot
 
 PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,srt,crypto"  # never files
+PIXELS = 7680 * 4320  # of one frame, at most
 HASTE = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000", "probesize": "500000"}
 
 
@@ -21,7 +22,7 @@ def device(name: int | str, width: int | None, height: int | None, rate: float |
 
     camera = cv2.VideoCapture(name)
     if not camera.isOpened():
-        raise LookupError("there is no such camera, or another program holds it")
+        raise LookupError("there is no such camera, another program holds it, or this one may not use it")
     wanted = {cv2.CAP_PROP_FRAME_WIDTH: width, cv2.CAP_PROP_FRAME_HEIGHT: height, cv2.CAP_PROP_FPS: rate}
     for key, value in wanted.items():
         if value is not None:
@@ -63,7 +64,10 @@ def address(url: str, options: dict[str, str], timeout: float) -> Iterator[Shot 
             for packet in container.demux(track):
                 captured = time.monotonic()
                 for frame in decoded(packet):
-                    yield Shot(frame.to_ndarray(format="rgb24"), captured, frame.time)
+                    if frame.width * frame.height > PIXELS:
+                        raise LookupError(f"frames of {frame.width}x{frame.height} are too large")
+                    aspect = float(context.sample_aspect_ratio or 1)
+                    yield Shot(frame.to_ndarray(format="rgb24"), captured, frame.time, aspect)
         except (av.FFmpegError, OSError) as error:
             raise LookupError(f"the stream broke off ({getattr(error, 'strerror', None) or error})") from None
     raise LookupError("the stream has ended")

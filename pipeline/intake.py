@@ -76,7 +76,8 @@ class Intake:
         return found
 
     def parts(self, chunk: Chunk) -> Arrays:
-        """The arrays of a chunk that a user gave: pictures are brought to the model's size, samples to finite values.
+        """The arrays of a chunk that a user gave: pictures (uint8) are brought to the model's size, samples and marks to
+        finite values.
 
         ValueError says what came and what was expected.
         """
@@ -94,7 +95,11 @@ class Intake:
         if track.shape == ():
             array = np.asarray(array, np.float32)
             return sane(array.reshape(-1) if array.ndim <= 2 else array)
-        array = np.asarray(array, track.kind)
+        array = np.asarray(array)
+        if track.kind is np.uint8 and array.dtype != np.uint8:  # a cast would turn 0.7 to 0, and 300 to 44
+            raise ValueError(f"got pictures of {array.dtype}; expected uint8 RGB, 0 to 255")
+        if track.kind is not np.uint8:  # marks
+            array = np.nan_to_num(array.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if self.picture and len(track.shape) == 3 and array.ndim == 4 and array.shape[3] == 3 and len(array):
             array = np.stack([self.picture.fit(image) for image in array])
         if array.shape[1:] != track.shape:

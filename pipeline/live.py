@@ -32,10 +32,10 @@ class Live:
     Attributes:
         open: opens a capture; LostError if that fails.
         name: of the source, for messages.
-        timeout: seconds without a picture until it counts as lost.
+        timeout: seconds of waiting without a picture until it counts as lost.
+        opening: the same for the first picture.
         patience: seconds after which a lost source is given up (LostError); None: never.
         gap: what a gap does to the state of the stream.
-        newest: whether ticks that would come late are left out.
         seconds: when to stop; None: never.
         clock: what ``captured`` is counted by; ``sleep`` waits on it.
     """
@@ -43,19 +43,20 @@ class Live:
     open: Callable[[], Capture]
     name: str
     timeout: float = 2.0
+    opening: float = 10.0
     patience: float | None = None
     gap: Policy = "reset"
-    newest: bool = True
     seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    since: float | None = None  # when the waiting for a picture began
 
     def pieces(self, intake: Intake, picture: Picture, seen: bool = False) -> Iterator[Piece | Gap]:
         """Until ``seconds`` are over. LostError if the source cannot be opened, or is given up."""
         capture: Capture | None = self.open()
         assert capture is not None
         print(f"{self.name}: {capture.what}", file=sys.stderr)
-        grid, lost = Grid(picture.rate, self.newest), ""
+        grid, lost = Grid(picture.rate), ""
         end = None if self.seconds is None else self.clock() + self.seconds
         try:
             while capture is not None and (end is None or self.clock() < end):
@@ -67,7 +68,7 @@ class Live:
                             yield Gap(missed * intake.grain, why, how)
                         lost = ""
                         if ticks:
-                            fitted = picture.fit(shot.image)
+                            fitted = picture.fit(shot.image, shot.aspect)
                             yield Piece(intake.of_pictures(np.repeat(fitted[None], ticks, axis=0)), shot.captured)
                     if seen and new is not None:
                         yield Piece(intake.nothing(), new.captured, ((grid.place / picture.rate, new.image),))
@@ -79,7 +80,7 @@ class Live:
                     for attempt in self.again(lost, end):
                         capture = attempt
                         yield Piece(intake.nothing())  # so that whoever listens can leave
-                    grid.begin_again(self.clock())
+                    grid.begin_again()
         finally:
             if capture is not None:
                 capture.close()
@@ -87,12 +88,16 @@ class Live:
     def shown(self, capture: Capture, grid: "Grid") -> tuple[Shot | None, list[tuple[int, Shot, int]]]:
         """The next picture, if one comes, and what it or the time that passes without one decides: ``Grid.add``."""
         now = self.clock()
-        shot = capture.next(max(0.0, min(grid.last + self.timeout - now, grid.due(now))))
+        self.since = now if self.since is None else self.since
+        limit = self.timeout if grid.held else self.opening
+        shot = capture.next(max(0.0, min(self.since + limit - now, grid.due(now))))
         if shot is not None:
+            self.since = None
             return shot, grid.add(shot)
         now = self.clock()
-        if now - grid.last >= self.timeout:
-            raise LostError(f"no picture for {self.timeout:g} s")
+        if now - self.since >= limit:
+            self.since = None
+            raise LostError(f"no picture for {limit:g} s")
         return None, grid.pass_time(now)
 
     def again(self, lost: str, end: float | None) -> Iterator[Capture | None]:
@@ -116,14 +121,14 @@ class Live:
 class Grid:
     """Which picture stands at which tick of the model's clock. Tick 0 is when the first one was captured."""
 
-    def __init__(self, rate: int, newest: bool, now: float | None = None) -> None:
-        """``rate`` ticks a second; ``newest``: after a jam, leave out the ticks that it has cost."""
-        self.rate, self.newest = rate, newest
+    def __init__(self, rate: int) -> None:
+        """``rate`` ticks a second."""
+        self.rate = rate
         self.zero: float | None = None  # when tick 0 was, on the clock of the captures
         self.next = 0  # tick
         self.held: Shot | None = None  # the last picture
         self.place = 0.0  # where it stands, in ticks
-        self.last = time.monotonic() if now is None else now  # when it was captured
+        self.last = 0.0  # when it was captured
         self.stamped: tuple[float, float] | None = None  # a time stamp, and the second of the grid that it means
 
     def add(self, shot: Shot) -> list[tuple[int, Shot, int]]:
@@ -136,7 +141,7 @@ class Grid:
         period = (place - self.place) / (shot.passed + 1) if held else 0.0
         found = []
         if before > 0:  # ticks of the picture before
-            jammed = held is None or (self.newest and shot.passed > 0)
+            jammed = held is None or shot.passed > 0  # the pictures of these ticks are gone
             found.append((0, shot, before) if jammed else (before, held or shot, 0))
             self.next += before
         if self.next - snap <= place <= self.next + snap or self.next < place + RHYTHM * period <= self.next + 1:
@@ -176,6 +181,6 @@ class Grid:
         self.stamped = shot.stamp, max(came, math.ceil(self.place) / self.rate)
         return self.stamped[1]
 
-    def begin_again(self, now: float) -> None:
+    def begin_again(self) -> None:
         """After a loss: the first picture will tell how many ticks were missed."""
-        self.stamped, self.held, self.last = None, None, now
+        self.stamped = self.held = None

@@ -208,7 +208,7 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
             raise ModelError(f"checkpoint={path}: the header lacks {', '.join(sorted(missing))}")
         with torch.device("meta"):  # shapes only: what the header claims must fit the weights before memory is taken
             shapes = {name: tensor.shape for name, tensor in Classifier(card.config, card.labels).state_dict().items()}
-    except (ValidationError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+    except (ValidationError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         raise ModelError(f"checkpoint={path}: refused: {error}") from None
     if shapes.keys() != weights.keys():
         raise ModelError(f"checkpoint={path}: the weights do not belong to the model that the header describes")

@@ -106,11 +106,12 @@ class Stream:
 
     def flush(self) -> list[Event]:
         """Answer for all that was received, and end the open events. The state is of no use afterwards."""
-        now, self.end = self.ticks, -(-self.ticks // self.model.hop)
+        now, surplus, self.surplus = self.ticks, self.surplus, 0
+        self.end = -(-self.ticks // self.model.hop)
         wanted = (self.end - self.steps + self.skip) * self.model.hop
         missing = wanted + -wanted % self.size - self.intake.ticks(self.waiting)
         events = self.push(self.intake.padding(self.newest, missing)) + self.decoder.close()
-        self.ticks = now
+        self.ticks, self.surplus = now, surplus
         return events
 
     def gap(self, ticks: int, how: Policy = "reset") -> list[Event]:
@@ -123,6 +124,8 @@ class Stream:
         """
         if ticks < 0 or ticks % self.intake.grain:
             raise ValueError(f"a gap of {ticks} ticks; expected a multiple of {self.intake.grain}")
+        counted = min(ticks, self.surplus)  # by the gap before, already
+        ticks, self.surplus = ticks - counted, self.surplus - counted
         if how == "reset":
             events = self.flush()
             self.state, self.end = detach(self.model.initial(1)), sys.maxsize
@@ -140,7 +143,7 @@ class Stream:
 
     def jump(self, ticks: int) -> None:
         """Go on so many ticks later, at a step that is next."""
-        later = self.ticks + ticks
+        later = self.ticks - self.surplus + ticks
         self.surplus = -later % self.model.grain
         self.ticks = later + self.surplus
         steps = self.ticks // self.model.hop

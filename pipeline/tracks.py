@@ -124,6 +124,7 @@ def open_both(
             ceil(max(Fraction(0), late - begin) * picture.rate),
         ),
         rate // picture.rate,
+        1 if view else BLOCK,
     )
 
 
@@ -138,14 +139,16 @@ def begun(opened: Callable[[], tuple[F, Iterator[NDArray[Any]]]]) -> tuple[F | M
         return MediaError("no_samples", "the track is empty"), iter(())
 
 
-def side_by_side(sound: "Feed", pictures: "Feed", grain: int) -> Iterator[Arrays]:
-    """Chunks of both tracks until both have ended; what is missing is zeros, and marked as absent."""
+def side_by_side(sound: "Feed", pictures: "Feed", grain: int, block: int = BLOCK) -> Iterator[Arrays]:
+    """Chunks of both tracks, ``block`` periods each, until both have ended; what is missing is zeros, and marked as
+    absent.
+    """
     while True:
-        samples, heard = sound.take(BLOCK * grain)
-        images, seen = pictures.take(BLOCK)
-        there = np.stack([heard.reshape(BLOCK, grain).any(1), seen], axis=1)
+        samples, heard = sound.take(block * grain)
+        images, seen = pictures.take(block)
+        there = np.stack([heard.reshape(block, grain).any(1), seen], axis=1)
         over = sound.over and pictures.over
-        steps = int(np.flatnonzero(there.any(axis=1)).max(initial=-1)) + 1 if over else BLOCK
+        steps = int(np.flatnonzero(there.any(axis=1)).max(initial=-1)) + 1 if over else block
         if not steps:
             return
         yield samples[: steps * grain], images[:steps], there[:steps].astype(np.float32)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice, pairwise
 from math import ceil
 from typing import Any
 
@@ -28,6 +28,7 @@ LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
 APART = 0.5  # seconds by which the tracks of one file may differ in length
 HDR = {16, 18}  # transfer characteristics: PQ, HLG
 BLOCK = 16  # pictures handed over at once
+HEAD = 32  # frames that show whether the time stamps rise; the longest run of B-frames is 16
 View = Callable[[float, Image], None]  # gets every decoded picture as it is, with its time in seconds
 
 
@@ -147,16 +148,21 @@ def turned(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 def decode(name: str, facts: VideoFacts, threads: int = 0) -> Iterator[tuple[Fraction, Fraction, Shown]]:
     """Frames of the first video track: start and end in seconds after the first frame's start, and the frame.
 
-    ``threads`` decode (0: FFmpeg's choice). Time stamps that fall or repeat are dropped; damaged packets are left out.
+    ``threads`` decode (0: FFmpeg's choice). Frames whose time stamps fall or repeat are dropped, except in a file
+    that has none better (see ``beat_of``); damaged packets are left out.
     """
     converter = VideoReformatter()
     zero: Fraction | None = None
     last, period, size = Fraction(-1), Fraction(0), (0, 0)
     with open_video(name) as container:
-        for frame in frames_of(container, facts, threads):
+        beat = beat_of(name) if container.format.name == "avi" else None
+        for number, frame in enumerate(frames_of(container, facts, threads)):
             within_limits(frame, facts, name)
-            if frame.pts is None or frame.time_base is None:
-                time = last + (period or Fraction(1, 25)) + (zero or 0)
+            if beat and zero is not None:
+                facts.warn("time_stamps")
+                time = zero + number * beat
+            elif frame.pts is None or frame.time_base is None:
+                time = Fraction(0) if zero is None else zero + last + (period or Fraction(1, 25))
             else:
                 time = frame.pts * frame.time_base
             if zero is None:
@@ -180,6 +186,21 @@ def decode(name: str, facts: VideoFacts, threads: int = 0) -> Iterator[tuple[Fra
             facts.end = time + period
             yield time, facts.end, Shown(frame, converter, facts.aspect)
     finished(name, facts)
+
+
+def beat_of(name: str) -> Fraction | None:
+    """Seconds from one frame to the next in a file where only their order can be trusted; None for any other.
+
+    An AVI has no time stamps but the order of its packets, which is not that of the pictures if there are B-frames.
+    FFmpeg finds the right ones for MPEG-4, but not for H.264.
+    """
+    with open_video(name) as container:
+        track = tracks(container)[0]
+        if not track.codec_context.has_b_frames or not track.average_rate:
+            return None
+        head = islice(decoded_frames(container, track, lambda code: None), HEAD)
+        stamps = [frame.pts for frame in head if frame.pts is not None]
+        return 1 / track.average_rate if any(after < before for before, after in pairwise(stamps)) else None
 
 
 def frames_of(container: av.container.InputContainer, facts: VideoFacts, threads: int = 0) -> Iterator[av.VideoFrame]:

@@ -26,7 +26,8 @@ class VideoWriter:
         file = Path(path).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
         open(file, "wb").close()  # PyAV would only try with the first picture
-        self.container = av.open(os.fspath(file), "w", format="mp4", options=LASTING if part else {})
+        # without "file:", what stands before a colon in the name would be taken for a protocol
+        self.container = av.open(f"file:{file}", "w", format="mp4", options=LASTING if part else {})
         options = QUALITY | ({"g": str(part)} if part else {})
         self.stream = self.container.add_stream("libx264", rate=rate, options=options)
         self.stream.pix_fmt = "yuv420p"
@@ -34,11 +35,13 @@ class VideoWriter:
         self.stream.codec_context.time_base = self.stream.time_base = Fraction(1, TICKS)
         self.last = -1
 
-    def write(self, image: Image, seconds: float) -> None:
-        """A picture that is seen from ``seconds`` on; times must rise, one that does not is left out."""
+    def write(self, image: Image, seconds: float) -> bool:
+        """A picture that is seen from ``seconds`` on; times must rise, one that does not is left out. Whether it was
+        written.
+        """
         time = round(seconds * TICKS)
         if time <= self.last:
-            return
+            return False
         if self.last < 0:
             self.stream.height, self.stream.width = (size + size % 2 for size in image.shape[:2])
         self.last = time
@@ -46,12 +49,15 @@ class VideoWriter:
         frame = frame.reformat(self.stream.width, self.stream.height, "yuv420p", dst_colorspace="ITU601")
         frame.pts, frame.time_base = time, Fraction(1, TICKS)
         self.container.mux(self.stream.encode(frame))
+        return True
 
     def close(self) -> None:
         """Write what the encoder still holds, and end the file."""
-        if self.last >= 0:
-            self.container.mux(self.stream.encode(None))
-        self.container.close()
+        try:
+            if self.last >= 0:
+                self.container.mux(self.stream.encode(None))
+        finally:
+            self.container.close()
 
 
 def write_video(path: str | os.PathLike[str], images: Images, rate: int) -> None:

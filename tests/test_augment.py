@@ -136,7 +136,7 @@ def test_a_flip_turns_labels_and_spans_into_their_partners():
     assert torch.equal(after.labels, expected) and [row[0][2] for row in after.spans] == expected.tolist()
     with pytest.raises(ConfigError, match=r"augment\.swap: no clip has the label 'lefft'; did you mean 'left'"):
         augment(flip=True, swap=[("lefft", "right")])
-    with pytest.raises(ValueError, match="vectors cannot be turned round"):
+    with pytest.raises(ConfigError, match="vectors cannot be turned round"):
         augment(flip=True, where="features").tracks([torch.zeros(2, 5, 7)], clips(5, 5), Frames().mirror)
 
 
@@ -157,9 +157,40 @@ def test_costly_features_are_computed_once_and_changed_each_time():
     assert torch.equal(features.plain(batch), features.plain(batch))
 
 
+@pytest.mark.parametrize("more", [["head.delay=0.3"], ["encoder.convolutions=[{channels: 8, kernel: 5, stride: 4}]"]])
+def test_features_that_change_in_time_still_fill_the_steps_of_the_model(more):
+    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.rows=6",
+                        "extractor.columns=8", "augment.speed=0.5", *more)  # fmt: skip
+    model = Classifier(config, LABELS)
+    features = Features(model, build(config["augment"], Augmentation, at="augment"))
+    images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    for trial in range(10):
+        torch.manual_seed(trial)
+        batch = collate([Sample((images,), 0, key="a"), Sample((images[:5],), 1, key="b")], model.intake)
+        y, after = features.changed(batch)
+        logits, _, _ = model.logits(y)
+        assert y.shape[1] % model.hop == 0 and logits.shape[1] > int(model.last_step(after.lengths).max())
+
+
+def test_pictures_that_begin_late_are_not_taken_for_motion():
+    config = configured("train", "experiment=fights_both", "extractor.picture.height=28", "extractor.picture.width=28")
+    model = Classifier(config | {"encoder": config["encoder"]}, ["a", "b"])
+    extractor = model.extractor
+    images = torch.full((1, 8, 3, 28, 28), 200.0)
+    present = torch.ones(1, 8, 2)
+    present[:, [0, 1, 5], 1] = 0
+    x = images * present[:, :, 1].view(1, 8, 1, 1, 1)
+    still, _ = extractor.fused(torch.zeros(1, 80, 64), torch.zeros(1, 8, 3, 14, 14), present, extractor.initial(1)[2])
+    y, _ = extractor((torch.zeros(1, 8 * model.intake.grain), x, present), extractor.initial(1))
+    assert torch.equal(y[:, :, 65:], still[:, :, 65:])
+
+
 def test_a_track_is_lost_at_random_but_never_both():
     torch.manual_seed(0)
-    sound = build(configured("train", "augment=both")["augment"]["sound"], Augmentation, at="augment")
+    settings = configured("train", "augment=both")["augment"]["sound"]
+    sound = build(settings, Augmentation, at="augment")
+    with pytest.raises(ValueError, match=r"augment\.sound\.masks must be 0"):
+        AugmentBoth(sound, augment(where="features"))
     both = AugmentBoth(sound, augment(), lose_sound=0.3, lose_picture=0.15)
     present = torch.ones(2000, 4, 2)
     present[:500, :, 0] = 0  # these have no sound

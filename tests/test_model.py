@@ -9,7 +9,8 @@ from conftest import configured, small_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
+from pipeline.extractors.frame_cnn import FrameCNN
 from pipeline.model import HEADER, Classifier, fingerprint, load
 
 
@@ -97,6 +98,10 @@ def enormous(card, _):
     card["config"]["encoder"]["hidden"] = 10**7
 
 
+def overflowing(card, _):
+    card["config"]["encoder"]["hidden"] = 10**18
+
+
 def missing_weight(_, weights):
     del weights["standardize.mean"]
 
@@ -107,6 +112,7 @@ def missing_weight(_, weights):
         (target, "'os.system' is not allowed"), (gadget, "'torch.load' is not allowed"),
         (trainer, "expected a Head class"), (newer, "format 99"), (lacking, "lacks head"),
         (unknown, "head.run: no such key"), (reshaped, "expected"), (missing_weight, "do not belong"), (enormous, "expected"),
+        (overflowing, "refused"),
     ],
 )  # fmt: skip
 def test_hostile_and_wrong_headers_are_refused(stored, change, message):
@@ -135,6 +141,22 @@ def test_training_logits_are_those_of_the_answer():
         _, pooled, _ = model.logits(features)
         posteriors, _ = model(x, model.initial(2))
     assert torch.allclose(pooled.softmax(-1), posteriors, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"), [("vit_b_16", 112), ("alexnet", 16), ("inception_v3", 32), ("regnet_x_400mf", 112)]
+)
+def test_pictures_that_a_backbone_cannot_take(backbone, size):
+    with pytest.raises(
+        ConfigError, match=rf"extractor\.height.*{backbone} cannot .*{size}x{size}.*extractor\.backbone"
+    ):
+        FrameCNN(height=size, width=size, backbone=backbone)
+
+
+def test_backbones_with_a_second_output_can_be_trained():
+    stage = FrameCNN(height=32, width=32, backbone="googlenet").train()
+    y, _ = stage(torch.zeros(1, 2, 3, 32, 32), ())
+    assert y.shape == (1, 2, *stage.out_shape) and y.requires_grad
 
 
 def test_settings_that_do_not_go_together():

@@ -17,7 +17,7 @@ from conftest import ROOT, configured, run, small_model
 
 from infer import infer
 from pipeline.display import Display, NoDisplayError
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MediaError
 from pipeline.events import Event
 from pipeline.listen import listen
 from pipeline.model import Classifier, load
@@ -255,6 +255,29 @@ def test_a_video_without_pictures_is_not_left_behind(tmp_path, capsys):
     with begun(tmp_path / "out.mp4") as sink:
         sink.steps(0, np.zeros((3, 2), np.float32))
     assert not (tmp_path / "out.mp4").exists() and "no pictures" in capsys.readouterr().err
+
+
+def test_a_file_is_left_alone_until_there_is_a_picture(model, tmp_path):
+    """The source cannot be read."""
+    kept = tmp_path / "out.mp4"
+    kept.write_bytes(b"an hour's work")
+    given = [f"checkpoint={model}", f"source.path={tmp_path / 'none.mp4'}", "sink=video"]
+    for out in (kept, tmp_path / "new.mp4"):
+        with pytest.raises(MediaError, match="not_found"):
+            start(*given, f"sink.path={out}")
+    assert kept.read_bytes() == b"an hour's work" and list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_file_that_stands_for_a_camera_is_not_overwritten(clip):
+    with pytest.raises(ConfigError, match="is the file that is read"):
+        Video(str(clip[0])).start(f"camera {clip[0]}", ["a", "b"], 10, 1)
+
+
+def test_pictures_that_are_not_written_are_not_counted(tmp_path, capsys):
+    with begun(tmp_path / "out.mp4") as sink:
+        for seconds in (0.0, 0.1, 0.1, 0.05, 0.2):
+            sink.picture(seconds, np.zeros((16, 16, 3), np.uint8))
+    assert len(decoded(tmp_path / "out.mp4")[0]) == 3 and "3 pictures in" in capsys.readouterr().out
 
 
 def test_pictures_wait_for_late_answers_but_not_for_ever(tmp_path, capsys, monkeypatch):

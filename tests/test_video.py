@@ -5,6 +5,7 @@ stamps of the packets.
 """
 
 import itertools
+import re
 import struct
 import subprocess
 import sys
@@ -159,6 +160,28 @@ def test_grid_in_small():
     brief = (Fraction(26, 100), Fraction(28, 100), "brief")
     assert list(on_grid(iter([brief]), 10)) == [("brief", 1)], "what is between two moments is shown at the next"
     assert list(on_grid(iter([(-4 * half, -half, "over")]), 4)) == []
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("between", [0, 2, 3])
+def test_avi_with_frames_that_are_stored_out_of_order(tmp_path, codec, between):
+    """No picture is lost, and none is out of its place."""
+    path = write(
+        tmp_path / "a.avi", [numbered(i) for i in range(40)], range(40), codec=codec, ticks=25, bf=between, qmax=4
+    )
+    images, facts = read_frames(path, Picture(25, *NATIVE))
+    assert numbers(images) == list(range(40)) and facts.decoded == 40 and facts.end == Fraction(40, 25)
+    assert facts.warnings == (["time_stamps"] if codec == "libx264" and between else [])
+
+
+def test_a_stream_without_time_stamps_begins_at_zero(tmp_path):
+    path = write(tmp_path / "a.ts", [numbered(i) for i in range(20)], [i * 3600 for i in range(20)], bf=0)
+    data = bytearray(path.read_bytes())
+    for match in re.finditer(rb"\0\0\1\xe0..\x80", data, re.DOTALL):
+        data[match.end()] &= 0x3F  # no time stamps in this packet
+    path.write_bytes(data)
+    images, facts = read_frames(path, Picture(25, *NATIVE))
+    assert facts.start == 0 and facts.decoded == 20 and numbers(images) == list(range(20))
 
 
 # ---------------------------------------------------------------- how pictures come out
@@ -526,6 +549,32 @@ def test_blocks_of_both_are_the_whole(tmp_path):
         assert np.array_equal(array, other)
 
 
+def test_pictures_to_be_shown_are_read_little_ahead(tmp_path):
+    """A model of both would hold a whole block of full-size frames."""
+    path, seen = both_tracks(tmp_path / "a.mkv", 90, 0, 0), []
+    _, chunks = open_chunks(path, TWO, view=lambda seconds, image: seen.append(seconds))
+    parts = []
+    for chunk in chunks:
+        parts.append(chunk)
+        assert len(seen) <= 2.5 * (len(parts) + 3)
+    assert len(seen) == 90 and np.array_equal(joined(parts)[1], read_chunk(path, TWO)[0][1])
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.full((2, *NATIVE, 3), 0.7), np.full((2, *NATIVE, 3), 300), np.full((2, *NATIVE, 3), np.nan, np.float32)],
+)
+def test_pictures_that_are_no_bytes_are_refused(images):
+    with pytest.raises(ValueError, match=rf"got pictures of {images.dtype}; expected uint8 RGB, 0 to 255"):
+        Intake(picture=Picture(10, *NATIVE)).parts(images)
+
+
+def test_marks_are_made_finite():
+    marks = np.array([[np.nan, 1.0], [np.inf, -np.inf]])
+    parts = TWO.parts((np.zeros(3200, np.float32), np.zeros((2, *NATIVE, 3), np.uint8), marks))
+    assert parts[2].dtype == np.float32 and parts[2].tolist() == [[0.0, 1.0], [0.0, 0.0]]
+
+
 def fused_by_hand(steps, fast, slow):
     """One step after another: what a reader of the docstring would write."""
     held, known, out = np.zeros(slow), 0.0, []
@@ -574,6 +623,21 @@ def test_written_videos_come_back(tmp_path, shape):
     assert (facts.height, facts.width) == even and facts.decoded == 6
     found = numbers(images[:, :32, :64])
     assert all(found[ceil(moment * 100)] == number for number, moment in risen.items())
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("take:1.mp4", np.zeros((3, 32, 64, 3), np.uint8), 5)
+    assert len(time_stamps(tmp_path / "take:1.mp4")[0]) == 3
+
+
+def test_a_video_is_ended_even_if_the_encoder_fails_at_last(tmp_path):
+    writer = VideoWriter(tmp_path / "a.mp4")
+    assert writer.write(numbered(3), 0.0) and not writer.write(numbered(4), 0.0)
+    writer.container.mux(writer.stream.encode(None))
+    with pytest.raises(av.error.EOFError):  # it has been flushed already
+        writer.close()
+    assert numbers(read_frames(tmp_path / "a.mp4", Picture(10, *NATIVE))[0][:1]) == [3]
 
 
 def test_written_colours_come_back(tmp_path):

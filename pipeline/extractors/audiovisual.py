@@ -43,8 +43,8 @@ class AudioVisual(Extractor):
         self.in_shape, self.out_shape = ((), picture.in_shape, (2,)), self.fuse.out_shape
 
     def initial(self, batch: int) -> State:
-        """Of both extractors and of what joins them."""
-        return self.sound.initial(batch), self.picture.initial(batch), self.fuse.initial(batch)
+        """Of both extractors, whether the last picture was there, and of what joins them."""
+        return self.sound.initial(batch), self.picture.initial(batch), (self.zeros(batch, 1), self.fuse.initial(batch))
 
     def fronts(self) -> list[tuple[Extractor, Standardize | None]]:
         """Sound, then pictures."""
@@ -54,7 +54,7 @@ class AudioVisual(Extractor):
         """Whole clips, from nothing before them."""
         assert present is not None
         sound, picture = features
-        return self.fused(sound, picture, present, self.fuse.initial(len(present)))[0]
+        return self.fused(sound, picture, present, self.initial(len(present))[2])[0]
 
     def forward(self, x: tuple[Tensor, Tensor, Tensor], state: State) -> tuple[Tensor, State]:  # type: ignore[override]
         """ValueError if the tracks are not of one length."""
@@ -72,6 +72,11 @@ class AudioVisual(Extractor):
 
     def fused(self, fast: Tensor, slow: Tensor, present: Tensor, state: State) -> tuple[Tensor, State]:
         """Features of both extractors, ``(B, T * times, F)`` and ``(B, T, ...)``, on one clock."""
+        there, held = state
+        seen = present[:, :, 1].to(slow)
+        if self.picture.compares:  # with a picture that is not there: no motion
+            before = torch.cat([there, seen[:, :-1]], 1)
+            slow = slow * (before * seen).view(*seen.shape, *[1] * (slow.ndim - 2))
         fast, _ = self.sound_scale(fast, ())
         slow, _ = self.picture_scale(slow, ())
         fast, slow = fast.flatten(2), self.map(slow.flatten(2))
@@ -82,4 +87,5 @@ class AudioVisual(Extractor):
         news = (2 * present[:, :, 1:, None] - 1).to(slow) * first
         spread = slow[:, :, None] * first
         joined = torch.cat([fast, here.to(fast), spread.flatten(1, 2), news.flatten(1, 2)], -1)
-        return self.fuse(joined, state)
+        y, held = self.fuse(joined, held)
+        return y, (seen[:, -1:].clone(), held)

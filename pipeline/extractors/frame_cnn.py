@@ -46,15 +46,21 @@ class FrameCNN(Pixels):
         """``channels`` of the first convolution of ``small``. ``weights``: a local file, torchvision's .pth or
         safetensors, only read when a training begins (they are stored with the model). ``frozen``: they stay so.
 
-        ConfigError if there is no such backbone, or if the file does not fit it.
+        ConfigError if there is no such backbone, or if the size or the file does not fit it.
         """
         super().__init__(rate, height, width, how)
         self.frozen, self.weights = frozen, weights
         self.costly = frozen
         self.net = small(channels) if backbone == "small" else truncated(backbone)
         with torch.device("meta"):
-            sketch = small(channels) if backbone == "small" else truncated(backbone)
-            self.out_shape = tuple(sketch.eval()(torch.zeros(1, 3, height, width)).flatten(1).shape[1:])
+            try:
+                sketch = small(channels) if backbone == "small" else truncated(backbone)
+                self.out_shape = tuple(sketch.eval()(torch.zeros(1, 3, height, width)).flatten(1).shape[1:])
+            except (AssertionError, RuntimeError) as error:  # each network complains in its own way
+                raise ConfigError(
+                    f"extractor.height, extractor.width: {backbone} cannot take pictures of {height}x{width} "
+                    f"({error}); change them (224x224 fits most), or choose another extractor.backbone"
+                ) from None
         self.net.requires_grad_(not frozen)
         # x / (255 std) - mean / std for a row of pixels at once: pixel by pixel torch takes five times as long
         scale = torch.tensor(STD).reciprocal()
@@ -123,7 +129,9 @@ def truncated(name: str) -> nn.Module:
         raise ConfigError(
             f"extractor.backbone: {name!r} is neither 'small' nor in torchvision.models{nearest(name, known)}"
         )
-    net: Any = torchvision.models.get_model(name, weights=None)
+    # no second output for training alone
+    plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    net: Any = torchvision.models.get_model(name, weights=None, **plain)
     last = [part for part in LAST if hasattr(net, part)]
     if not last:
         raise ConfigError(f"extractor.backbone: {name} has no classifier to take off; choose another")

@@ -25,7 +25,7 @@ class FrameDifference(Pixels):
     ) -> None:
         """See ``Pixels``."""
         super().__init__(rate, height, width, how, colour)
-        self.keep = keep
+        self.keep, self.compares = keep, not keep
         self.out_shape = (self.channels * (1 + keep), height, width)
 
     def initial(self, batch: int) -> State:

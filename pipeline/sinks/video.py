@@ -34,14 +34,22 @@ class Video(Screen):
         self.writer: VideoWriter | None = None
         self.place: Plan | None = None
         self.last: Image | None = None
-        self.count, self.hurried = 0, False
+        self.count, self.hurried, self.started = 0, False, False
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
-        """Open the file. OSError if it cannot be written; ConfigError if it is the one that is read."""
-        if self.path.exists() and os.path.exists(name) and self.path.samefile(name):
-            raise ConfigError(f"sink.path: {self.path} is the file that is read; choose another name")
+        """Leave a file that is there as it is until the first picture. OSError if it cannot be written; ConfigError if
+        it is the one that is read.
+        """
+        there = self.path.exists()
+        for read in (name, name.removeprefix("camera ")):  # a camera may be a file, too
+            if there and os.path.exists(read) and self.path.samefile(read):
+                raise ConfigError(f"sink.path: {self.path} is the file that is read; choose another name")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        open(self.path, "ab").close()
+        if not there:
+            self.path.unlink()
         super().start(name, labels, rate, hop)
-        self.writer = VideoWriter(self.path, part=PART)
+        self.started = True
 
     def picture(self, seconds: float, image: Image) -> None:
         """Write all pictures whose answers are known."""
@@ -63,11 +71,11 @@ class Video(Screen):
 
     def put(self, seconds: float, image: Image, age: float | None = None, notice: str = "") -> None:
         """A picture, with what is known of its time."""
-        assert self.writer is not None
+        self.writer = self.writer or VideoWriter(self.path, part=PART)
         self.place = self.place or plan(*image.shape[:2])
         self.last = image
-        self.writer.write(draw(image, self.scene(seconds, age, notice), self.place), seconds)
-        self.count += not notice
+        written = self.writer.write(draw(image, self.scene(seconds, age, notice), self.place), seconds)
+        self.count += written and not notice
 
     def missing(self, seconds: float, why: str) -> None:
         """The last picture, darkened, stands until the next one comes."""
@@ -81,16 +89,16 @@ class Video(Screen):
             self.write()
 
     def close(self) -> None:
-        """Write what waits, and end the file; a file without pictures is taken away."""
-        if self.writer is None:
+        """Write what waits, and end the file; without pictures, none is written."""
+        if not self.started:
             return
         try:
             self.drain()
         finally:
-            self.writer.close()
+            if self.writer:
+                self.writer.close()
         super().close()
         if self.count:
             print(f"{self.count} pictures in {self.path}", flush=True)
         else:
-            self.path.unlink(missing_ok=True)
             print(f"warning: there were no pictures; {self.path} is not written", file=sys.stderr)

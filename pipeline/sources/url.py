@@ -41,7 +41,7 @@ class Url:
         self.url, self.name = url, f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # without a password
         self.options = {"rtsp_transport": transport} if parts.scheme.startswith("rtsp") else {}
         self.keep, self.opening, self.frozen = keep, opening, frozen
-        self.live = Live(self.open, self.name, timeout, patience, gap, keep == "newest", seconds)
+        self.live = Live(self.open, self.name, timeout, opening, patience, gap, seconds)
 
     def open(self) -> Capture:
         """The stream, capturing. LostError if it cannot be."""

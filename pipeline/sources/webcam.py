@@ -41,7 +41,7 @@ class Webcam:
         self.device = int(device) if str(device).isdecimal() else device
         self.name, self.listing = f"camera {device}", list
         self.asked, self.keep, self.frozen, self.timeout = (width, height, rate), keep, frozen, timeout
-        self.live = Live(self.open, self.name, timeout, patience, gap, keep == "newest", seconds)
+        self.live = Live(self.open, self.name, timeout, 10.0, patience, gap, seconds)
 
     def open(self) -> Capture:
         """The camera, capturing. LostError if it cannot be."""
