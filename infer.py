@@ -12,6 +12,7 @@ def infer(
     checkpoint: str | None,
     device: Literal["cpu", "cuda", "mps"],
     threads: NonNegativeInt,
+    precision: Literal["fp32", "bf16"],
     block: PositiveFloat,
     window: Literal["auto"] | float | None,
     decoder: dict[str, float | None],
@@ -38,7 +39,7 @@ def infer(
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
     if device != "cpu" and not getattr(torch, device).is_available():
         raise ConfigError(f"device: {device!r} is not there; set device=cpu")
-    model = load(checkpoint, device)
+    model = load(checkpoint, device).with_precision(precision)
     many = isinstance(origin, Files)
     if window != "auto":
         model = model.with_window(window)

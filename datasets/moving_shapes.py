@@ -129,4 +129,4 @@ def write_demo(folder: Path, picture: Picture, seed: int = 2026, clips: int = 26
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    write_demo(Path(sys.argv[1]), Picture(10, 64, 64))
+    write_demo(Path(sys.argv[1]), Picture(30, 128, 128))

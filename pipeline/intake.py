@@ -76,8 +76,8 @@ class Intake:
         return found
 
     def parts(self, chunk: Chunk) -> Arrays:
-        """The arrays of a chunk that a user gave: pictures (uint8) are brought to the model's size, samples and marks to
-        finite values.
+        """The arrays of a chunk that a user gave: pictures (uint8) are brought to the model's size, samples and marks
+        to finite values.
 
         ValueError says what came and what was expected.
         """

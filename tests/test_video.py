@@ -177,7 +177,7 @@ def test_avi_with_frames_that_are_stored_out_of_order(tmp_path, codec, between):
 def test_a_stream_without_time_stamps_begins_at_zero(tmp_path):
     path = write(tmp_path / "a.ts", [numbered(i) for i in range(20)], [i * 3600 for i in range(20)], bf=0)
     data = bytearray(path.read_bytes())
-    for match in re.finditer(rb"\0\0\1\xe0..\x80", data, re.DOTALL):
+    for match in re.finditer(rb"\x00\x00\x01\xe0..\x80", data, re.DOTALL):
         data[match.end()] &= 0x3F  # no time stamps in this packet
     path.write_bytes(data)
     images, facts = read_frames(path, Picture(25, *NATIVE))
