@@ -54,7 +54,7 @@ run-video: setup ## the same with pictures: train on embedded motions, stream a 
 	@echo "  $(DEMO_VIDEO)/clips.csv            the answer for each clip"
 	@echo "Try next:"
 	@echo "  $(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=webcam sink=window"
-	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER extractor=optical_flow encoder=image_recurrent"
+	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER extractor=optical_flow encoder=image_recurrent augment=pictures"
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest -n auto -m "not long"

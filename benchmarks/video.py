@@ -5,7 +5,7 @@
 
 One thread of computation; the ways of one question take turns in one process, and medians are kept. CPU ms is
 `time.process_time`, which other work on the machine hardly changes. Frames a second are by the wall clock; so before
-each of these runs it waits for the machine to be idle (a quarter of an hour in all), and tells what other work took.
+each of these runs it waits for the machine to be idle (--patience), and tells what other work took.
 All ways of a question have the same weights and are first held to the same answers (but for bfloat16). Keras joins in
 where it is installed beside torch.
 """
@@ -44,6 +44,7 @@ from pipeline.model import Classifier, load
 from pipeline.sink import Sink
 from pipeline.sources.file import File
 from pipeline.stream import Stream
+from pipeline.video import AHEAD
 from pipeline.video_writer import VideoWriter
 
 RATE = 30
@@ -259,12 +260,13 @@ def made_video(path, seconds):
     writer.close()
 
 
-def bare(path, convert):
-    """PyAV alone, with FFmpeg's choice of threads, as ours."""
+def bare(path, convert, threads=0):
+    """PyAV alone; 0: FFmpeg's choice of threads."""
     count, converter = 0, VideoReformatter()
     with av.open(str(path)) as container:
         track = container.streams.video[0]
         track.thread_type = "AUTO"
+        track.codec_context.thread_count = threads
         for frame in container.decode(track):
             if convert == "anew":
                 frame.to_ndarray(format="rgb24")
@@ -321,6 +323,7 @@ def timed(way, path, expected):
 def files_ways():
     ways = {
         "PyAV to rgb24, one converter": lambda path: bare(path, "once"),
+        "the same with as many decoding threads as ours": lambda path: bare(path, "once", AHEAD),
         "PyAV, frame.to_ndarray(format='rgb24')": lambda path: bare(path, "anew"),
         "PyAV, decoded only": lambda path: bare(path, None),
     }
@@ -376,26 +379,26 @@ FILES = ["way", "frames a second", "of the first", "CPU ms a frame", "processors
 CHANGED = ["dataset", "test clips", "steps", "the same label", "mean gap of posteriors", "greatest gap"]
 
 
-def asked_convlstm(quick, run):
+def asked_convlstm(quick, **_):
     note = "one step; medians of process_time, taking turns; divided by the first; torch.set_num_threads(1)"
     report("video_convlstm", STEPS, convlstm(2 if quick else 15), note)
 
 
-def asked_cnn(quick, run):
+def asked_cnn(quick, **_):
     note = (
         "a picture to posteriors; medians of process_time, taking turns; divided by the first; torch.set_num_threads(1)"
     )
     report("video_cnn", STEPS, cnn(2 if quick else 15), note)
 
 
-def asked_files(quick, run):
+def asked_files(quick, patience, **_):
     note = (
         f"640 x 480, H.264, {RATE} a second, disk to labels at that rate; wall clock, medians; torch.set_num_threads(1)"
     )
-    report("video_files", FILES, files(*((4, 3, 60) if quick else (10, 7, 900))), note)
+    report("video_files", FILES, files(*((4, 3) if quick else (10, 7)), patience), note)
 
 
-def asked_bf16(quick, run):
+def asked_bf16(run, **_):
     note = "float32 against bfloat16, the test clips one after another as one stream"
     report("video_bf16", CHANGED, bf16(run), note)
 
@@ -406,12 +409,13 @@ QUESTIONS = {"convlstm": asked_convlstm, "cnn": asked_cnn, "files": asked_files,
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
+    parser.add_argument("--patience", type=float, default=900, help="seconds to wait for an idle machine, in all")
     parser.add_argument("--run", type=Path, help="a run's folder, for bf16")
     parser.add_argument("--quick", action="store_true", help="a fraction of the time")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for question in options.questions or ["convlstm", "cnn", "files"]:
-        QUESTIONS[question](options.quick, options.run)
+        QUESTIONS[question](quick=options.quick, run=options.run, patience=options.patience)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool1d, interpolate
 from torchaudio.functional import mask_along_axis_iid
 
 from pipeline.augmentation import Augmentation
+from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.sample import Batch, Span
 
@@ -39,6 +40,12 @@ class Augment(Augmentation):
         """
         self.gain, self.shift, self.speed, self.noise, self.quietest = gain, shift, speed, noise, quietest
         self.time_mask, self.band_mask, self.masks = time_mask, band_mask, masks
+
+    def know(self, labels: list[str], intake: Intake) -> None:
+        """ConfigError for a model of pictures."""
+        if intake.picture:
+            better = "both" if intake.sound else "pictures"
+            raise ConfigError(f"augment: changes sound, but the model takes pictures; choose augment={better}")
 
     def clips(self, batch: Batch, intake: Intake) -> Batch:
         """A batch whose samples, lengths and times are changed alike."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.augment import Augment
 from pipeline.augment_pictures import AugmentPictures
 from pipeline.augmentation import Augmentation
+from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.sample import Batch
 
@@ -56,9 +57,12 @@ class AugmentBoth(Augmentation):
         samples, pictures, present = batch.x
         return replace(batch, x=(samples, pictures, self.lost(present)))
 
-    def know(self, labels: list[str]) -> None:
-        """For flips."""
-        self.picture.know(labels)
+    def know(self, labels: list[str], intake: Intake) -> None:
+        """For flips. ConfigError for a model of one track."""
+        if not intake.both:
+            better = "pictures" if intake.picture else "light"
+            raise ConfigError(f"augment: changes two tracks, but the model takes one; choose augment={better}")
+        self.picture.know(labels, intake)
 
     def tracks(
         self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]

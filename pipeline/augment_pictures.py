@@ -53,8 +53,10 @@ class AugmentPictures(Augmentation):
         self.speed, self.jitter, self.drop = speed, jitter, drop
         self.raw = where == "pixels"
 
-    def know(self, labels: list[str]) -> None:
-        """What each class becomes when left and right change places."""
+    def know(self, labels: list[str], intake: Intake) -> None:
+        """What each class becomes when left and right change places. ConfigError for a model of sound alone."""
+        if intake.picture is None:
+            raise ConfigError("augment: changes pictures, but the model takes sound alone; choose augment=light")
         self.turned = torch.arange(len(labels))
         for pair in self.pairs:
             for label, other in (pair, pair[::-1]):

@@ -18,8 +18,8 @@ class Augmentation:
     raw = False
     mixup = 0.0
 
-    def know(self, labels: list[str]) -> None:
-        """The classes, in the order of their numbers; ConfigError if a setting names another."""
+    def know(self, labels: list[str], intake: Intake) -> None:
+        """What the model takes, and the classes in the order of their numbers; ConfigError for what does not suit."""
 
     def clips(self, batch: Batch, intake: Intake) -> Batch:
         """A batch whose samples and pixels, lengths and times are changed alike."""

@@ -100,7 +100,9 @@ class Intake:
             raise ValueError(f"got pictures of {array.dtype}; expected uint8 RGB, 0 to 255")
         if track.kind is not np.uint8:  # marks
             array = np.nan_to_num(array.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        if self.picture and len(track.shape) == 3 and array.ndim == 4 and array.shape[3] == 3 and len(array):
+        if self.picture and len(track.shape) == 3 and array.ndim == 4 and array.shape[3] == 3:
+            if not len(array):
+                return np.zeros((0, *track.shape), np.uint8)
             array = np.stack([self.picture.fit(image) for image in array])
         if array.shape[1:] != track.shape:
             raise ValueError(f"got an array {array.shape}; expected (T, {', '.join(map(str, track.shape))})")
@@ -167,13 +169,17 @@ class Intake:
     def only_sound(self, who: str) -> int:
         """The rate of a model of sound; ConfigError for any other, as ``who`` has no pictures."""
         if self.sound is None or self.picture:
-            raise ConfigError(f"{who} gives sound alone, but the model takes pictures; choose extractor=logmel")
+            raise ConfigError(
+                f"{who} gives sound alone, but the model takes pictures; take one of sound (extractor=logmel)"
+            )
         return self.sound
 
     def only_pictures(self, who: str) -> Picture:
         """The pictures of a model of pictures; ConfigError for any other, as ``who`` has no sound."""
         if self.picture is None:
-            raise ConfigError(f"{who} gives pictures, but the model takes sound alone; choose extractor=frames")
+            raise ConfigError(
+                f"{who} gives pictures, but the model takes sound alone; take one of pictures (extractor=frames)"
+            )
         return self.picture
 
 

@@ -318,7 +318,7 @@ class Run:
         """Write history.jsonl, model.safetensors (the best weights) and last.ckpt, the last two whole or not at all."""
         rows = "".join(json.dumps(row) + "\n" for row in self.progress.history)
         (self.out / "history.jsonl").write_text(rows)
-        if self.progress.best_epoch == self.progress.epoch:
+        if 0 < self.progress.best_epoch == self.progress.epoch:
             self.model.save(
                 self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history}
             )

@@ -28,6 +28,7 @@ LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
 APART = 0.5  # seconds by which the tracks of one file may differ in length
 HDR = {16, 18}  # transfer characteristics: PQ, HLG
 BLOCK = 16  # pictures handed over at once
+AHEAD = min(16, 3 * (os.cpu_count() or 1))  # frames decoded at once: with one per core, cores wait beside a model
 HEAD = 32  # frames that show whether the time stamps rise; the longest run of B-frames is 16
 View = Callable[[float, Image], None]  # gets every decoded picture as it is, with its time in seconds
 
@@ -148,7 +149,7 @@ def turned(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 def decode(name: str, facts: VideoFacts, threads: int = 0) -> Iterator[tuple[Fraction, Fraction, Shown]]:
     """Frames of the first video track: start and end in seconds after the first frame's start, and the frame.
 
-    ``threads`` decode (0: FFmpeg's choice). Frames whose time stamps fall or repeat are dropped, except in a file
+    ``threads`` decode (0: three per core). Frames whose time stamps fall or repeat are dropped, except in a file
     that has none better (see ``beat_of``); damaged packets are left out.
     """
     converter = VideoReformatter()
@@ -207,7 +208,7 @@ def frames_of(container: av.container.InputContainer, facts: VideoFacts, threads
     """Decoded frames; packets that cannot be decoded are noted and left out."""
     track = tracks(container)[0]
     track.thread_type = "AUTO"
-    track.codec_context.thread_count = threads
+    track.codec_context.thread_count = threads or AHEAD
     for frame in decoded_frames(container, track, facts.warn):
         if frame.is_corrupt:
             facts.warn("decode_errors")

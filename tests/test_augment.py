@@ -36,7 +36,7 @@ def clips(*lengths):
 
 def augment(**settings):
     change = AugmentPictures(**STILL | settings)
-    change.know(LABELS)
+    change.know(LABELS, SEEING)
     return change
 
 
@@ -48,6 +48,18 @@ def test_nothing_is_changed_where_nothing_is_asked_for():
         and torch.equal(same.lengths, batch.lengths)
         and same.spans == batch.spans
     )
+
+
+@pytest.mark.parametrize(("extractor", "choice", "better"), [
+    ("frames", "light", "pictures"), ("logmel", "pictures", "light"), ("frames", "both", "pictures"),
+    ("audiovisual", "light", "both"), ("logmel", "both", "light"),
+])  # fmt: skip
+def test_an_augmentation_of_another_track_is_refused_before_the_training(extractor, choice, better):
+    encoder = "image_recurrent" if extractor == "frames" else "recurrent"
+    config = configured("train", f"extractor={extractor}", f"encoder={encoder}", f"augment={choice}")
+    model = Classifier(config, LABELS)
+    with pytest.raises(ConfigError, match=f"augment: changes .* choose augment={better}"):
+        Features(model, build(config["augment"], Augmentation, at="augment"))
 
 
 @pytest.mark.parametrize("where", ["pixels", "features"])

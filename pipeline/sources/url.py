@@ -38,7 +38,10 @@ class Url:
                 f"source.url: got {url!r}; expected an address that begins with one of {', '.join(SCHEMES)}; "
                 "for files choose source=file"
             )
-        self.url, self.name = url, f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # without a password
+        self.url, self.name = (
+            url,
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
+        )  # without a password
         self.options = {"rtsp_transport": transport} if parts.scheme.startswith("rtsp") else {}
         self.keep, self.opening, self.frozen = keep, opening, frozen
         self.live = Live(self.open, self.name, timeout, opening, patience, gap, seconds)
