@@ -41,6 +41,8 @@ def train(
     data: Any = build(dataset, at="dataset")
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
+    if change:
+        change.know(model.labels, model.intake)  # what does not suit shows now, not after hours of reading
     splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
     progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
 

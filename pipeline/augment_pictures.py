@@ -39,12 +39,12 @@ class AugmentPictures(Augmentation):
         flip: bool = False,
         swap: list[tuple[str, str]] | None = None,
     ) -> None:
-        """``shift``: up to this share of width and height aside; ``scale``: larger or smaller by a factor of up to
-        e to this power; ``brightness``: up or
-        down by this share of white, ``contrast`` of the differences (pixels; features are multiplied by it). ``speed``:
-        faster or slower. ``jitter``: share of pictures in whose place a neighbour in time is seen; ``drop``: share that
-        are lost, so that the one before stands still. ``mixup``: see ``Augmentation``. ``flip`` left and right for half
-        of the clips: only where no label depends on it, but for the pairs that ``swap`` says become each other.
+        """``shift``: up to this share of width and height aside; ``scale``: larger or smaller by up to e to this power;
+        ``brightness``: up or down by this share of white, ``contrast`` of the differences (pixels; features are
+        multiplied by it). ``speed``: faster or slower. ``jitter``: share of pictures in whose place a neighbour in time
+        is seen; ``drop``: share that are lost, so that the one before stands still. ``mixup``: see ``Augmentation``.
+        ``flip`` left and right for half of the clips: only where no label depends on it, but for the pairs that
+        ``swap`` says become each other.
         """
         self.pairs = swap or []
         self.turned = torch.zeros(0, dtype=torch.int64)  # the class that each class becomes

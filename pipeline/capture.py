@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 Keep: TypeAlias = Literal["newest", "every"]
 Rgb = NDArray[np.uint8]  # (H, W, 3)
+PIXELS = 7680 * 4320  # of one picture, at most
 FULL = 256 << 20  # bytes of waiting pictures; beyond, the oldest are passed over
 SPARSE = 8  # one of so many rows and columns is compared to see whether a picture is frozen
 

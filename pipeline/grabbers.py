@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.capture import Opened, Shot
+from pipeline.capture import PIXELS, Opened, Shot
 
 PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,srt,crypto"  # never files
-PIXELS = 7680 * 4320  # of one frame, at most
 HASTE = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000", "probesize": "500000"}
 
 

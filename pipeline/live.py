@@ -50,9 +50,11 @@ class Live:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     since: float | None = None  # when the waiting for a picture began
+    away: float | None = None  # when the source was lost; None once it has given a picture again
+    wait: float = FIRST  # before it is tried again
 
     def pieces(self, intake: Intake, picture: Picture, seen: bool = False) -> Iterator[Piece | Gap]:
-        """Until ``seconds`` are over. LostError if the source cannot be opened, or is given up."""
+        """Until ``seconds`` are over. LostError if the source gives no picture at all, or is given up."""
         capture: Capture | None = self.open()
         assert capture is not None
         print(f"{self.name}: {capture.what}", file=sys.stderr)
@@ -73,9 +75,12 @@ class Live:
                     if seen and new is not None:
                         yield Piece(intake.nothing(), new.captured, ((grid.place / picture.rate, new.image),))
                 except LostError as error:
+                    if grid.zero is None:
+                        raise
                     capture.close()
-                    lost = str(error)
-                    yield Gap(0, lost, self.gap)
+                    if not lost:
+                        lost = str(error)
+                        yield Gap(0, lost, self.gap)
                     capture = None
                     for attempt in self.again(lost, end):
                         capture = attempt
@@ -92,7 +97,7 @@ class Live:
         limit = self.timeout if grid.held else self.opening
         shot = capture.next(max(0.0, min(self.since + limit - now, grid.due(now))))
         if shot is not None:
-            self.since = None
+            self.since, self.away, self.wait = None, None, FIRST
             return shot, grid.add(shot)
         now = self.clock()
         if now - self.since >= limit:
@@ -104,18 +109,22 @@ class Live:
         """Open it again, less often with time: None while it waits, the capture at last; neither once the ``end`` has
         come. LostError if ``patience`` is over.
         """
-        since, wait = self.clock(), FIRST
+        again = self.away is not None  # it could be opened, but gave no picture
+        self.away = self.clock() if self.away is None else self.away
+        why = "it gives no picture"
         while end is None or self.clock() < end:
-            try:
-                yield self.open()
-                return
-            except LostError as why:
-                if self.patience is not None and self.clock() - since >= self.patience:
-                    raise LostError(f"{lost}, and it did not come back in {self.patience:g} s ({why})") from None
-            for _ in range(round(wait / FIRST)):
+            if not again:
+                try:
+                    yield self.open()
+                    return
+                except LostError as error:
+                    why = str(error)
+            if self.patience is not None and self.clock() - self.away >= self.patience:
+                raise LostError(f"{lost}, and it did not come back in {self.patience:g} s ({why})")
+            for _ in range(round(self.wait / FIRST)):
                 self.sleep(FIRST)
                 yield None
-            wait = min(2 * wait, WAIT)
+            self.wait, again = min(2 * self.wait, WAIT), False
 
 
 class Grid:

@@ -18,11 +18,11 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from pipeline.capture import PIXELS
 from pipeline.errors import MediaError
 from pipeline.media import admit, decoded_frames, open_file
 from pipeline.picture import Image, Images, Picture, exact, on_grid
 
-PIXELS = 7680 * 4320  # of one frame, at most
 HOLE = 1.0  # seconds without a frame, and ten usual frame periods, that count as a gap
 LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
 APART = 0.5  # seconds by which the tracks of one file may differ in length

@@ -170,8 +170,28 @@ def test_the_first_picture_may_take_longer_than_the_others():
     late = [(3.0 + n / RATE, n) for n in range(20)]
     found = [item for _, item in watched([list(late)], timeout=1.0, opening=5.0, seconds=4.5)]
     assert len(found) >= 15 and all(isinstance(item, Piece) for item in found)
-    found = [item for _, item in watched([list(late), list(late)], timeout=1.0, opening=2.0, seconds=4.5)]
-    assert found[0] == Gap(0, "no picture for 2 s", "reset")
+    with pytest.raises(LostError, match="no picture for 2 s"):  # it never gave any: no loss, but an error
+        list(watched([list(late)], timeout=1.0, opening=2.0, seconds=4.5))
+
+
+def test_a_source_that_opens_but_gives_nothing_is_tried_ever_less_often_and_given_up():
+    opened, now = [], [0.0]
+
+    def again():
+        opened.append(now[0])
+        return Fake(steady(0.0, 1.0) if len(opened) == 1 else [(now[0], None)], now)
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    live = Live(again, "fake", patience=20.0, clock=lambda: now[0], sleep=sleep)
+    gaps = []
+    with pytest.raises(
+        LostError, match=r"no picture for 2 s, and it did not come back in 20 s \(it gives no picture\)"
+    ):
+        gaps += [item for item in live.pieces(SEEING, SIZE) if isinstance(item, Gap)]
+    waits = np.diff(opened[1:]).round(6)
+    assert waits[0] == 0.25 and all(b == min(2 * a, 5.0) for a, b in pairwise(waits))
 
 
 def test_a_listener_that_is_busy_does_not_lose_its_camera():

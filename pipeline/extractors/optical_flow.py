@@ -1,7 +1,7 @@
 """Motion, measured by OpenCV from the picture before to this one.
 
-Farnebäck, SCIA 2003: polynomial expansion, the more exact on small pictures; or dense inverse search, Kroeger et al.,
-ECCV 2016, the faster on large ones, which misses small limbs.
+Farnebäck, SCIA 2003: polynomial expansion, which sees small limbs; or dense inverse search, Kroeger et al., ECCV 2016,
+which is many times faster and misses them.
 """
 
 from collections.abc import Callable
