@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal, TypeAlias
@@ -85,14 +86,12 @@ class Capture:
 
     def next(self, timeout: float) -> Shot | None:
         """The next picture; None if none came within ``timeout`` seconds. LostError if none will come."""
-        try:
-            if not self.asked:
+        if not self.asked:
+            with suppress(OSError):  # the child has gone: why, is the last thing to be read from it
                 self.pipe.send(None)
-                self.asked = True
-            if not self.pipe.poll(timeout):
-                return None
-        except OSError:
-            raise LostError("the process that captures has died") from None
+            self.asked = True
+        if not self.pipe.poll(timeout):
+            return None
         shape, *facts = self.received()
         self.asked = False
         image = np.empty(shape, np.uint8)

@@ -299,6 +299,14 @@ def test_a_process_that_hangs_dies_or_fails_is_told():
         Capture(refusing, (), "newest", None, 60.0)
 
 
+def test_why_a_process_ended_is_told_to_who_asks_too_late():
+    capture = Capture(broken, (), "newest", None, 60.0)
+    capture.child.join(60)
+    with pytest.raises(LostError, match="RuntimeError: ioctl"):
+        capture.next(5.0)
+    capture.close()
+
+
 def seeing_model(*overrides):
     """An untrained model of pictures with lively weights."""
     torch.manual_seed(0)
