@@ -27,8 +27,8 @@ setup: .venv/ready ## create .venv and install what is pinned in constraints.txt
 run: setup ## train on embedded sounds, stream a scene, classify a folder: the whole product in three commands
 	$(BIN)/python -m datasets.synthetic_sounds $(DEMO)/sounds
 	$(BIN)/python train.py experiment=demo hydra.run.dir=$(DEMO) $(ARGS)
-	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source.path=$(DEMO)/sounds/scene.wav sink.truth=$(DEMO)/sounds/scene.csv
-	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=files source.paths=$(DEMO)/sounds/clips sink=csv sink.path=$(DEMO)/clips.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source.path=$(DEMO)/sounds/scene.wav sink.console.truth=$(DEMO)/sounds/scene.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=files source.paths=$(DEMO)/sounds/clips sink=csv sink.csv.path=$(DEMO)/clips.csv
 	@echo
 	@echo "Written:"
 	@echo "  $(DEMO)/model.safetensors    the model, one file"
@@ -43,9 +43,9 @@ run: setup ## train on embedded sounds, stream a scene, classify a folder: the w
 run-video: setup ## the same with pictures: train on embedded motions, stream a scene, draw the answers into it
 	$(BIN)/python -m datasets.moving_shapes $(DEMO_VIDEO)/shapes
 	$(BIN)/python train.py experiment=moving_shapes hydra.run.dir=$(DEMO_VIDEO) $(ARGS)
-	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink.truth=$(DEMO_VIDEO)/shapes/scene.csv
-	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink=video sink.path=$(DEMO_VIDEO)/answers.mp4
-	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=files source.paths=$(DEMO_VIDEO)/shapes/clips sink=csv sink.path=$(DEMO_VIDEO)/clips.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink.console.truth=$(DEMO_VIDEO)/shapes/scene.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink=video sink.video.path=$(DEMO_VIDEO)/answers.mp4
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=files source.paths=$(DEMO_VIDEO)/shapes/clips sink=csv sink.csv.path=$(DEMO_VIDEO)/clips.csv
 	@echo
 	@echo "Written:"
 	@echo "  $(DEMO_VIDEO)/answers.mp4          the scene with the answers drawn in: look at it"

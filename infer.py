@@ -14,18 +14,22 @@ def infer(
     threads: NonNegativeInt,
     precision: Literal["fp32", "bf16"],
     block: PositiveFloat,
+    selftest: bool,
     window: Literal["auto"] | float | None,
-    decoder: dict[str, float | None],
+    decoder: dict[str, Any],
     source: dict[str, Any],
-    sink: dict[str, Any],
+    sink: dict[str, dict[str, Any]],
 ) -> int:
-    """A source through a model into a sink. The signature is the schema of conf/infer.yaml."""
+    """A source through a model into its sinks. The signature is the schema of conf/infer.yaml."""
     import torch
 
     from pipeline.build import build
     from pipeline.errors import ConfigError
+    from pipeline.events import changed
+    from pipeline.fanout import Fanout
     from pipeline.listen import listen
     from pipeline.model import load
+    from pipeline.selftest import check
     from pipeline.sink import Sink
     from pipeline.sources.files import Files
 
@@ -45,12 +49,15 @@ def infer(
         model = model.with_window(window)
     elif not many:
         model = model.live
-    with build(sink, Sink, at="sink") as target:
+    if selftest and getattr(origin, "live", None):
+        check(model, max(1, round(block * model.rate / model.hop)), getattr(origin, "heard", False))
+    with Fanout({name: build(setting, Sink, at=f"sink.{name}") for name, setting in sink.items()}) as target:
         if many:
-            if target.pictures:
-                raise ConfigError("sink: shows the pictures of one stream; for source=files choose sink=console or csv")
+            if target.streamed:
+                names = ", ".join(target.streamed)
+                raise ConfigError(f"sink: {names} takes one stream; for source=files choose console, csv or jsonl")
             return classify_files(model, origin, target)
-        settings = {key: value for key, value in decoder.items() if value is not None}
+        settings = changed(model.config["decoder"], decoder, model.labels)
         return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
 
 
@@ -60,13 +67,16 @@ def classify_files(model: Any, origin: Any, target: Any) -> int:
     from rich.progress import track
 
     from pipeline.batch import classify
+    from pipeline.interrupts import Interrupts, welcoming
 
     paths = origin.paths()
     rows = classify(model, paths, origin.batch, origin.workers, origin.longest)
     bad = 0
-    for row in track(rows, "classifying", len(paths), console=Console(stderr=True), transient=True):
-        target.file(row)
-        bad += row["status"] == "error"
+    with Interrupts() as interrupts:
+        shown = track(rows, "classifying", len(paths), console=Console(stderr=True), transient=True)
+        for row in welcoming(interrupts, iter(shown)):
+            target.file(row)
+            bad += row["status"] == "error"
     return SOME_ROWS if bad else OK
 
 

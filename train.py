@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from conf.launch import OK, launch
 
@@ -24,6 +24,7 @@ def train(
     augment: dict[str, Any] | None,
     optimizer: dict[str, Any],
     trainer: dict[str, Any],
+    false_alarms: NonNegativeFloat | None,
     out: Path = Path(),
 ) -> int:
     """Data and model, fit, test, report. The signature is the schema of conf/train.yaml."""
@@ -31,10 +32,14 @@ def train(
 
     from pipeline.augmentation import Augmentation
     from pipeline.build import build
+    from pipeline.errors import ConfigError
     from pipeline.model import PARTS, Classifier, load
     from pipeline.report import summary
+    from pipeline.thresholds import tune
     from pipeline.trainer import Trainer
 
+    if false_alarms is not None and decoder.get("threshold") is not None:
+        raise ConfigError("false_alarms: chooses decoder.threshold, which is set, too; set only one of them")
     started = time.perf_counter()
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
@@ -48,14 +53,18 @@ def train(
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}
+    events = {}
+    if false_alarms is not None:
+        events = {"events": tune(best, {split: splits[split] for split in metrics}, false_alarms)}
+        best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     figures = {
         "parameters": best.parameter_count(),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    (out / "metrics.json").write_text(json.dumps(figures | metrics, indent=2) + "\n")
-    summary(figures, metrics, out)
+    (out / "metrics.json").write_text(json.dumps(figures | metrics | events, indent=2) + "\n")
+    summary(figures, metrics | events, out)
     return OK
 
 

@@ -1,6 +1,8 @@
 """How good are the events on long streams? Event-based F1 with a 200-ms collar, class-wise and micro.
 
-    python benchmarks/events.py MODEL.safetensors STREAM.flac|mp4 [more streams] [decoder.threshold=0.7 ...]
+    python benchmarks/events.py MODEL.safetensors STREAM.flac|mp4 [more streams] [decoder.KEY=VALUE ...]
+
+The decoder's settings are written as for infer.py: decoder.threshold=0.7, 'decoder.threshold={yes: 0.8, no: 0.7}'.
 
 Each stream has its truth beside it, NAME.csv with start, end, label in seconds. An answer is a hit if its label is
 right, its onset is within 200 ms, and its end within the greater of 200 ms and half the true length (as sed_eval does
@@ -16,8 +18,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from table import report  # beside this file
 
+from pipeline.events import changed
 from pipeline.metrics import match_events
 from pipeline.model import load
 from pipeline.stream import Stream
@@ -25,7 +29,8 @@ from pipeline.tracks import open_chunks
 
 
 def heard(model, path, settings):
-    stream = Stream(model, max(1, round(0.1 * model.rate / model.hop)), model.decoder(**settings))
+    decoder = model.decoder(**changed(model.config["decoder"], settings, model.labels))
+    stream = Stream(model, max(1, round(0.1 * model.rate / model.hop)), decoder)
     _, chunks = open_chunks(path, model.intake)
     events = [event for chunk in chunks for event in stream.push(chunk)] + stream.close()
     return [(event.start / model.rate, event.end / model.rate, event.label) for event in events]
@@ -38,7 +43,8 @@ def truth(path):
 
 def main():
     torch.set_num_threads(1)
-    settings = {a.split("=")[0].removeprefix("decoder."): float(a.split("=")[1]) for a in sys.argv[2:] if "=" in a}
+    given = OverridesParser.create().parse_overrides([argument for argument in sys.argv[2:] if "=" in argument])
+    settings = {one.key_or_group.removeprefix("decoder."): one.value() for one in given}
     paths = [argument for argument in sys.argv[2:] if "=" not in argument]
     if not paths:
         sys.exit(__doc__)

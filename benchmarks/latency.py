@@ -2,18 +2,24 @@
 
     python benchmarks/latency.py [MODEL.safetensors]
 
-Ours is Stream.push on 10-, 20- and 100-ms chunks, with the block as long as the chunk. The baselines do the same work
-the usual ways, with the same weights' shapes, in the same run, taking turns:
+Ours is Stream.push on 10-, 20- and 100-ms chunks, with the block as long as the chunk: log-mel (64), one or two GRU
+layers of 128 (or the model given), mean head, smoothing, guards and event decoder. The baselines do the same work the
+usual ways, with the same weights' shapes, in the same run:
 
-* librosa-recompute, torchaudio-recompute: keep the last second of samples, compute its whole log-mel picture for every
-  chunk, and run the network over that second from a fresh state;
-* nn.GRU stateful: our incremental log-mel and convolutions, but a plain nn.GRU and Linear, state kept by hand.
+* by hand: torchaudio's log-mel of the chunk behind its context, nn.GRU and nn.Linear, all states kept by hand (no layer
+  normalisation, pooling, smoothing, guards, and events, which favours it);
+* librosa, torchaudio, last second anew: keep the last second of samples, compute its whole log-mel picture for every
+  chunk, and run the network over that second from a fresh state.
+
+Ours and by hand take turns, chunk by chunk. The others come after them: librosa's threads would disturb both.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of numpy; before it is imported
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import librosa
@@ -25,15 +31,17 @@ from omegaconf import OmegaConf
 from table import report  # beside this file
 
 from pipeline.model import Classifier, load
+from pipeline.recurrent import RecurrentLayer
 from pipeline.stream import Stream
 
 ROUNDS = 300
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def plain_model():
+def plain_model(layers):
+    settings = ["encoder=recurrent", f"encoder.layers={layers}", "encoder.hidden=128", "head=mean"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train", overrides=["encoder=recurrent", "head=mean"]), resolve=True)
+        config = OmegaConf.to_container(compose("train", overrides=settings), resolve=True)
     return Classifier(config, [f"class{number}" for number in range(12)]).eval().live
 
 
@@ -73,37 +81,46 @@ def by_torchaudio(model):
     return Recompute(model, lambda x: (mel(torch.from_numpy(x)).T[:100] + 1e-6).log())
 
 
-class PlainGRU:
-    """Our front end, then torch's module with its state kept by hand."""
+class ByHand:
+    """The modules of torchaudio and torch, with their states kept by hand."""
 
     def __init__(self, model):
-        self.front = [model.extractor, model.standardize]
-        width, hidden = model.encoder.in_shape[0], model.encoder.out_shape[0]
-        self.gru = torch.nn.GRU(width, hidden, batch_first=True)
+        e, hidden = model.extractor, model.encoder.out_shape[0]
+        self.mel = torchaudio.transforms.MelSpectrogram(
+            e.rate, e.fft, e.window, e.hop, 20.0, n_mels=e.out_shape[0], center=False, norm="slaney", mel_scale="slaney"
+        )
+        layers = len(model.encoder.stages)
+        self.gru = torch.nn.GRU(e.out_shape[0], hidden, layers, batch_first=True)
         self.linear = torch.nn.Linear(hidden, len(model.labels))
-        self.states = [stage.initial(1) for stage in self.front]
-        self.h = torch.zeros(1, 1, hidden)
+        self.past, self.h = torch.zeros(e.fft - e.hop), torch.zeros(layers, 1, hidden)
 
     @torch.inference_mode()
     def push(self, chunk):
-        x = torch.from_numpy(chunk)[None]
-        for number, stage in enumerate(self.front):
-            x, self.states[number] = stage(x, self.states[number])
-        y, self.h = self.gru(x, self.h)
-        return self.linear(y).softmax(-1)
+        x = torch.cat([self.past, torch.from_numpy(chunk)])
+        self.past = x[len(chunk) :]
+        y, self.h = self.gru((self.mel(x).T[None] + 1e-6).log(), self.h)
+        return self.linear(y).softmax(-1).numpy()
 
 
-def measure(model, milliseconds):
-    """Rows for one chunk size: median and 99th percentile of every way, taking turns chunk by chunk."""
+def measure(name, model, milliseconds):
+    """Rows for one chunk size: median and 99th percentile of every way."""
     size = model.rate * milliseconds // 1000
-    steps = max(1, size // model.hop)
-    ways = {
-        "Rivulet, Stream.push": Stream(model, steps),
-        "librosa, last second anew": by_librosa(model),
-        "torchaudio, last second anew": by_torchaudio(model),
-    }
-    if model.encoder.hop == 1:
-        ways["our log-mel, nn.GRU by hand"] = PlainGRU(model)
+    first = {"Rivulet, Stream.push": Stream(model, max(1, size // model.hop))}
+    if all(isinstance(stage, RecurrentLayer) for stage in model.encoder.stages):
+        first["torchaudio, nn.GRU by hand"] = ByHand(model)
+    times = take_turns(first, size)
+    times |= take_turns({"torchaudio, last second anew": by_torchaudio(model)}, size)
+    times |= take_turns({"librosa, last second anew": by_librosa(model)}, size)
+    base = np.median(times["Rivulet, Stream.push"])
+    percentiles = {way: np.percentile(taken, [50, 99]) * 1e6 for way, taken in times.items()}
+    return [
+        [name, f"{milliseconds} ms", way, f"{p50:.0f}", f"{p99:.0f}", f"{p50 / base / 1e6:.2f}"]
+        for way, (p50, p99) in percentiles.items()
+    ]
+
+
+def take_turns(ways, size):
+    """Seconds of every way for each chunk of ``size`` samples."""
     times = {name: [] for name in ways}
     rng = np.random.default_rng(0)
     for turn in range(ROUNDS + 20):
@@ -113,22 +130,19 @@ def measure(model, milliseconds):
             way.push(chunk)
             if turn >= 20:
                 times[name].append(time.perf_counter() - start)
-    base = np.median(times["Rivulet, Stream.push"])
-    percentiles = {name: np.percentile(taken, [50, 99]) * 1e6 for name, taken in times.items()}
-    return [
-        [f"{milliseconds} ms", name, f"{p50:.0f}", f"{p99:.0f}", f"{p50 / base / 1e6:.2f}"]
-        for name, (p50, p99) in percentiles.items()
-    ]
+    return times
 
 
 def main():
     torch.set_num_threads(1)
-    model = load(sys.argv[1]).live if len(sys.argv) > 1 else plain_model()
-    rows = [row for milliseconds in (10, 20, 100) for row in measure(model, milliseconds)]
-    note = (
-        f"{model.parameter_count():,} parameters, batch 1, torch.set_num_threads(1), {ROUNDS} chunks each, taking turns"
-    )
-    report("latency", ["chunk", "way", "p50 us", "p99 us", "times ours"], rows, note)
+    if len(sys.argv) > 1:
+        models = {Path(sys.argv[1]).name: load(sys.argv[1]).live}
+    else:
+        models = {f"{layers} x GRU-128": plain_model(layers) for layers in (1, 2)}
+    rows = [row for name in models for size in (10, 20, 100) for row in measure(name, models[name], size)]
+    counts = " and ".join(f"{model.parameter_count():,}" for model in models.values())
+    note = f"{counts} parameters, batch 1, torch.set_num_threads(1), {ROUNDS} chunks each"
+    report("latency", ["model", "chunk", "way", "p50 us", "p99 us", "times ours"], rows, note)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ This is the only place that knows Hydra. ``launch(train, "train")`` composes ``c
 overrides, turns it into plain values, refuses what ``train`` does not take, and calls it.
 """
 
+import codecs
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,7 +32,10 @@ def launch(program: Callable[..., int], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # file names need not be UTF-8
+    codecs.register_error("rivulet", shown)
+    sys.stdout.reconfigure(errors="rivulet")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="rivulet")  # type: ignore[union-attr]
+    OmegaConf.register_new_resolver("groups", groups, replace=True)
     codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
@@ -46,7 +50,7 @@ def launch(program: Callable[..., int], config_name: str) -> None:
         sys.exit(failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE))
     except KeyboardInterrupt:
         sys.exit(failed("interrupted", INTERRUPTED))
-    sys.exit(max(codes, default=OK))
+    sys.exit(flushed(max(codes, default=OK)))
 
 
 def start(program: Callable[..., int], config: DictConfig) -> int:
@@ -61,6 +65,28 @@ def start(program: Callable[..., int], config: DictConfig) -> int:
     return program(**arguments)
 
 
+def flushed(code: int) -> int:
+    """Write what still waits for standard output, or let it go: the code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNWRITABLE
+    return code
+
+
+def shown(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What an output cannot show: bytes of file names as they are (they need not be UTF-8), all else in ASCII."""
+    assert isinstance(error, UnicodeEncodeError)
+    return b"".join(map(substitute, error.object[error.start : error.end])), error.end
+
+
+def substitute(char: str) -> bytes:
+    """One such character."""
+    byte = ord(char) - 0xDC00
+    return bytes([byte]) if 0x80 <= byte <= 0xFF else {"–": b"-", "█": b"#", "…": b"..."}.get(char, b"?")
+
+
 def guarded(job: Callable[[], int]) -> int:
     """Run one job; a foreseen error becomes one clear message and its exit code."""
     try:
@@ -70,8 +96,7 @@ def guarded(job: Callable[[], int]) -> int:
     except OmegaConfBaseException as error:
         return failed(str(error), USAGE)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone
-        return UNWRITABLE
+        return UNWRITABLE  # whoever read us has gone
     except OSError as error:
         return failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE)
 
@@ -92,8 +117,11 @@ def missing(settings: Any, at: str = "") -> None:
 
 
 def explained(error: Exception, config_name: str) -> str:
-    """Hydra's message, with the nearest valid name where a key is unknown."""
+    """Hydra's message, with the nearest valid name where a key or an option is unknown."""
     text = str(error)
+    absent = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    if isinstance(error, MissingConfigException) and absent and (FOLDER / absent[1]).is_dir():
+        return f"{absent[1]}: there is no {absent[2]!r}{nearest(absent[2], options(absent[1]))}"
     cause = error.__cause__
     if cause is not None and str(cause) not in text:
         text += f"\n{cause}"
@@ -101,20 +129,41 @@ def explained(error: Exception, config_name: str) -> str:
     if not found or "Available options" in text:
         return text
     key = found.group(1)
-    return f"{key}: no such key{nearest(key, known_keys(config_name))}. `--cfg job` shows all keys"
+    return f"{key}: no such key{nearest(key, known_keys(config_name))} (`--cfg job` shows all keys)"
 
 
 def known_keys(config_name: str) -> list[str]:
-    """Every key of the configuration as the command line chose its groups, dotted."""
+    """Every key of the configuration as the command line chose its groups, dotted, and the groups."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
-    groups = {path.name for path in FOLDER.iterdir() if path.is_dir()}
-    chosen = [argument for argument in sys.argv[1:] if argument.partition("=")[0] in groups and "," not in argument]
+    known = {path.name for path in FOLDER.iterdir() if path.is_dir()}
+    chosen = [argument for argument in sys.argv[1:] if argument.partition("=")[0] in known and not swept(argument)]
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         config = compose(config_name, overrides=chosen)
-    return list(flat(OmegaConf.to_container(config)))
+    return [*flat(OmegaConf.to_container(config)), *group_names(config_name)]
+
+
+def swept(argument: str) -> bool:
+    """Whether an argument is several, for --multirun: it has a comma outside of brackets."""
+    return "," in re.sub(r"\[.*?\]", "", argument)
+
+
+def group_names(config_name: str) -> list[str]:
+    """The groups that a program uses, in the order of its defaults."""
+    defaults = OmegaConf.load(FOLDER / f"{config_name}.yaml").defaults
+    return [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry if "/" not in str(key)]
+
+
+def groups(config_name: str) -> str:
+    """The groups of a program with their options, one a line, for its help."""
+    return "\n".join(f"{name}: {', '.join(options(name))}" for name in group_names(config_name))
+
+
+def options(group: str) -> list[str]:
+    """The options of a group."""
+    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
 
 
 def flat(config: Any, at: str = "") -> list[str]:

@@ -47,7 +47,7 @@ class Recording:
 def classify(
     model: Classifier, paths: Iterable[Path], batch: int = 32, workers: int = 2, longest: float = 600.0
 ) -> Iterator[Row]:
-    """One row per file, in order: path, status, code, label, score, seconds, then the posterior of every class.
+    """One row per file, in order: path, status, code, label, score, seconds, posteriors (by class).
 
     ``status`` is ok, warning (an answer, but ``code`` says what is doubtful) or error (no answer, ``code`` says why).
     ``longest`` seconds are the most that is read of a file.
@@ -194,9 +194,9 @@ def row_of(recording: Recording, scores: list[float] | None, labels: list[str]) 
     row: Row = {"path": str(recording.path), "status": "error", "code": "", "label": "", "score": "", "seconds": ""}
     if scores is None or recording.facts is None:
         row["code"] = recording.error.code if recording.error else "unreadable"
-        return row | dict.fromkeys(labels, "")
+        return row | {"posteriors": dict.fromkeys(labels)}
     best = int(np.argmax(scores))
     row["status"] = "warning" if recording.facts.warnings else "ok"
     row["code"] = " ".join(recording.facts.warnings)
     row |= {"label": labels[best], "score": round(scores[best], 4), "seconds": round(recording.facts.seconds, 3)}
-    return row | {label: round(score, 6) for label, score in zip(labels, scores, strict=True)}
+    return row | {"posteriors": {label: round(score, 6) for label, score in zip(labels, scores, strict=True)}}

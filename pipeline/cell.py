@@ -13,7 +13,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
-from pipeline.engine import few, serves, stream, unroll
+from pipeline.engine import FEW, few, stream, unroll
+from pipeline.fused import LONG
+from pipeline.lean import Array, Arrays, array, fits, serves
 from pipeline.stage import Stage, State
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -166,7 +168,8 @@ class Cell(Stage):
         compiled = self.plain and serves(x)
         run, finite = self.fused(x, memory), None
         if run is None and compiled and few(self, x, memory):
-            run, finite = stream(self, x, memory)
+            answer, finite = stream(self, array(x.contiguous()), [array(m) for m in memory])
+            run = [torch.from_numpy(part) for part in answer]
         elif run is None:
             run = unroll(self, x, memory) if compiled else self.loop(x, *memory)
         y, *memory = run
@@ -177,6 +180,17 @@ class Cell(Stage):
                 if not self.finite(tensor):
                     raise ValueError(f"{type(self).__name__}: {name} {tuple(tensor.shape)} holds NaN or infinity")
         return y, memory[0] if len(memory) == 1 else tuple(memory)
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """By the engine, where it is the fastest; what is not finite is left to ``forward``, which tells."""
+        memory = state if isinstance(state, tuple) else (state,)
+        rows, steps = x.shape[:2]
+        if rows > FEW or steps >= LONG or x.ndim != 3 or not self.plain:
+            return None
+        if len(memory) != len(self.memory) or not fits(memory, *[(rows, *self.out_shape)] * len(memory)):
+            return None
+        (y, *last), finite = stream(self, x, memory)
+        return (y, tuple(last) if len(last) > 1 else last[0]) if finite else None
 
     def fused(self, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
         """``[y, *memory]`` by a kernel of torch, for cells that have one, where it is the faster way."""

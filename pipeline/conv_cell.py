@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from pipeline.cell import Cell
-from pipeline.engine import Program, array, learning, program_of, serves
+from pipeline.engine import Program, learning, program_of
+from pipeline.lean import array, serves
 from pipeline.precision import convolve, shorten
 
 ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.cell import Cell
 from pipeline.conv_cell import ConvCell
 from pipeline.convolution import CausalConv
+from pipeline.lean import Array, Arrays
 from pipeline.recurrent import RecurrentLayer
 from pipeline.stage import Chain, Stage, State
 from pipeline.stem import ImageConv, ImagePool, ToVector
@@ -113,6 +114,10 @@ class Encoder(Chain):
         if self.checkpoint and self.training and x.shape[1] > self.checkpoint:
             return checkpointed(self, x, state, self.checkpoint)
         return super().forward(x, state)
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """Blocks are for training alone."""
+        return None if self.training else super().lean(x, state)
 
 
 def sizes_of(hidden: int | list[int], layers: int) -> list[int]:

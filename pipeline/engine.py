@@ -11,6 +11,8 @@ import importlib
 import os
 import sys
 import weakref
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -21,10 +23,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 
+from pipeline.lean import Array, array
 from pipeline.tape import record
-from pipeline.writer import Writer
+from pipeline.writer import NUMERICS, Writer
 
-ON = os.environ.get("RIVULET_ENGINE") != "off"
 FEW = 64  # rows up to which, without gradient, the products belong into the kernel (benchmarks/cells.py)
 SHORT = 16  # rows times steps up to which the product with x belongs there, too
 
@@ -60,24 +62,6 @@ class Recurrent(Protocol):
         """W_ih x + b_ih."""
 
 
-def serves(x: Tensor, axes: int = 3) -> bool:
-    """Whether the engine can run this: plain float32 vectors ``(B, T, F)`` (images: five ``axes``) on a CPU, and nobody
-    is tracing or transforming (torch.func, forward-mode gradients).
-    """
-    return (
-        ON
-        and x.ndim == axes
-        and type(x) is Tensor
-        and x.dtype == torch.float32
-        and x.is_cpu
-        and not torch.compiler.is_compiling()
-        and not torch._C._is_tracing()
-        and not torch.is_autocast_enabled("cpu")
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
-    )
-
-
 def few(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> bool:
     """Whether ``stream`` is the way: a few rows, and no gradient is asked for."""
     return x.shape[0] <= FEW and not learning(cell, x, memory)
@@ -88,7 +72,7 @@ def learning(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (x, *memory, *cell.weights))
 
 
-def stream(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> tuple[list[Tensor], bool]:
+def stream(cell: Recurrent, x: Array, memory: Sequence[Array]) -> tuple[list[Array], bool]:
     """A few rows without gradient, ``x (B, T, F)``, in one call for all steps: ``[y (B, T, hidden), *memory]``, and
     whether they are finite.
     """
@@ -96,11 +80,11 @@ def stream(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> tuple[list[Tenso
     rows, steps, _ = x.shape
     short = rows * steps <= SHORT
     width = program.inputs * cell.hidden
-    parts = np.empty((rows, steps, width), np.float32) if short else cell.project(x).detach().numpy()
+    parts = np.empty((rows, steps, width), np.float32) if short else array(cell.project(torch.from_numpy(x)))
     y = np.empty((rows, steps, cell.hidden), np.float32)
-    last = [array(m).copy() for m in memory]
-    total = program.kernels.stream(short, array(x.contiguous()), *program.views(cell), parts, y, *last)
-    return [torch.from_numpy(y), *map(torch.from_numpy, last)], bool(total - total == 0)
+    last = [m.copy() for m in memory]
+    total = program.kernels.stream(short, x, *program.views(cell), parts, y, *last)
+    return [y, *last], bool(total - total == 0)
 
 
 def unroll(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> list[Tensor]:
@@ -122,7 +106,7 @@ def advance(
     products = x.new_empty(steps, rows, weight.shape[0])
     computed = [x.new_empty(steps, rows, hidden) for _ in program.computed]
     peep = x.new_empty(0, hidden) if peep is None else peep
-    kernels, given = program.kernels, arrays(x, products, peep[:, None], *computed, *states)
+    kernels, given = program.kernels, views_of(x, products, peep[:, None], *computed, *states)
     weight = weight.detach()
     plan = [
         (p, computed[program.computed.index(p)] if of is None else states[of], span, weight[span].t(),
@@ -175,7 +159,7 @@ class Program:
             found = dict(zip(cell.names, weights, strict=True))
             missing = {"weight_hh": empty, "weight_ch": empty, "bias_ih": zeros, "bias_hh": zeros}
             order = ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_ch")
-            *views, peep = arrays(*((missing | found)[name] for name in order))
+            *views, peep = views_of(*((missing | found)[name] for name in order))
             views.append(peep[:, None])
             VIEWS[id(cell)] = key, views
             if not known:
@@ -189,22 +173,17 @@ VIEWS: dict[int, tuple[list[Any], list[Any]]] = {}
 NONE: tuple[list[Any], list[Any]] = [], []
 
 
+def views_of(*tensors: Tensor) -> list[Array]:
+    """The same memory for a kernel, each."""
+    return [array(tensor) for tensor in tensors]
+
+
 def remember(steps: int, memory: list[Tensor]) -> list[Tensor]:
     """Room for the memory of all steps, ``(T + 1, B, H)``, which begins with the given one."""
     states = [first.new_empty(steps + 1, *first.shape) for first in memory]
     for whole, first in zip(states, memory, strict=True):
         whole[0] = first.detach()
     return states
-
-
-def array(tensor: Tensor) -> Any:
-    """The same memory for a kernel."""
-    return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
-
-
-def arrays(*tensors: Tensor) -> list[Any]:
-    """The same memory for a kernel, each."""
-    return [array(tensor) for tensor in tensors]
 
 
 class Unrolled(torch.autograd.Function):
@@ -235,8 +214,8 @@ class Unrolled(torch.autograd.Function):
         doperands = {p: x.new_empty(rows, hidden) for p in computed}
         dmemory = [d.contiguous().clone() for d in dlast]
         kernels = program.kernels
-        given = arrays(x, products, peep[:, None], *computed.values(), *states)
-        given += arrays(dy.transpose(0, 1).contiguous(), dx, dproducts, dpeep, *doperands.values(), *dmemory)
+        given = views_of(x, products, peep[:, None], *computed.values(), *states)
+        given += views_of(dy.transpose(0, 1).contiguous(), dx, dproducts, dpeep, *doperands.values(), *dmemory)
         spans = program.spans(hidden)
         if not spans:
             for t in range(steps - 1, -1, -1):
@@ -255,6 +234,16 @@ class Unrolled(torch.autograd.Function):
             torch.mm(flat[:, span].t(), operand.view(steps * rows, hidden), out=dweight[span])
         dbias = dproducts.sum((0, 1)) if ctx.biased else None
         return None, dx, dweight, dbias, dpeep.sum(0) if ctx.peeped else None, *dmemory
+
+
+@cache
+def passes() -> Any:
+    """``pipeline.passes``, compiled and kept."""
+    module = load("\n\n".join(path.read_text() for path in (NUMERICS, NUMERICS.with_name("passes.py"))))
+    for made in vars(module).values():
+        if module.CACHE and getattr(made, "__module__", "") == module.__name__ and hasattr(made, "enable_caching"):
+            made.enable_caching()
+    return module
 
 
 PROGRAMS: dict[Any, Program] = {}

@@ -21,6 +21,12 @@ class ModelError(UserError):
     exit_code = USAGE
 
 
+class SnapshotError(UserError):
+    """A snapshot of a stream that cannot be used."""
+
+    exit_code = USAGE
+
+
 class MediaError(UserError):
     """A file that cannot be used; ``code`` is from a closed list."""
 

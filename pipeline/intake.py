@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.media import Samples, sane
+from pipeline.media import Samples
 from pipeline.picture import Images, Picture
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
@@ -76,8 +76,8 @@ class Intake:
         return found
 
     def parts(self, chunk: Chunk) -> Arrays:
-        """The arrays of a chunk that a user gave: pictures (uint8) are brought to the model's size, samples and marks
-        to finite values.
+        """The arrays of a chunk that a user gave: pictures (uint8) are brought to the model's size, marks to 0 ... 1.
+        Samples stay as they are: ``guard.py`` makes them sound.
 
         ValueError says what came and what was expected.
         """
@@ -93,13 +93,18 @@ class Intake:
     def sane(self, array: NDArray[Any], track: Track) -> NDArray[Any]:
         """One array in the shape and type of its track."""
         if track.shape == ():
-            array = np.asarray(array, np.float32)
-            return sane(array.reshape(-1) if array.ndim <= 2 else array)
+            with np.errstate(over="ignore"):  # infinite is what it is then
+                array = np.array(array, np.float32)  # a copy: who gave it may write the next samples there
+            if array.ndim == 0 or (array.ndim == 2 and (1 in array.shape or not array.size)):
+                array = array.reshape(-1)  # one channel
+            if array.ndim != 1:
+                raise ValueError(f"got samples {array.shape}; expected one channel: (N,)")
+            return array
         array = np.asarray(array)
         if track.kind is np.uint8 and array.dtype != np.uint8:  # a cast would turn 0.7 to 0, and 300 to 44
             raise ValueError(f"got pictures of {array.dtype}; expected uint8 RGB, 0 to 255")
         if track.kind is not np.uint8:  # marks
-            array = np.nan_to_num(array.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+            array = np.nan_to_num(np.array(array, np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(0, 1)
         if self.picture and len(track.shape) == 3 and array.ndim == 4 and array.shape[3] == 3:
             if not len(array):
                 return np.zeros((0, *track.shape), np.uint8)

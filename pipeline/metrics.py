@@ -67,6 +67,31 @@ class Matches:
         return f1(self.hits, self.truths, self.answers)
 
 
+@dataclass(frozen=True)
+class Alarms:
+    """Of one class: how many of the true spans some answer touches, and how many answers touch none (``false``)."""
+
+    hits: int
+    truths: int
+    false: int
+
+
+def alarms(truth: NDArray[np.int64], answer: NDArray[np.int64]) -> Alarms:
+    """Compare true spans ``(N, 2)`` with answers ``(M, 2)`` of one class; start and end, in any unit."""
+    return Alarms(int(touched(truth, answer).sum()), len(truth), int((~touched(answer, truth)).sum()))
+
+
+def touched(spans: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the spans ``(N, 2)`` have a part in common with any of the others ``(M, 2)``."""
+    if not len(others):
+        return np.zeros(len(spans), bool)
+    starts = np.sort(others[:, 0])
+    ends = np.maximum.accumulate(others[np.argsort(others[:, 0], kind="stable"), 1])
+    before = np.searchsorted(starts, spans[:, 1])  # of the others begin before a span's end
+    touches: NDArray[np.bool_] = (before > 0) & (ends[before - 1] > spans[:, 0])
+    return touches
+
+
 def match_events(
     truth: Sequence[Span], answer: Sequence[Span], collar: float = 0.2, offset_share: float = 0.5, offset: bool = True
 ) -> dict[str, Matches]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ from pipeline.build import build
 from pipeline.errors import ModelError
 from pipeline.events import Decoder
 from pipeline.extractor import Extractor
+from pipeline.golden import Golden, clip, duration, offline, sizes, taken, versions
 from pipeline.heads import Head
 from pipeline.intake import Tensors
 from pipeline.precision import Precision, lower
@@ -42,6 +44,7 @@ class Card(BaseModel):
     labels: list[str]
     config: dict[str, dict[str, Any]]
     trained: dict[str, Any] = {}  # where the model comes from: the run's whole configuration and its figures
+    versions: dict[str, str] = {}  # of the libraries that gave the golden answers
 
 
 class Classifier(Chain):
@@ -57,6 +60,7 @@ class Classifier(Chain):
     head: Head
     smoothing: Stage
     precision: Precision = "fp32"
+    golden: Golden | None = None  # what it answered as a listener when it was saved
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> None:
         """Build and wire the parts: each learns from the one before what shape it receives.
@@ -128,6 +132,7 @@ class Classifier(Chain):
         config = self.config | {"head": dict(self.config["head"]) | {"window": seconds}}
         other = Classifier(config, self.labels)
         other.load_state_dict(self.state_dict())
+        other.golden = self.golden
         return other.to(self.anchor.device).train(self.training).with_precision(self.precision)
 
     def with_precision(self, precision: Precision) -> "Classifier":
@@ -177,16 +182,38 @@ class Classifier(Chain):
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def save(self, path: Path, trained: Mapping[str, Any] | None = None) -> None:
-        """Write the model to one file, whole or not at all."""
+        """Write the model to one file, whole or not at all, with what it answers to the golden clip."""
+        golden = self.answered()
         card = Card(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        if golden:
+            card.versions = golden.versions
+            weights |= golden.tensors()
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(save(weights, {HEADER: card.model_dump_json()}))
         temporary.replace(path)
 
+    def answered(self) -> Golden | None:
+        """What the model answers to the golden clip on this processor as it listens to streams; None if that is no
+        number.
+        """
+        with torch.random.fork_rng(devices=[]):  # a model is built, and a training must not notice
+            model = self.live.cpu().eval()
+        parts = clip(self.intake, self.grain)
+        ticks = self.intake.ticks(parts)
+        x = model.whole(self.intake.stacked([parts]), ticks)
+        found = Golden(offline(model, x)[: -(-ticks // self.hop)], sizes(model, x), versions())
+        return found if np.isfinite(found.posteriors).all() and np.isfinite(found.sizes).all() else None
+
+    def golden_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the golden answers: posteriors, and a size for each stage."""
+        return (-(-duration(self.intake, self.grain) // self.hop), len(self.labels)), (len(self.names),)
+
 
 def load(path: str | Path, device: str = "cpu") -> Classifier:
-    """A model from its file, ready to answer (eval mode). ModelError says what is wrong with the file."""
+    """A model from its file, or its run's folder, ready to answer (eval mode). ModelError says what is wrong."""
+    if (Path(path) / "model.safetensors").is_file():
+        path = Path(path) / "model.safetensors"
     try:
         with safe_open(str(path), framework="pt") as file:
             header = (file.metadata() or {}).get(HEADER)
@@ -207,7 +234,9 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
         if missing:
             raise ModelError(f"checkpoint={path}: the header lacks {', '.join(sorted(missing))}")
         with torch.device("meta"):  # shapes only: what the header claims must fit the weights before memory is taken
-            shapes = {name: tensor.shape for name, tensor in Classifier(card.config, card.labels).state_dict().items()}
+            described = Classifier(card.config, card.labels)
+        shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
+        golden = taken(weights, card.versions, described.golden_shapes())
     except (ValidationError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         raise ModelError(f"checkpoint={path}: refused: {error}") from None
     if shapes.keys() != weights.keys():
@@ -219,6 +248,7 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
             )
     model = Classifier(card.config, card.labels)
     model.load_state_dict(weights)
+    model.golden = golden
     return model.to(device).eval()
 
 

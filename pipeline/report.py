@@ -30,12 +30,31 @@ def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -
         table.add_row(Text(label), *numbers, str(row["support"]), Text(worst))
     console.print(table)
     console.print(soon(found["online"]), highlight=False)
+    if "events" in metrics:
+        console.print(alarms(metrics["events"], split))
     console.print(
         f"{figures['parameters']:,} parameters, best of {figures['epochs']} epochs: {figures['best_epoch']}, "
         f"{figures['seconds']} s in all",
         highlight=False,
     )
     console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def alarms(events: Mapping[str, Any], split: str) -> Table:
+    """The thresholds that were chosen, and what they give on the streams of clips they were chosen and tried on."""
+    splits = list(dict.fromkeys(("val", split)))
+    said = ", ".join(
+        f"{name}: {events[name]['an_hour']:g} an hour ({events[name]['false']} in {events[name]['hours']:.2f} h)"
+        for name in splits
+    )
+    table = Table(title=f"false alarms, wished {events['wish']:g} an hour; {said}", title_justify="left")
+    for column in ("class", "threshold", *(f"{name} {what}" for name in splits for what in ("found", "false"))):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for label, row in events["val"]["classes"].items():
+        rows = [events[name]["classes"][label] for name in splits]
+        counts = [text for one in rows for text in (f"{one['found']} of {one['true']}", str(one["false"]))]
+        table.add_row(Text(label), f"{row['threshold']:.2f}", *counts)
+    return table
 
 
 def soon(online: Mapping[str, Any]) -> str:

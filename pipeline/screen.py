@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.events import Event
 from pipeline.overlay import Scene, Span, font
-from pipeline.sink import Delays, Row, Sink, event_line, gap_line
+from pipeline.sink import Delays, Row, Sink, clean, event_line, gap_line, warning_line
 
 LAST, BLOCKS = 32, 4096  # events and blocks of answers that are remembered
 NOW = 0.001  # seconds: times of events are rounded to it
@@ -17,6 +17,7 @@ class Screen(Sink):
     """Base of sinks that show pictures: keeps what was said lately, so that ``scene`` can be asked for any of it."""
 
     pictures = True
+    stdout = "asides"
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """Nothing is known yet. ConfigError if the OpenCV that is installed is too old."""
@@ -29,7 +30,7 @@ class Screen(Sink):
         self.found = 0  # events
         self.age: float | None = None
         self.delays = Delays()
-        print(f"watching {name}", flush=True)
+        self.say(f"watching {clean(name)}")
 
     def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
         """Remember the answers."""
@@ -50,7 +51,7 @@ class Screen(Sink):
         """Remember and print an event."""
         self.ended.append(Span(row["label"], row["start"], row["end"]))
         self.found += 1
-        print(event_line(row), flush=True)
+        self.say(event_line(row))
 
     def begun(self, events: list[Event]) -> None:
         """Remember what is open."""
@@ -59,8 +60,17 @@ class Screen(Sink):
     def gap(self, row: Row) -> None:
         """Print and show a gap that is worth it."""
         if self.delays.noted(row):
-            print(gap_line(row), flush=True)
+            self.say(gap_line(row))
             self.missing(row["start"], row["why"])
+
+    def warning(self, row: Row) -> None:
+        """Print a warning."""
+        self.say(warning_line(row))
+
+    def say(self, text: str) -> None:
+        """Lines on standard output, unless another sink is there for that."""
+        if not self.quiet:
+            print(text, flush=True)
 
     def missing(self, seconds: float, why: str) -> None:
         """From here on there is no picture, until one comes."""
@@ -90,4 +100,4 @@ class Screen(Sink):
     def close(self) -> None:
         """Sum up."""
         if hasattr(self, "labels"):
-            print("\n".join([f"{self.found} events", *self.delays.lines()]), flush=True)
+            self.say("\n".join([f"{self.found} events", *self.delays.lines()]))

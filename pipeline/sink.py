@@ -1,10 +1,9 @@
 """What a sink is: somewhere results go. Sinks receive plain rows, so a new one is a few lines."""
 
-import sys
+import unicodedata
 from collections import deque
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from pipeline.picture import Image
 Row = dict[str, Any]
 NOTED = 1.0  # seconds; shorter gaps (a slow model has many) are only summed up where people read
 KEPT = 10_000  # ages of the last answers that are summed up
+DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of writing
 
 
 class Closed(Exception):  # noqa: N818 - it is no error
@@ -24,24 +24,34 @@ class Closed(Exception):  # noqa: N818 - it is no error
 class Sink:
     """Base of all sinks: does nothing with anything. Used as a context manager; leaving it keeps what was written.
 
-    ``pictures``: whether ``picture`` is to be called, for sinks that show what a camera sees.
+    Attributes:
+        pictures: whether ``picture`` is to be called, for sinks that show what a camera sees.
+        files: whether it takes classified files (``file``), besides what a stream says.
+        stdout: what it writes to standard output: ``rows`` for programs, ``words`` for people, ``asides`` that it can
+            do without (``quiet``), or nothing.
     """
 
     pictures = False
+    files = False
+    stdout: Literal["rows", "words", "asides", ""] = ""
+    quiet = False
 
     def __init__(self, posteriors: bool = False) -> None:
         """``posteriors``: also deliver the posteriors of every step."""
         self.posteriors = posteriors
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
-        """A stream begins: its name, the classes, and its clock (``hop`` samples per step at ``rate`` Hz)."""
+        """A stream has given its first piece: its name, the classes, and its clock (``hop`` ticks per step, ``rate``
+        ticks a second). What a sink opens, it opens here (for files, at the first row): a source that cannot be read
+        harms nothing.
+        """
         self.name, self.labels, self.rate, self.hop = name, labels, rate, hop
 
     def events(self, events: list[Event]) -> None:
         """Events that have ended."""
         for event in events:
-            row: Row = {"start": self.seconds(event.start), "end": self.seconds(event.end), "label": event.label}
-            self.event(row | {"score": round(event.score, 4)})
+            times = {name: self.seconds(getattr(event, name)) for name in ("start", "end", "peak")}
+            self.event({**times, "label": event.label, "score": round(event.score, 4)})
 
     def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
         """Posteriors ``(T, K)`` of the steps from ``first`` on; a step's time is the end of what it has heard.
@@ -51,17 +61,17 @@ class Sink:
         late: Row = {} if age is None else {"age": round(age, 4)}
         for number, row in enumerate(posteriors.tolist() if self.posteriors else (), first + 1):
             scores = dict(zip(self.labels, (round(value, 6) for value in row), strict=True))
-            self.step({"time": self.seconds(number * self.hop)} | scores | late)
+            self.step({"time": self.seconds(number * self.hop), "posteriors": scores} | late)
 
     def seconds(self, samples: int) -> float:
         """Samples as seconds, to the millisecond."""
         return round(samples / self.rate, 3)
 
     def event(self, row: Row) -> None:
-        """One event: start, end, label, score."""
+        """One event: start, end, peak (seconds), label, score."""
 
     def step(self, row: Row) -> None:
-        """One step: time, the posterior of each class, and the age of a live answer in seconds."""
+        """One step: time, posteriors (a dictionary by class), and the age of a live answer in seconds."""
 
     def begun(self, events: list[Event]) -> None:
         """The events that are open now."""
@@ -69,11 +79,19 @@ class Sink:
     def gap(self, row: Row) -> None:
         """A stretch without input: start, length (0: it has only begun), why, and what the stream does about it."""
 
+    def warning(self, row: Row) -> None:
+        """Something doubtful about the stream: time in seconds, code, text."""
+
+    def sound(self, samples: NDArray[np.float32], level: float | None = None) -> None:
+        """Samples ``(N,)`` as the model gets them, and the greatest in dB of full scale, if the source knows."""
+
     def picture(self, seconds: float, image: Image) -> None:
         """A picture ``(H, W, 3)`` as the source saw it, after the answers that were known by then."""
 
     def file(self, row: Row) -> None:
-        """One classified file: path, status, code, label, score, seconds, and the posterior of each class."""
+        """One classified file: path, status, code, label, score, seconds, and posteriors (a dictionary by
+        class, of None where there is no answer).
+        """
 
     def close(self) -> None:
         """All is written."""
@@ -89,14 +107,39 @@ class Sink:
 
 def event_line(row: Row) -> str:
     """An event, for people."""
-    return f"{row['start']:8.2f} – {row['end']:7.2f} s  {row['label']:<16} {row['score']:.2f}"
+    return f"{row['start']:8.2f} – {row['end']:7.2f} s  {clean(row['label']):<16} {row['score']:.2f}"
 
 
 def gap_line(row: Row) -> str:
     """A gap, for people: that it has begun, or how long it was."""
+    why = f"{clean(row['why'])} ({row['how']})"
     if not row["length"]:
-        return f"{row['start']:8.2f} s            {row['why']} ({row['how']})"
-    return f"{row['start']:8.2f} – {row['start'] + row['length']:7.2f} s  gap: {row['why']} ({row['how']})"
+        return f"{row['start']:8.2f} s            {why}"
+    return f"{row['start']:8.2f} – {row['start'] + row['length']:7.2f} s  gap: {why}"
+
+
+def warning_line(row: Row) -> str:
+    """A warning, for people."""
+    return f"{row['time']:8.2f} s            warning: {clean(str(row['text']))} ({row['code']})"
+
+
+def clean(text: str) -> str:
+    r"""Text from a model or a file name as one harmless line: what would steer a terminal, break a line or turn the
+    direction of writing is spelt out, such as ``\n`` and ``\x1b``.
+    """
+    return "".join(spelt(char) if steering(char) else char for char in text)
+
+
+def steering(char: str) -> bool:
+    """Whether a character does something instead of showing something. (Bytes of file names that are no text stay.)"""
+    kind = unicodedata.category(char)
+    odd = kind == "Cs" and not "\udc80" <= char <= "\udcff"
+    return kind in ("Cc", "Zl", "Zp") or odd or char in DIRECTIONS
+
+
+def spelt(char: str) -> str:
+    """A character as it is written in Python."""
+    return char.encode("unicode_escape").decode()
 
 
 class Delays:
@@ -124,11 +167,3 @@ class Delays:
             middle, most = 1000 * np.quantile(self.ages, [0.5, 0.99])
             found.append(f"age of answers: median {middle:.0f} ms, 99 % below {most:.0f} ms")
         return found
-
-
-def open_output(path: str | None) -> TextIO:
-    """A text file to write rows to, line by line; standard output for None. OSError if it cannot be written."""
-    if path is None:
-        return sys.stdout
-    Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    return open(Path(path).expanduser(), "w", encoding="utf-8", errors="surrogateescape", newline="", buffering=1)

@@ -7,6 +7,8 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from pipeline.engine import passes
+from pipeline.lean import Array, Arrays, fits
 from pipeline.stage import Stage, State
 
 BLOCK = 128  # steps solved at once: memory stays flat for recordings of any length
@@ -41,6 +43,14 @@ class EMA(Stage):
             outputs.append(averages / weights)
             average, weight = averages[:, -1].clone(), weights[:, -1].clone()
         return (torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]), (average, weight)
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """The recurrence as it is written."""
+        rows, _, classes = x.shape
+        if not fits(state, (rows, classes), (rows, 1)):
+            return None
+        y, *after = passes().smooth(x, self.decay, *state)
+        return y, tuple(after)
 
 
 @lru_cache(maxsize=256)

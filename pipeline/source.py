@@ -16,11 +16,13 @@ class Piece:
 
     ``captured``: when its newest part was captured, on the clock of ``time.monotonic``; None if it is not live.
     ``seen``: pictures as they were before they were fitted to the model, each with its time in seconds, if asked for.
+    ``level``: the greatest sample as the device gave it, in dB of full scale, if the source measures it.
     """
 
     x: Arrays
     captured: float | None = None
     seen: tuple[tuple[float, Image], ...] = ()
+    level: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,21 @@ A frame ends at the newest sample it may see: frame t covers samples ``(t + 1) *
 with zeros before the recording's start. So T_out = T_in / hop, and there is no centring and no look-ahead.
 """
 
+from functools import cache
+
+import numpy as np
 import torch
 import torchaudio
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from pipeline.engine import SHORT, passes
 from pipeline.extractor import Extractor
 from pipeline.intake import Intake
+from pipeline.lean import Array, Arrays, fits
 from pipeline.stage import State, left_context
+
+LANES = 16  # numbers that the compiled transform computes at a time
 
 
 def steps(seconds: float, rate: int, key: str) -> int:
@@ -78,6 +85,12 @@ class MelSpectrum(Frames):
         self.register_buffer("hann", torch.hann_window(self.window), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.out_shape = (mels,)
+        # Frames up to which the compiled transform is the faster; its smallest one has LANES samples.
+        self.few = SHORT * 512 // self.fft if self.fft >= LANES else 0
+        tables = waves(max(LANES, self.fft))
+        rows = np.zeros((mels, len(tables[-1]) // 2 * LANES), np.float32)
+        rows[:, : len(filters)] = filters.T
+        self.tables = self.hop, torch.hann_window(self.window, device="cpu").numpy(), *tables, rows
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Always in the precision of the samples: half precision is not enough for a power spectrum."""
@@ -86,3 +99,29 @@ class MelSpectrum(Frames):
             spectrum = torch.fft.rfft(frames * self.hann, self.fft)
             power = spectrum.real.square() + spectrum.imag.square()
             return power @ self.filters, state
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """A few frames: the transform is two small products, as torch prepares a plan in every call."""
+        rows, samples = x.shape
+        if rows * samples > self.few * self.hop or not fits(state, (rows, self.window - self.hop)):
+            return None
+        y, past = passes().mel_power(x, state, *self.tables)
+        return y, past
+
+
+@cache
+def waves(fft: int) -> tuple[Array, ...]:
+    """The waves of ``passes.mel_power`` for a transform of ``fft`` samples: ``inner``, ``twist`` and ``outer``."""
+    a, b = LANES, fft // LANES
+
+    def turns(length: int, rows: int, columns: int) -> Array:
+        grid: Array = np.outer(np.arange(rows), np.arange(columns))
+        return np.exp(-2j * np.pi / length * grid)
+
+    inner, twist, outer = turns(a, a, a), turns(fft, b, a), turns(b, b // 2 + 1, b)
+    tables = (
+        np.concatenate([inner.real, inner.imag]),
+        np.concatenate([twist.real, twist.imag], axis=1),
+        np.block([[outer.real, -outer.imag], [outer.imag, outer.real]]),
+    )
+    return tuple(table.astype(np.float32) for table in tables)

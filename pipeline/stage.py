@@ -25,6 +25,8 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.lean import Array, Arrays, array, arrays, hooked, serves, tensors
+
 # A nested tuple of tensors. mypy has no good word for "any nesting", and needs none: only the tree map looks inside.
 State: TypeAlias = Any
 
@@ -73,12 +75,39 @@ class Stage(nn.Module):
         first = x[0] if isinstance(x, tuple) else x
         if not first.shape[1]:
             return self.zeros(first.shape[0], 0, *self.out_shape), state
-        y, state = super().__call__(x, state)
+        answer = self.leanly(x, state) if not torch.is_grad_enabled() and self.able else None
+        y, state = super().__call__(x, state) if answer is None else answer
         return y, state
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``x (B, T*hop, *in_shape)`` and a state to ``y (B, T, *out_shape)`` and the next state."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """``forward`` on arrays, for small calls without gradient on a CPU; None where ``forward`` is to do it.
+
+        Optional, and only for speed: ``x (B, T*hop, *in_shape)`` float32, T > 0. A subclass that has a ``forward`` of
+        its own does not inherit this.
+        """
+        return None
+
+    able = False  # whether there is a ``lean``
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "lean" in cls.__dict__ or "forward" in cls.__dict__:
+            cls.able = "lean" in cls.__dict__
+
+    def leanly(self, x: Any, state: State) -> tuple[Tensor, State] | None:
+        """By ``lean``, if kernels can run it and nobody watches."""
+        if isinstance(x, tuple) or x.ndim > 3 or not serves(x, x.ndim) or hooked(self):
+            return None
+        try:
+            given = arrays(state)
+        except TypeError:
+            return None
+        answer = self.lean(array(x.contiguous()), given)
+        return None if answer is None else tensors(answer)
 
 
 class Chain(Stage):
@@ -123,6 +152,21 @@ class Chain(Stage):
         after = []
         for stage, before in zip(self.stages, state, strict=True):
             x, new = stage(x, before)
+            after.append(new)
+        return x, tuple(after)
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """The same; a stage without ``lean`` gets its tensors."""
+        after = []
+        for module, before in zip(self._modules.values(), state, strict=True):
+            stage = cast(Stage, module)
+            answer = stage.lean(x, before) if stage.able and x.shape[1] and not hooked(stage) else None
+            if answer is None:
+                y, new = stage(*tensors((x, before)))
+                if y.dtype != torch.float32 or y.ndim > 3:
+                    return None
+                answer = arrays((y, new))
+            x, new = answer
             after.append(new)
         return x, tuple(after)
 

@@ -3,8 +3,10 @@
 Whatever sizes the chunks arrive in, the model always sees the same blocks, so the answers are the same to the bit.
 """
 
+import operator
 import sys
 from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,12 +14,15 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event
+from pipeline.guard import Guard
 from pipeline.intake import Arrays, Chunk, joined
 from pipeline.model import Classifier, on_device
+from pipeline.snapshot import Card, Memory, pack, refused, unpack
 from pipeline.source import Policy
 from pipeline.stage import State, detach, pick, stack
 
 FILL = 10.0  # seconds of a gap that are computed at most
+REFUSAL = "holds NaN or infinity"  # what cells say then
 
 
 class Stream:
@@ -27,6 +32,7 @@ class Stream:
         state: the model's state, a plain value.
         posteriors: ``(T, K)`` float32 of the last ``push`` or ``close``.
         first: index of the first of these steps; step s is known from tick ``(s + 1) * hop`` on.
+        guard: what it has met that was not sound, in ``guard.counts``; see ``guard.py`` for what is done about it.
     """
 
     def __init__(self, model: Classifier, block: int = 10, decoder: Decoder | None = None) -> None:
@@ -40,6 +46,7 @@ class Stream:
         self.size = -(-block * model.hop // model.grain) * model.grain  # ticks
         self.decoder = decoder or model.decoder()
         self.state = detach(model.initial(1))
+        self.guard = Guard(model.rate, bool(self.intake.sound), self.state, len(model.labels))
         self.waiting = self.newest = self.intake.nothing()
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
@@ -57,16 +64,17 @@ class Stream:
         events: list[Event] = []
         answers = [self.posteriors]
         while self.ready():
-            y, self.state = step(self.model, [self.take()], self.state)
-            events += self.answer(y[0])
+            before, block = self.state, self.take()
+            y, self.state = attempt(self.model, [block], before)
+            events += self.answer(y[0], before)
             answers.append(self.posteriors)
         self.posteriors = np.concatenate(answers)
         self.first = self.steps - len(self.posteriors)
         return events
 
     def feed(self, chunk: Chunk) -> None:
-        """Only store a chunk; ``tick`` will compute. What is no sound is made harmless. ValueError once closed, or if
-        the chunk is not what the model takes.
+        """Only store a chunk; ``tick`` will compute. ValueError once closed, or if the chunk is not what the model
+        takes.
         """
         if self.closed:
             raise ValueError("this stream is closed; begin a new Stream")
@@ -79,19 +87,36 @@ class Stream:
         self.waiting = joined([self.waiting, parts]) if self.intake.ticks(self.waiting) else parts
         if self.intake.ticks(parts):
             self.newest = tuple(array[-1:] for array in parts)
+        self.rest()
+
+    def rest(self) -> None:
+        """Nothing is answered and nothing told yet."""
         self.posteriors, self.first = self.posteriors[:0], self.steps
+        self.warnings.clear()
+
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """Rows ``{time, code, text}`` of what was not sound in the last ``push``, ``gap`` or ``close``; time in
+        seconds. One for each episode; the codes are those of ``guard.py``.
+        """
+        return self.guard.warnings
 
     def ready(self) -> bool:
         """Whether a whole block is waiting."""
         return self.intake.ticks(self.waiting) >= self.size
 
     def take(self) -> Arrays:
-        """The oldest waiting block."""
+        """The oldest waiting block, made sound."""
+        start = self.ticks - self.intake.ticks(self.waiting)
         block, self.waiting = self.intake.cut(self.waiting, self.size)
-        return block
+        return self.guard.clean(block, start)
 
-    def answer(self, y: NDArray[np.float32]) -> list[Event]:
-        """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end."""
+    def answer(self, y: NDArray[np.float32], before: State = None) -> list[Event]:
+        """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. If they or the state
+        are not finite, the state is again what it was ``before`` (None: the state has been looked at).
+        """
+        start = (self.steps + self.model.delay - self.skip) * self.model.hop
+        y, self.state = self.guard.checked(y, self.state, before, start, self.size)
         dropped = min(self.skip, len(y))
         self.skip -= dropped
         self.posteriors, self.first = y[dropped:][: self.end - self.steps], self.steps
@@ -122,6 +147,7 @@ class Stream:
         as it is. Steps that are not computed have no posteriors; time stamps stay exact. ValueError if ``ticks`` is no
         multiple of the intake's grain.
         """
+        ticks = operator.index(ticks)  # never a number of numpy, which has an end
         if ticks < 0 or ticks % self.intake.grain:
             raise ValueError(f"a gap of {ticks} ticks; expected a multiple of {self.intake.grain}")
         counted = min(ticks, self.surplus)  # by the gap before, already
@@ -129,6 +155,7 @@ class Stream:
         if how == "reset":
             events = self.flush()
             self.state, self.end = detach(self.model.initial(1)), sys.maxsize
+            self.guard.begin()
             self.waiting = self.newest = self.intake.nothing()
             self.jump(ticks)
             return events
@@ -150,6 +177,45 @@ class Stream:
         self.decoder.pass_over(steps - self.steps)
         self.steps, self.skip = steps, self.model.delay
 
+    def snapshot(self) -> bytes:
+        """All that the stream remembers, for ``restore``; what was answered last is not in it. SnapshotError if more
+        is waiting than ``snapshot.LARGEST``, which only a stream that nobody computes has.
+        """
+        card = Card(
+            size=self.size,
+            ticks=self.ticks,
+            surplus=self.surplus,
+            skip=self.skip,
+            steps=self.steps,
+            end=None if self.end == sys.maxsize else self.end,
+            closed=self.closed,
+            decoder=self.decoder.snapshot(),
+            guard=self.guard.counts,
+        )
+        return pack(self.model, Memory(card, self.state, self.waiting, self.newest, self.guard.held))
+
+    @classmethod
+    def restore(cls, model: Classifier, data: bytes, decoder: Decoder | None = None) -> Self:
+        """The stream of a ``snapshot``, in any process: it goes on as if nothing had been, bit for bit.
+
+        ``decoder``: a new one with the settings that the stream's had, if they were not the model's. SnapshotError if
+        the bytes are damaged, or of another model or version.
+        """
+        card, state, waiting, newest, held = unpack(model, data)
+        stream = cls(model, card.size // model.hop, decoder)
+        try:
+            stream.decoder.restore(card.decoder)
+        except ValueError as error:
+            raise refused(str(error)) from None
+        if stream.decoder.step != card.steps:
+            raise refused(f"its decoder is at step {stream.decoder.step}; expected {card.steps}")
+        stream.state, stream.waiting, stream.newest = state, waiting, newest
+        stream.ticks, stream.surplus, stream.skip, stream.steps = card.ticks, card.surplus, card.skip, card.steps
+        stream.end = sys.maxsize if card.end is None else card.end
+        stream.closed, stream.first = card.closed, card.steps
+        stream.guard.counts, stream.guard.held = card.guard, held
+        return stream
+
     @property
     def open(self) -> list[Event]:
         """The events that have begun and not ended."""
@@ -163,18 +229,32 @@ def tick(model: Classifier, streams: Sequence[Stream]) -> list[list[Event]]:
     """
     events: list[list[Event]] = [[] for _ in streams]
     for stream in streams:
-        stream.posteriors, stream.first = stream.posteriors[:0], stream.steps
+        stream.rest()
     ready = [index for index, stream in enumerate(streams) if stream.ready()]
     if len({streams[index].size for index in ready}) > 1:
         raise ValueError("streams of one batch must have one block size")
     if not ready:
         return events
     chosen = [streams[index] for index in ready]
-    y, state = step(model, [stream.take() for stream in chosen], stack([stream.state for stream in chosen]))
+    y, state = attempt(model, [stream.take() for stream in chosen], stack([stream.state for stream in chosen]))
     for row, (index, stream) in enumerate(zip(ready, chosen, strict=True)):
-        stream.state = pick(state, row)
-        events[index] = stream.answer(y[row])
+        before, stream.state = stream.state, pick(state, row)
+        events[index] = stream.answer(y[row], before)
     return events
+
+
+def attempt(model: Classifier, blocks: Sequence[Arrays], state: State) -> tuple[NDArray[np.float32], State]:
+    """``step``; but for a row with NaN or infinity, which cells refuse, NaN and the state as it was."""
+    try:
+        return step(model, blocks, state)
+    except ValueError as error:
+        if REFUSAL not in str(error):
+            raise
+    if len(blocks) > 1:  # the others must not suffer
+        each = [attempt(model, [block], pick(state, row)) for row, block in enumerate(blocks)]
+        return np.concatenate([y for y, _ in each]), stack([after for _, after in each])
+    steps = model.intake.ticks(blocks[0]) // model.hop
+    return np.full((1, steps, len(model.labels)), np.nan, np.float32), state
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from conftest import ROOT, configured, options, run
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.prune import identity
 
-from pipeline import engine
+from pipeline import lean
 from pipeline.build import build
 from pipeline.cell import Cell
 from pipeline.cells.elman import Elman
@@ -239,7 +239,7 @@ def test_begins_as_torch_does():
 
 @pytest.mark.parametrize("option", [o for o in options("cell") if not o.startswith("conv_")])
 def test_every_chunking_of_the_engine_agrees_to_the_bit(option):
-    if not engine.ON:
+    if not lean.ON:
         pytest.skip("RIVULET_ENGINE=off")
     cell = made(option, hidden=33).eval()
     x = torch.randn(3, 24, 3)

@@ -12,7 +12,7 @@ from test_oracle_cells import CONV, STEPS, Images, begin, conv_cell, distance, e
 from torch.nn.functional import conv2d
 from torchvision.transforms.v2 import functional
 
-from pipeline import engine
+from pipeline import lean
 from pipeline.cells.gru import ConvGRU
 from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import ConvLSTM, CoupledLSTM
@@ -27,7 +27,7 @@ from pipeline.stream import Stream, tick
 OPTIONS = [{}, {"bias": False}, {"kernel": 5}, {"kernel": 1}, {"stride": 2}, {"dilation": 2}, {"gate": "hard_sigmoid"}]
 OPTIONS += [{"learn_initial": True}, {"orthogonal": True}, {"hidden": 1}, {"shape": (1, 7, 6)}, {"shape": (4, 1, 1)}]
 SIZES = [(1, 1), (1, 7), (3, 4)]
-compiled = pytest.mark.skipif(not engine.ON, reason="RIVULET_ENGINE=off")
+compiled = pytest.mark.skipif(not lean.ON, reason="RIVULET_ENGINE=off")
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_compiled_is_the_float64_loop(name, options, rows, steps):
     twin = copy.deepcopy(cell).double()
     x, state = torch.randn(rows, steps, *cell.in_shape), begin(cell, rows)
     with torch.no_grad():
-        if engine.ON:
+        if lean.ON:
             assert cell.fused(x, listed(state)) is not None
         assert distance(answer(cell, x, state), twin.loop(x.double(), *(s.double() for s in listed(state)))) <= 1e-6
 

@@ -1,37 +1,75 @@
 """Decoder and event measures, against plain loops and worked examples."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from pipeline.events import Decoder, Event
-from pipeline.metrics import classification, confusion, match_events
+from pipeline.build import build
+from pipeline.errors import ConfigError
+from pipeline.events import Decoder, Event, changed
+from pipeline.metrics import Alarms, alarms, classification, confusion, match_events
 
 LABELS = ["background", "a", "b"]
+HOP = 10  # ticks, of which there are 1000 a second
 
 
 def decoder(**settings):
     plain = {"threshold": 0.6, "release": 0.4, "minimum": 0.0, "refractory": 0.0}
-    return Decoder(LABELS, hop=10, rate=1000, **plain | settings)
+    return Decoder(LABELS, hop=HOP, rate=1000, **plain | settings)
 
 
 def rows(a):
     return np.array([[0.0, score, 0.0] for score in a], np.float32)
 
 
+def event(label, start, end, score, peak, **more):
+    return Event(label, start, end, pytest.approx(score), peak, **more)
+
+
 def test_hysteresis():
     found = decoder()
-    assert found.decode(rows([0.1, 0.5, 0.7, 0.5, 0.45, 0.3, 0.7])) == [Event("a", 20, 50, pytest.approx(0.7))]
-    assert found.close() == [Event("a", 60, 70, pytest.approx(0.7))]
+    assert found.decode(rows([0.1, 0.5, 0.7, 0.8, 0.45, 0.3, 0.7])) == [event("a", 20, 50, 0.8, 30)]
+    assert found.begun() == [event("a", 60, 70, 0.7, 60, final=False)]
+    assert found.close() == [event("a", 60, 70, 0.7, 60)]
 
 
 def test_short_events_are_dropped_and_refractory_time_is_kept():
     found = decoder(minimum=0.02)
-    assert found.decode(rows([0.9, 0.0, 0.9, 0.8, 0.0])) == [Event("a", 20, 40, pytest.approx(0.9))]
+    assert found.decode(rows([0.9, 0.0, 0.9, 0.8, 0.0])) == [event("a", 20, 40, 0.9, 20)]
     found = decoder(refractory=0.03)
     events = found.decode(rows([0.9, 0.0, 0.9, 0.9, 0.9, 0.0]))
     assert [(event.start, event.end) for event in events] == [(0, 10), (40, 50)]
+
+
+def test_a_short_pause_is_bridged_and_a_long_one_is_not():
+    found = decoder(merge=0.02)
+    assert found.decode(rows([0.7, 0.0, 0.5, 0.9, 0.0, 0.0])) == []  # 0.5 alone would not open it again
+    assert found.begun() == [event("a", 0, 40, 0.9, 30, final=False)]
+    assert found.decode(rows([0.0])) == [event("a", 0, 40, 0.9, 30)]
+    assert found.decode(rows([0.7, 0.0, 0.0, 0.0, 0.7])) == [event("a", 70, 80, 0.7, 70)]
+    assert found.close() == [event("a", 110, 120, 0.7, 110)]
+
+
+def test_time_that_is_passed_over_counts_as_a_pause():
+    found = decoder(merge=0.05)
+    assert found.decode(rows([0.9, 0.0])) == []
+    found.pass_over(3)
+    assert found.decode(rows([0.9, 0.0])) == []
+    found.pass_over(30)
+    assert found.decode(rows([0.8])) == [event("a", 0, 60, 0.9, 0)]
+    assert found.close() == [event("a", 370, 380, 0.8, 370)]
+
+
+def test_levels_of_each_class():
+    found = decoder(threshold={"b": 0.9}, release=None, background=["background"])
+    scores = np.array([[0, 0.7, 0.7], [0, 0.41, 0.9], [0, 0.3, 0.62], [0, 0, 0.5]], np.float32)
+    assert found.decode(scores) == [event("a", 0, 20, 0.7, 0), event("b", 10, 30, 0.9, 10)]
+    printed = decoder(threshold=0.7, release=0.7)
+    assert len(printed.decode(rows([0.7, 0.0]))) == 1, "what is shown as 0.7 reaches 0.7, in any precision"
 
 
 def test_background_makes_no_events():
@@ -39,20 +77,129 @@ def test_background_makes_no_events():
     assert found.decode(np.array([[0.9, 0.0, 0.0]] * 5, np.float32)) + found.close() == []
 
 
-def test_release_above_threshold_is_refused():
-    with pytest.raises(ValueError, match=r"decoder\.release"):
-        decoder(release=0.7)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"release": 0.7}, r"decoder\.release \(0\.7\) must not be above decoder\.threshold \(0\.6\), here of 'a'"),
+        ({"threshold": {"a": 0.3}}, r"decoder\.release \(0\.4\) .* \(0\.3\), here of 'a'"),
+        ({"threshold": {"bb": 0.3}}, r"decoder\.threshold\.bb: no such label; did you mean 'b'"),
+        ({"release": {"a": 1.3}}, r"decoder\.release\.a: got 1\.3; expected a posterior, 0 to 1"),
+        ({"threshold": 1.3}, r"decoder\.threshold: got 1\.3; input should be less than or equal to 1"),
+        ({"threshold": {"a": "much"}}, r"decoder\.threshold: got \{'a': 'much'\}; input should be a valid number"),
+        ({"merge": -1}, r"decoder\.merge: got -1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    config = {"_target_": "pipeline.events.Decoder", "threshold": 0.6, "release": 0.4} | settings
+    with pytest.raises(ConfigError, match=message):
+        build(config, Decoder, at="decoder", labels=LABELS, hop=HOP, rate=1000)
 
 
-@given(st.lists(st.sampled_from([0.1, 0.5, 0.7, 0.9]), max_size=30), st.lists(st.integers(0, 7), max_size=8))
-def test_blocks_do_not_matter(scores, sizes):
-    whole = decoder(refractory=0.02, minimum=0.02)
-    expected = whole.decode(rows(scores).reshape(-1, 3)) + whole.close()
-    parts, found, at = decoder(refractory=0.02, minimum=0.02), [], 0
+def test_stored_settings_are_changed_label_by_label():
+    assert changed({"threshold": 0.5}, {"threshold": None, "merge": 0.2}, "ab") == {"merge": 0.2}
+    assert changed({"threshold": 0.5}, {"threshold": 0.8}, "ab") == {"threshold": 0.8}
+    assert changed({"threshold": 0.5}, {"threshold": {"a": 0.8}}, "ab") == {"threshold": {"a": 0.8, "b": 0.5}}
+    assert changed({"threshold": {"b": 0.7}}, {"threshold": {"a": 0.8}}, "ab") == {"threshold": {"a": 0.8, "b": 0.7}}
+    assert changed({}, {"release": {"a": 0.1}}, "ab") == {"release": {"a": 0.1}}
+
+
+STEPS = st.integers(0, 4).map(lambda steps: steps * HOP / 1000)
+SETTINGS = st.fixed_dictionaries({"minimum": STEPS, "merge": STEPS, "refractory": STEPS})
+SCORES = st.lists(st.sampled_from([0.1, 0.5, 0.7, 0.9]), max_size=40)
+SIZES = st.lists(st.integers(0, 7), max_size=8)
+
+
+def spans(scores, minimum, merge, refractory):
+    """Start and end step of the events of one class, in another way: from the stretches above the release in a whole
+    array. No state, no steps.
+    """
+    scores = np.array(scores)
+    stretches, kept, last, free = ndimage.label(scores >= 0.4)[0], [], None, 0
+
+    def done():
+        long = last is not None and last[1] - last[0] >= round(minimum * 100)
+        return ([last], last[1] + round(refractory * 100)) if long else ([], free)
+
+    for number in range(1, stretches.max(initial=0) + 1):
+        inside = np.flatnonzero(stretches == number)
+        loud = inside[scores[inside] >= 0.6]
+        if not len(loud):
+            continue
+        if last is not None and loud[0] - last[1] <= round(merge * 100):
+            last = (last[0], inside[-1] + 1)
+            continue
+        more, free = done()
+        kept, last = kept + more, None
+        loud = loud[loud >= free]
+        if len(loud):
+            last = (loud[0], inside[-1] + 1)
+    return kept + done()[0]
+
+
+@given(SCORES, SETTINGS)
+def test_events_are_those_of_another_reading_of_the_rules(scores, settings):
+    found = decoder(**settings)
+    events = found.decode(rows(scores).reshape(-1, 3)) + found.close()
+    assert [(event.start // HOP, event.end // HOP) for event in events] == spans(scores, **settings)
+    for event in events:
+        inside = np.float32(scores[event.start // HOP : event.end // HOP])
+        # A bridged pause has nothing that could be the best.
+        assert event.score == inside.max() and event.peak == event.start + HOP * int(inside.argmax())
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([0.1, 0.5, 0.7, 0.9])] * 2), max_size=40), SIZES, SETTINGS)
+def test_blocks_do_not_matter_and_a_snapshot_goes_on_where_it_was(scores, sizes, settings):
+    posteriors = np.array([[0.0, *pair] for pair in scores], np.float32).reshape(-1, 3)
+    whole = decoder(**settings)
+    expected = whole.decode(posteriors) + whole.close()
+    parts, found, shown, at = decoder(**settings), [], [], 0
     for size in [*sizes, len(scores)]:
-        found += parts.decode(rows(scores[at : at + size]).reshape(-1, 3))
+        found += parts.decode(posteriors[at : at + size])
+        shown += parts.begun()
         at += size
+        held = json.loads(json.dumps(parts.snapshot()))
+        parts = decoder(**settings)
+        parts.restore(held)
+        assert parts.snapshot() == held
     assert found + parts.close() == expected
+    # Whatever was shown while it was open has become final, at the place where it was shown.
+    assert {(event.label, event.start) for event in shown} <= {(event.label, event.start) for event in expected}
+    assert all(not event.final for event in shown) and all(event.final for event in expected)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"step": 1, "open": {}},
+        {"step": 1.5, "open": {}, "free": {}},
+        {"step": 1, "open": {"c": [0, 0.5, 0, None]}, "free": {}},
+        {"step": 1, "open": {"a": [0, 0.5]}, "free": {}},
+        {"step": 1, "open": {"a": [0, 0.5, -1, None]}, "free": {}},
+        {"step": 1, "open": {"a": [0, "high", 0, None]}, "free": {}},
+        {"step": 1, "open": [], "free": {}},
+    ],
+)
+def test_what_is_no_snapshot_is_refused_and_changes_nothing(wrong):
+    found = decoder()
+    found.decode(rows([0.9]))
+    before = found.snapshot()
+    with pytest.raises(ValueError, match="no snapshot of a decoder"):
+        found.restore(wrong)
+    assert found.snapshot() == before
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 8)).map(lambda span: (span[0], sum(span))), max_size=6)
+
+
+@given(SPANS, SPANS)
+def test_false_alarms_are_those_of_a_plain_loop(truth, answer):
+    def touches(span, others):
+        return any(max(span[0], other[0]) < min(span[1], other[1]) for other in others)
+
+    found = alarms(np.array(truth).reshape(-1, 2), np.array(answer).reshape(-1, 2))
+    hits, false = sum(touches(t, answer) for t in truth), sum(not touches(a, truth) for a in answer)
+    assert found == Alarms(hits, len(truth), false)
 
 
 def test_classification_is_sklearns():

@@ -10,20 +10,21 @@ from omegaconf import OmegaConf
 
 # A file may import only from lower floors. A folder stands on one floor; none of its files imports a sibling.
 FLOORS = [
-    {"pipeline.errors"},
+    {"pipeline.errors", "pipeline.lean"},
+    {"pipeline.build"},
     {
-        "pipeline.stage", "pipeline.build", "pipeline.media", "pipeline.metrics", "pipeline.events", "pipeline.fused",
+        "pipeline.stage", "pipeline.media", "pipeline.metrics", "pipeline.events", "pipeline.fused",
         "pipeline.tape", "pipeline.numerics", "pipeline.precision", "pipeline.picture", "pipeline.ahead", "pipeline.capture",
-        "pipeline.display",
+        "pipeline.display", "pipeline.pace", "pipeline.interrupts", "pipeline.journal",
     },
     {
-        "pipeline.writer", "pipeline.intake", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
+        "pipeline.writer", "pipeline.passes", "pipeline.intake", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
         "pipeline.standardize",
     },
-    {"pipeline.engine", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.video_writer",
-        "pipeline.screen"},
-    {"pipeline.cell", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
-    {"pipeline.conv_cell", "pipeline.live", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
+    {"pipeline.engine", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.video_writer",
+        "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
+    {"pipeline.cell", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
+    {"pipeline.conv_cell", "pipeline.recorder", "pipeline.live", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",
         "pipeline.heads", "pipeline.smoothing", "pipeline.augment_both", "datasets.clips",
@@ -31,8 +32,9 @@ FLOORS = [
     },
     {"pipeline.encoder", "datasets"},
     {"pipeline.model"},
-    {"pipeline.features", "pipeline.stream", "pipeline.batch", "pipeline.report", "pipeline.sources", "pipeline.sinks"},
-    {"pipeline.trainer", "pipeline.listen"},
+    {"pipeline.snapshot"},
+    {"pipeline.features", "pipeline.stream", "pipeline.batch", "pipeline.report", "pipeline.sources", "pipeline.sinks", "pipeline.tiles"},
+    {"pipeline.trainer", "pipeline.selftest", "pipeline.listen", "pipeline.thresholds", "pipeline.scheduler"},
     {"conf.launch"},
     {"train", "infer"},
 ]  # fmt: skip

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, run, tone_clip
+from conftest import ROOT, configured, run, tone_clip
+from hydra.errors import HydraException
 
+from conf.launch import explained
 from pipeline.batch import classify
 from pipeline.media import read
 from pipeline.model import load
@@ -51,7 +53,7 @@ def test_events_of_a_file_in_every_sink(trained, scene, tmp_path):
     assert {"type", "start", "end", "label", "score"} <= events[0].keys()
     for label, moment in (("high", 1.7), ("low", 3.7)):
         assert any(event["label"] == label and event["start"] < moment < event["end"] for event in events)
-    done = infer(trained, f"source.path={scene}", "sink=csv", f"sink.path={tmp_path / 'out' / 'e.csv'}")
+    done = infer(trained, f"source.path={scene}", "sink=csv", f"sink.csv.path={tmp_path / 'out' / 'e.csv'}")
     assert done.returncode == 0, done.stderr.decode()
     table = rows((tmp_path / "out" / "e.csv").read_text())
     assert [row["label"] for row in table] == [event["label"] for event in events]
@@ -61,7 +63,7 @@ def test_posteriors_do_not_depend_on_the_chunks(trained, scene):
     model = load(trained / "model.safetensors").live
     found = []
     for chunk in (0.013, 0.5, 60):
-        done = infer(trained, f"source.path={scene}", f"source.chunk={chunk}", "sink=csv", "sink.posteriors=true")
+        done = infer(trained, f"source.path={scene}", f"source.chunk={chunk}", "sink=csv", "sink.csv.posteriors=true")
         found.append(done.stdout)
     assert found[0] == found[1] == found[2]
     wave, _ = read(scene, model.rate)
@@ -71,7 +73,9 @@ def test_posteriors_do_not_depend_on_the_chunks(trained, scene):
     stream.push(wave)
     heard = stream.posteriors
     assert (
-        np.abs(np.array([[float(row[label]) for label in model.labels] for row in table[: len(heard)]]) - heard).max()
+        np.abs(
+            np.array([[float(row[f"p_{label}"]) for label in model.labels] for row in table[: len(heard)]]) - heard
+        ).max()
         < 1e-6
     )
 
@@ -116,10 +120,10 @@ EXPECTED = {
 
 
 def test_many_files(trained, mixed, tmp_path):
-    done = infer(trained, "source=files", f"source.paths={mixed}", "sink=csv", f"sink.path={tmp_path / 'out.csv'}")
+    done = infer(trained, "source=files", f"source.paths={mixed}", "sink=csv", f"sink.csv.path={tmp_path / 'out.csv'}")
     assert done.returncode == 3, done.stderr.decode()
     table = rows((tmp_path / "out.csv").read_text())
-    assert list(table[0]) == ["path", "status", "code", "label", "score", "seconds", "high", "low"]
+    assert list(table[0]) == ["path", "status", "code", "label", "score", "seconds", "p_high", "p_low"]
     found = {os.path.basename(row["path"]): row for row in table}
     for name, (status, code) in EXPECTED.items():
         row = found[name]
@@ -151,7 +155,7 @@ def test_batches_do_not_change_answers(trained, tones):
     single = list(classify(model, paths, batch=1))
     for row, other in zip(single, classify(model, paths, batch=7), strict=True):
         assert row["path"] == other["path"] and row["label"] == other["label"]
-        assert row["high"] == pytest.approx(other["high"], abs=1e-5)
+        assert row["posteriors"] == pytest.approx(other["posteriors"], abs=1e-5)
     too_long = next(iter(classify(model, paths[:1], longest=0.2)))
     assert (too_long["status"], too_long["code"]) == ("error", "limit_duration")
 
@@ -163,15 +167,56 @@ def test_batches_do_not_change_answers(trained, tones):
         (["source.pth=x"], 2, "source.pth: no such key; did you mean 'source.path'"),
         ([], 2, "source.path: is not set"),
         (["source.path=x", "decoder.threshold=2"], 2, "decoder.threshold: got 2"),
-        (["source.path=x", "sink=csv", "sink.path=/proc/no/out.csv"], 74, "cannot write"),
+        (["source.path=x", "sink=csv", "sink.csv.path=/proc/no/out.csv"], 74, "cannot write"),
         (["source.path=x", "block=soon"], 2, "block: got 'soon'"),
         (["source=files", "source.paths=/nowhere/*.wav", "sink=csv"], 2, "holds no audio"),
+        (["source=webcm"], 2, "error: source: there is no 'webcm'; did you mean 'webcam'?"),
     ],
 )
 def test_wrong_use(trained, arguments, code, message, tmp_path):
     done = infer(trained, *arguments, cwd=tmp_path)
     text = done.stderr.decode()
     assert done.returncode == code and message in text and "Traceback" not in text, text
+    assert len(text.splitlines()) == 1 and not done.stdout and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sink=csv", "sink.path=x"], "sink.path: no such key; did you mean 'sink.csv.path'?"),
+        (["sink=[console,jsonl]", "sink.path=x"], "sink.path: no such key; did you mean 'sink.jsonl.path'?"),
+        (["sink=[console,jsonl]", "sink.jsonl.pth=x"], "sink.jsonl.pth: no such key; did you mean 'sink.jsonl.path'?"),
+        (["sink.truth=x"], "sink.truth: no such key; did you mean 'sink.console.truth'?"),
+        (["sink=[console,jsnl]"], "sink: there is no 'jsnl'; did you mean 'jsonl'?"),
+        (["sorce=file"], "sorce: no such key; did you mean 'source'?"),
+    ],
+)
+def test_misspelt_settings_are_told_in_one_line(overrides, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["infer.py", *overrides])
+    with pytest.raises(HydraException) as caught:
+        configured("infer", *overrides)
+    text = explained(caught.value, "infer")
+    assert text.startswith(message) and "\n" not in text
+
+
+def test_a_run_s_folder_is_a_model_and_several_sinks_get_the_same(trained, scene, tmp_path):
+    names = {"jsonl": "rows.jsonl", "csv": "rows.csv", "labels": "labels.txt", "vtt": "rows.vtt"}
+    settings = [f"sink.{name}.path={tmp_path / file}" for name, file in names.items()]
+    done = run(
+        "infer.py", f"checkpoint={trained}", f"source.path={scene}", f"sink=[console,{','.join(names)}]", *settings
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+    table = rows((tmp_path / "rows.csv").read_text())
+    events = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [float(row["start"]) for row in table] == [row["start"] for row in events] and len(table) >= 2
+    assert all(row["start"] <= row["peak"] <= row["end"] for row in events)
+    said = done.stdout.decode().splitlines()
+    assert said[0] == f"listening to {scene}" and said[-1] == f"{len(table)} events" and len(said) == len(table) + 2
+    assert (
+        len((tmp_path / "labels.txt").read_text().splitlines())
+        == (tmp_path / "rows.vtt").read_text().count("-->")
+        == len(table)
+    )
 
 
 def test_broken_and_hostile_checkpoints(trained, scene, tmp_path):
@@ -189,7 +234,7 @@ def test_broken_and_hostile_checkpoints(trained, scene, tmp_path):
 def test_interrupted_streaming_keeps_its_rows(trained, scene, tmp_path):
     out = tmp_path / "rows.csv"
     command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={trained / 'model.safetensors'}", f"source.path={scene}",
-               "source.realtime=true", "sink=csv", f"sink.path={out}", "sink.posteriors=true"]  # fmt: skip
+               "source.realtime=true", "sink=csv", f"sink.csv.path={out}", "sink.csv.posteriors=true"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     steps = tmp_path / "rows.posteriors.csv"
     limit = time.monotonic() + 60
@@ -199,8 +244,10 @@ def test_interrupted_streaming_keeps_its_rows(trained, scene, tmp_path):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"Traceback" not in err, err.decode()
     table = rows(steps.read_text())
-    assert 100 <= len(table) < 500 and all(list(row) == ["time", "high", "low", "age"] and row["age"] for row in table)
-    assert out.read_text().startswith("start,end,label,score\n")
+    assert 100 <= len(table) < 500 and all(
+        list(row) == ["time", "p_high", "p_low", "age"] and row["age"] for row in table
+    )
+    assert out.read_text().startswith("start,end,peak,label,score\n")
 
 
 def test_microphones_can_be_listed(trained):
@@ -212,7 +259,12 @@ def test_microphones_can_be_listed(trained):
 
 def test_help_teaches(tmp_path):
     text = run("infer.py", "--help", cwd=tmp_path).stdout.decode()
-    for word in ("source: file, files, microphone, stdin", "sink: console, csv, jsonl", "Exit codes", "checkpoint=M"):
+    for word in (
+        "source: file, files, microphone, stdin",
+        "sink: command, console, csv, jsonl",
+        "Exit codes",
+        "checkpoint=M",
+    ):
         assert word in text
 
 

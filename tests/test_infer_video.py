@@ -66,7 +66,9 @@ def test_files_are_classified(seeing, clips):
 
 
 def posteriors(model, path, *how):
-    done = run("infer.py", f"checkpoint={model}", f"source.path={path}", "sink=jsonl", "sink.posteriors=true", *how)
+    done = run(
+        "infer.py", f"checkpoint={model}", f"source.path={path}", "sink=jsonl", "sink.jsonl.posteriors=true", *how
+    )
     assert done.returncode == 0, done.stderr.decode()
     found = rows_of(done.stdout)
     steps = [row for row in found if row["type"] == "step"]
@@ -78,7 +80,8 @@ def posteriors(model, path, *how):
 def test_a_real_stream_does_not_depend_on_its_chunks(seeing, real):
     path, model = real / "streams" / "gestures_S7.mp4", seeing / "model.safetensors"
     first, events, _ = posteriors(model, path, "source.chunk=0.1")
-    assert len(first) > 600 and {frozenset(row) for row in first} == {frozenset(["type", "time", "left", "right"])}
+    assert len(first) > 600 and {frozenset(row) for row in first} == {frozenset(["type", "time", "posteriors"])}
+    assert {tuple(row["posteriors"]) for row in first} == {("left", "right")}
     for chunk in ("0.7", "6.4"):
         other, same, _ = posteriors(model, path, f"source.chunk={chunk}")
         assert other == first and same == events

@@ -89,7 +89,7 @@ def answered(model, paths, folder, sink):
         csv.writer(file).writerows([["path"], *([str(path)] for path in paths)])
     out = folder / f"rows.{sink}"
     command = [sys.executable, ROOT / "infer.py", f"checkpoint={model}", "source=files", f"source.paths={folder / 'list.csv'}",
-               f"sink={sink}", f"sink.path={out}"]  # fmt: skip
+               f"sink={sink}", f"sink.{sink}.path={out}"]  # fmt: skip
     with open(folder / "printed", "w+b") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=printed, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
@@ -118,7 +118,9 @@ def check(row, case, also=()):
     assert {*wanted, *also} <= set(codes) and row["label"], row
     if case["expect"] == "ok":
         assert codes == [*also], row
-    assert sum(float(row[label]) for label in ("background", "high", "low")) == pytest.approx(1, abs=1e-4)
+    labels = ("background", "high", "low")
+    found = row["posteriors"].values() if "posteriors" in row else [row[f"p_{label}"] for label in labels]
+    assert sum(map(float, found)) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from references import OPERATORS, onnx_session
 from scipy.signal import correlate2d
 
-from pipeline import engine
+from pipeline import engine, lean
 from pipeline.cells.elman import ConvElman, Elman
 from pipeline.cells.gru import GRU, ConvGRU, ConvGRUResetBefore, GRUResetBefore
 from pipeline.cells.jordan import Jordan
@@ -223,7 +223,7 @@ def paper(cell, kind, x, state):
 def test_float32_is_the_paper(name, learning, rows, steps):
     cell = cell_of(name)
     x, state = torch.randn(rows, steps, 5), begin(cell, rows)
-    assert engine.serves(x) or not engine.ON
+    assert lean.serves(x) or not lean.ON
     with torch.set_grad_enabled(learning):
         y, after = cell(x, state)
     assert y.dtype == torch.float32

@@ -170,9 +170,9 @@ def test_video_shows_each_picture_at_its_time_beside_the_answer_for_that_time(mo
     path, times = clip
     out, table = tmp_path / "out.mp4", tmp_path / "table.csv"
     given = [f"checkpoint={model}", f"source.path={path}", *settings]
-    assert start(*given, "sink=video", f"sink.path={out}") == 0
+    assert start(*given, "sink=video", f"sink.video.path={out}") == 0
     said = capsys.readouterr().out
-    assert start(*given, "sink=csv", f"sink.path={table}", "sink.posteriors=true") == 0
+    assert start(*given, "sink=csv", f"sink.csv.path={table}", "sink.csv.posteriors=true") == 0
     before, stamps = decoded(path)
     images, found = decoded(out)
     assert np.allclose(stamps, times, atol=1e-4) and np.array_equal(found, stamps)
@@ -209,7 +209,7 @@ def test_a_video_that_is_interrupted_can_be_played(model, how, tmp_path):
         writer.write(image, number / 30)
     writer.close()
     command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={model}", f"source.path={path}",
-               "source.realtime=true", "sink=video", f"sink.path={out}"]  # fmt: skip
+               "source.realtime=true", "sink=video", f"sink.video.path={out}"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     limit = time.monotonic() + 60
     while time.monotonic() < limit and (not out.exists() or out.stat().st_size < 20_000):
@@ -264,7 +264,7 @@ def test_a_file_is_left_alone_until_there_is_a_picture(model, tmp_path):
     given = [f"checkpoint={model}", f"source.path={tmp_path / 'none.mp4'}", "sink=video"]
     for out in (kept, tmp_path / "new.mp4"):
         with pytest.raises(MediaError, match="not_found"):
-            start(*given, f"sink.path={out}")
+            start(*given, f"sink.video.path={out}")
     assert kept.read_bytes() == b"an hour's work" and list(tmp_path.iterdir()) == [kept]
 
 
@@ -304,10 +304,21 @@ def test_a_full_disk_is_told_as_such(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sink=video"], "sink.path: is not set"),
-        (["sink=video", "sink.path=out.avi"], "ends in .mp4"),
-        (["sink=video", "sink.path={clip}"], "is the file that is read"),
-        (["sink=video", "sink.path={tmp}/o.mp4", "source=files", "source.paths={clip}"], "source=files"),
+        (["sink=video"], "sink.video.path: is not set"),
+        (["sink=video", "sink.video.path=out.avi"], "ends in .mp4"),
+        (["sink=video", "sink.video.path={clip}"], "is the file that is read"),
+        (["sink=video", "sink.video.path={tmp}/o.mp4", "source=files", "source.paths={clip}"], "source=files"),
+        (
+            [
+                "sink=[csv,labels,webhook]",
+                "sink.csv.path={tmp}/o",
+                "sink.labels.path={tmp}/l",
+                "sink.webhook.url=http://127.0.0.1:9",
+                "source=files",
+                "source.paths={clip}",
+            ],
+            "labels, webhook takes one stream",
+        ),
         (["sink=window", "source=files", "source.paths={clip}"], "source=files"),
         (["sink=window"], "there is no display"),
     ],
@@ -323,7 +334,7 @@ def test_wrong_use(model, clip, arguments, message, tmp_path, monkeypatch):
     assert clip[0].stat().st_size == size and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("sink", [["sink=window"], ["sink=video", "sink.path=/proc/no/out.mp4"]])
+@pytest.mark.parametrize("sink", [["sink=window"], ["sink=video", "sink.video.path=/proc/no/out.mp4"]])
 def test_pictures_of_a_model_of_sound_are_refused(sink, tmp_path):
     small_model().save(tmp_path / "sound.safetensors")
     with pytest.raises(ConfigError, match="takes sound alone"):
@@ -333,7 +344,7 @@ def test_pictures_of_a_model_of_sound_are_refused(sink, tmp_path):
 @pytest.mark.parametrize("path", ["/proc/no/out.mp4", "/proc/out.mp4"])
 def test_a_path_that_cannot_be_written_is_told(model, clip, path):
     with pytest.raises(OSError) as caught:
-        start(f"checkpoint={model}", f"source.path={clip[0]}", "sink=video", f"sink.path={path}")
+        start(f"checkpoint={model}", f"source.path={clip[0]}", "sink=video", f"sink.video.path={path}")
     assert caught.value.filename and caught.value.filename in path and caught.value.strerror
 
 
@@ -425,8 +436,8 @@ def test_events_between_pictures_are_shown_by_their_times():
     sink = Screen()
     sink.start("x", ["a", "b"], 10, 1)
     sink.steps(0, np.tile(np.array([[0.1, 0.9]], np.float32), (10, 1)))
-    sink.events([Event("a", 2, 5, 0.9)])
-    sink.begun([Event("b", 7, 10, 0.8)])
+    sink.events([Event("a", 2, 5, 0.9, 3)])
+    sink.begun([Event("b", 7, 10, 0.8, 8)])
     found = [sink.scene(tick / 10) for tick in range(10)]
     assert [[span.label for span in one.running] for one in found] == [[]] * 2 + [["a"]] * 3 + [[]] * 2 + [["b"]] * 3
     assert [len(one.ended) for one in found] == [0] * 5 + [1] * 5

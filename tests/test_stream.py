@@ -1,16 +1,23 @@
 """Stream and tick: the streaming answer is the offline answer, whatever sizes the samples arrive in."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
-from conftest import small_model
+from conftest import DATA, configured, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.events import Event
+from pipeline.intake import Intake
 from pipeline.media import read
+from pipeline.model import Classifier
+from pipeline.snapshot import leaves
+from pipeline.stage import tree
 from pipeline.stream import Stream, tick
+from pipeline.tracks import read_chunk
 
 
 def listen(model, wave, sizes, block=3):
@@ -158,3 +165,127 @@ def test_events_of_a_stream_are_those_of_the_decoder():
     decoder = model.decoder()
     assert events == decoder.decode(posteriors) + decoder.close()
     assert events and all(isinstance(event, Event) and event.start < event.end for event in events)
+
+
+# ---------------------------------------------------------------- splits of real recordings
+
+QUICK = ("decoder.threshold=0.36", "decoder.release=0.34", "decoder.minimum=0", "decoder.merge=0.02", "head.window=0.3", "encoder.hidden=8")  # fmt: skip
+REAL = {  # file, its second, settings
+    "sound": ("streams/keywords_0_snr20.flac", 4.0, ("encoder=recurrent", "extractor.mels=20")),
+    "pictures": ("streams/gestures_S7.mp4", 3.0, ("extractor=frames", "extractor.height=24", "extractor.width=32", "encoder=image_recurrent", "cell=conv_lstm")),
+    "both": ("grid_av/bbaf2n.mpg", 0.0, ("extractor=audiovisual", "extractor.picture.height=28", "extractor.picture.width=28", "extractor.sound.mels=20", "encoder=recurrent")),
+}  # fmt: skip
+
+
+@functools.cache
+def recorded(kind):
+    """A model, three seconds of a real recording as it takes them, and what it answers to them as one chunk."""
+    path, start, settings = REAL[kind]
+    torch.manual_seed(0)
+    model = Classifier(configured("train", *settings, *QUICK), ["background", "high", "low"]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    parts, _ = read_chunk(DATA / path, model.intake, start, start + 3.0)
+    parts = model.intake.cut(parts, model.intake.ticks(parts) // model.intake.grain * model.intake.grain)[0]
+    return model, parts, told(model, [parts])
+
+
+def told(model, chunks):
+    """All that a stream tells: posteriors, the index of the first step of each answer, events, warnings, its clock."""
+    stream, posteriors, events, warnings, at = Stream(model, 5), [], [], [], 0
+    for chunk in chunks:
+        events += stream.push(chunk)
+        assert stream.first == at
+        at += len(stream.posteriors)
+        posteriors.append(stream.posteriors)
+        warnings += stream.warnings
+    events += stream.close()
+    assert stream.first == at and stream.ticks == sum(stream.intake.ticks(chunk) for chunk in chunks)
+    return np.concatenate([*posteriors, stream.posteriors]), events, warnings + stream.warnings, stream.steps
+
+
+def random_split(intake: Intake, parts, rng):
+    """Chunks from one sample (or picture) to ten seconds, some empty, sizes spread evenly over all orders of magnitude."""
+    seconds = rng.choice([0.01, 0.1, 1.0, 10.0])
+    while intake.ticks(parts):
+        most = max(1.0, seconds * intake.rate / intake.grain)
+        grains = int(np.exp(rng.uniform(0, np.log(most)))) if rng.random() > 0.1 else 0
+        first, parts = intake.cut(parts, grains * intake.grain)
+        yield first
+
+
+def assert_splits_change_nothing(kind, trials):
+    model, parts, whole = recorded(kind)
+    for seed in trials:
+        found = told(model, list(random_split(model.intake, parts, np.random.default_rng(seed))))
+        assert np.array_equal(found[0], whole[0]) and found[1:] == whole[1:], f"split {seed}"
+    assert len(whole[1]) and np.ptp(whole[0], axis=0).max() > 0.01  # it says something about something
+
+
+@pytest.mark.parametrize(("kind", "count"), [("sound", 60), ("pictures", 20), ("both", 20)])
+def test_random_splits_of_real_recordings(real, kind, count):
+    assert_splits_change_nothing(kind, range(count))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(10))
+def test_10000_random_splits_of_real_sound_and_1000_of_pictures(real, part):
+    assert_splits_change_nothing("sound", range(1000 * part, 1000 * (part + 1)))
+    assert_splits_change_nothing("pictures", range(100 * part, 100 * (part + 1)))
+    assert_splits_change_nothing("both", range(100 * part, 100 * (part + 1)))
+
+
+# ---------------------------------------------------------------- time
+
+TEN_YEARS = 10 * 366 * 86400
+
+
+@pytest.mark.parametrize("how", ["reset", "keep"])
+@pytest.mark.parametrize("kind", REAL)
+@pytest.mark.parametrize("extra", [0, 1])
+def test_ten_years_later_everything_is_the_same(real, kind, how, extra):
+    model, parts, whole = recorded(kind)
+    ticks = TEN_YEARS * model.rate // model.grain * model.grain
+    for later in (ticks, (2**53 // model.grain + 1) * model.grain):
+        late = Stream(model, 5)
+        assert late.gap(np.int64(later), how) == [] and late.ticks == later and type(late.ticks) is int
+        late.gap(extra * model.grain, how)
+        moved = later + extra * model.grain
+        late = Stream.restore(model, late.snapshot())
+        events = late.push(parts)
+        answered, first = late.posteriors, late.first
+        late = Stream.restore(model, late.snapshot())
+        events += late.close()
+        assert first == moved // model.hop and late.ticks == moved + model.intake.ticks(parts)
+        assert np.array_equal(np.concatenate([answered, late.posteriors]), whole[0])
+        expected = [Event(e.label, e.start + moved, e.end + moved, e.score, e.peak + moved) for e in whole[1]]
+        assert events == expected and all(type(e.start) is int for e in events)
+
+
+@pytest.mark.parametrize("head", ["mean", "max", "last"])
+def test_what_counts_steps_in_the_state_may_count_for_ten_years(head):
+    model = small_model(f"head={head}", "head.window=0.3")
+    stream = Stream(model, 5)
+    stream.push(noise(1))
+    steps = TEN_YEARS * model.rate // model.hop
+    counters = [leaf for leaf in leaves(stream.state) if not leaf.is_floating_point()]
+    assert all(leaf.dtype == torch.int64 for leaf in counters) and (head != "mean" or counters)
+    old = Stream.restore(model, stream.snapshot())
+    old.state = tree(lambda leaf: leaf if leaf.is_floating_point() else leaf + steps, old.state)
+    stream.push(noise(1, 1))
+    old.push(noise(1, 1))
+    assert np.array_equal(stream.posteriors, old.posteriors)
+
+
+def test_a_gap_that_is_no_multiple_of_a_step_stays_on_the_clock():
+    model = small_model("head.window=0.3")
+    later = TEN_YEARS * model.rate + 77
+    for how in ("reset", "keep"):
+        late, fresh = Stream(model, 5), Stream(model, 5)
+        late.gap(later, how)
+        left_out = -later % model.hop
+        late.push(noise(1))
+        fresh.push(noise(1)[left_out:])
+        assert np.array_equal(late.posteriors, fresh.posteriors)
+        assert (late.first - fresh.first) * model.hop == later + left_out and late.ticks == later + 16000

@@ -77,7 +77,7 @@ def wait_for_epochs(folder, count):
         (["encoder.hidden=abc"], "encoder.hidden: got 'abc'"),
         (["+sed=3"], "sed: no such key; did you mean 'seed'"),
         (["+encoder.foo=3"], "encoder.foo: no such key"),
-        (["cell=foo"], "Available options in 'cell'"),
+        (["cell=foo"], "cell: there is no 'foo'; expected one of: conv_elman"),
         (["dataset=folder"], "dataset.root: is not set"),
         (["dataset=folder", "dataset.root=/nowhere"], "dataset.root: '/nowhere' is not a folder"),
         (["cell._target_=os.system"], "cell._target_: 'os.system' is not allowed"),

@@ -1,7 +1,9 @@
 """Log-mel spectrum, the field's standard picture of sound."""
 
+import numpy as np
 from torch import Tensor
 
+from pipeline.lean import Array, Arrays
 from pipeline.spectral import MelSpectrum
 from pipeline.stage import State
 
@@ -13,3 +15,8 @@ class LogMel(MelSpectrum):
         """Log of the mel power."""
         power, state = super().forward(x, state)
         return (power + self.floor).log(), state
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """The same."""
+        answer = super().lean(x, state)
+        return None if answer is None else (np.log(answer[0] + np.float32(self.floor)), answer[1])

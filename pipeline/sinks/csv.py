@@ -1,34 +1,45 @@
 """Tables for spreadsheets and pandas."""
 
 import csv
-import sys
+import io
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from pipeline.sink import Row, Sink, open_output
+from pydantic import PositiveFloat
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from pipeline.journal import Journal
+from pipeline.sink import Row, Sink, clean
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 class CSV(Sink):
-    """Events or files as rows; posteriors, if asked for, in a second table beside it. Gaps have no rows: they are where
-    times are missing among the posteriors.
+    """Events or files as rows; posteriors, if asked for, in a second table beside it. A class's column is ``p_`` and
+    its label, so that no label can be taken for another column. Gaps have no rows: they are where times are missing
+    among the posteriors.
     """
 
-    def __init__(self, path: str | None = None, posteriors: bool = False) -> None:
-        """``path`` of the table (None: standard output, where posteriors stand instead of the events)."""
+    files = True
+
+    def __init__(self, path: str | None = None, posteriors: bool = False, sync: PositiveFloat | None = 1.0) -> None:
+        """``path`` of the table (None: standard output, where posteriors stand instead of the events), forced to the
+        disk every ``sync`` seconds.
+        """
         super().__init__(posteriors)
-        self.main = Table(open_output(path)) if path or not posteriors else None
+        self.stdout = "" if path else "rows"
+        self.main = Table(Journal(path, sync)) if path or not posteriors else None
         self.beside: Table | None = None
         if posteriors:
             beside = str(Path(path).with_suffix(".posteriors.csv")) if path else None
-            self.beside = Table(open_output(beside))
+            self.beside = Table(Journal(beside, sync))
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """Write the head of the table of events."""
         super().start(name, labels, rate, hop)
         if self.main:
-            self.main.head(["start", "end", "label", "score"])
+            self.main.head(["start", "end", "peak", "label", "score"])
+        if self.beside:
+            self.beside.journal.open()
 
     def event(self, row: Row) -> None:
         """An event."""
@@ -38,39 +49,54 @@ class CSV(Sink):
     def step(self, row: Row) -> None:
         """A step."""
         if self.beside:
-            self.beside.write(row)
+            self.beside.write(flat(row))
 
     def file(self, row: Row) -> None:
         """A file: its posteriors are in its row anyway."""
         table = self.main or self.beside
         assert table is not None
-        table.write(row)
+        table.write(flat(row))
 
     def close(self) -> None:
         """Close the files."""
-        for table in (self.main, self.beside):
-            if table and table.out is not sys.stdout:
-                table.out.close()
+        try:
+            if self.main:
+                self.main.journal.close()
+        finally:
+            if self.beside:
+                self.beside.journal.close()
 
 
 class Table:
     """A csv file whose columns are the keys of its first row."""
 
-    def __init__(self, out: TextIO) -> None:
-        self.out, self.rows = out, csv.writer(out, lineterminator="\n")
-        self.headed = False
+    def __init__(self, journal: Journal) -> None:
+        self.journal, self.headed = journal, False
 
     def head(self, columns: list[str]) -> None:
         """The first line."""
-        self.rows.writerow([cell(column) for column in columns])
+        self.journal.write(line(columns))
         self.headed = True
 
     def write(self, row: Row) -> None:
         """A line, written at once."""
         if not self.headed:
-            self.head(list(row))
-        self.rows.writerow([cell(value) for value in row.values()])
-        self.out.flush()
+            self.head([clean(column) for column in row])
+        self.journal.write(line([clean(value) if key == "label" else value for key, value in row.items()]))
+
+
+def flat(row: Row) -> Row:
+    """A row with a column for each class, behind the others (an age comes last)."""
+    scores = {f"p_{label}": value for label, value in row["posteriors"].items()}
+    late = {"age": row["age"]} if "age" in row else {}
+    return {key: value for key, value in row.items() if key not in ("posteriors", "age")} | scores | late
+
+
+def line(values: list[Any]) -> str:
+    """One line of a table, cells quoted where they must be."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([cell(value) for value in values])
+    return text.getvalue()
 
 
 def cell(value: Any) -> Any:

@@ -1,27 +1,45 @@
 """One JSON object a line: for programs."""
 
 import json
-import sys
 
-from pipeline.sink import Row, Sink, open_output
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveFloat
+
+from pipeline.journal import Journal
+from pipeline.sink import Row, Sink
 
 
 class JSONLines(Sink):
-    """Each row with its ``type``: event, step, gap or file."""
+    """Each row with its ``type``: event, step, gap, warning or file. The posteriors are an object in the row, so that
+    no label can be taken for something else. No beginning of a row is valid JSON: a torn line cannot be mistaken.
+    """
 
-    def __init__(self, path: str | None = None, posteriors: bool = False) -> None:
-        """``path`` of the file to write (None: standard output)."""
+    files = True
+
+    def __init__(self, path: str | None = None, posteriors: bool = False, sync: PositiveFloat | None = 1.0) -> None:
+        """``path`` of the file to write (None: standard output), forced to the disk every ``sync`` seconds."""
         super().__init__(posteriors)
-        self.out = open_output(path)
+        self.journal = Journal(path, sync)
+        self.stdout = "" if path else "rows"
+
+    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
+        """Empty the file."""
+        super().start(name, labels, rate, hop)
+        self.journal.open()
 
     def write(self, kind: str, row: Row) -> None:
         """A line, written at once."""
-        self.out.write(json.dumps({"type": kind, "stream": getattr(self, "name", None)} | row) + "\n")
-        self.out.flush()
+        self.journal.write(json.dumps({"type": kind, "stream": getattr(self, "name", None)} | row) + "\n")
 
     def event(self, row: Row) -> None:
         """An event."""
         self.write("event", row)
+
+    def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
+        """Steps; and what was written before comes to the disk, if it is time."""
+        super().steps(first, posteriors, age)
+        self.journal.settle()
 
     def step(self, row: Row) -> None:
         """A step."""
@@ -31,11 +49,14 @@ class JSONLines(Sink):
         """A stretch without input."""
         self.write("gap", row)
 
+    def warning(self, row: Row) -> None:
+        """A warning."""
+        self.write("warning", row)
+
     def file(self, row: Row) -> None:
         """A file."""
         self.write("file", row)
 
     def close(self) -> None:
         """Close the file."""
-        if self.out is not sys.stdout:
-            self.out.close()
+        self.journal.close()

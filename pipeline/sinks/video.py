@@ -25,10 +25,10 @@ class Video(Screen):
         """``path`` of the mp4 file."""
         super().__init__()
         if path is None:
-            raise ConfigError("sink.path: is not set; give the video to write: sink.path=out.mp4")
+            raise ConfigError("sink.video.path: is not set; give the video to write: sink.video.path=out.mp4")
         self.path = Path(path).expanduser()
         if self.path.suffix.lower() != ".mp4":
-            raise ConfigError(f"sink.path: got {path!r}; expected a name that ends in .mp4")
+            raise ConfigError(f"sink.video.path: got {path!r}; expected a name that ends in .mp4")
         self.waiting: deque[tuple[float, Image, float | None]] = deque()
         self.bytes = 0
         self.writer: VideoWriter | None = None
@@ -43,7 +43,7 @@ class Video(Screen):
         there = self.path.exists()
         for read in (name, name.removeprefix("camera ")):  # a camera may be a file, too
             if there and os.path.exists(read) and self.path.samefile(read):
-                raise ConfigError(f"sink.path: {self.path} is the file that is read; choose another name")
+                raise ConfigError(f"sink.video.path: {self.path} is the file that is read; choose another name")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         open(self.path, "ab").close()
         if not there:

@@ -1,0 +1,89 @@
+"""A text file that rows are added to, whole or not at all, as long as the program lives and the disk has room."""
+
+import os
+import stat
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+
+class Journal:
+    """A file, or standard output. It is emptied by the first ``open`` or ``write``, not before.
+
+    A row is one write to the file; of a row that the disk has no room for, nothing is left. What the program wrote
+    survives its death; for that of the machine, rows are forced to the disk every ``sync`` seconds. After that a last
+    line without its line break is torn: leave it out.
+    """
+
+    def __init__(self, path: str | None, sync: float | None = 1.0) -> None:
+        """``path`` of the file (None: standard output); ``sync`` None: never forced to the disk. OSError if it could
+        not be written; what is there is left as it is.
+        """
+        self.path = None if path is None else Path(path).expanduser()
+        self.sync = sync
+        self.file: int | None = None
+        self.size = 0  # bytes of whole rows
+        self.synced, self.due = time.monotonic(), False
+        if self.path and (self.path.is_file() or not self.path.exists()):
+            there = self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            open(self.path, "ab").close()
+            if not there:
+                self.path.unlink()
+
+    def open(self) -> int | None:
+        """Begin with an empty file; its number (None: standard output)."""
+        if self.path and self.file is None:
+            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        return self.file
+
+    def write(self, rows: str) -> None:
+        """Add whole lines. OSError names the file."""
+        file = self.open()
+        try:
+            if file is None:
+                sys.stdout.write(rows)
+                sys.stdout.flush()
+                return
+            data = rows.encode("utf-8", "surrogateescape")
+            try:
+                self.put(file, data)
+            except BaseException:
+                self.cut(file)
+                raise
+            self.size, self.due = self.size + len(data), True
+            self.settle()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path or "standard output")) from None
+
+    def put(self, file: int, data: bytes) -> None:
+        """All of these bytes, usually in one call."""
+        while data:
+            data = data[os.write(file, data) :]
+
+    def cut(self, file: int) -> None:
+        """Take back the beginning of a row that could not be ended."""
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            with suppress(OSError):
+                os.ftruncate(file, self.size)
+                os.lseek(file, self.size, os.SEEK_SET)
+
+    def settle(self) -> None:
+        """Force what was written to the disk, if it is time. To be called now and then when there are no rows, too."""
+        if self.file is None or self.sync is None or not self.due or time.monotonic() - self.synced < self.sync:
+            return
+        with suppress(OSError):  # pipes and devices cannot
+            os.fsync(self.file)
+        self.synced, self.due = time.monotonic(), False
+
+    def close(self) -> None:
+        """End the file."""
+        if self.file is not None:
+            file, self.file, self.path = self.file, None, None
+            if self.sync is not None:
+                with suppress(OSError):
+                    os.fsync(file)
+            os.close(file)

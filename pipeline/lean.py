@@ -1,0 +1,93 @@
+"""Small calls: where a chunk is short and nobody asks for a gradient, time goes into torch's calls, not into numbers.
+
+``Stage.lean`` does then on arrays of numpy, mostly by compiled kernels, what ``forward`` does on tensors; here is when,
+and the way there and back. ``RIVULET_ENGINE=off`` turns it and the kernels off.
+"""
+
+import os
+import weakref
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.modules import module as EVERY
+
+Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = Any  # a state with an array in place of each tensor
+
+KINDS = (torch.float32, torch.int64)
+ON = os.environ.get("RIVULET_ENGINE") != "off"
+
+
+def serves(x: Tensor, axes: int = 3) -> bool:
+    """Whether compiled kernels can run this: plain float32 vectors ``(B, T, F)`` (images: five ``axes``) on a CPU, and
+    nobody is tracing or transforming (torch.func, forward-mode gradients).
+    """
+    return (
+        ON
+        and x.ndim == axes
+        and type(x) is Tensor
+        and x.dtype == torch.float32
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
+def array(tensor: Tensor) -> Array:
+    """The same memory for a kernel."""
+    return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
+
+
+def arrays(state: Any) -> Arrays:
+    """A state for ``Stage.lean``, in the same memory, or a copy where that is not in order. TypeError if it is not one
+    of tensors as kernels take them.
+    """
+    if type(state) is tuple:
+        return tuple([arrays(part) for part in state])
+    if type(state) is not Tensor or not state.is_cpu or state.dtype not in KINDS:
+        raise TypeError(f"got {type(state).__name__}; expected float32 or int64 on a CPU")
+    return array(state.contiguous())
+
+
+def tensors(state: Arrays) -> Any:
+    """The way back."""
+    if type(state) is tuple:
+        return tuple([tensors(part) for part in state])
+    return torch.from_numpy(state)
+
+
+def fits(state: Arrays, *shapes: tuple[int, ...]) -> bool:
+    """Whether a state is of these shapes: compiled code does not look."""
+    parts: Sequence[Array] = state if type(state) is tuple else (state,)
+    return [part.shape for part in parts] == [*shapes]
+
+
+def unchanged(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool:
+    """Whether a module is as torch made it: its weights are its own (no weight_norm, no pruning), and nobody hooks."""
+    return type(module) is kind and not hooked(module)
+
+
+def hooked(module: torch.nn.Module) -> bool:
+    """Whether somebody is to be told of its calls."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or EVERY._global_forward_hooks)
+
+
+# Arrays of a module's own numbers, in the order of their definition, with the addresses where they are. The arrays keep
+# their memory alive, so an address cannot come to mean other numbers while it is known here.
+KNOWN: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[list[int], list[Array]]]" = weakref.WeakKeyDictionary()
+
+
+def own(module: torch.nn.Module) -> list[Array]:
+    """A module's own parameters and buffers as arrays that share their memory; made anew only when they moved."""
+    held = [*module._parameters.values(), *module._buffers.values()]
+    places = [tensor.data_ptr() for tensor in held if tensor is not None]
+    known = KNOWN.get(module)
+    if known is None or known[0] != places:
+        known = KNOWN[module] = places, [array(tensor) for tensor in held if tensor is not None]
+    return known[1]

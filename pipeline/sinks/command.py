@@ -1,0 +1,109 @@
+"""A program that is run for each event."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from pipeline.build import nearest
+from pipeline.errors import ConfigError
+from pipeline.outbox import Outbox
+from pipeline.sink import Row
+
+PLACES = ["label", "start", "end", "peak", "score", "stream"]
+PLACE = re.compile(r"\{(\w+)\}")
+
+
+class Command(Outbox):
+    """The program gets each event in its arguments, without a shell: a label is always (a part of) one argument,
+    whatever it holds. It writes to standard error, and reads nothing.
+    """
+
+    def __init__(
+        self,
+        run: list[str] | None = None,
+        timeout: PositiveFloat = 30.0,
+        parallel: PositiveInt = 2,
+        queue: PositiveInt = 100,
+        grace: NonNegativeFloat = 5.0,
+    ) -> None:
+        """``run``: the program and its arguments, with places such as ``{label}``. After ``timeout`` seconds it is
+        killed. ``parallel`` run at a time, at most ``queue`` events wait (then the oldest are dropped); at the end
+        there are ``grace`` seconds for what is left.
+        """
+        super().__init__(queue, parallel, grace)
+        if not run:
+            raise ConfigError(f"sink.command.run: is not set; give a list: [program, {', '.join(map(braced, PLACES))}]")
+        for place in (place for text in run for place in PLACE.findall(text)):
+            if place not in PLACES:
+                raise ConfigError(f"sink.command.run: there is no {{{place}}}{nearest(place, PLACES)}")
+        if PLACE.search(run[0]):
+            raise ConfigError(f"sink.command.run: got the program {run[0]!r}; an event can only choose its arguments")
+        if shutil.which(os.path.expanduser(run[0])) is None:
+            raise ConfigError(f"sink.command.run: there is no program {run[0]!r} that can be run")
+        self.arguments, self.timeout = [os.path.expanduser(run[0]), *run[1:]], timeout
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.codes: Counter[str] = Counter()
+
+    def deliver(self, row: Row) -> str:
+        """Run the program; its exit code, if it is not 0."""
+        reason = self.outcome(row)
+        with self.changed:
+            self.codes[reason or "exit code 0"] += 1
+        return reason
+
+    def outcome(self, row: Row) -> str:
+        """'' or what went wrong."""
+        program, *others = self.arguments
+        command = [program, *(filled(text, row) for text in others)]
+        try:
+            with self.changed:  # so that ``cancel`` misses none
+                if time.monotonic() >= self.until:
+                    return "the time was over"
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+                self.running.add(process)
+        except (OSError, ValueError) as error:
+            return str(error)
+        try:
+            code = process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            return f"no end within {self.timeout:g} s"
+        finally:
+            with self.changed:
+                self.running.discard(process)
+        return "" if code == 0 else f"exit code {code}" if code > 0 else f"signal {-code}"
+
+    def cancel(self) -> None:
+        """Kill what still runs."""
+        with self.changed:
+            for process in self.running:
+                kill(process)
+
+    def told(self, missing: int, reason: str) -> str:
+        """How the runs ended."""
+        ended = ", ".join(f"{count} x {code}" for code, count in self.codes.most_common(5))
+        return f"sink=command: of {self.number} events {missing} failed or were left out ({ended or reason})"
+
+
+def braced(place: str) -> str:
+    """A place as it is written."""
+    return f"'{{{place}}}'"
+
+
+def filled(text: str, row: Row) -> str:
+    """An argument with the event in its places, in one go: what a label holds is not looked at again."""
+    return PLACE.sub(lambda found: str(row[found.group(1)]).replace("\0", "\\x00"), text)
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """The program, and what it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

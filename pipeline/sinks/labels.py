@@ -1,0 +1,29 @@
+"""A label track for Audacity (File, Import, Labels): to see and hear the events beside the sound."""
+
+from pydantic import PositiveFloat
+
+from pipeline.journal import Journal
+from pipeline.sink import Row, Sink, clean
+
+
+class Labels(Sink):
+    """Start, end (seconds) and the label with its score, separated by tabs."""
+
+    def __init__(self, path: str | None = None, sync: PositiveFloat | None = 1.0) -> None:
+        """``path`` of the text file (None: standard output), forced to the disk every ``sync`` seconds."""
+        super().__init__()
+        self.journal = Journal(path, sync)
+        self.stdout = "" if path else "rows"
+
+    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
+        """Empty the file."""
+        super().start(name, labels, rate, hop)
+        self.journal.open()
+
+    def event(self, row: Row) -> None:
+        """An event."""
+        self.journal.write(f"{row['start']:.6f}\t{row['end']:.6f}\t{clean(row['label'])} {row['score']:.2f}\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.journal.close()

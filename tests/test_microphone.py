@@ -1,0 +1,585 @@
+"""Microphones: the ring, losses and clocks under a virtual clock, and real PortAudio streams from a null sink."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from conftest import ROOT, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.capture import LostError
+from pipeline.errors import ConfigError
+from pipeline.intake import Intake
+from pipeline.media import read
+from pipeline.model import load
+from pipeline.picture import Picture
+from pipeline.recorder import POLL, Recorder
+from pipeline.ring import Ring
+from pipeline.source import Gap, Piece
+from pipeline.sources.microphone import Microphone, within
+from pipeline.stream import Stream
+from pipeline.timeline import JITTER
+
+RATE = 16000
+CODE = 4001  # samples say which they are: number n is (n % CODE + 1) / 8192, exact in float32
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.booleans()), max_size=60), st.integers(1, 2))
+def test_ring_is_a_queue_that_leaves_out_what_has_no_room(plan, channels):
+    ring, expected, delivered, pending = Ring(100, channels), deque(), 0, False
+    for put, count, overflow in plan:
+        if put:
+            data = np.arange(delivered * channels, (delivered + count) * channels, dtype=np.float32)
+            data = data.reshape(count, channels)
+            pending |= overflow
+            if sum(len(block[0]) for block in expected) + count <= 100 and len(expected) < 8:
+                expected.append((data.copy(), delivered, 0.5 * delivered, pending))
+                pending = False
+            ring.put(data, 0.5 * delivered, 1.0, overflow)
+            data[:] = -1  # PortAudio's memory is used again
+            delivered += count
+        else:
+            block = ring.take()
+            assert (block is None) == (not expected)
+            if block is not None:
+                wanted, start, arrived, flag = expected.popleft()
+                assert np.array_equal(block.data, wanted) and block.data.shape == wanted.shape
+                assert (block.start, block.arrived, block.captured, block.overflow) == (start, arrived, 1.0, flag)
+
+
+def test_ring_between_two_threads():
+    ring, sizes = Ring(5000, 1), np.random.default_rng(0).integers(1, 900, 3000)
+
+    def write():
+        start = 0
+        for size in sizes:
+            ring.put(np.arange(start, start + size, dtype=np.float32)[:, None] % CODE, 0.0, 0.0, False)
+            start += size
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    got = 0
+    while writer.is_alive() or ring.taken != ring.stored:
+        block = ring.take()
+        if block is not None:
+            assert np.array_equal(block.data[:, 0], np.arange(block.start, block.start + len(block.data)) % CODE)
+            got += len(block.data)
+    assert ring.delivered == sizes.sum() and 0 < got <= ring.delivered and ring.read == ring.written == got
+
+
+class World:
+    """Virtual time, and what happens in it."""
+
+    def __init__(self):
+        self.now, self.opened, self.told, self.device = 100.0, [], [], None
+
+    def sleep(self, seconds):
+        until = self.now + seconds
+        while self.device is not None and self.device.next() <= until:
+            self.now = max(self.now, self.device.next())
+            self.device.deliver()
+        self.now = until
+
+
+class Fake:
+    """A device whose sample n of time t says so. ``rate``: what it says; ``real``: what it delivers. ``lost``: spans in
+    which its sound is lost, and whether it says so; ``jams``: spans in which nothing comes, but comes at the end of
+    them; ``frozen``: when it stops; ``gone``: when it ends; ``late``: of each block, in seconds.
+    """
+
+    what = "a plan"
+
+    def __init__(self, world, rate=RATE, real=None, block=0.02, begin=0.1, lost=(), jams=(), frozen=1e9, gone=1e9,
+                 channels=1, late=lambda: 0.0, sound=None):  # fmt: skip
+        self.world, self.rate, self.real, self.channels = world, rate, real or rate, channels
+        self.size, self.lost, self.jams, self.frozen, self.gone = round(block * rate), list(lost), jams, frozen, gone
+        self.late, self.sound, self.put = late, sound, None
+        self.number = round((world.now + begin) * self.real)  # of the next sample, on the clock of the world
+        self.flag, self.delay, self.last = False, late(), 0.0
+
+    @property
+    def ended(self):
+        return self.world.now >= self.gone
+
+    def start(self, put):
+        self.put, self.world.device = put, self
+
+    def next(self):
+        at = (self.number + self.size) / self.real
+        if self.put is None or at > min(self.frozen, self.gone):
+            return 1e12
+        for begin, end in self.jams:
+            if begin <= at < end:
+                at = end
+        return max(at + self.delay, self.last)
+
+    def deliver(self):
+        self.last = self.world.now
+        for span in [span for span in self.lost if span[0] <= self.number / self.real]:
+            self.lost.remove(span)
+            self.number += round((span[1] - span[0]) * self.real)
+            self.flag = span[2]
+            return
+        numbers = self.number + np.arange(self.size)
+        data = ((numbers % CODE + 1) / 8192).astype(np.float32) if self.sound is None else self.sound(numbers)
+        data = data.reshape(self.size, -1) if data.ndim > 1 else np.repeat(data[:, None], self.channels, 1)
+        self.put(data, self.size / self.real, self.flag)
+        self.number += self.size
+        self.flag, self.delay = False, self.late()
+
+    def close(self):
+        self.put = None
+
+
+def recorded(plans, seconds, rate=RATE, **how):
+    """What a recorder makes of devices opened one after another: (now, item), and the world. A plan that is a number
+    cannot be opened before that time.
+    """
+    world = World()
+    plans = list(plans)
+
+    def opened(again):
+        world.opened.append(world.now)
+        if isinstance(plans[0], float):
+            if world.now < plans[0]:
+                raise LostError("not there")
+            plans.pop(0)
+        return Fake(world, **plans.pop(0))
+
+    recorder = Recorder(opened, "fake", seconds=seconds, clock=lambda: world.now, sleep=world.sleep,
+                        tell=world.told.append, **how)  # fmt: skip
+    return [(world.now, item) for item in recorder.pieces(rate)], world
+
+
+def gaps(found):
+    return [item for _, item in found if isinstance(item, Gap)]
+
+
+def ticks(found):
+    return sum(item.ticks if isinstance(item, Gap) else len(item.x[0]) for _, item in found)
+
+
+def errors(found):
+    """For each stretch of samples, by how many ticks it is out of place, with the first as the reference."""
+    at, zero, wrong = 0, None, []
+    for _, item in found:
+        if isinstance(item, Gap):
+            at += item.ticks
+            continue
+        if len(item.x[0]):
+            numbers = np.round(item.x[0] * 8192).astype(int) - 1
+            assert np.array_equal(np.diff(numbers) % CODE, np.ones(len(numbers) - 1))
+            shift = int(numbers[0] - at) % CODE
+            zero = shift if zero is None else zero
+            wrong.append((shift - zero + CODE // 2) % CODE - CODE // 2)
+        at += len(item.x[0])
+    return np.array(wrong)
+
+
+def test_every_sample_is_passed_on_once_with_its_level_and_age(capsys):
+    found, world = recorded([{}], 5.0)
+    pieces = [(now, item) for now, item in found if len(item.x[0])]
+    assert not gaps(found) and not world.told and not errors(found).any()
+    assert ticks(found) == 244 * 320 and "fake: a plan" in capsys.readouterr().err  # it begins after 0.1 s
+    for now, piece in pieces:
+        assert 0 <= now - piece.captured <= POLL + 1e-6
+        assert piece.level == pytest.approx(20 * np.log10(piece.x[0].max()))
+
+
+@pytest.mark.parametrize("own", [44100, 48000, 8000, 22050])
+def test_another_rate_is_converted_as_in_one_go_and_not_one_sample_too_many(own):
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(40 * own).astype(np.float32) / 8
+    found, world = recorded([{"rate": own, "block": 0.023, "sound": lambda numbers: noise[numbers - 100 * own]}], 30.0)
+    y = np.concatenate([item.x[0] for _, item in found])
+    first = round(100.1 * own) - 100 * own
+    count = next(n for n in range(len(y) * own // RATE - own, 40 * own) if n % round(0.023 * own) == 0
+                 and round(Fraction(n * RATE, own)) >= len(y))  # fmt: skip
+    assert np.abs(y - soxr.resample(noise[first : first + count], own, RATE, "HQ")).max() < 1e-5
+    assert 29.8 <= len(y) / RATE <= 29.9 and not gaps(found) and not world.told
+
+
+def test_device_that_stops_is_lost_in_time_and_comes_back_with_the_length_of_the_gap():
+    found, _ = recorded([{"frozen": 103.0}, 106.0, {"begin": 0.7}], 12.0)
+    lost, back = gaps(found)
+    assert lost == Gap(0, "no sound for 1.5 s", "reset") and back.why == "no sound for 1.5 s; it is back"
+    assert next(now for now, item in found if item is lost) <= 103.0 + 1.6
+    assert np.abs(errors(found)).max() <= 1
+    assert ticks(found) == pytest.approx((112.0 - 100.1) * RATE, abs=700)
+    assert [item.how for item in gaps(recorded([{"frozen": 101.0}, {}], 9.0, gap="keep")[0])] == ["keep"] * 2
+
+
+def test_unplugged_device_is_told_at_once_tried_ever_less_often_and_given_up():
+    world = World()
+    tries = []
+
+    def opened(again):
+        tries.append((world.now, again))
+        if again:
+            raise LostError("not there")
+        return Fake(world, gone=101.0)
+
+    recorder = Recorder(opened, "fake", patience=20.0, clock=lambda: world.now, sleep=world.sleep)
+    found = []
+    with pytest.raises(LostError, match=r"the device has gone, and it did not come back in 20 s \(not there\)"):
+        found += ((world.now, item) for item in recorder.pieces(RATE))
+    assert gaps(found) == [] or gaps(found) == [Gap(0, "the device has gone", "reset")]
+    waits = np.diff([now for now, _ in tries[1:]]).round(6)
+    assert tries[1][0] <= 101.1 and waits[0] == 0.25 and all(b == min(2 * a, 5.0) for a, b in pairwise(waits))
+
+
+def test_device_that_comes_back_and_goes_again():
+    plans = [{"gone": 102.0}, {"gone": 103.0}, {"begin": 0.3}, {}]
+    found, _ = recorded(plans, 10.0)
+    assert [gap.ticks > 0 for gap in gaps(found)] == [False, True, False, True]
+    assert np.abs(errors(found)).max() <= 1
+    found, _ = recorded([{"gone": 102.0}, {"gone": 102.4}, {}], 10.0)  # before it was in step
+    assert [gap.ticks > 0 for gap in gaps(found)] == [False, True, False, True]
+    assert np.abs(errors(found)).max() <= 2
+    never = [{"gone": 102.0}, {"frozen": 0.0}, {"frozen": 0.0}, {}]  # opened, but silent for ten seconds
+    found, _ = recorded(never, 40.0)
+    assert [gap.ticks > 0 for gap in gaps(found)] == [False, True] and np.abs(errors(found)).max() <= 1
+
+
+def test_device_that_never_gives_sound_is_an_error():
+    with pytest.raises(LostError, match="no sound for 10 s"):
+        recorded([{"frozen": 0.0}], 60.0)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("seconds", [0.03, 0.2, 0.9])
+def test_lost_sound_is_a_gap_of_its_length_at_its_place(told, seconds):
+    found, world = recorded([{"lost": [(103.0, 103.0 + seconds, told)]}], 8.0)
+    if not told and seconds < 0.25:  # below LATE nobody can tell it from a jam
+        assert not gaps(found)
+        return
+    (gap,) = gaps(found)
+    assert gap.ticks == pytest.approx(seconds * RATE, abs=2) and gap.why == "the device has lost sound"
+    assert np.abs(errors(found)).max() <= 2
+    assert (world.told == ["the device has lost sound 1 times; see the gaps"]) == told
+
+
+def test_lost_sound_with_blocks_that_jitter():
+    rng = np.random.default_rng(1)
+    plan = {"lost": [(103.0, 103.5, True), (107.0, 108.0, False)], "late": lambda: rng.exponential(0.004)}
+    found, _ = recorded([plan], 15.0)
+    assert [round(gap.ticks / RATE, 2) for gap in gaps(found)] == [0.5, 1.0]
+    assert np.abs(errors(found)).max() <= 0.002 * RATE
+
+
+@given(st.integers(0, 10**6))
+def test_jams_and_jitter_are_no_loss(seed):
+    rng = np.random.default_rng(seed)
+    begins = 102 + 5 * np.arange(5) + rng.uniform(0, 3, 5)
+    jams = [(begin, begin + rng.uniform(0.02, 1.2)) for begin in begins]
+    found, world = recorded([{"jams": jams, "late": lambda: min(0.1, rng.exponential(0.01)), "block": 0.05}], 30.0)
+    assert not gaps(found) and not world.told and not errors(found).any()
+    assert ticks(found) >= 29.5 * RATE
+
+
+def test_a_busy_listener_loses_only_what_has_no_room():
+    world = World()
+    recorder = Recorder(lambda again: Fake(world), "fake", seconds=30.0, buffer=2.0, clock=lambda: world.now,
+                        sleep=world.sleep, tell=world.told.append)  # fmt: skip
+    found = []
+    for item in recorder.pieces(RATE):
+        found.append((world.now, item))
+        if len(found) in (50, 150):
+            world.sleep(1.0 if len(found) == 50 else 6.0)
+    (gap,) = gaps(found)
+    assert gap.why == "behind" and gap.ticks == pytest.approx(4.0 * RATE, abs=700) and not errors(found).any()
+    assert world.told == ["the device has lost sound 0 times, and we had no room for it 1 times; see the gaps"]
+
+
+@pytest.mark.parametrize("real", [RATE * 1.001, RATE * 0.999, RATE * 1.0003])
+def test_drift_is_told_and_time_is_the_devices(real):
+    found, world = recorded([{"real": real, "block": 0.1}], 300.0)
+    assert (
+        not gaps(found) and not errors(found).any() and ticks(found) == pytest.approx(299.85 * real, abs=2 * RATE / 10)
+    )
+    ppm = 1e6 * abs(real / RATE - 1)
+    (line,) = world.told
+    assert line.startswith("the device's clock is ") and abs(int(line.split()[4]) - ppm) <= 2
+    assert ("faster" if real > RATE else "slower") in line
+
+
+def test_drift_of_a_good_crystal_is_nobodys_business():
+    assert not recorded([{"real": RATE * 1.0001, "block": 0.1}], 120.0)[1].told
+
+
+@pytest.mark.parametrize(("said", "real"), [(48000, 44100), (44100, 48000), (48000, 16000), (16000, 48000)])
+def test_another_rate_than_it_says_is_heard_within_two_seconds(said, real):
+    """Opened again it is right, as when a headset has changed its profile."""
+    plans = [{"rate": said, "real": real}, {"rate": said}]
+    found, world = recorded(plans, 12.0, rate=said)
+    lost = gaps(found)[0]
+    assert len(gaps(found)) == 2 and next(now for now, item in found if item is lost) - 100.1 <= 2.0 + POLL
+    assert lost.why.startswith(f"it delivers {real} samples a second, not {said}")
+    ahead = 2.0 * max(0.0, real / said - 1)  # seconds that were heard too many before it was known
+    assert 11.6 <= ticks(found) / said <= 12.0 + ahead
+    assert len(world.opened) == 2 and world.opened[1] - world.opened[0] <= 2.2
+
+
+def test_a_device_that_goes_on_with_another_rate_is_believed_by_ear():
+    tone = 440.0
+    plan = {"rate": 48000, "real": 44100, "sound": lambda n: np.sin(2 * np.pi * tone * n / 44100).astype(np.float32)}
+    found, world = recorded([plan] * 4, 30.0)
+    assert [gap.ticks > 0 for gap in gaps(found)] == [False, True] * 2 and len(world.opened) == 3
+    y = np.concatenate([item.x[0] for _, item in found if isinstance(item, Piece)][-400:])
+    heard = np.abs(np.fft.rfft(y * np.hanning(len(y)))).argmax() * RATE / len(y)
+    assert heard == pytest.approx(tone, abs=1) and ticks(found) == pytest.approx(29.9 * RATE, abs=0.1 * RATE)
+
+
+def test_digital_silence_is_told_once_each_time():
+    def sound(numbers):
+        return np.where((numbers // RATE % 20) < 10, 0, 0.5).astype(np.float32)
+
+    found, world = recorded([{"sound": sound}], 38.0)
+    assert world.told == ["digital silence for 5 s: is the microphone muted?"] * 2 and not gaps(found)
+    assert recorded([{"sound": sound}], 38.0, muted=None)[1].told == []
+    assert {item.level for _, item in found if len(item.x[0]) == 320} <= {-120.0, 20 * np.log10(0.5)}
+
+
+def test_channels_are_chosen_or_mixed():
+    def sound(numbers):
+        return np.stack([numbers % 7, -(numbers % 7)], 1).astype(np.float32) / 16
+
+    for channel, sign in ((0, 1), (1, -1), ("mix", 0)):
+        found, _ = recorded([{"channels": 2, "sound": sound}], 1.0, channel=channel)
+        y = np.concatenate([item.x[0] for _, item in found])
+        assert np.array_equal(y * 16, sign * ((np.arange(len(y)) + round(100.1 * RATE)) % 7))
+
+
+def test_a_delay_below_the_jitter_is_no_loss_unless_the_device_says_so():
+    assert gaps(recorded([{"lost": [(103.0, 103.0 + JITTER / 4, True)]}], 6.0)[0])[0].ticks >= 1
+
+
+def test_drivers_that_hang_are_left_behind():
+    assert within(5.0, lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        within(5.0, lambda: 1 // 0)
+    done = threading.Event()
+    with pytest.raises(LostError, match=r"the driver has not answered for 0\.05 s"):
+        within(0.05, lambda: done.wait(20))
+    done.set()
+
+
+def test_microphones_that_are_not_there():
+    with pytest.raises(ConfigError, match=r"PortAudio|source\.device: 'no such microphone': .*see source\.list=true"):
+        list(Microphone("no such microphone").pieces(Intake(RATE)))
+    with pytest.raises(ConfigError, match="source=microphone"):
+        list(Microphone().pieces(Intake(picture=Picture(10, 8, 8))))
+
+
+SERVER = """
+load-module module-native-protocol-unix
+load-module module-null-sink sink_name=mic16 rate=16000 channels=1
+load-module module-null-sink sink_name=mic48 rate=48000 channels=1
+set-default-source mic16.monitor
+set-default-sink mic16
+"""
+DEVICES = """
+</usr/share/alsa/alsa.conf>
+pcm.mic16 { type pulse device mic16.monitor }
+pcm.mic48 { type pulse device mic48.monitor }
+"""
+LEAD = 1.0  # seconds of silence before what is played: the beginning of a playback is damaged at times
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    """The environment of a sound server with two devices that hear what is played to them, and what starts and stops it."""
+    for program in ("pulseaudio", "paplay", "pactl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} (apt install pulseaudio pulseaudio-utils libasound2-plugins libportaudio2)")
+    if not os.path.isfile("/usr/share/alsa/alsa.conf"):
+        pytest.skip("no /usr/share/alsa/alsa.conf (apt install libasound2-data)")
+    try:
+        import sounddevice  # noqa: F401
+    except OSError as error:
+        pytest.skip(f"{error} (apt install libportaudio2)")
+    folder = tmp_path_factory.mktemp("pulse")
+    (folder / "pulse.pa").write_text(SERVER)
+    (folder / "alsa.conf").write_text(DEVICES)
+    own = {"XDG_RUNTIME_DIR": str(folder), "ALSA_CONFIG_PATH": str(folder / "alsa.conf"), "PULSE_LATENCY_MSEC": "20"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PULSE_")} | own
+    command = [
+        "pulseaudio",
+        "-n",
+        "-F",
+        str(folder / "pulse.pa"),
+        "--daemonize=no",
+        "--exit-idle-time=-1",
+        "--disallow-exit=yes",
+        "--use-pid-file=no",
+    ]
+    running = []
+
+    def stop():
+        for process in running:
+            process.kill()
+            process.wait()
+
+    def start():
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        running[:] = [process]
+        eventually(lambda: answers(environment) or process.poll() is not None, 10)
+        if process.poll() is not None:
+            pytest.skip("pulseaudio does not start here")
+        return process
+
+    try:
+        start()
+        yield environment, start, stop
+    finally:
+        stop()
+
+
+def answers(environment):
+    return subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0
+
+
+def eventually(what, seconds):
+    limit = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < limit, "it has not come"
+        time.sleep(0.05)
+
+
+def rows(path):
+    """What a run has written so far."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def listener(model, environment, out, device, *more):
+    """infer.py at a device, once it hears."""
+    command = [sys.executable, ROOT / "infer.py", f"checkpoint={model}", "source=microphone", f"source.device={device}",
+               f"source.rate={16000 if device == 'mic16' else 48000}", "source.seconds=300", "sink=jsonl",
+               f"sink.jsonl.path={out}", "sink.jsonl.posteriors=true", *more]  # fmt: skip
+    return subprocess.Popen([*map(str, command)], env=environment, cwd=ROOT, stderr=subprocess.PIPE)
+
+
+def in_file(model, wave, late):
+    """Labels and times in seconds of a recording's events, with ``late`` samples of silence before it."""
+    stream = Stream(model, max(1, round(0.1 * model.rate / model.hop)))
+    events = stream.push(np.concatenate([np.zeros(late, np.float32), wave])) + stream.close()
+    return [(event.label, (event.start - late) / model.rate, (event.end - late) / model.rate) for event in events]
+
+
+def compared(model, wave, found):
+    """The lag of what was heard live behind the recording, once all its events are found to be the recording's: the
+    same labels in the same order, times within 50 ms. Live, the recording begins anywhere in a step; so it may be any
+    of its beginnings that is the same.
+    """
+    live = [(row["label"], row["start"], row["end"]) for row in found if row["type"] == "event"]
+    said = []
+    for late in range(0, model.hop, model.hop // 16):
+        events = in_file(model, wave, late + model.rate // model.hop * model.hop)
+        said.append([label for label, *_ in events])
+        if [label for label, *_ in events] == [label for label, *_ in live]:
+            apart = np.array([times for _, *times in live]) - np.array([times for _, *times in events])
+            apart = apart.reshape(-1)[1:-1]  # what begins in the silence before or lasts to the end has no time there
+            lag = float(np.median(apart))
+            if np.abs(apart - lag).max() <= 0.05:
+                return lag
+    raise AssertionError(f"{live}; the file: {said}")
+
+
+def stopped(process):
+    """What it said on stderr, once it has been told to end."""
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err.decode()
+    return err.decode()
+
+
+def heard(model, environment, tmp_path, wave, devices=("mic16", "mic48")):
+    """Play a recording to devices and compare what infer.py hears with what it finds in the file; the lags."""
+    outs = {device: tmp_path / f"{device}.jsonl" for device in devices}
+    listeners = {device: listener(model, environment, outs[device], device) for device in devices}
+    try:
+        for device, out in outs.items():
+            eventually(lambda out=out, process=listeners[device]: len(rows(out)) > 20 or process.poll() is not None, 60)
+            rate = 16000 if device == "mic16" else 48000
+            soundfile.write(tmp_path / f"{device}.wav", soxr.resample(wave, 16000, rate), rate, "FLOAT")
+        players = [
+            subprocess.Popen(["paplay", f"--device={device}", tmp_path / f"{device}.wav"], env=environment)
+            for device in devices
+        ]
+        for player in players:
+            assert player.wait(len(wave) / 16000 + 30) == 0
+        time.sleep(1.0)  # the last of it is on its way
+        said = [stopped(process) for process in listeners.values()]
+    finally:
+        for process in listeners.values():
+            process.kill()
+    found = [rows(out) for out in outs.values()]
+    assert not [row for one in found for row in one if row["type"] == "gap"], said
+    return [compared(load(model).live, wave, one) for one in found]
+
+
+def test_live_events_are_those_of_the_file(server, trained, tmp_path):
+    """Through PortAudio, at the model's rate and at another."""
+    rng, t = np.random.default_rng(3), np.arange(8000) / RATE
+    parts = [np.zeros(int(LEAD * RATE))]
+    for hertz in (2600, 250, 2300, 220, 2900, 300):
+        parts += [0.3 * np.sin(2 * np.pi * hertz * t) + 0.03 * rng.standard_normal(8000), np.zeros(5600)]
+    wave = np.concatenate([*parts, np.zeros(4000)]).astype(np.float32)
+    model = trained / "model.safetensors"
+    assert len(in_file(load(model).live, wave, 0)) >= 6
+    heard(model, server[0], tmp_path, wave)
+
+
+@pytest.mark.long
+def test_live_keywords_are_those_of_the_file(server, real, tmp_path):
+    out = tmp_path / "run"
+    done = run(
+        "train.py", "experiment=keywords", f"dataset.root={real / 'sc12'}", "trainer.epochs=8", f"hydra.run.dir={out}"
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    wave, _ = read(real / "streams" / "keywords_0_snr20.flac", RATE, 0.0, 60.0)
+    wave = np.concatenate([np.zeros(int(LEAD * RATE), np.float32), wave, np.zeros(8000, np.float32)])
+    heard(out / "model.safetensors", server[0], tmp_path, wave)
+
+
+def test_a_device_that_goes_and_comes_back(server, trained, tmp_path):
+    """The sound server dies, and another comes some seconds later."""
+    environment, start, stop = server
+    out = tmp_path / "out.jsonl"
+    process = listener(trained / "model.safetensors", environment, out, "mic16", "source.gap=keep")
+
+    def gaps_told():
+        return [row for row in rows(out) if row["type"] == "gap"]
+
+    try:
+        eventually(lambda: len(rows(out)) > 20 or process.poll() is not None, 60)
+        stop()
+        gone = time.monotonic()
+        eventually(gaps_told, 5.0)
+        assert time.monotonic() - gone <= 2.5  # two, and what the machine is busy with
+        time.sleep(2.0)
+        start()
+        eventually(lambda: len(gaps_told()) >= 2 or process.poll() is not None, 15)
+        back = time.monotonic()
+        time.sleep(1.5)
+        err = stopped(process)
+    finally:
+        process.kill()
+    first, second, *more = gaps_told()
+    assert first["length"] == 0 and not more, err
+    assert second["why"].endswith("; it is back") and second["how"] == "keep"
+    assert 2.0 <= second["length"] <= back - gone + 0.5
+    assert rows(out)[-1]["time"] >= second["start"] + second["length"] + 0.5  # it went on

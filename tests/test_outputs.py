@@ -1,0 +1,624 @@
+"""Where results go besides pictures: files that survive, servers and programs that fail, terminals of all kinds."""
+
+import csv
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, MediaError
+from pipeline.events import Event
+from pipeline.fanout import Fanout
+from pipeline.interrupts import Interrupts, welcoming
+from pipeline.journal import Journal
+from pipeline.panel import FLOOR, Strip, decibels
+from pipeline.sink import Closed, Sink, clean
+from pipeline.sinks.command import Command
+from pipeline.sinks.console import Console
+from pipeline.sinks.csv import CSV
+from pipeline.sinks.jsonl import JSONLines
+from pipeline.sinks.labels import Labels
+from pipeline.sinks.vtt import VTT
+from pipeline.sinks.webhook import Webhook
+
+RATE = 100
+HOSTILE = [
+    "=cmd|' /C calc'!A0", "+1", "-rm", "@SUM(1)", "\t=1", "--> 00:00", "<b>&amp;", "a\tb", "two\nlines", "\x1b[31mred",
+    "\u202eabc", "$(touch PWNED)", "`x`", "it's", 'a "b"', "{start}", "\ud800", "time", "status", "path", "score", "nul\0",
+]  # fmt: skip
+
+
+def begun(sink, labels=("a", "b")):
+    sink.start("a stream", list(labels), RATE, 1)
+    return sink
+
+
+def event(label="a", start=100, end=250, score=0.9):
+    return Event(label, start, end, score, start + 10)
+
+
+# Journals
+
+
+def test_a_result_is_left_alone_until_there_is_another(tmp_path):
+    kept = tmp_path / "old.csv"
+    kept.write_text("an hour's work")
+    for make in (CSV, JSONLines, Labels, VTT):
+        with make(str(kept)):
+            pass
+        with make(str(tmp_path / "new")):
+            pass
+    assert kept.read_text() == "an hour's work" and list(tmp_path.iterdir()) == [kept]
+    with begun(CSV(str(kept))):
+        assert kept.read_text() == "start,end,peak,label,score\n"
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_else():
+    for path in ("/proc/no/out.csv", "/proc/out.csv", "/"):
+        with pytest.raises(OSError):
+            begun(CSV(path))
+
+
+def test_every_row_is_there_at_once_and_forced_to_the_disk_each_second(tmp_path, monkeypatch):
+    forced, now = [], [100.0]
+    monkeypatch.setattr(os, "fsync", lambda file: forced.append(os.fstat(file).st_size))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    journal = Journal(str(tmp_path / "rows"))
+    journal.write("one\n")
+    assert (tmp_path / "rows").read_text() == "one\n" and forced == []
+    now[0] += 1.1
+    journal.settle()
+    journal.settle()
+    assert forced == [4]
+    now[0] += 1.1
+    journal.write("two\n")
+    assert forced == [4, 8]
+    never = Journal(str(tmp_path / "other"), None)
+    now[0] += 9
+    never.write("x\n")
+    never.close()
+    assert forced == [4, 8]
+
+
+@pytest.fixture
+def small_disk():
+    """Files of this process can have 1000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_of_a_row_without_room_nothing_is_left(tmp_path, small_disk):
+    path = tmp_path / "rows.jsonl"
+    sink, told = begun(JSONLines(str(path))), 0
+    with pytest.raises(OSError) as caught, sink:
+        for told in range(100):
+            sink.events([event("a" * told)])
+    assert caught.value.filename == str(path)
+    text = path.read_text()
+    assert text.endswith("\n") and [len(json.loads(line)["label"]) for line in text.splitlines()] == list(range(told))
+    assert 800 < len(text) <= 1000
+
+
+def test_labels_that_are_named_like_columns_stand_apart(tmp_path):
+    labels = ["time", "age", "type", "path", "score", "label", "status", "p_time", "posteriors"]
+    scores = np.linspace(0, 0.8, 9, dtype=np.float32)[None]
+    row = {"path": "x.wav", "status": "ok", "code": "", "label": "path", "score": 0.5, "seconds": 1.0,
+           "posteriors": dict(zip(labels, scores[0].tolist()))}  # fmt: skip
+    sinks = {"csv": CSV(str(tmp_path / "t.csv"), True), "jsonl": JSONLines(str(tmp_path / "t.jsonl"), True),
+             "files": CSV(str(tmp_path / "files.csv"))}  # fmt: skip
+    with begun(Fanout(sinks), labels) as sink:
+        sink.steps(4, scores, 0.25)
+    with CSV(str(tmp_path / "files.csv")) as sink:
+        sink.file(row)
+    (found,) = csv.DictReader((tmp_path / "t.posteriors.csv").read_text().splitlines())
+    assert (found["time"], found["age"]) == ("0.05", "0.25") and len(found) == 11
+    assert [float(found[f"p_{label}"]) for label in labels] == pytest.approx(scores[0].tolist())
+    (row,) = map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines())
+    assert (row["type"], row["time"], row["age"]) == ("step", 0.05, 0.25)
+    assert list(row["posteriors"].values()) == pytest.approx(scores[0].tolist())
+    (found,) = csv.DictReader((tmp_path / "files.csv").read_text().splitlines())
+    assert (found["path"], found["status"], found["label"]) == ("x.wav", "ok", "path")
+    assert float(found["p_path"]) == pytest.approx(0.3)
+
+
+# Hostile labels
+
+
+def test_hostile_labels_are_one_harmless_line_everywhere(tmp_path, capsys):
+    names = {"csv": CSV, "jsonl": JSONLines, "labels": Labels, "vtt": VTT}
+    with begun(
+        Fanout({name: make(str(tmp_path / name)) for name, make in names.items()} | {"console": Console()})
+    ) as all_:
+        for number, label in enumerate(HOSTILE):
+            all_.events([event(label, 100 * number, 100 * number + 50)])
+    with open(tmp_path / "csv", newline="", encoding="utf-8") as file:
+        cells = [row["label"] for row in csv.DictReader(file)]
+    assert len(cells) == len(HOSTILE) and not any(cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells)
+    assert [json.loads(line)["label"] for line in (tmp_path / "jsonl").read_text().splitlines()] == HOSTILE
+    track = (tmp_path / "labels").read_text(encoding="utf-8").split("\n")[:-1]
+    assert len(track) == len(HOSTILE)
+    for number, line in enumerate(track):
+        start, end, label = line.split("\t")
+        assert (float(start), float(end)) == (number, number + 0.5) and label == f"{clean(HOSTILE[number])} 0.90"
+    said = capsys.readouterr().out
+    steering = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+    for text in (
+        said,
+        *((tmp_path / name).read_text(encoding="utf-8").replace("\t", "") for name in ("labels", "vtt", "csv")),
+    ):
+        assert not steering.search(text)
+    assert said.count("\n") == len(HOSTILE) + 2 and "\\x1b[31mred" in said
+
+
+def cues(path):
+    """Times in seconds and text of subtitles, as FFmpeg reads them."""
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.subtitles
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        return [(float(p.pts * p.time_base), float(p.duration * p.time_base), bytes(p).decode()) for p in packets]
+
+
+def test_subtitles_are_read_by_ffmpeg_in_the_order_of_their_starts(tmp_path):
+    path = tmp_path / "x.vtt"
+    with begun(VTT(str(path))) as sink:
+        sink.events([event("short", 500, 600), event("long", 100, 700), event("late", 360_000, 366_125)])
+        assert len(cues(path)) == 3  # already before the end
+    assert cues(path) == [(1, 6, "long 0.90"), (5, 1, "short 0.90"), (3600, 61.25, "late 0.90")]
+    assert list(tmp_path.iterdir()) == [path]
+    with begun(VTT(str(path))) as sink:
+        sink.events([event(label, 100 * n, 100 * n + 99) for n, label in enumerate(HOSTILE)])
+    found = cues(path)
+    assert [start for start, _, _ in found] == list(range(len(HOSTILE)))
+    assert (
+        found[HOSTILE.index("--> 00:00")][2] == "--&gt; 00:00 0.90"
+        and found[HOSTILE.index("<b>&amp;")][2] == "&lt;b&gt;&amp;amp; 0.90"
+    )
+
+
+# Several at once
+
+
+class Weak(Sink):
+    """Fails at its third event."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.count, self.closed = error, 0, 0
+
+    def event(self, row):
+        self.count += 1
+        if self.count >= 3:
+            raise self.error
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x.csv"), MediaError("device_lost", "gone")])
+def test_a_sink_that_fails_does_not_silence_the_others(tmp_path, capsys, error):
+    weak = Weak(error)
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(type(error)) as caught, begun(Fanout({"weak": weak, "jsonl": JSONLines(str(path))})) as sink:
+        for _ in range(5):
+            sink.events([event()])
+    assert caught.value is error and len(path.read_text().splitlines()) == 5
+    assert weak.count == 3 and weak.closed == 1
+    err = capsys.readouterr().err
+    assert err.count("sink=weak has failed, the others go on") == 1
+
+
+def test_the_last_sink_that_fails_ends_the_stream():
+    error = OSError(28, "No space left on device", "x.csv")
+    sink = begun(Fanout({"weak": Weak(error)}))
+    with pytest.raises(OSError, match="No space"):
+        sink.events([event()] * 3)
+
+
+def test_a_sink_that_cannot_end_its_file_does_not_keep_others_from_theirs():
+    class Bad(Sink):
+        def close(self):
+            raise OSError(5, "Input/output error", "y")
+
+    weak = Weak(None)
+    with pytest.raises(OSError, match="Input/output"):
+        begun(Fanout({"bad": Bad(), "weak": weak})).close()
+    assert weak.closed == 1
+
+
+def test_a_closed_window_is_told_after_all_have_got_the_picture():
+    class Shut(Sink):
+        def event(self, row):
+            raise Closed
+
+    weak = Weak(None)
+    with pytest.raises(Closed):
+        begun(Fanout({"shut": Shut(), "weak": weak})).events([event()])
+    assert weak.count == 1
+
+
+def test_two_sinks_do_not_mix_on_standard_output(tmp_path):
+    with pytest.raises(ConfigError, match=r"sink\.jsonl\.path: is not set, but console writes to standard output, too"):
+        Fanout({"console": Console(), "jsonl": JSONLines()})
+    with pytest.raises(ConfigError, match=r"sink\.vtt\.path"):
+        Fanout({"csv": CSV(), "vtt": VTT()})
+    with pytest.raises(ConfigError, match="sink: is empty"):
+        Fanout({})
+    Fanout({"console": Console(), "jsonl": JSONLines(str(tmp_path / "x"))})
+
+
+# Signals
+
+
+def test_signals_wait_until_they_harm_nothing():
+    worked, seen = [], []
+
+    def items():
+        for number in range(5):
+            seen.append(number)
+            yield number
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        for number in welcoming(interrupts, items()):
+            if number == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            worked.append(number)
+    assert worked == seen == [0, 1, 2] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_signal_is_obeyed_at_once():
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        pytest.fail("was not obeyed")
+
+
+def test_a_signal_is_obeyed_while_a_source_is_waited_for():
+    def items():
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        yield time.sleep(5)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        list(welcoming(interrupts, items()))
+    assert time.monotonic() - started < 2
+
+
+# A web server
+
+
+class Server:
+    """A real server that answers as it is told: a status for each request in turn (then 200), or 'hang'."""
+
+    def __init__(self, answers=(), port=0):
+        self.got, self.answers, self.free = [], list(answers), threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = outer.answers.pop(0) if outer.answers else 200
+                outer.got.append((answer, json.loads(body), dict(self.headers)))
+                if answer == "hang":
+                    outer.free.wait(20)
+                    return
+                self.send_response(answer)
+                if answer in (301, 302, 307, 308):
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *given):
+                pass
+
+        ThreadingHTTPServer.allow_reuse_address = True
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.server.handle_error = lambda *given: None  # whoever asked has gone
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/events"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self):
+        self.free.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def numbers(self):
+        return [body["number"] for answer, body, _ in self.got if answer == 200]
+
+
+@pytest.fixture
+def server():
+    made = []
+
+    def make(*answers, port=0):
+        made.append(Server(answers, port))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("pipeline.sinks.webhook.FIRST", 0.02)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_events_reach_a_server_that_fails_at_times(server, capsys):
+    there = server(500, 503, 200, 429, 408)
+    with begun(Webhook(there.url, {"Authorization": "Bearer secret"})) as sink:
+        sink.events([event("Hände\n"), event("b")])
+    assert there.numbers() == [1, 2] and [answer for answer, _, _ in there.got] == [500, 503, 200, 429, 408, 200]
+    _, body, headers = there.got[2]
+    assert body == {"type": "event", "stream": "a stream", "number": 1, "start": 1.0, "end": 2.5, "peak": 1.1,
+                    "label": "Hände\n", "score": 0.9}  # fmt: skip
+    assert headers["Authorization"] == "Bearer secret" and headers["Content-Type"] == "application/json"
+    keys = [headers["Idempotency-Key"] for _, _, headers in there.got]
+    assert keys[0] == keys[1] == keys[2] != keys[3] and not capsys.readouterr().err
+
+
+def test_a_refused_event_is_not_tried_again_and_redirections_are_not_followed(server, capsys):
+    there = server(403, 302, 307, 200)
+    with begun(Webhook(there.url)) as sink:
+        sink.events([event()] * 4)
+    assert [answer for answer, _, _ in there.got] == [403, 302, 307, 200] and there.numbers() == [4]
+    assert "3 of 4 events did not reach 127.0.0.1:" in capsys.readouterr().err
+
+
+def test_a_server_that_comes_back_gets_what_waited(server):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with begun(Webhook(f"http://127.0.0.1:{port}/")) as sink:
+        sink.events([event()] * 3)
+        time.sleep(0.15)  # refused meanwhile
+        first = server(port=port)
+        limit = time.monotonic() + 5
+        while len(first.numbers()) < 3 and time.monotonic() < limit:
+            time.sleep(0.01)
+        first.stop()
+        sink.events([event()])
+        time.sleep(0.1)
+        second = server(port=port)
+    assert first.numbers() == [1, 2, 3] and second.numbers() == [4]
+
+
+def test_a_server_that_hangs_never_holds_up_the_stream(server, capsys):
+    there = server(*["hang"] * 100)
+    started = time.monotonic()
+    with begun(Webhook(there.url, timeout=10.0, queue=5, grace=0.3)) as sink:
+        for number in range(1000):
+            sink.events([event(start=number, end=number + 1)])
+        assert time.monotonic() - started < 0.5
+        assert [row["number"] for row in sink.waiting] == [996, 997, 998, 999, 1000]  # the oldest were dropped
+    assert time.monotonic() - started < 2.0
+    assert "1000 of 1000 events did not reach" in capsys.readouterr().err
+
+
+def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_allowed(server, capsys):
+    there = server("hang")
+    with begun(Webhook(there.url, timeout=0.2)) as sink:
+        sink.events([event()])
+    assert there.numbers() == [1] and len(there.got) == 2 and not capsys.readouterr().err
+
+
+def test_patience_ends(capsys):
+    with begun(Webhook("http://127.0.0.1:9/", patience=0.1, grace=5.0)) as sink:
+        sink.events([event()])
+        started = time.monotonic()
+    assert (
+        time.monotonic() - started < 3
+        and "1 of 1 events did not reach 127.0.0.1:9 (the last: [Errno" in capsys.readouterr().err
+    )
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(server, tmp_path, capsys):
+    import shutil
+    import ssl
+    import subprocess
+
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)  # fmt: skip
+    there = server()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    there.server.socket = context.wrap_socket(there.server.socket, server_side=True)
+    with begun(Webhook(f"https://localhost:{there.port}/", patience=0.1)) as sink:
+        sink.events([event()])
+    assert not there.got and "CERTIFICATE_VERIFY_FAILED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"url": None}, {"url": "ftp://x/"}, {"url": "file:///etc/passwd"}, {"url": "http://"}, {"url": "http://u:p@x/"},
+        {"url": "http://x:y/"}, {"url": "http://x/a b"}, {"url": "http://x/\r\nHost: y"}, {"url": "http://[::1"},
+        {"url": "http://x/", "headers": {"A": "b\r\nC: d"}}, {"url": "http://x/", "headers": {"A:b": "c"}},
+    ],
+)  # fmt: skip
+def test_addresses_and_headers_that_cannot_be(given):
+    with pytest.raises(ConfigError, match=r"sink\.webhook\.") as caught:
+        Webhook(**given)
+    assert "u:p" not in str(caught.value)
+
+
+# A program
+
+TELL = "import json, sys; open(sys.argv[1], 'a').write(json.dumps(sys.argv[2:]) + '\\n')"
+
+
+def test_a_label_is_one_argument_whatever_it_holds(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    labels = [label for label in HOSTILE if label != "\ud800"] + ["-rf", "--x=1", "* ?", "a;b|c>d", ""]
+    run = [sys.executable, "-c", TELL, "told", "{label}", "{start}", "-l={label} {label}", "{stream}"]
+    with begun(Command(run, parallel=1, grace=60.0)) as sink:
+        sink.events([event(label) for label in labels])
+    told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
+    names = [label.replace("\0", "\\x00") for label in labels]
+    assert told == [[name, "1.0", f"-l={name} {name}", "a stream"] for name in names]
+    assert [path.name for path in tmp_path.iterdir()] == ["told"] and capfd.readouterr() == ("", "")
+
+
+def test_failing_programs_are_counted(capfd):
+    with begun(Command(["sh", "-c", 'echo out; exit "$0"', "{label}"])) as sink:
+        sink.events([event(label) for label in ("0", "3", "3", "7", "\ud800")])
+    out, err = capfd.readouterr()
+    assert not out and err.count("out\n") == 4  # what it prints does not stand among the rows
+    assert "of 5 events 4 failed or were left out (2 x exit code 3" in err and "1 x exit code 7" in err
+
+
+def test_slow_programs_hold_up_nothing_and_are_killed(tmp_path, capfd):
+    started = time.monotonic()
+    sink = begun(Command(["sh", "-c", f"echo x >> {tmp_path}/begun; sleep 30 & wait"], parallel=2, queue=3, grace=0.5))
+    with sink:
+        for _ in range(50):
+            sink.events([event()])
+        assert time.monotonic() - started < 0.3
+        limit = time.monotonic() + 5
+        while time.monotonic() < limit and len(sink.running) < 2:
+            time.sleep(0.01)
+        groups = [process.pid for process in sink.running]
+    assert time.monotonic() - started < 6 and len(groups) == 2
+    assert "of 50 events 50 failed or were left out" in capfd.readouterr().err
+    for group in groups:  # what the program had started is gone, too
+        limit = time.monotonic() + 2
+        while time.monotonic() < limit and alive(group):
+            time.sleep(0.01)
+        assert not alive(group)
+    assert (tmp_path / "begun").read_text() == "x\nx\n"
+
+
+def alive(group):
+    """Whether a process of the group still runs; those that ended and that nobody has asked about do not count."""
+    for path in os.listdir("/proc"):
+        if path.isdecimal():
+            try:
+                with open(f"/proc/{path}/stat") as file:
+                    state, _, number = file.read().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(number) == group and state != "Z":
+                return True
+    return False
+
+
+def test_a_program_has_its_time(capfd):
+    with begun(Command(["sleep", "20"], timeout=0.1)) as sink:
+        sink.events([event()])
+    assert "no end within 0.1 s" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (None, "is not set"), ([], "is not set"), (["{label}"], "can only choose its arguments"),
+        (["no-such-program"], "there is no program"), (["echo", "{lable}"], "did you mean 'label'"),
+    ],
+)  # fmt: skip
+def test_programs_that_cannot_be_run(run, message):
+    with pytest.raises(ConfigError, match=message):
+        Command(run)
+
+
+# The terminal
+
+
+def shown(monkeypatch, capsys, columns, lines, colours="truecolor", plain=False):
+    """What a terminal gets in a second of a stream, and the last panel."""
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": colours, "COLUMNS": str(columns),
+                        "LINES": str(lines)}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("pipeline.sinks.console.EVERY", 0.0)
+    monkeypatch.setattr("pipeline.panel.LOW", 60.0)
+    sink = Console()
+    sink.plain = plain
+    t = np.arange(1600) / 16000
+    with sink:
+        sink.start("a stream", ["dog", "cat", "走る", "a very long label of a class", "\x1b[2J"], 16000, 160)
+        for number in range(10):
+            sink.sound((0.5 * np.sin(2 * np.pi * 1000 * t)).astype(np.float32))
+            sink.steps(10 * number, np.tile(np.array([[0.1, 0.7, 0.1, 0.05, 0.05]], np.float32), (10, 1)), 0.03)
+            sink.begun([Event("cat", 800, 1600 * number, 0.7, 900)])
+        sink.gap({"start": 1.0, "length": 2.5, "why": "unplugged; it is back", "how": "reset"})
+        sink.warning({"time": 1.0, "code": "silent", "text": "nothing\x07 is heard"})
+        panel = sink.panel().plain
+    return capsys.readouterr().out, panel
+
+
+def test_the_panel_shows_what_is_going_on(monkeypatch, capsys):
+    out, panel = shown(monkeypatch, capsys, 100, 40)
+    lines = panel.splitlines()
+    assert "1.0 s" in lines[0] and "30 ms old" in lines[0] and "2.5 s lost" in lines[0] and "1 warnings" in lines[0]
+    assert "-6 dBFS" in panel and "> cat" in panel and "dog" in panel and "38;2;" in out
+    assert lines[7].startswith("  cat") and lines[7].count("█") > 3 * lines[8].count("█") > 0
+    assert "nothing\\x07 is heard (silent)" in out and "\x07" not in out and "\x1b[2J" not in out
+    assert all(len(line) < 100 for line in lines)
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(20, 24), (40, 6), (60, 3), (10, 2), (300, 80)])
+def test_the_panel_fits_into_any_terminal(monkeypatch, capsys, columns, lines):
+    _, panel = shown(monkeypatch, capsys, columns, lines)
+    found = panel.splitlines()
+    assert 1 <= len(found) < max(lines, 2) and all(len(line) < columns for line in found)
+
+
+def test_the_panel_does_without_colours_and_unicode(monkeypatch, capsys):
+    out, panel = shown(monkeypatch, capsys, 80, 40, colours="", plain=True)
+    assert "38;2;" not in out and "####" in panel
+    assert panel.replace("走る", "").isascii()
+    row = max(panel.splitlines()[1:6], key=lambda line: sum(map(".:-=+*#%@".find, line.strip() or " ")))
+    assert row == panel.splitlines()[3]  # 1000 Hz, in the middle of 60 to 8000
+
+
+def test_the_strip_shows_tones_where_they_are():
+    t = np.arange(16000) / 16000
+    places = []
+    for hertz in (80, 400, 1500, 7000):
+        strip = Strip(16000)
+        strip.add(np.sin(2 * np.pi * hertz * t).astype(np.float32))
+        assert len(strip.columns) == 10 and strip.level == pytest.approx(0.0, abs=0.1)
+        places.append(int(np.argmax(strip.columns[-1])))
+        assert strip.columns[-1].max() == pytest.approx(-3, abs=2)
+    assert places == sorted(set(places))
+    strip = Strip(8000, columns=20)
+    strip.add(np.zeros(8000 * 600, np.float32))
+    assert len(strip.columns) == 20 and strip.level == FLOOR == decibels(0.0) and decibels(1.0) == 0
+
+
+def test_nothing_is_said_of_a_stream_that_never_began(capsys):
+    with Console():
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupt_in_compiled_code_is_told_as_one():
+    """numba turns what a signal raises into a SystemError."""
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        raise SystemError("returned a result with an exception set")
+    with pytest.raises(SystemError), Interrupts():
+        raise SystemError("a fault of its own")

@@ -1,0 +1,539 @@
+"""Scheduler: who shares a batch changes no bit; who waited longest is served first; overload is told, and is survived."""
+
+import threading
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from conftest import configured, small_model
+
+from pipeline.model import Classifier
+from pipeline.scheduler import KEPT, Scheduler, Waits
+from pipeline.stage import Stage, stack, tree
+from pipeline.stream import Stream
+from pipeline.tiles import alike
+
+BLOCK = 4
+
+
+class Clock:
+    """A time that passes only when it is told to; a model's every call takes ``cost`` seconds of it."""
+
+    def __init__(self, model=None, cost=0.0):
+        self.now = 0.0
+        if model is not None:
+            model.register_forward_hook(lambda *_: self.pass_by(cost))
+
+    def __call__(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        self.now += seconds
+
+
+def noise(ticks, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(ticks) * 0.1 * (1 + np.sin(np.arange(ticks) / (300 + 50 * seed)))).astype(np.float32)
+
+
+def material(model, ticks, seed):
+    """A chunk of what the model takes."""
+    if model.intake.picture is None:
+        return (noise(ticks, seed),)
+    images = np.random.default_rng(seed).integers(0, 256, (ticks // model.intake.grain, 8, 12, 3), np.uint8)
+    if not model.intake.both:
+        return (images,)
+    return noise(ticks, seed), images, np.ones((len(images), 2), np.float32)
+
+
+def collect(heard, answers):
+    for answer in answers:
+        heard[answer.stream].append(answer)
+
+
+def told(answers):
+    """All posteriors, events and gaps of a stream."""
+    gaps = [(a.at, a.gap) for a in answers if a.gap]
+    return np.concatenate([a.posteriors for a in answers]), [e for a in answers for e in a.events], gaps
+
+
+def alone(scheduler, parts):
+    """What a stream is told if nobody else is there: all at once, then closed."""
+    assert not scheduler.seats
+    stream, heard = Stream(scheduler.model, BLOCK), defaultdict(list)
+    scheduler.join(stream)
+    scheduler.feed(stream, parts)
+    collect(heard, scheduler.close(stream))
+    return told(heard[stream])
+
+
+def pushed(model, parts):
+    """What ``Stream.push`` answers, in batches of one."""
+    stream = Stream(model, BLOCK)
+    events, answers = stream.push(parts), [stream.posteriors]
+    events += stream.close()
+    return np.concatenate([*answers, stream.posteriors]), events
+
+
+HEARING = {
+    "gru": ["head.window=0.3", "encoder.layers=2"],
+    "lstm, delayed": ["cell=lstm", "head.delay=0.06", "head=max", "head.window=0.1"],
+    "convolutions": ["encoder=conv_recurrent"],
+}
+SEEING = {
+    "pictures": ["extractor=frames", "encoder=image_recurrent", "cell=conv_gru", "extractor.height=8",
+                 "extractor.width=12", "head.window=0.4"],
+    "both": ["extractor=audiovisual", "encoder=recurrent", "extractor@extractor.picture=frames",
+             "extractor.picture.height=8", "extractor.picture.width=12", "extractor.size=5", "head=mean"],
+}  # fmt: skip
+LIVELY = ["decoder.threshold=0.34", "decoder.release=0.33", "decoder.minimum=0"]
+
+
+def made(name):
+    if name in HEARING:
+        return small_model(*HEARING[name], *LIVELY)
+    torch.manual_seed(0)
+    return Classifier(configured("train", *SEEING[name], *LIVELY), ["background", "high", "low"]).eval()
+
+
+@pytest.mark.parametrize("name", [*HEARING, *SEEING])
+def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
+    """They join, stall and leave at random, and are fed chunks of random lengths."""
+    model = made(name)
+    rng = np.random.default_rng(1)
+    unit = Stream(model, BLOCK).size
+    parts = [material(model, int(rng.integers(1, 16 * unit)) // model.grain * model.grain, seed) for seed in range(64)]
+    scheduler, heard, at = Scheduler(model, BLOCK, tile=16), defaultdict(list), [0] * 64
+    streams = [Stream(model, BLOCK) for _ in parts]
+    batches = set()
+    while len(at) > at.count(None):
+        for index in rng.permutation(64)[: rng.integers(1, 65)]:
+            if at[index] is None:
+                continue
+            stream, whole = streams[index], parts[index]
+            if stream not in scheduler.seats:
+                scheduler.join(stream)
+            size = min(int(rng.integers(0, 3 * unit)) // model.grain * model.grain, len(whole[0]) - at[index])
+            scheduler.feed(stream, model.intake.cut(model.intake.cut(whole, at[index])[1], size)[0])
+            at[index] += size
+            if at[index] == len(whole[0]):
+                collect(heard, scheduler.close(stream))
+                at[index] = None
+            elif rng.random() < 0.1:
+                scheduler.leave(stream)
+        for _ in range(rng.integers(0, 4)):
+            answers = scheduler.turn()
+            batches.add(len(answers))
+            collect(heard, answers)
+    assert len(batches) > 8  # or this would prove little
+    for index, stream in enumerate(streams):
+        posteriors, events, gaps = told(heard[stream])
+        own, own_events, _ = alone(scheduler, parts[index])
+        assert np.array_equal(posteriors, own) and events == own_events and not gaps
+        assert stream.steps == len(own)
+        one, one_events = pushed(model, parts[index])
+        assert np.abs(own - one).max(initial=0) <= 1e-6 and len(events) == len(one_events)
+    assert any(told(heard[stream])[1] for stream in streams)
+
+
+def ready(scheduler, count, blocks=1, seed=0):
+    """Streams that have joined, each with so many blocks waiting."""
+    streams = [Stream(scheduler.model, BLOCK) for _ in range(count)]
+    for number, stream in enumerate(streams, seed):
+        scheduler.join(stream)
+        if blocks:
+            scheduler.feed(stream, noise(blocks * scheduler.size, number))
+    return streams
+
+
+def served(scheduler, streams):
+    """Whose turn it was, until nothing waits."""
+    found = []
+    while answers := scheduler.turn():
+        found.append([streams.index(answer.stream) for answer in answers])
+    return found
+
+
+def test_the_oldest_block_comes_first_then_who_joined_first():
+    clock = Clock()
+    scheduler = Scheduler(small_model(), BLOCK, tile=2, clock=clock)
+    streams = ready(scheduler, 5, blocks=0)
+    for index, arrived in [(3, 1.0), (1, 2.0), (4, 1.0), (0, 3.0), (2, 0.5), (3, 1.5), (3, 2.0), (2, 9.0)]:
+        scheduler.feed(streams[index], noise(scheduler.size), arrived)
+    clock.now = 10.0
+    assert scheduler.behind == 9.5
+    assert served(scheduler, streams) == [[2, 3], [4, 3], [1, 3], [0, 2]]
+    assert scheduler.behind == 0.0 and scheduler.turn() == []
+
+
+def test_a_block_arrives_with_its_last_sample():
+    clock = Clock()
+    scheduler = Scheduler(small_model(), BLOCK, clock=clock)
+    (stream,) = ready(scheduler, 1, blocks=0)
+    for arrived, share in [(1.0, 0.5), (2.0, 0.25), (3.0, 0.75), (4.0, 1.6)]:
+        scheduler.feed(stream, noise(round(share * scheduler.size)), arrived)
+    clock.now = 5.0
+    waits = []
+    while answers := scheduler.turn():
+        waits += [answer.waited for answer in answers]
+    assert waits == [2.0, 1.0, 1.0] and scheduler.seat(stream).waits.longest == 2.0
+
+
+def test_a_flood_and_a_stall_cost_the_others_nothing():
+    """One stream brings a hundred blocks at once, one brings half a block and no more; the others wait for a turn."""
+    model = small_model()
+    clock = Clock(model, 0.01)
+    scheduler = Scheduler(model, BLOCK, tile=4, clock=clock)
+    flood, stalled, *others = streams = ready(scheduler, 5, blocks=0)
+    clock.now = 0.0
+    scheduler.feed(flood, noise(100 * scheduler.size))
+    scheduler.feed(stalled, noise(scheduler.size // 2))
+    for _ in range(20):
+        for stream in others:
+            scheduler.feed(stream, noise(scheduler.size))
+        scheduler.turn()
+    assert all(scheduler.seat(stream).waits.longest == pytest.approx(0.01) for stream in others)
+    assert [scheduler.seat(stream).waits.count for stream in streams] == [20, 0, 20, 20, 20]
+
+
+def test_a_stream_that_leaves_takes_its_state_along():
+    model = small_model("head.window=0.3")
+    wave = noise(30 * Stream(model, BLOCK).size + 77, 5)
+    first, second = Scheduler(model, BLOCK, tile=8), Scheduler(model, BLOCK, tile=8)
+    stream, heard = Stream(model, BLOCK), defaultdict(list)
+    ready(first, 3, 20)
+    first.join(stream)
+    first.feed(stream, wave[: 9 * first.size + 5])
+    for _ in range(6):
+        collect(heard, first.turn())
+    first.leave(stream)
+    held = stream.state
+    copy = tree(torch.clone, held)
+    ready(first, 1, 1)  # somebody else gets its row
+    while first.turn():
+        pass
+    ready(second, 2, 20)
+    second.join(stream)  # with three blocks that wait
+    second.feed(stream, wave[9 * first.size + 5 :])
+    while answers := second.turn():
+        collect(heard, answers)
+    collect(heard, second.close(stream))
+    assert np.array_equal(told(heard[stream])[0], alone(Scheduler(model, BLOCK, tile=8), wave)[0])
+    tree(lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=0) or one, held, copy)
+    with pytest.raises(ValueError, match="join it first"):
+        second.feed(stream, wave)
+
+
+def test_the_state_can_be_read_and_set_meanwhile_and_rows_are_added():
+    model = small_model()
+    scheduler = Scheduler(model, BLOCK, tile=16)
+    streams = ready(scheduler, 150, 3)
+    served(scheduler, streams)
+    own = Scheduler(model, BLOCK, tile=16)
+    (stream,) = ready(own, 1, 3, seed=140)
+    served(own, [stream])
+    pairs = []
+    tree(lambda one, other: pairs.append(torch.equal(one, other)) or one, streams[140].state, stream.state)
+    assert pairs and all(pairs)
+    held = tree(torch.clone, streams[3].state)
+    scheduler.feed(streams[3], noise(scheduler.size, 8))
+    (first,) = scheduler.turn()
+    streams[3].state = held
+    scheduler.feed(streams[3], noise(scheduler.size, 8))
+    (second,) = scheduler.turn()
+    assert np.array_equal(first.posteriors, second.posteriors)
+
+
+def test_a_gap_is_answered_after_what_waits():
+    model = small_model("head.delay=0.06", *LIVELY)
+    wave = noise(40 * model.hop * BLOCK)
+    for how in ("reset", "keep", "hold", "zeros"):
+        found = []
+        for others in (0, 9):
+            scheduler, heard = Scheduler(model, BLOCK, tile=8), defaultdict(list)
+            ready(scheduler, others, 3)
+            (stream,) = ready(scheduler, 1, 0)
+            scheduler.feed(stream, wave[:5000])
+            for _ in range(others):
+                collect(heard, scheduler.turn())
+            collect(heard, scheduler.gap(stream, 12345, how))
+            scheduler.feed(stream, wave[5000:])
+            collect(heard, scheduler.close(stream))
+            found.append(told(heard[stream]))
+        assert np.array_equal(found[0][0], found[1][0]) and found[0][1:] == found[1][1:]
+        plain = Stream(model, BLOCK)
+        events = plain.push(wave[:5000]) + plain.gap(12345, how) + plain.push(wave[5000:]) + plain.close()
+        assert [(e.label, e.start, e.end) for e in events] == [(e.label, e.start, e.end) for e in found[0][1]]
+        assert events
+
+
+def overloaded(seconds, **settings):
+    """Twelve streams, of which four calls a block's time can serve eight, for so long; then two of them go on."""
+    model = small_model(*settings.pop("model", []))
+    block = BLOCK * model.hop / model.rate
+    clock = Clock(model, block / 4)
+    scheduler = Scheduler(model, BLOCK, tile=2, clock=clock, **settings)
+    clock.now = 0.0
+    streams, heard, behind = ready(scheduler, 12, blocks=0), defaultdict(list), []
+    due = 0.0
+    for number in range(round(2 * seconds / block)):
+        for index, stream in enumerate(streams):
+            if number < seconds / block or index < 2:
+                scheduler.feed(stream, noise(scheduler.size, index), due)
+        due += block
+        while clock.now < due and (answers := scheduler.turn()):
+            collect(heard, answers)
+        clock.now = max(clock.now, due)
+        behind.append(scheduler.behind)
+    while answers := scheduler.turn():
+        collect(heard, answers)
+    return scheduler, streams, heard, np.array(behind)
+
+
+def test_overload_that_is_kept_is_answered_late_and_all_of_it():
+    scheduler, streams, heard, behind = overloaded(2.0, overload="keep")
+    half = len(behind) // 2
+    assert behind[half - 1] == pytest.approx(2.0 / 3, abs=0.1)  # a third of what came waits
+    assert scheduler.load == pytest.approx(1.5)
+    assert (behind[-5:] < 0.05).all()  # it has recovered
+    assert scheduler.waits.longest == pytest.approx(1.0, abs=0.1)  # the last of them
+    for index, stream in enumerate(streams):
+        assert not told(heard[stream])[2] and stream.steps == BLOCK * (len(behind) if index < 2 else half)
+    again = overloaded(2.0, overload="keep")
+    assert np.array_equal(behind, again[3])
+    for one, other in zip(streams, again[1]):
+        assert [a.waited for a in heard[one]] == [a.waited for a in again[2][other]]
+
+
+@pytest.mark.parametrize("how", ["keep", "reset"])
+@pytest.mark.parametrize("more", [[], ["head.delay=0.06"]])
+def test_overload_that_is_dropped_is_bounded_and_told(how, more):
+    scheduler, streams, heard, behind = overloaded(3.0, overload="drop", patience=0.2, gap=how, model=[*more, *LIVELY])
+    block = BLOCK * scheduler.model.hop / scheduler.model.rate
+    half = len(behind) // 2
+    assert behind.max() <= 0.2 + 2 * block and scheduler.waits.longest <= 0.2 + 2 * block
+    assert (behind[half + round(0.3 / block) :] < 2 * block).all()  # it has recovered
+    lost = []
+    for index, stream in enumerate(streams):
+        blocks = len(behind) if index < 2 else half
+        assert stream.ticks == blocks * scheduler.size
+        next_step, passed = 0, 0
+        for answer in heard[stream]:
+            assert answer.first >= next_step or not len(answer.posteriors)
+            next_step = answer.first + len(answer.posteriors)
+            if answer.gap:
+                assert answer.gap.why == "behind" and answer.gap.how == how and answer.at % scheduler.size == 0
+                passed += answer.gap.ticks
+        lost.append(passed / stream.ticks)
+        answered = sum(len(a.posteriors) for a in heard[stream])
+        late = scheduler.model.delay * (1 + sum(1 for a in heard[stream] if a.gap))
+        assert abs(answered + passed // scheduler.model.hop - BLOCK * blocks) <= late
+        assert 0 <= BLOCK * blocks - stream.steps <= scheduler.model.delay
+        scheduler.close(stream)
+        assert stream.steps == stream.decoder.step == BLOCK * blocks
+    assert 0.2 < np.mean(lost[2:]) < 0.45 and np.ptp(lost[2:]) < 0.15  # a third had to go; no stream pays for another
+
+
+def test_after_a_gap_that_reset_a_stream_it_answers_as_a_new_one():
+    clock = Clock()
+    model = small_model("head.window=0.3")
+    scheduler = Scheduler(model, BLOCK, overload="drop", patience=1.0, gap="reset", clock=clock)
+    (stream,) = ready(scheduler, 1, 4)
+    scheduler.turn()
+    clock.now = 0.9
+    scheduler.feed(stream, noise(2 * scheduler.size, 7))
+    clock.now = 1.2
+    passed, first = scheduler.turn()
+    assert passed.gap.ticks == 3 * scheduler.size and passed.at == scheduler.size and first.first == 4 * BLOCK
+    (second,) = scheduler.turn()
+    own = alone(Scheduler(model, BLOCK), noise(2 * scheduler.size, 7))[0]
+    assert np.array_equal(np.concatenate([first.posteriors, second.posteriors]), own)
+
+
+def test_who_was_answered_out_of_turn_queues_again_from_the_back():
+    scheduler = Scheduler(small_model(), BLOCK, tile=1, clock=Clock())
+    early, late = streams = ready(scheduler, 2, 0)
+    scheduler.feed(early, noise(scheduler.size), 1.0)
+    scheduler.gap(early, 0, "keep")
+    scheduler.feed(late, noise(scheduler.size), 2.0)
+    scheduler.feed(early, noise(scheduler.size), 3.0)
+    assert served(scheduler, streams) == [[1], [0]]
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("more", [["head.window=0.3"], ["head=max"]])
+def test_a_state_that_is_not_finite_hurts_nobody_else_and_heals(poison, more):
+    model = small_model(*more)
+    scheduler, heard = Scheduler(model, BLOCK), defaultdict(list)
+    streams = ready(scheduler, 5, 6)
+    sick = streams[2]
+    collect(heard, scheduler.turn())
+    sick.state = tree(lambda t: t + poison if t.is_floating_point() else t, sick.state)
+    while answers := scheduler.turn():
+        collect(heard, answers)
+    assert [[row["code"] for row in a.warnings] for a in heard[sick]] == [[], ["not_computed"], [], [], [], []]
+    assert not heard[sick][1].posteriors.any() and sick.steps == 6 * BLOCK and not sick.warnings
+    own = Scheduler(model, BLOCK)
+    anew = alone(own, noise(6 * own.size, 2)[2 * own.size :])[0]
+    assert np.array_equal(told(heard[sick][2:])[0], anew[: 4 * BLOCK])
+    for index in (0, 1, 3, 4):
+        assert np.array_equal(told(heard[streams[index]])[0], alone(own, noise(6 * own.size, index))[0][: 6 * BLOCK])
+
+
+@pytest.mark.parametrize("where", ["answer", "state"])
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(where):
+    model = small_model("head.window=0.3")
+    scheduler, heard = Scheduler(model, BLOCK), defaultdict(list)
+    streams, sick = ready(scheduler, 3, 3), 1
+    before = scheduler.turn()
+    held = tree(torch.clone, streams[sick].state)
+
+    def spoiled(tensor):
+        tensor = tensor.clone()
+        tensor[sick] = torch.nan if tensor.is_floating_point() else tensor[sick]
+        return tensor
+
+    def spoil(module, given, answer):
+        y, state = answer
+        return (spoiled(y), state) if where == "answer" else (y, tree(spoiled, state))
+
+    hook = model.register_forward_hook(spoil)
+    after = scheduler.turn()
+    hook.remove()
+    assert np.array_equal(after[sick].posteriors, np.repeat(before[sick].posteriors[-1:], BLOCK, 0))
+    tree(lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=0) or one, streams[sick].state, held)
+    assert [len(answer.warnings) for answer in after] == [0, 1, 0]
+    collect(heard, [*before, *after, *scheduler.turn()])
+    own = Scheduler(model, BLOCK)
+    for row in (0, 2):
+        assert np.array_equal(told(heard[streams[row]])[0], alone(own, noise(3 * own.size, row))[0][: 3 * BLOCK])
+
+
+def test_what_is_no_sound_is_told_with_the_answer_of_its_block():
+    scheduler = Scheduler(small_model(), BLOCK)
+    (stream,) = ready(scheduler, 1, 0)
+    wave = noise(3 * scheduler.size)
+    wave[scheduler.size + 7] = np.nan
+    scheduler.feed(stream, wave)
+    codes = []
+    while answers := scheduler.turn():
+        codes += [[row["code"] for row in answer.warnings] for answer in answers]
+        scheduler.feed(stream, noise(1))  # which clears what the stream itself has to tell
+    assert codes == [[], ["not_finite"], []]
+
+
+def test_an_error_that_is_no_stream_s_fault_is_not_hidden():
+    model = small_model()
+    scheduler = Scheduler(model, BLOCK)
+    ready(scheduler, 2)
+    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(ValueError("a broken part")))
+    with pytest.raises(ValueError, match="a broken part"):
+        scheduler.turn()
+
+
+def test_threads_may_feed_while_one_computes():
+    model = small_model()
+    scheduler, heard = Scheduler(model, BLOCK, tile=8), defaultdict(list)
+    streams = ready(scheduler, 8, 0)
+    waves = [noise(40 * scheduler.size, seed) for seed in range(8)]
+
+    def bring(index):
+        for begin in range(0, len(waves[index]), 333):
+            scheduler.feed(streams[index], waves[index][begin : begin + 333])
+
+    threads = [threading.Thread(target=bring, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) or scheduler.behind:
+        if scheduler.wait(0.01):
+            collect(heard, scheduler.turn())
+    while answers := scheduler.turn():
+        collect(heard, answers)
+    own = Scheduler(model, BLOCK, tile=8)
+    for stream, wave in zip(streams, waves):
+        assert np.array_equal(told(heard[stream])[0], alone(own, wave)[0][: 40 * BLOCK])
+    assert not scheduler.wait(0.0) and sum(scheduler.seat(s).waits.count for s in streams) == 320
+
+
+def test_waits_are_those_of_numpy_over_the_newest():
+    waits, taken = Waits(), np.random.default_rng(0).exponential(size=3 * KEPT + 5).astype(np.float32)
+    assert waits.quantile(0.99) == 0.0
+    for seconds in taken:
+        waits.add(seconds)
+    assert waits.longest == taken.max() and waits.count == len(taken)
+    for share in (0.5, 0.99, 1.0):
+        assert waits.quantile(share) == np.quantile(taken[-KEPT:], share, method="higher")
+
+
+class Neighbours(Stage):
+    """What must not be: posteriors that depend on the other rows, on how many there are, or on which row it is."""
+
+    def __init__(self, shape, how):
+        super().__init__()
+        self.in_shape = self.out_shape = shape
+        self.how = how
+
+    def forward(self, x, state):
+        y, few = x.softmax(-1), len(x) < 8
+        some = {
+            "others": x.mean(0) * torch.ones_like(y),
+            "count": torch.full_like(y, few),
+            "count, some rows": few * ((1e4 * x[:, :1, :1]).frac().abs() < 0.15) * torch.ones_like(y),
+            "the last row": few * (torch.arange(len(x)) == len(x) - 1)[:, None, None] * torch.ones_like(y),
+        }
+        return y * (1 + 2**-20 * some[self.how]), state
+
+
+def test_batch_sizes_that_do_not_agree_are_found_out():
+    model = small_model()
+    for how in ("count", "count, some rows", "the last row"):
+        model.smoothing = Neighbours((3,), how)
+        assert alike(model, 640, 32) == [8, 16, 32] == Scheduler(model, BLOCK, tile=32).tiles.sizes
+    model.smoothing = Neighbours((3,), "others")
+    with pytest.raises(ValueError, match="depends on its neighbours"):
+        alike(model, 640, 32)
+    assert Scheduler(model, BLOCK, tile=3, exact=False).tiles.sizes == [1, 2, 3]
+
+
+def test_batches_of_any_size_are_near():
+    model = small_model()
+    scheduler = Scheduler(model, BLOCK, exact=False)
+    streams, heard = ready(scheduler, 13, 5), defaultdict(list)
+    while answers := scheduler.turn():
+        collect(heard, answers)
+    for index, stream in enumerate(streams):
+        own = pushed(model, (noise(5 * scheduler.size, index),))[0]
+        assert np.abs(told(heard[stream])[0] - own).max() <= 1e-6
+
+
+def test_what_does_not_belong_is_refused():
+    model = small_model()
+    scheduler = Scheduler(model, BLOCK)
+    stream = Stream(model, BLOCK)
+    scheduler.join(stream)
+    for wrong in (Stream(model, BLOCK + 1), Stream(small_model(), BLOCK)):
+        with pytest.raises(ValueError, match="the same model"):
+            scheduler.join(wrong)
+    with pytest.raises(ValueError, match="already"):
+        scheduler.join(stream)
+    with pytest.raises(ValueError, match="join it first"):
+        scheduler.close(Stream(model, BLOCK))
+    for settings in ({"tile": 0}, {"patience": 0.0}):
+        with pytest.raises(ValueError, match="expected at least one row, and some time"):
+            Scheduler(model, BLOCK, **settings)
+
+
+def test_stack_is_what_a_gather_is():
+    """The rows that a batch begins from are those that ``stack`` would have made."""
+    model = small_model("head.window=0.3")
+    scheduler = Scheduler(model, BLOCK)
+    streams = ready(scheduler, 3, 2)
+    scheduler.turn()
+    size = next(size for size in scheduler.tiles.sizes if size >= 3)
+    filled = [streams[number % 3] for number in range(size)]
+    with torch.inference_mode():
+        x = model.intake.tensors(model.intake.stacked([stream.waiting for stream in filled]))
+        expected, _ = model(x, stack([stream.state for stream in filled]))
+    for answer, y in zip(scheduler.turn(), expected.numpy()):
+        assert np.array_equal(answer.posteriors, y)

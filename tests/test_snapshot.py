@@ -1,0 +1,382 @@
+"""Snapshots: a stream goes on in another process bit for bit, and bytes that are not right are refused, whatever they say."""
+
+import functools
+import json
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, configured
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save
+
+from pipeline import snapshot
+from pipeline.errors import SnapshotError
+from pipeline.model import Classifier, load
+from pipeline.stream import Stream
+
+DENSE = ["elman", "jordan", "lstm", "peephole_lstm", "coupled_lstm", "coupled_peephole_lstm", "gru", "gru_reset_before", "mgu", "min_gru"]  # fmt: skip
+SOUND = ("encoder=conv_recurrent", "extractor.mels=20", "head.window=0.3", "head.delay=0.04")
+MODELS = {
+    **{cell: (f"cell={cell}", *SOUND) for cell in DENSE},
+    "maximum": ("encoder=recurrent", "extractor=mfcc", "head=max", "head.window=0.2", "encoder.layers=2"),
+    "since the start": ("encoder=recurrent", "extractor.mels=20", "head=mean", "head.window=null", "smoothing=none"),
+    "conv_lstm": ("extractor=frames", "extractor.height=24", "extractor.width=32", "encoder=image_recurrent", "cell=conv_lstm", "head.window=0.5"),
+    "conv_gru": ("extractor=frame_difference", "extractor.height=24", "extractor.width=32", "encoder=image_recurrent", "cell=conv_gru", "head.window=0.5"),
+    "audiovisual": ("extractor=audiovisual", "extractor.picture.height=28", "extractor.picture.width=28", "extractor.sound.mels=20", "encoder=conv_recurrent", "head.window=0.3"),
+}  # fmt: skip
+DECODER = ("decoder.threshold=0.36", "decoder.release=0.33", "decoder.minimum=0", "decoder.merge=0.03")
+
+
+@functools.cache
+def model_of(name):
+    torch.manual_seed(3)
+    model = Classifier(configured("train", *MODELS[name], *DECODER, "encoder.hidden=16"), ["a", "b", "c"]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+        if model.intake.sound and not model.intake.picture:
+            model.standardize.mean.fill_(-8.0)
+            model.standardize.std.fill_(3.0)
+    return model
+
+
+def clip(intake, seconds, seed):
+    """Noise that comes and goes, pictures with something that moves, and tracks that are sometimes lost."""
+    rng = np.random.default_rng(seed)
+    grains = int(seconds * intake.rate) // intake.grain
+    found = []
+    for track in intake.tracks:
+        steps = grains * track.steps
+        t = np.arange(steps)
+        if track.kind is np.uint8:
+            frames = rng.integers(0, 60, (steps, *track.shape), dtype=np.uint8)
+            for number in range(steps):
+                frames[number, :, (3 * number) % (track.shape[1] - 4) :][:, :4] += 190
+            found.append(frames)
+        elif track.shape:
+            found.append((rng.random((steps, 2)) < 0.9).astype(np.float32))
+        else:
+            found.append((0.2 * rng.standard_normal(steps) * (1 + np.sin(t / 2500))).astype(np.float32))
+    return tuple(found)
+
+
+def pieces(intake, parts, rng):
+    """The clip in pieces of random sizes, some of them empty."""
+    while intake.ticks(parts):
+        grains = intake.ticks(parts) // intake.grain
+        size = int(np.exp(rng.uniform(0, np.log(grains + 1)))) - (rng.random() < 0.1)
+        first, parts = intake.cut(parts, min(grains, size) * intake.grain)
+        yield first
+
+
+def run_on(stream, chunks):
+    """What a stream still answers; ``chunks`` are pushed, numbers are gaps. Then it is closed."""
+    posteriors, events = [], []
+    for chunk in chunks:
+        if isinstance(chunk, tuple):
+            events += stream.push(chunk)
+        else:
+            events += stream.gap(chunk, "keep")
+        posteriors.append(stream.posteriors)
+    events += stream.close()
+    return np.concatenate([*posteriors, stream.posteriors]), events
+
+
+def plain(events):
+    return [[e.label, e.start, e.end, e.score, e.peak] for e in events]
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch
+from pipeline.model import load
+from pipeline.stream import Stream
+torch.set_num_threads(int(sys.argv[1]))
+for folder in map(Path, sys.argv[2:]):
+    model = load(folder / "model.safetensors")
+    for path in sorted(folder.glob("*.bytes")):
+        stream, told, events = Stream.restore(model, path.read_bytes()), [], []
+        rest = np.load(path.with_suffix(".npz"))
+        for number in range(int(rest["count"])):
+            if f"gap{number}" in rest:
+                events += stream.gap(int(rest[f"gap{number}"]), "keep")
+            else:
+                events += stream.push(tuple(rest[f"{number}_{t}"] for t in range(len(model.intake.tracks))))
+            told.append(stream.posteriors)
+        events += stream.close()
+        np.save(path.with_suffix(".npy"), np.concatenate([*told, stream.posteriors]))
+        rows = [[e.label, e.start, e.end, e.score, e.peak] for e in events]
+        path.with_suffix(".json").write_text(json.dumps([rows, stream.ticks, stream.steps, stream.guard.counts.seen]))
+"""
+
+
+def trial(folder, model, number):
+    """Half a stream here, and the rest of it in files for another process. Returns what an uninterrupted run answers."""
+    rng, intake = np.random.default_rng(number), model.intake
+    chunks = list(pieces(intake, clip(intake, rng.uniform(0.5, 2.5), number), rng))
+    if rng.random() < 0.3:
+        chunks.insert(int(rng.integers(len(chunks) + 1)), int(rng.integers(1, 30)) * intake.grain * 7)
+    if intake.sound and rng.random() < 0.3:
+        chunks[0] = (np.full_like(chunks[0][0], np.nan), *chunks[0][1:]) if isinstance(chunks[0], tuple) else chunks[0]
+    block = int(rng.integers(1, 12))
+    cut = int(rng.integers(len(chunks) + 1))
+    whole = run_on(Stream(model, block), chunks)
+    stream, events = Stream(model, block), []
+    for chunk in chunks[:cut]:
+        events += stream.push(chunk) if isinstance(chunk, tuple) else stream.gap(chunk, "keep")
+    before = stream.steps
+    (folder / f"{number}.bytes").write_bytes(stream.snapshot())
+    rest = {"count": np.array(len(chunks) - cut)}
+    for place, chunk in enumerate(chunks[cut:]):
+        if isinstance(chunk, tuple):
+            rest |= {f"{place}_{track}": array for track, array in enumerate(chunk)}
+        else:
+            rest[f"gap{place}"] = np.array(chunk)
+    np.savez(folder / f"{number}.npz", **rest)
+    return number, before, events, whole
+
+
+def elsewhere(folders):
+    command = [sys.executable, "-c", CHILD, str(torch.get_num_threads()), *map(str, folders)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def prepared(tmp_path, name, numbers):
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    model_of(name).save(folder / "model.safetensors")
+    model = load(folder / "model.safetensors")
+    return folder, [trial(folder, model, number) for number in numbers]
+
+
+def assert_went_on(folder, trials):
+    """Bit-equal to the uninterrupted run; returns how many steps and events that says something about."""
+    steps = heard = 0
+    for number, before, events, (posteriors, all_events) in trials:
+        rest = np.load(folder / f"{number}.npy")
+        rows, _, last, _ = json.loads((folder / f"{number}.json").read_text())
+        assert np.array_equal(rest, posteriors[len(posteriors) - len(rest) :])
+        assert plain(events) + rows == plain(all_events)
+        assert last >= before
+        steps, heard = steps + len(rest), heard + len(rows)
+    return steps, heard
+
+
+def test_another_process_goes_on_bit_for_bit(tmp_path):
+    made = [prepared(tmp_path, name, range(4)) for name in ("gru", "conv_lstm", "audiovisual")]
+    elsewhere([folder for folder, _ in made])
+    steps, heard = np.sum([assert_went_on(*one) for one in made], axis=0)
+    assert steps > 60 and heard > 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", MODELS)
+def test_150_snapshots_of_every_kind_of_model(tmp_path, name):
+    folder, trials = prepared(tmp_path, name, range(10))
+    elsewhere([folder])
+    assert assert_went_on(folder, trials)[0] > 30
+    alone = [prepared(tmp_path / str(number), name, [number]) for number in (10, 11)]
+    for folder, trials in alone:  # each in a process of its own
+        elsewhere([folder])
+        assert_went_on(folder, trials)
+
+
+@pytest.mark.parametrize("name", ["maximum", "since the start", "conv_gru", "lstm"])
+def test_snapshots_at_every_chunk_change_nothing(name):
+    model = model_of(name)
+    rng = np.random.default_rng(5)
+    chunks = list(pieces(model.intake, clip(model.intake, 1.5, 2), rng))
+    whole, all_events = run_on(Stream(model, 3), chunks)
+    stream, told, events = Stream(model, 3), [], []
+    for chunk in chunks:
+        stream = Stream.restore(model, stream.snapshot())
+        events += stream.push(chunk)
+        told.append(stream.posteriors)
+        assert stream.snapshot() == Stream.restore(model, stream.snapshot()).snapshot()
+    stream = Stream.restore(model, stream.snapshot())
+    events += stream.close()
+    assert np.array_equal(np.concatenate([*told, stream.posteriors]), whole) and events == all_events
+    with pytest.raises(ValueError, match="closed"):
+        Stream.restore(model, stream.snapshot()).push(chunks[0])
+
+
+def test_what_waits_is_kept_and_bounded(monkeypatch):
+    model = model_of("gru")
+    x = clip(model.intake, 2, 0)
+    stream, other = Stream(model, 3), Stream(model, 3)
+    stream.feed(x)
+    restored = Stream.restore(model, stream.snapshot())
+    assert restored.ready()
+    assert np.array_equal(run_on(restored, [])[0], run_on(other, [x])[0])
+    monkeypatch.setattr(snapshot, "LARGEST", 1000)
+    with pytest.raises(SnapshotError, match="128000 waiting; expected 1000"):
+        stream.snapshot()
+
+
+# ---------------------------------------------------------------- bytes that are not right
+
+
+@functools.cache
+def taken(name="gru"):
+    stream = Stream(model_of(name), 3)
+    stream.push(clip(stream.intake, 1.03, 1))
+    return stream.snapshot()
+
+
+def tried(model, data):
+    """Refused, or a stream that works; anything else is an error of the test."""
+    try:
+        stream = Stream.restore(model, data)
+    except SnapshotError as error:
+        assert str(error).startswith("snapshot: ")
+        return None
+    if not stream.closed:
+        for chunk in (clip(model.intake, 0.2, 3), clip(model.intake, 0.0, 3)):
+            stream.push(chunk)
+            assert np.isfinite(stream.posteriors).all()
+        stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("name", ["gru", "audiovisual", "maximum"])
+@settings(max_examples=300)
+@given(data=st.data())
+def test_damaged_bytes_are_refused(name, data):
+    good = bytearray(taken(name))
+    bad = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.one_of(st.integers(0, len(bad) - 1), st.integers(0, min(len(bad), 1200) - 1)))
+        how = data.draw(st.sampled_from(["flip", "cut", "insert", "drop"]))
+        if how == "flip":
+            bad[at] ^= data.draw(st.integers(1, 255))
+        elif how == "cut":
+            del bad[max(1, at) :]
+        elif how == "insert":
+            bad[at:at] = data.draw(st.binary(min_size=1, max_size=9))
+        else:
+            del bad[at : at + data.draw(st.integers(1, 9))]
+        bad = bad or bytearray(1)
+    stream = tried(model_of(name), bytes(bad))
+    if stream is not None:  # bytes without a meaning, as the spaces behind the header
+        assert Stream.restore(model_of(name), bytes(bad)).snapshot() == good
+
+
+@settings(max_examples=100)
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_refused(data):
+    assert tried(model_of("gru"), data) is None
+    size = len(data).to_bytes(8, "little")
+    assert tried(model_of("gru"), size + data) is None
+
+
+def forged(name="gru", arrays=(), drop=(), **claims):
+    """A snapshot with other claims, and the digest that belongs to them: somebody wants us to believe it."""
+    good = taken(name)
+    size = int.from_bytes(good[:8], "little")
+    card = json.loads(json.loads(good[8 : 8 + size])["__metadata__"][snapshot.HEADER].partition(" ")[2])
+    for key, value in claims.items():
+        place = card["guard"] if key in card["guard"] else card
+        place[key] = value
+    named = {key: value for key, value in (load_arrays(good) | dict(arrays)).items() if key not in drop}
+    text = json.dumps(card)
+    return save(named, {snapshot.HEADER: f"{snapshot.digest_of(text, named)} {text}"})
+
+
+NUMBERS = [-1, 1, 7, 2**31, 2**53 + 1, 2**62, 2**63, 2**64, 10**30, 0.5, 1e308, None, True, "1", [], {}]
+KEYS = ["format", "model", "size", "ticks", "surplus", "skip", "steps", "end", "closed", "decoder", "guard"]
+KEYS += ["not_finite", "offset", "failing", "seen", "unknown"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_forged_claims_are_refused_or_harmless(key):
+    tracemalloc.start()
+    for value in NUMBERS:
+        tried(model_of("gru"), forged(**{key: value}))
+    for value in ({"step": 97}, {"step": 97, "open": {"a": [2**70, 0.5, 0, None]}, "free": {}}, {"seen": {"no": 1}}):
+        tried(model_of("gru"), forged(**{key: value}))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * snapshot.LARGEST + (8 << 20)
+
+
+def test_forged_claims_are_told():
+    model = model_of("gru")
+    large = torch.zeros(1, 4096).numpy()
+    for claims, told in (
+        ({"format": 2}, "format 2; this version reads format 1"),
+        ({"model": "0123"}, "of the model '0123', but this one is"),
+        ({"size": 2**40 + 1}, "out of range: size"),
+        ({"size": model.hop * 10**7}, "a block of 25600000000 bytes"),
+        ({"skip": model.delay + 1}, "out of range: skip"),
+        ({"steps": 10**6}, "contradict each other"),
+        ({"ticks": 2**62}, "contradict each other"),
+        ({"seen": {"x": 1}}, "out of range: guard.seen"),
+        ({"ticks": -1}, "its header is not right"),
+        ({"decoder": {"step": 3, "open": {}, "free": {}}}, "its decoder is at step 3; expected"),
+        ({"decoder": {}}, "no snapshot of a decoder"),
+        ({"arrays": {"state.0": large}}, r"state.0 is float32 \(1, 4096\); expected"),
+        ({"arrays": {"waiting.0": np.zeros(5, np.float64)}}, "waiting.0 is float64"),
+        ({"arrays": {"more": large}}, "expected held, newest.0"),
+        ({"drop": ["held"]}, "expected held, newest.0"),
+        ({"arrays": {"held": np.full(3, np.nan, np.float32)}}, "not finite"),
+    ):
+        with pytest.raises(SnapshotError, match=told):
+            Stream.restore(model, forged(**claims))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1])
+def test_a_state_that_is_not_finite_is_refused(bad):
+    model = model_of("maximum" if bad == -np.inf else "gru")
+    found = 0
+    for number, leaf in enumerate(snapshot.leaves(model.initial(1))):
+        array = leaf.numpy().copy()
+        if not array.size or (bad == -1) == leaf.is_floating_point() or (array == -np.inf).any():
+            continue
+        array.reshape(-1)[-1] = bad
+        found += 1
+        with pytest.raises(SnapshotError, match="its state is not finite, or counts less than nothing"):
+            Stream.restore(model, forged("maximum" if bad == -np.inf else "gru", {f"state.{number}": array}))
+    assert found
+
+
+def test_nothing_large_is_allocated_for_a_lie():
+    model, good = model_of("gru"), taken()
+    lies = [
+        (2**60).to_bytes(8, "little") + good[8:],
+        (2**63 + 5).to_bytes(8, "little"),
+        b"",
+        good[:4],
+        b'\x10\x27\0\0\0\0\0\0{"__metadata__":' + b"[" * 9980,
+        len(text := b'{"__metadata__":' + b'{"a":' * 200_000).to_bytes(8, "little") + text,
+        good.replace(b'"shape":[1,240]', b'"shape":[9,999]'),
+    ]
+    tracemalloc.start()
+    for data in lies:
+        with pytest.raises(SnapshotError):
+            Stream.restore(model, data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+def test_another_model_and_changed_weights_are_told():
+    with pytest.raises(SnapshotError, match="of the model '"):
+        Stream.restore(model_of("lstm"), taken("gru"))
+    model = model_of("maximum")
+    data = Stream(model, 3).snapshot()
+    Stream.restore(model, data)
+    weight = next(model.parameters())
+    with torch.no_grad():
+        weight.add_(1e-3)
+    with pytest.raises(SnapshotError, match="of the model '"):
+        Stream.restore(model, data)
+    with torch.no_grad():
+        weight.sub_(1e-3)

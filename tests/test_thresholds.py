@@ -1,0 +1,213 @@
+"""Thresholds chosen from a wish about false alarms, against slow loops over whole streams."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import configured, run, small_model
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
+from pipeline.events import Decoder
+from pipeline.metrics import alarms
+from pipeline.model import Classifier, load
+from pipeline.sample import Sample
+from pipeline.thresholds import LEVELS, Heard, answers, choose, figures, hear, spans_of, tune
+from train import train
+
+STEP = st.integers(0, 9).map(lambda tenths: tenths / 10)
+PICTURES = ["extractor.height=8", "extractor.width=8", "encoder.hidden=8", "encoder.stem=[{channels: 8}]"]
+MODELS = {
+    "sound": (),
+    "pictures": ("extractor=frames", "encoder=image_recurrent", *PICTURES),
+    "both": ("extractor=audiovisual", "extractor@extractor.picture=frames", "encoder=recurrent"),
+}
+
+
+class Clips:
+    """A split of clips in memory; the third one cannot be read."""
+
+    epoch = 0
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def clips(intake, count=9, seed=0):
+    """Noise of whole grains, with and without known spans."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        grains = int(rng.integers(3, 9)) if intake.picture else int(rng.integers(4000, 9000))
+        x = tuple(
+            (rng.random((grains * track.steps, *track.shape)) * (255 if track.kind is np.uint8 else 0.5)).astype(track.kind)
+            for track in intake.tracks
+        )  # fmt: skip
+        half = intake.ticks(x) // 2
+        spans = (None, [], [(half, intake.ticks(x), number % 3)])[number % 4 if number % 4 < 3 else 0]
+        found.append(Sample(x, number % 3, spans))
+    found[2] = None
+    return Clips(found)
+
+
+def noise(seed, steps=600):
+    """Scores that wander, and spans, for three labels; the second of which is good at it."""
+    rng = np.random.default_rng(seed)
+    walk = np.stack([np.convolve(rng.standard_normal(steps), np.ones(12) / 6, "same") for _ in range(3)], 1)
+    spans = [np.array([(a, a + 150) for a in rng.permutation(steps // 20)[:9] * 200]) for _ in range(3)]
+    spans = [found[np.argsort(found[:, 0])] for found in spans]
+    for start, end in spans[1] // 10:
+        walk[start:end, 1] += 2
+    return Heard((1 / (1 + np.exp(-walk))).astype(np.float32), spans, steps * 10 / 1000 / 3600)
+
+
+@given(st.lists(STEP, max_size=60), STEP, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_what_cannot_be_an_event_may_be_passed_over(scores, level, minimum, merge, refractory):
+    settings = {"threshold": level, "minimum": minimum / 100, "merge": merge / 100, "refractory": refractory / 100}
+    scores = np.array(scores, np.float32)
+    whole = Decoder(["a"], 10, 1000, **settings)
+    expected = spans_of(whole.decode(scores[:, None]) + whole.close())
+    assert answers(Decoder(["a"], 10, 1000, **settings), scores).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("release", [None, 0.4, {"low": 0.5}])
+@pytest.mark.parametrize("allowed", [0, 3])
+def test_the_lowest_threshold_that_keeps_to_the_wish(release, allowed):
+    """Every threshold is tried with the whole decoder on the whole stream, and alarms are counted one by one."""
+    model = small_model("decoder.minimum=0.02", "decoder.merge=0.03")
+    model.config["decoder"] |= {"release": release}
+    model.hop, model.rate = 10, 1000
+    found = noise(1)
+    chosen = choose(model, found, 2 * (allowed + 0.5) / found.hours)  # two labels are audible
+    assert list(chosen) == ["high", "low"]
+    for index, label in enumerate(model.labels[1:], 1):
+        lowest = release[label] if isinstance(release, dict) and label in release else 0.4 if release == 0.4 else 0
+        kept = []
+        for level in LEVELS:
+            if level < lowest:
+                continue
+            decoder = model.decoder(threshold={name: level if name == label else 0.99 for name in model.labels})
+            events = decoder.decode(found.posteriors) + decoder.close()
+            count = 0
+            for event in events:
+                touched = any(event.start < end and start < event.end for start, end in found.spans[index].tolist())
+                count += event.label == label and not touched
+            if count > allowed:
+                break
+            kept.append(level)
+        assert chosen[label] == kept[-1] and len(kept) > 3, len(kept)
+    model.config["decoder"] |= {"threshold": chosen}
+    got = figures(model, found)
+    assert got["false"] <= 2 * allowed and {row["true"] for row in got["classes"].values()} == {9}
+    assert got["an_hour"] == pytest.approx(got["false"] / found.hours, abs=0.05)
+
+
+def test_where_no_threshold_will_do_the_highest_is_taken():
+    model = small_model()
+    everywhere = Heard(np.ones((100, 3), np.float32) * np.float32([1, 0, 1]), [np.zeros((0, 2), int)] * 3, 0.1)
+    assert choose(model, everywhere, 0.0) == {"high": LEVELS[-1], "low": LEVELS[0]}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_clips_are_heard_as_one_stream(kind):
+    model = small_model() if kind == "sound" else seeing_model(*MODELS[kind])
+    split = clips(model.intake)
+    found = hear(model, split)
+    order = [split[index] for index in np.random.default_rng(0).permutation(len(split)) if split[index] is not None]
+    joined = tuple(np.concatenate(arrays) for arrays in zip(*(sample.x for sample in order)))
+    ticks = model.intake.ticks(joined)
+    assert found.hours == ticks / model.rate / 3600 and len(found.posteriors) == -(-ticks // model.hop)
+    with torch.inference_mode():
+        x = model.intake.stacked([joined])
+        whole, _ = model(model.whole(x, ticks), model.initial(1))
+    expected = whole[0, model.delay : model.delay + len(found.posteriors)].numpy()
+    assert np.abs(found.posteriors - expected).max() < 1e-5
+    begin, expected = 0, [[], [], []]
+    for sample in order:
+        length = model.intake.ticks(sample.x)
+        for start, end, label in [(0, length, sample.label)] if sample.spans is None else sample.spans:
+            expected[label].append([begin + start, begin + end])
+        begin += length
+    assert [rows.tolist() for rows in found.spans] == expected and sum(map(len, expected)) > 3
+
+
+def seeing_model(*overrides):
+    """An untrained model with lively weights, whatever its extractor sets."""
+    torch.manual_seed(0)
+    model = Classifier(configured("train", *overrides), ["background", "high", "low"]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    return model
+
+
+def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
+    model = small_model("head=last")
+    splits = {"val": clips(model.intake, 40), "test": clips(model.intake, 12, seed=1)}
+    found = tune(model, splits, 0.0)
+    assert found["wish"] == 0 and found["val"]["false"] == 0 and found["test"]["true"] > 0
+    model.save(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert again.config["decoder"]["threshold"] == {
+        label: row["threshold"] for label, row in found["val"]["classes"].items()
+    }
+    heard = hear(again.live, splits["val"])
+    decoder = again.decoder()
+    events = decoder.decode(heard.posteriors) + decoder.close()
+    for index, label in enumerate(again.labels):
+        spans = spans_of([event for event in events if event.label == label])
+        assert alarms(heard.spans[index], spans).false == 0
+
+
+def test_decoder_settings_of_older_models_are_understood(tmp_path):
+    model = small_model()
+    old = {"threshold": 0.6, "release": 0.4, "minimum": 0.05, "refractory": 0.1, "background": ["background"]}
+    model.config["decoder"] = {"_target_": "pipeline.events.Decoder"} | old
+    model.save(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors").decoder()
+    assert again.high[1:] == pytest.approx([0.6, 0.6]) and again.low[1:] == pytest.approx([0.4, 0.4])
+    assert again.merge == 0
+
+
+def test_training_with_a_wish(tones, tmp_path):
+    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=2", "trainer.workers=0", "trainer.batch=8"]
+    settings = ["dataset=folder", f"dataset.root={tones}", "dataset.cache=null", *quick, "false_alarms=2"]
+    done = run("train.py", *settings, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr.decode()
+    events = json.loads((tmp_path / "run" / "metrics.json").read_text())["events"]
+    assert events["wish"] == 2 and {"val", "test", "seconds"} <= events.keys()
+    model = load(tmp_path / "run" / "model.safetensors")
+    assert model.config["decoder"]["threshold"] == {
+        label: row["threshold"] for label, row in events["val"]["classes"].items()
+    }
+    assert "false alarms, wished 2 an hour" in " ".join(done.stdout.decode().split())
+
+
+def test_a_wish_and_a_threshold_are_too_much():
+    with pytest.raises(ConfigError, match=r"false_alarms: chooses decoder\.threshold, which is set, too"):
+        train(**configured("train", "false_alarms=1", "decoder.threshold=0.5"))
+
+
+def test_thresholds_of_single_labels_on_the_command_line(trained, tones):
+    def infer(*arguments):
+        source = f"source.path={tones / 'low' / '0.wav'}"
+        return run("infer.py", f"checkpoint={trained / 'model.safetensors'}", source, "sink=jsonl", *arguments)
+
+    def labels(done):
+        assert done.returncode == 0, done.stderr.decode()
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return {row["label"] for row in rows if row["type"] == "event"}
+
+    assert labels(infer("decoder.threshold={high: 0.99}")) == {"low"}
+    assert labels(infer("decoder.threshold={low: 1, high: 0.99}")) == set()
+    wrong = infer("decoder.threshold={hihg: 0.8}")
+    assert wrong.returncode == 2
+    assert b"decoder.threshold.hihg: no such label; did you mean 'high'?" in wrong.stderr
