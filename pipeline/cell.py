@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
 from pipeline.engine import FEW, few, stream, unroll
+from pipeline.errors import NotFiniteError
 from pipeline.fused import LONG
 from pipeline.lean import Array, Arrays, array, fits, serves
 from pipeline.stage import Stage, State
@@ -178,7 +179,7 @@ class Cell(Stage):
         if not finite:
             for name, tensor in (("x", x), *zip(self.memory, given, strict=True)):
                 if not self.finite(tensor):
-                    raise ValueError(f"{type(self).__name__}: {name} {tuple(tensor.shape)} holds NaN or infinity")
+                    raise NotFiniteError(f"{type(self).__name__}: {name} {tuple(tensor.shape)} holds NaN or infinity")
         return y, memory[0] if len(memory) == 1 else tuple(memory)
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:

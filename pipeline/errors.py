@@ -38,5 +38,9 @@ class MediaError(UserError):
         return f"{self.code}: {self.args[0]}"
 
 
+class NotFiniteError(ValueError):
+    """NaN or infinity in a memory, from which it would never leave."""
+
+
 class DivergedError(UserError):
     """A training whose loss is no longer a number."""

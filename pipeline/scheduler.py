@@ -18,7 +18,7 @@ from pipeline.events import Event
 from pipeline.intake import Arrays, Chunk
 from pipeline.model import Classifier
 from pipeline.source import Gap, Policy
-from pipeline.stage import State, detach, pick, tree
+from pipeline.stage import State, pick, tree
 from pipeline.stream import Stream
 from pipeline.tiles import Tiles
 
@@ -310,9 +310,16 @@ class Scheduler:
             while seat.arrived and now - seat.arrived[0] > allowed:
                 taken.append(self.take(seat))
             warnings = [warning for *_, found in taken for warning in found]
-            answers.append(pass_over(seat.stream, len(taken) * self.size, self.policy, now - oldest, warnings))
+            answers.append(self.passed(seat.stream, len(taken) * self.size, now - oldest, warnings))
             self.settle(seat, now)
         return answers
+
+    def passed(self, stream: Stream, ticks: int, waited: float, warnings: list[dict[str, Any]]) -> Answer:
+        """``ticks`` that were taken out of a stream are passed over."""
+        at = stream.ticks - stream.intake.ticks(stream.waiting) - ticks
+        events = stream.pass_over(ticks, self.policy)
+        gap = Gap(ticks, "behind", self.policy)
+        return Answer(stream, events, stream.first, stream.posteriors, waited, warnings, gap, at)
 
 
 def told(stream: Stream) -> list[dict[str, Any]]:
@@ -320,23 +327,3 @@ def told(stream: Stream) -> list[dict[str, Any]]:
     warnings = list(stream.warnings)
     stream.warnings.clear()
     return warnings
-
-
-def pass_over(
-    stream: Stream, ticks: int, how: Literal["keep", "reset"], waited: float, warnings: list[dict[str, Any]]
-) -> Answer:
-    """A gap for ``ticks`` that were taken out of a stream unanswered, before what waits in it.
-
-    Nothing is computed, unlike in ``Stream.gap``: shedding must not add to the load. So with ``head.delay`` the answers
-    for so long before the gap are lost, too.
-    """
-    later = stream.intake.ticks(stream.waiting)
-    stream.ticks -= ticks + later
-    at, events = stream.ticks, stream.decoder.close() if how == "reset" else []
-    if how == "reset":
-        stream.state = detach(stream.model.initial(1))
-        stream.guard.begin()
-    stream.jump(ticks)
-    stream.ticks += later
-    stream.posteriors, stream.first = stream.posteriors[:0], stream.steps
-    return Answer(stream, events, stream.first, stream.posteriors, waited, warnings, Gap(ticks, "behind", how), at)

@@ -5,24 +5,22 @@ Whatever sizes the chunks arrive in, the model always sees the same blocks, so t
 
 import operator
 import sys
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, NotFiniteError
 from pipeline.events import Decoder, Event
 from pipeline.guard import Guard
 from pipeline.intake import Arrays, Chunk, joined
 from pipeline.model import Classifier, on_device
 from pipeline.snapshot import Card, Memory, pack, refused, unpack
 from pipeline.source import Policy
-from pipeline.stage import State, detach, pick, stack
+from pipeline.stage import State, detach
 
 FILL = 10.0  # seconds of a gap that are computed at most
-REFUSAL = "holds NaN or infinity"  # what cells say then
 
 
 class Stream:
@@ -65,16 +63,16 @@ class Stream:
         answers = [self.posteriors]
         while self.ready():
             before, block = self.state, self.take()
-            y, self.state = attempt(self.model, [block], before)
-            events += self.answer(y[0], before)
+            y, self.state = step(self.model, block, before)
+            events += self.answer(y, before)
             answers.append(self.posteriors)
         self.posteriors = np.concatenate(answers)
         self.first = self.steps - len(self.posteriors)
         return events
 
     def feed(self, chunk: Chunk) -> None:
-        """Only store a chunk; ``tick`` will compute. ValueError once closed, or if the chunk is not what the model
-        takes.
+        """Only store a chunk; a ``Scheduler`` will compute it. ValueError once closed, or if the chunk is not what the
+        model takes.
         """
         if self.closed:
             raise ValueError("this stream is closed; begin a new Stream")
@@ -168,6 +166,23 @@ class Stream:
             self.jump(ticks - fill)
         return events
 
+    def pass_over(self, ticks: int, how: Literal["keep", "reset"]) -> list[Event]:
+        """A gap for ``ticks`` that were taken and not answered, before what waits; the events that have ended by that.
+
+        Nothing is computed, unlike in ``gap``: passing over must not add to a load. So with ``head.delay`` the answers
+        for so long before the gap are lost, too.
+        """
+        later = self.intake.ticks(self.waiting)
+        self.ticks -= ticks + later
+        events = self.decoder.close() if how == "reset" else []
+        if how == "reset":
+            self.state = detach(self.model.initial(1))
+            self.guard.begin()
+        self.jump(ticks)
+        self.ticks += later
+        self.posteriors, self.first = self.posteriors[:0], self.steps
+        return events
+
     def jump(self, ticks: int) -> None:
         """Go on so many ticks later, at a step that is next."""
         later = self.ticks - self.surplus + ticks
@@ -222,44 +237,14 @@ class Stream:
         return self.decoder.begun()
 
 
-def tick(model: Classifier, streams: Sequence[Stream]) -> list[list[Event]]:
-    """One batched step for every stream that has a block waiting; the events of each (of all streams, in order).
-
-    ValueError if their block sizes differ.
-    """
-    events: list[list[Event]] = [[] for _ in streams]
-    for stream in streams:
-        stream.rest()
-    ready = [index for index, stream in enumerate(streams) if stream.ready()]
-    if len({streams[index].size for index in ready}) > 1:
-        raise ValueError("streams of one batch must have one block size")
-    if not ready:
-        return events
-    chosen = [streams[index] for index in ready]
-    y, state = attempt(model, [stream.take() for stream in chosen], stack([stream.state for stream in chosen]))
-    for row, (index, stream) in enumerate(zip(ready, chosen, strict=True)):
-        before, stream.state = stream.state, pick(state, row)
-        events[index] = stream.answer(y[row], before)
-    return events
-
-
-def attempt(model: Classifier, blocks: Sequence[Arrays], state: State) -> tuple[NDArray[np.float32], State]:
-    """``step``; but for a row with NaN or infinity, which cells refuse, NaN and the state as it was."""
-    try:
-        return step(model, blocks, state)
-    except ValueError as error:
-        if REFUSAL not in str(error):
-            raise
-    if len(blocks) > 1:  # the others must not suffer
-        each = [attempt(model, [block], pick(state, row)) for row, block in enumerate(blocks)]
-        return np.concatenate([y for y, _ in each]), stack([after for _, after in each])
-    steps = model.intake.ticks(blocks[0]) // model.hop
-    return np.full((1, steps, len(model.labels)), np.nan, np.float32), state
-
-
 @torch.inference_mode()
-def step(model: Classifier, blocks: Sequence[Arrays], state: State) -> tuple[NDArray[np.float32], State]:
-    """One block for each row through the model: posteriors ``(B, T, K)`` and the next state."""
-    x = model.intake.tensors(model.intake.stacked(blocks))
-    y, state = model(on_device(x, model), state)
-    return y.float().cpu().numpy(), state
+def step(model: Classifier, block: Arrays, state: State) -> tuple[NDArray[np.float32], State]:
+    """One block through the model: posteriors ``(T, K)`` and the next state. Where a memory is not finite, which cells
+    refuse, NaN and the state as it was.
+    """
+    x = model.intake.tensors(model.intake.stacked([block]))
+    try:
+        y, state = model(on_device(x, model), state)
+    except NotFiniteError:
+        return np.full((model.intake.ticks(block) // model.hop, len(model.labels)), np.nan, np.float32), state
+    return y[0].float().cpu().numpy(), state

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.errors import NotFiniteError
 from pipeline.intake import Arrays
 from pipeline.model import Classifier, on_device
 from pipeline.stage import State, detach, tree
@@ -58,12 +59,10 @@ class Tiles:
         """
         try:
             y, state = self.batch(rows, blocks)
-        except ValueError:  # a cell's, of some row that is not finite; the others must not suffer
+        except NotFiniteError:  # a cell's, of some row; the others must not suffer
             if len(rows) > 1:
                 each = [self.run([row], [block]) for row, block in zip(rows, blocks, strict=True)]
                 return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
-            if self.sound(self.rows, rows).all():
-                raise
             steps = self.size // self.model.hop
             return np.full((1, steps, len(self.model.labels)), np.nan, np.float32), np.zeros(1, bool)
         good = np.isfinite(y).all(axis=(1, 2)) & self.sound(state, range(len(rows)))

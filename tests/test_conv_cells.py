@@ -21,8 +21,9 @@ from pipeline.cells.min_gru import MinGRU
 from pipeline.conv_cell import ConvCell
 from pipeline.extractors.frame_cnn import FrameCNN
 from pipeline.model import Classifier, fingerprint
+from pipeline.scheduler import Scheduler
 from pipeline.stage import pick, stack
-from pipeline.stream import Stream, tick
+from pipeline.stream import Stream
 
 OPTIONS = [{}, {"bias": False}, {"kernel": 5}, {"kernel": 1}, {"stride": 2}, {"dilation": 2}, {"gate": "hard_sigmoid"}]
 OPTIONS += [{"learn_initial": True}, {"orthogonal": True}, {"hidden": 1}, {"shape": (1, 7, 6)}, {"shape": (4, 1, 1)}]
@@ -322,10 +323,11 @@ def test_states_can_be_kept_and_stacked(precision):
     again.state = pickle.loads(pickle.dumps(first.state))
     again.push(films[3:].reshape(-1, 24, 24, 3))
     assert np.array_equal(again.posteriors, whole[24:])
-    many = [Stream(model, 8) for _ in range(6)]
+    many, scheduler = [Stream(model, 8) for _ in range(6)], Scheduler(model, 8, tile=8)
     for stream, film in zip(many, films):
-        stream.feed(film)
-    tick(model, many)
+        scheduler.join(stream)
+        scheduler.feed(stream, film)
+    assert len(scheduler.turn()) == 6
     for stream, film in zip(many, films):
         assert np.abs(stream.posteriors - streamed(model, film[None])).max() <= 1e-4
 

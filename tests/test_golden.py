@@ -1,7 +1,5 @@
 """The golden clip: a model that answers otherwise than when it was saved is found out, with the stage that does."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -46,13 +44,10 @@ def stored(tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("block", [1, 10])
-def test_a_model_that_is_well_passes_in_no_time(stored, name, block):
+def test_a_model_that_is_well_passes(stored, name, block):
     model = load(stored(name)).live
     assert np.ptp(model.golden.posteriors, axis=0).max() > 0.01  # it moves, so that equality means something
     check(model, block, microphone=True)
-    started = time.process_time()
-    check(model, block, microphone=True)
-    assert time.process_time() - started < 0.4  # twice what it may take, for busy machines
 
 
 @pytest.mark.parametrize("part", ["standardize.mean", "encoder", "head"])

@@ -14,7 +14,7 @@ from pipeline.guard import FULL, QUIET, TEXTS, Guard, finite
 from pipeline.media import LOUDEST, read
 from pipeline.model import Classifier
 from pipeline.stage import tree
-from pipeline.stream import Stream, tick
+from pipeline.stream import Stream
 
 RATE = 16000
 DENORMAL = 1e-41
@@ -255,17 +255,6 @@ def test_a_state_that_somebody_spoils_is_replaced():
     stream.push(wave)
     assert np.isfinite(stream.posteriors).all() and finite(stream.state)
     assert [row["code"] for row in stream.warnings] == ["not_computed"]
-
-
-def test_a_bad_row_of_a_batch_does_not_touch_the_others():
-    model = sounding("gru")
-    streams = [Stream(model, 10) for _ in range(3)]
-    for number, stream in enumerate(streams):
-        stream.feed(noise(1, number)[: stream.size])
-    streams[1].state = tree(lambda leaf: leaf * torch.nan if leaf.is_floating_point() else leaf, streams[1].state)
-    tick(model, streams)
-    assert [len(stream.warnings) for stream in streams] == [0, 1, 0]
-    assert all(np.isfinite(stream.posteriors).all() and finite(stream.state) for stream in streams)
 
 
 def test_finite_looks_at_every_number():

@@ -16,7 +16,7 @@ from pipeline.media import read
 from pipeline.model import Classifier
 from pipeline.snapshot import leaves
 from pipeline.stage import tree
-from pipeline.stream import Stream, tick
+from pipeline.stream import Stream
 from pipeline.tracks import read_chunk
 
 
@@ -74,45 +74,6 @@ def test_200_random_splits_of_a_real_recording(real):
         sizes = [1, *rng.integers(0, largest, size=2 * len(wave) // largest + 1)] if trial else [1] * 700
         parts, found = listen(model, wave, sizes)
         assert np.array_equal(parts, whole) and found == events
-
-
-def test_20_ragged_streams_batched_equal_each_alone():
-    model = small_model("head.window=0.3")
-    rng = np.random.default_rng(1)
-    waves = [noise(rng.uniform(0.1, 2.0), seed) for seed in range(20)]
-    streams = [Stream(model, 3) for _ in waves]
-    heard = [[] for _ in waves]
-    at = [0] * len(waves)
-    while any(position < len(wave) for position, wave in zip(at, waves)):
-        for index in rng.permutation(20)[: rng.integers(1, 21)]:
-            size = int(rng.integers(0, 3000))
-            if not streams[index].ready():
-                streams[index].feed(waves[index][at[index] : at[index] + size])
-                at[index] += size
-        tick(model, streams)
-        for index, stream in enumerate(streams):
-            heard[index].append(stream.posteriors)
-    for index, (stream, wave) in enumerate(zip(streams, waves)):
-        while stream.ready():
-            tick(model, [stream])
-            heard[index].append(stream.posteriors)
-        stream.close()
-        heard[index].append(stream.posteriors)
-        alone, _ = listen(model, wave, [])
-        together = np.concatenate(heard[index])
-        assert together.shape == alone.shape
-        assert np.abs(together - alone).max() <= 1e-5
-
-
-def test_tick_without_work_and_with_mixed_blocks():
-    model = small_model()
-    idle = Stream(model, 2)
-    assert tick(model, [idle]) == [[]]
-    one, two = Stream(model, 2), Stream(model, 3)
-    for stream in (one, two):
-        stream.feed(noise(1))
-    with pytest.raises(ValueError, match="one block size"):
-        tick(model, [one, two])
 
 
 def test_state_is_a_value_that_can_be_held_and_handed_back():
