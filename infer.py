@@ -31,6 +31,7 @@ def infer(
     from pipeline.model import load
     from pipeline.selftest import check
     from pipeline.sink import Sink
+    from pipeline.source import Source
     from pipeline.sources.files import Files
 
     origin: Any = build(source, at="source")
@@ -49,8 +50,8 @@ def infer(
         model = model.with_window(window)
     elif not many:
         model = model.live
-    if selftest and getattr(origin, "live", None):
-        check(model, max(1, round(block * model.rate / model.hop)), getattr(origin, "heard", False))
+    if selftest and isinstance(origin, Source) and origin.live:
+        check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
     with Fanout({name: build(setting, Sink, at=f"sink.{name}") for name, setting in sink.items()}) as target:
         if many:
             if target.streamed:

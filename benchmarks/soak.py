@@ -182,7 +182,7 @@ def main():
     if not paths:
         sys.exit(f"no recordings (*.flac) in {given.recordings}; name a folder: --recordings FOLDER")
     torch.set_num_threads(1)
-    model = load(given.model).live if given.model else plain_model()
+    model = load(given.model).live if given.model else plain_model(1)
     waves = [read(path, model.rate)[0] for path in paths]
     wave = np.concatenate(waves)
     assert len(wave) > (LEAD + CLIP) * model.rate

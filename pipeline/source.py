@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, TypeAlias
 
 from pipeline.intake import Arrays, Intake
 from pipeline.picture import Image
@@ -34,14 +34,21 @@ class Gap:
     how: Policy = "reset"
 
 
-@runtime_checkable
-class Source(Protocol):
-    """A source of pieces for one stream."""
+class Source:
+    """A source of pieces for one stream.
+
+    Attributes:
+        name: for people.
+        live: whether it happens now: then the model is tested before.
+        heard: whether a microphone's resampler is part of it.
+    """
 
     name: str
+    live: bool = False
+    heard: bool = False
 
     def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
         """What a model takes in until the source ends; ConfigError if it has no such. ``seen``: with the pictures as
         they were.
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} has no pieces")

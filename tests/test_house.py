@@ -24,7 +24,7 @@ FLOORS = [
     {"pipeline.engine", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
     {"pipeline.cell", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
-    {"pipeline.conv_cell", "pipeline.recorder", "pipeline.live", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
+    {"pipeline.conv_cell", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",
         "pipeline.heads", "pipeline.smoothing", "pipeline.augment_both", "datasets.clips",

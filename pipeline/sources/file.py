@@ -10,11 +10,11 @@ from pydantic import PositiveFloat
 from pipeline.ahead import ahead
 from pipeline.intake import Intake, recut
 from pipeline.picture import Image
-from pipeline.source import Piece
+from pipeline.source import Piece, Source
 from pipeline.tracks import Both, open_chunks
 
 
-class File:
+class File(Source):
     """Any audio or video file, read block by block in flat memory, a little ahead of the model."""
 
     def __init__(self, path: str, chunk: PositiveFloat = 0.1, realtime: bool = False) -> None:

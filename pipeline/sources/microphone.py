@@ -11,19 +11,19 @@ from pipeline.capture import LostError
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Intake
 from pipeline.recorder import Put, Recorder
-from pipeline.source import Gap, Piece, Policy
+from pipeline.source import Gap, Piece, Policy, Source
 
 PATIENCE = 10.0  # seconds for which PortAudio may open or close a device
 INSTALL = "install PortAudio (Debian, Ubuntu: apt install libportaudio2; elsewhere it comes with sounddevice)"
 MOST = 8  # channels that are opened to be mixed
 
 
-class Microphone:
+class Microphone(Source):
     """Records one channel, or the mean of all, at the device's own rate, converts it as a stream, and tells of every
     loss as a gap.
     """
 
-    heard = True  # what it gives is sound
+    live = heard = True
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Microphone:
         self.device, self.listing, self.channel, self.asked, self.chunk = device, list, channel, rate, chunk
         self.name = "microphone" if device is None else f"microphone {device}"
         limits = timeout, opening, patience, gap, seconds
-        self.live = Recorder(self.open, self.name, *limits, channel, buffer, muted)
+        self.watched = Recorder(self.open, self.name, *limits, channel, buffer, muted)
 
     def open(self, again: bool) -> "Device":
         """The device, ready to start; if it was lost, among the devices that there are by now. LostError if it cannot
@@ -79,7 +79,7 @@ class Microphone:
         """
         rate, begun = intake.only_sound("source=microphone"), False
         try:
-            for item in self.live.pieces(rate):
+            for item in self.watched.pieces(rate):
                 begun = True
                 yield item
         except LostError as error:

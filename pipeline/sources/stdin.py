@@ -9,12 +9,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.intake import Intake
 from pipeline.media import Resampler
-from pipeline.source import Piece
+from pipeline.source import Piece, Source
 
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
 
-class Stdin:
+class Stdin(Source):
     """Interleaved little-endian samples on standard input, as ``ffmpeg -f s16le`` or ``arecord -t raw`` write them."""
 
     name = "standard input"

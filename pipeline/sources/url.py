@@ -11,13 +11,15 @@ from pipeline.errors import ConfigError, MediaError
 from pipeline.grabbers import address as grab
 from pipeline.intake import Intake
 from pipeline.live import Live
-from pipeline.source import Gap, Piece, Policy
+from pipeline.source import Gap, Piece, Policy, Source
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp", "srt")
 
 
-class Url:
+class Url(Source):
     """Any address that FFmpeg plays, decoded in a process of its own with as little delay as it allows."""
+
+    live = True
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Url:
         )  # without a password
         self.options = {"rtsp_transport": transport} if parts.scheme.startswith("rtsp") else {}
         self.keep, self.opening, self.frozen = keep, opening, frozen
-        self.live = Live(self.open, self.name, timeout, opening, patience, gap, seconds)
+        self.watched = Live(self.open, self.name, timeout, opening, patience, gap, seconds)
 
     def open(self) -> Capture:
         """The stream, capturing. LostError if it cannot be."""
@@ -54,6 +56,6 @@ class Url:
         """MediaError if the address does not answer, or is lost for good."""
         picture = intake.only_pictures("source=url")
         try:
-            yield from self.live.pieces(intake, picture, seen)
+            yield from self.watched.pieces(intake, picture, seen)
         except LostError as error:
             raise MediaError("unreachable", f"{self.name}: {error} (source.url)") from None

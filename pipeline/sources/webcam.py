@@ -10,13 +10,15 @@ from pipeline.errors import ConfigError, MediaError
 from pipeline.grabbers import device as grab
 from pipeline.intake import Intake
 from pipeline.live import Live
-from pipeline.source import Gap, Piece, Policy
+from pipeline.source import Gap, Piece, Policy, Source
 
 INDEXES = 10  # that are tried to list the cameras
 
 
-class Webcam:
+class Webcam(Source):
     """Pictures of a camera, captured in a process of its own; what happens while it is away is told as gaps."""
+
+    live = True
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class Webcam:
         self.device = int(device) if str(device).isdecimal() else device
         self.name, self.listing = f"camera {device}", list
         self.asked, self.keep, self.frozen, self.timeout = (width, height, rate), keep, frozen, timeout
-        self.live = Live(self.open, self.name, timeout, 10.0, patience, gap, seconds)
+        self.watched = Live(self.open, self.name, timeout, 10.0, patience, gap, seconds)
 
     def open(self) -> Capture:
         """The camera, capturing. LostError if it cannot be."""
@@ -66,7 +68,7 @@ class Webcam:
         picture = intake.only_pictures("source=webcam")
         begun = False
         try:
-            for item in self.live.pieces(intake, picture, seen):
+            for item in self.watched.pieces(intake, picture, seen):
                 begun = True
                 yield item
         except LostError as error:
