@@ -1,14 +1,20 @@
 """A microphone and a camera on one clock: a drifting hour under a virtual clock, losses of either, and real threads."""
 
+import json
+import re
+import subprocess
 import sys
 import threading
 import time
 
 import numpy as np
 import pytest
-from conftest import configured, options, run
+from conftest import ROOT, configured, options, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_golden import model_of
+from test_live import SENDER, free_port
+from test_microphone import server  # noqa: F401 - a fixture
 
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Intake
@@ -239,3 +245,25 @@ def test_the_command_line_composes_it(tmp_path):
     assert config["source"]["picture"]["_target_"].endswith("Url") and "both" in options("source")
     done = run("infer.py", "source=both", "source.late=x", cwd=tmp_path)
     assert done.returncode == 2 and b"source.late" in done.stderr, sys.stderr
+
+
+def test_a_real_microphone_and_a_real_stream_of_pictures(server, tmp_path):  # noqa: F811
+    """PortAudio from a null sink, and UDP: both are there from the first answer on, and not far apart."""
+    environment, _, _ = server
+    model_of("both").save(tmp_path / "model.safetensors")
+    url, out = f"udp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    sender = subprocess.Popen([sys.executable, "-c", SENDER, url, "60"], stderr=subprocess.DEVNULL)
+    command = ["infer.py", f"checkpoint={tmp_path / 'model.safetensors'}", "source=both", "source.sound.device=mic16",
+               "source@source.picture=url", f"source.picture.url={url}", "source.seconds=8", "sink=[console,jsonl]",
+               f"sink.jsonl.path={out}", "sink.jsonl.posteriors=true"]  # fmt: skip
+    try:
+        done = subprocess.run([sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, timeout=100)
+    finally:
+        sender.kill()
+        sender.wait()
+    err = done.stderr.decode()
+    assert done.returncode == 0, err
+    middle = re.search(r"pictures are (-?\d+) ms older than their sound in the median", err)
+    assert middle and -10 <= int(middle[1]) <= 60, err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["type"] for row in rows].count("gap") == 0 and len(rows) > 50

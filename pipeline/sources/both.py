@@ -1,10 +1,12 @@
 """A microphone and a camera together, for models of sound and pictures."""
 
+import math
 import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from pydantic import PositiveFloat
@@ -16,6 +18,7 @@ from pipeline.together import Together
 
 Which = Literal["sound", "picture"]
 Arriving: TypeAlias = "queue.SimpleQueue[tuple[Which, Piece | Gap | BaseException | None]]"
+FAST = 60  # pictures a second that a camera may give: which of them a model sees, the sound tells
 POLL = 0.02  # seconds until we look at the time again
 END = 2.0  # seconds for which a source may take its leave
 
@@ -50,12 +53,14 @@ class Both(Source):
                 "source=both gives sound and pictures, but the model takes one; take source=microphone or webcam"
             )
         arriving: Arriving = queue.SimpleQueue()
+        picture = intake.only_pictures(self.name)
+        every = replace(picture, rate=picture.rate * math.ceil(FAST / picture.rate))
         leave = threading.Event()
         threads = [
             threading.Thread(target=deliver, args=(which, pieces, arriving, leave), daemon=True)
             for which, pieces in (
                 ("sound", self.sound.pieces(Intake(intake.sound))),
-                ("picture", self.picture.pieces(Intake(picture=intake.picture), seen)),
+                ("picture", self.picture.pieces(Intake(picture=every), seen)),
             )
         ]
         for thread in threads:
