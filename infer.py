@@ -1,5 +1,6 @@
 """Classify with a trained model: `python infer.py --help`."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat
@@ -28,7 +29,7 @@ def infer(
     from pipeline.events import changed
     from pipeline.fanout import Fanout
     from pipeline.listen import listen
-    from pipeline.model import load
+    from pipeline.model import load, model_file
     from pipeline.selftest import check
     from pipeline.sink import Sink
     from pipeline.source import Source
@@ -53,16 +54,18 @@ def infer(
     if selftest and isinstance(origin, Source) and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
     with Fanout({name: build(setting, Sink, at=f"sink.{name}") for name, setting in sink.items()}) as target:
+        paths = origin.paths() if many else list(origin.reads)
+        target.spare([*paths, model_file(checkpoint)])
         if many:
             if target.streamed:
                 names = ", ".join(target.streamed)
                 raise ConfigError(f"sink: {names} takes one stream; for source=files choose console, csv or jsonl")
-            return classify_files(model, origin, target)
+            return classify_files(model, origin, paths, target)
         settings = changed(model.config["decoder"], decoder, model.labels)
         return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
 
 
-def classify_files(model: Any, origin: Any, target: Any) -> int:
+def classify_files(model: Any, origin: Any, paths: list[Path], target: Any) -> int:
     """Classify many files, with a progress bar."""
     from rich.console import Console
     from rich.progress import track
@@ -70,7 +73,6 @@ def classify_files(model: Any, origin: Any, target: Any) -> int:
     from pipeline.batch import classify
     from pipeline.interrupts import Interrupts, welcoming
 
-    paths = origin.paths()
     rows = classify(model, paths, origin.batch, origin.workers, origin.longest)
     bad = 0
     with Interrupts() as interrupts:

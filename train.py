@@ -1,6 +1,7 @@
 """Train a classifier: `python train.py --help`."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def train(
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
         change.know(model.labels, model.intake)  # what does not suit shows now, not after hours of reading
+    if (out / "model.safetensors").is_file() and coach.resume is None:
+        print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
     progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
 
@@ -64,7 +67,7 @@ def train(
         "seconds": round(time.perf_counter() - started, 1),
     }
     (out / "metrics.json").write_text(json.dumps(figures | metrics | events, indent=2) + "\n")
-    summary(figures, metrics | events, out)
+    summary(figures, metrics | events, out, every=len(best.decoder().audible) == len(best.labels))
     return OK
 
 

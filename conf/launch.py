@@ -5,6 +5,7 @@ overrides, turns it into plain values, refuses what ``train`` does not take, and
 """
 
 import codecs
+import inspect
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from pipeline.build import arguments_for, check, nearest
 from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
+CONTROL = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"  # what terminals act upon
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -59,6 +61,9 @@ def start(program: Callable[..., int], config: DictConfig) -> int:
     assert isinstance(settings, dict)
     arguments = arguments_for(program, {str(key): value for key, value in settings.items()})
     missing(settings)
+    for name in inspect.signature(program).parameters:
+        if name not in settings and name != "out":
+            raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
     check(settings)
     if HydraConfig.get().output_subdir is not None:
         arguments["out"] = Path(HydraConfig.get().runtime.output_dir)
@@ -102,8 +107,8 @@ def guarded(job: Callable[[], int]) -> int:
 
 
 def failed(message: str, code: int) -> int:
-    """Print an error for people; the code."""
-    print(f"error: {message}", file=sys.stderr)
+    """Print an error for people; the code. What a file has put into it does not get at the terminal."""
+    print(f"error: {re.sub(CONTROL, '?', message)}", file=sys.stderr)
     return code
 
 

@@ -208,6 +208,8 @@ def whole(value: Any) -> int:
 
 def remembered(start: Any, score: Any, peak: Any, end: Any) -> Begun:
     """An event of a snapshot; TypeError if it is none."""
+    if type(score) not in (int, float) or not 0 <= score <= 1:
+        raise TypeError(f"{score!r} is no score")
     return Begun(whole(start), float(score), whole(peak), None if end is None else whole(end))
 
 

@@ -1,8 +1,10 @@
 """Several sinks at once."""
 
+import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,21 @@ class Fanout(Sink):
             )
         for sink in sinks.values():
             sink.quiet = bool(spoken) and sink.stdout == "asides"
+
+    def spare(self, read: Iterable[str | Path]) -> None:
+        """ConfigError if a sink would write over one of these files, or over what another sink writes."""
+        taken: dict[tuple[int, int] | Path, str] = {}
+        for name, sink in self.working.items():
+            for path in sink.outputs:
+                other = taken.setdefault(identity(path), name)
+                if other != name:
+                    raise ConfigError(f"sink.{name}.path: {path} is written by {other}, too; choose another name")
+        if not any(isinstance(place, tuple) for place in taken):
+            return  # nothing is there that could be read
+        for path in map(Path, read):
+            if identity(path) in taken:
+                name = taken[identity(path)]
+                raise ConfigError(f"sink.{name}.path: {path} is a file that is read; choose another name")
 
     def each(self, call: Callable[[Sink], None]) -> None:
         """One call to every sink that still works; Closed is raised once all have had it."""
@@ -77,6 +94,9 @@ class Fanout(Sink):
         """Posteriors of steps."""
         self.each(lambda sink: sink.steps(first, posteriors, age))
 
+    def settle(self) -> None:
+        """Each sink does by itself."""
+
     def begun(self, events: list[Event]) -> None:
         """What is open."""
         self.each(lambda sink: sink.begun(events))
@@ -112,3 +132,12 @@ class Fanout(Sink):
         self.working = {}
         if self.error:
             raise self.error
+
+
+def identity(path: Path) -> tuple[int, int] | Path:
+    """What tells a regular file from others, under whatever name; of one that is not there yet, the name."""
+    try:
+        found = path.expanduser().stat()
+    except OSError:
+        return path.expanduser().resolve()
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else path.expanduser().resolve()

@@ -47,7 +47,10 @@ def taken(weights: dict[str, Tensor], versions: dict[str, str], shapes: tuple[tu
     model's: posteriors and sizes of other ``shapes``, or not finite.
     """
     found = [weights.pop(name, None) for name in NAMES]
-    arrays = [tensor.float().numpy() for tensor in found if tensor is not None]
+    there = [tensor for tensor in found if tensor is not None]
+    if any(not tensor.is_floating_point() for tensor in there):
+        raise ValueError("its golden answers are no floats")
+    arrays = [tensor.float().numpy() for tensor in there]
     if not arrays:
         return None
     if tuple(array.shape for array in arrays) != shapes or not all(np.isfinite(array).all() for array in arrays):
@@ -135,5 +138,6 @@ def culprit(chain: Chain, x: Any, golden: Golden) -> str:
 def changes(before: Mapping[str, str]) -> str:
     """Which versions are others now."""
     now = versions()
-    found = [f"{name} was {old} and is {now.get(name)}" for name, old in before.items() if now.get(name) != old]
+    others = {name: before[name] for name in LIBRARIES if name in before and before[name] != now.get(name)}
+    found = [f"{name} was {old!r:.40} and is {now.get(name)!r}" for name, old in others.items()]
     return ", ".join(found) or "the versions of the libraries are the same"

@@ -93,6 +93,8 @@ class Intake:
     def sane(self, array: NDArray[Any], track: Track) -> NDArray[Any]:
         """One array in the shape and type of its track."""
         if track.shape == ():
+            if np.asarray(array).dtype.kind in "iu" and np.size(array):  # full scale of which size?
+                raise ValueError(f"got samples of {np.asarray(array).dtype}; expected floats from -1 to 1")
             with np.errstate(over="ignore"):  # infinite is what it is then
                 array = np.array(array, np.float32)  # a copy: who gave it may write the next samples there
             if array.ndim == 0 or (array.ndim == 2 and (1 in array.shape or not array.size)):

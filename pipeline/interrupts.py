@@ -20,13 +20,14 @@ class Interrupts:
     def __init__(self) -> None:
         self.before: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self.came: int | None = None
-        self.waiting = False
+        self.waiting = self.obeyed = False
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """A signal."""
         at_once = self.waiting or self.came is not None
         self.came = number
         if at_once:
+            self.obeyed = True
             self.before[number](number, frame)
 
     @contextmanager
@@ -34,7 +35,8 @@ class Interrupts:
         """A stretch in which signals are obeyed, and before it those that came."""
         self.waiting = True
         try:
-            if self.came is not None:
+            if self.came is not None and not self.obeyed:
+                self.obeyed = True
                 self.before[self.came](self.came, None)
             yield
         finally:

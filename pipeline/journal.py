@@ -1,5 +1,6 @@
 """A text file that rows are added to, whole or not at all, as long as the program lives and the disk has room."""
 
+import errno
 import os
 import stat
 import sys
@@ -75,15 +76,24 @@ class Journal:
         """Force what was written to the disk, if it is time. To be called now and then when there are no rows, too."""
         if self.file is None or self.sync is None or not self.due or time.monotonic() - self.synced < self.sync:
             return
-        with suppress(OSError):  # pipes and devices cannot
-            os.fsync(self.file)
+        force(self.file)
         self.synced, self.due = time.monotonic(), False
 
     def close(self) -> None:
         """End the file."""
         if self.file is not None:
             file, self.file, self.path = self.file, None, None
-            if self.sync is not None:
-                with suppress(OSError):
-                    os.fsync(file)
-            os.close(file)
+            try:
+                if self.sync is not None:
+                    force(file)
+            finally:
+                os.close(file)
+
+
+def force(file: int) -> None:
+    """To the disk. OSError if that fails; pipes and devices, which cannot, are left alone."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise

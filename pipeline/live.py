@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.capture import Capture, LostError, Shot
 from pipeline.intake import Intake
 from pipeline.picture import Picture
-from pipeline.source import Gap, Piece, Policy
+from pipeline.source import BEHIND, Gap, Piece, Policy
 
 SNAP = 0.25  # periods of the model's clock by which a picture may be late, as cameras without time stamps are
 EXACT = 0.02  # the same for pictures with time stamps
@@ -66,7 +66,7 @@ class Live:
                     new, decided = self.shown(capture, grid)
                     for ticks, shot, missed in decided:
                         if missed:
-                            why, how = (f"{lost}; it is back", self.gap) if lost else ("behind", "keep")
+                            why, how = (f"{lost}; it is back", self.gap) if lost else (BEHIND, "keep")
                             yield Gap(missed * intake.grain, why, how)
                         lost = ""
                         if ticks:

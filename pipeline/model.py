@@ -210,10 +210,19 @@ class Classifier(Chain):
         return (-(-duration(self.intake, self.grain) // self.hop), len(self.labels)), (len(self.names),)
 
 
+def model_file(path: str | Path) -> Path:
+    """A model's file: ``path`` itself, or the one in a run's folder. ModelError for a folder without any."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return path
+    if not (path / "model.safetensors").is_file():
+        raise ModelError(f"checkpoint={path}: a folder without model.safetensors; give a run's folder or its model")
+    return path / "model.safetensors"
+
+
 def load(path: str | Path, device: str = "cpu") -> Classifier:
     """A model from its file, or its run's folder, ready to answer (eval mode). ModelError says what is wrong."""
-    if (Path(path) / "model.safetensors").is_file():
-        path = Path(path) / "model.safetensors"
+    path = model_file(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             header = (file.metadata() or {}).get(HEADER)

@@ -10,6 +10,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from pipeline.media import sane
 from pipeline.sink import clean
 
 COLUMN = 0.1  # seconds of sound in a column of the strip
@@ -41,7 +42,8 @@ class Strip:
 
     def add(self, samples: NDArray[np.float32]) -> None:
         """The next samples ``(N,)``; of many only those that will be seen are looked at."""
-        self.rest = np.concatenate([self.rest, samples[-self.every * (self.columns.maxlen or 1) :]])
+        samples = sane(samples[-self.every * (self.columns.maxlen or 1) :])
+        self.rest = np.concatenate([self.rest, samples])
         while len(self.rest) >= self.every:
             part, self.rest = self.rest[: self.every], self.rest[self.every :]
             self.level = decibels(float(np.abs(part).max()))

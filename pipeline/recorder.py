@@ -102,6 +102,9 @@ class Recorder:
                         device = attempt
                         yield Piece((np.zeros(0, np.float32),))  # so that whoever listens can leave
             yield from line.finish()
+        except (KeyboardInterrupt, SystemExit):  # what has been received is answered all the same
+            yield from line.finish()
+            raise
         finally:
             if device is not None:
                 device.close()
@@ -124,20 +127,25 @@ class Recorder:
         device.start(put)
         since = looked = self.clock()
         limit = self.opening
-        while (now := self.clock()) < end:
-            if now - looked > ABSENT:
-                since = now
-            looked = now
-            block = ring.take()
-            if block is not None:
-                limit = self.timeout
+        try:
+            while (now := self.clock()) < end:
+                if now - looked > ABSENT:
+                    since = now
+                looked = now
+                block = ring.take()
+                if block is not None:
+                    limit = self.timeout
+                    yield block
+                elif device.ended:
+                    raise LostError("the device has gone")
+                elif now - max(since, ring.last) >= limit:
+                    raise LostError(f"no sound for {limit:g} s")
+                else:
+                    self.sleep(POLL)
+        except (KeyboardInterrupt, SystemExit):
+            while (block := ring.take()) is not None:
                 yield block
-            elif device.ended:
-                raise LostError("the device has gone")
-            elif now - max(since, ring.last) >= limit:
-                raise LostError(f"no sound for {limit:g} s")
-            else:
-                self.sleep(POLL)
+            raise
 
     def doubt(self, said: int, measured: float) -> None:
         """Another rate than a device said: opened again it may be right; if it is not, the ear is believed."""

@@ -13,8 +13,11 @@ BARS = " ▁▂▃▄▅▆▇█"
 CURVE = 60  # characters of a curve, at most
 
 
-def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -> None:
-    """Per-class table of the test split (validation, if there is none), the main figures, and the run's folder."""
+def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
+    """Per-class table of the test split (validation, if there is none), the main figures, and the run's folder.
+
+    ``every``: all classes make events, so that a stream has nothing that it may pass over.
+    """
     console = Console()
     split = "test" if "test" in metrics else "val"
     found = metrics[split]
@@ -37,6 +40,8 @@ def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path) -
         f"{figures['seconds']} s in all",
         highlight=False,
     )
+    if every:
+        console.print("on streams every class makes events, also of silence: a class `background` would be passed over")
     console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -44,7 +49,7 @@ def alarms(events: Mapping[str, Any], split: str) -> Table:
     """The thresholds that were chosen, and what they give on the streams of clips they were chosen and tried on."""
     splits = list(dict.fromkeys(("val", split)))
     said = ", ".join(
-        f"{name}: {events[name]['an_hour']:g} an hour ({events[name]['false']} in {events[name]['hours']:.2f} h)"
+        f"{name}: {events[name]['an_hour']:g} an hour ({events[name]['false']} in {60 * events[name]['hours']:.1f} min)"
         for name in splits
     )
     table = Table(title=f"false alarms, wished {events['wish']:g} an hour; {said}", title_justify="left")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.events import Event
 from pipeline.intake import Arrays, Chunk
 from pipeline.model import Classifier
-from pipeline.source import Gap, Policy
+from pipeline.source import BEHIND, Gap, Policy
 from pipeline.stage import State, pick, tree
 from pipeline.stream import Stream
 from pipeline.tiles import Tiles
@@ -112,6 +112,8 @@ class Scheduler:
 
         ValueError if a row of a full tile depends on its neighbours.
         """
+        if overload not in ("keep", "drop") or gap not in ("keep", "reset"):
+            raise ValueError(f"overload is {overload!r}, gap is {gap!r}; expected keep or drop, and keep or reset")
         if tile < 1 or patience <= 0:
             raise ValueError(f"tile is {tile}, patience is {patience}; expected at least one row, and some time")
         self.model, self.size = model, Stream(model, block).size
@@ -185,6 +187,12 @@ class Scheduler:
             events = stream.gap(ticks, how)
             self.settle(seat, self.clock())
             return [*answers, Answer(stream, events, stream.first, stream.posteriors, 0.0, told(stream))]
+
+    def snapshot(self, stream: Stream) -> bytes:
+        """``Stream.snapshot``, the only way while a stream takes part: nobody feeds it meanwhile."""
+        with self.fresh:
+            self.seat(stream)
+            return stream.snapshot()
 
     def close(self, stream: Stream) -> list[Answer]:
         """Answer what waits in a stream; then ``Stream.close``, which is the last answer. It takes no part any more."""
@@ -318,7 +326,7 @@ class Scheduler:
         """``ticks`` that were taken out of a stream are passed over."""
         at = stream.ticks - stream.intake.ticks(stream.waiting) - ticks
         events = stream.pass_over(ticks, self.policy)
-        gap = Gap(ticks, "behind", self.policy)
+        gap = Gap(ticks, BEHIND, self.policy)
         return Answer(stream, events, stream.first, stream.posteriors, waited, warnings, gap, at)
 
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import deque
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -29,12 +30,14 @@ class Sink:
         files: whether it takes classified files (``file``), besides what a stream says.
         stdout: what it writes to standard output: ``rows`` for programs, ``words`` for people, ``asides`` that it can
             do without (``quiet``), or nothing.
+        outputs: the files that it writes.
     """
 
     pictures = False
     files = False
     stdout: Literal["rows", "words", "asides", ""] = ""
     quiet = False
+    outputs: tuple[Path, ...] = ()
 
     def __init__(self, posteriors: bool = False) -> None:
         """``posteriors``: also deliver the posteriors of every step."""
@@ -62,6 +65,10 @@ class Sink:
         for number, row in enumerate(posteriors.tolist() if self.posteriors else (), first + 1):
             scores = dict(zip(self.labels, (round(value, 6) for value in row), strict=True))
             self.step({"time": self.seconds(number * self.hop), "posteriors": scores} | late)
+        self.settle()
+
+    def settle(self) -> None:
+        """Called after each answer: the time to force to the disk what was written before."""
 
     def seconds(self, samples: int) -> float:
         """Samples as seconds, to the millisecond."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pipeline.intake import Arrays, Intake
@@ -25,6 +26,9 @@ class Piece:
     level: float | None = None
 
 
+BEHIND = "behind"  # why a gap is there that our own slowness has made
+
+
 @dataclass(frozen=True)
 class Gap:
     """``ticks`` of the model's clock for which there is nothing, and ``why``; 0 ticks: it has only begun."""
@@ -41,11 +45,13 @@ class Source:
         name: for people.
         live: whether it happens now: then the model is tested before.
         heard: whether a microphone's resampler is part of it.
+        reads: files that it reads.
     """
 
     name: str
     live: bool = False
     heard: bool = False
+    reads: tuple[Path, ...] = ()
 
     def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
         """What a model takes in until the source ends; ConfigError if it has no such. ``seen``: with the pictures as

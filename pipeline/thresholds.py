@@ -80,7 +80,7 @@ def choose(model: Classifier, found: Heard, wish: float) -> dict[str, float]:
         possible = [level for level in LEVELS if not level < lowest] or [lowest]
         chosen[label] = possible[0]
         for level in possible:
-            plain |= {"threshold": level, "release": release}
+            plain |= {"threshold": level, "release": release, "background": []}
             answer = answers(Decoder([label], model.hop, model.rate, **plain), found.posteriors[:, index])
             if alarms(found.spans[index], answer).false > wish / len(audible) * found.hours:
                 break

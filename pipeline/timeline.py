@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 
 from pipeline.capture import LostError
-from pipeline.media import Resampler, Samples
+from pipeline.media import Resampler, Samples, sane
 from pipeline.pace import Pace
 from pipeline.ring import Block
-from pipeline.source import Gap, Piece, Policy
+from pipeline.source import BEHIND, Gap, Piece, Policy
 
 LATE = 0.25  # seconds by which a block is late when something may have been lost before it
 SETTLE = 0.5  # seconds of sound that tell how long a loss was
@@ -117,9 +117,9 @@ class Line:
         missing = block.start - self.frames
         if missing:
             self.overruns += 1
-            yield from self.gap(Fraction(missing, self.own), "behind")
+            yield from self.gap(Fraction(missing, self.own), BEHIND)
         mono = block.data[:, self.channel] if isinstance(self.channel, int) else block.data.mean(1)
-        self.peak = max(self.peak, float(np.abs(mono).max(initial=0.0)))
+        self.peak = max(self.peak, float(np.abs(sane(mono)).max(initial=0.0)))
         self.frames = block.start + len(mono)
         self.due += Fraction(len(mono) * self.rate, self.own)
         yield from self.piece(self.convert(mono) if self.convert else mono, block.captured)

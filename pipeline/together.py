@@ -14,11 +14,10 @@ import numpy as np
 from pipeline.intake import Intake
 from pipeline.media import Samples
 from pipeline.picture import Image
-from pipeline.source import Gap, Piece, Policy
+from pipeline.source import BEHIND, Gap, Piece, Policy
 
 RECENT = 3.0  # seconds of sound whose least late piece tells when a sample was captured
 SLACK = 0.05  # seconds that a picture may be late before the one before it stands for it
-LOST = 0.3  # seconds by which sound is late when time goes on without it
 LONG = 10.0  # seconds; a longer loss of sound is passed over
 
 
@@ -38,7 +37,7 @@ class Together:
         self.intake, self.how, self.late, self.rate = intake, gap, late, intake.rate
         self.sound: Samples = np.zeros(0, np.float32)  # not given yet; NaN where there is none
         self.heard = self.given = 0  # ticks
-        self.why = ""  # the sound was lost
+        self.away, self.why = False, ""  # whether the sound is lost, and why
         self.ahead = 0  # ticks that passed without sound, before the microphone said how many it has lost
         self.offsets: deque[tuple[float, float]] = deque()  # when, and what the clock says less the sound's time
         self.shots: deque[tuple[float, Image | None]] = deque()  # when captured; None: there are no pictures any more
@@ -52,6 +51,7 @@ class Together:
             yield from self.missed(item, now)
             return
         x: Samples = item.x[0]
+        self.away = self.away and not len(x)
         left_out = min(self.ahead, len(x))
         self.ahead -= left_out
         self.append(x[left_out:])
@@ -63,21 +63,23 @@ class Together:
 
     def missed(self, gap: Gap, now: float) -> Iterator[Piece | Gap]:
         """Sound is lost, or it is known how much was: so far as time has not gone on without it."""
-        self.why = gap.why
+        self.why, self.away = gap.why, not gap.ticks
         counted = min(self.ahead, gap.ticks)
         self.ahead -= counted
-        yield from self.without(gap.ticks - counted)
+        yield from self.without(gap.ticks - counted, over=gap.why == BEHIND)
         yield from self.wait(now)
 
-    def without(self, ticks: int) -> Iterator[Piece | Gap]:
-        """Time goes on without sound; a long while of it is passed over."""
-        if ticks > LONG * self.rate:
-            begun = -self.heard % self.intake.grain
+    def without(self, ticks: int, over: bool = False) -> Iterator[Piece | Gap]:
+        """Time goes on without sound; a long while of it is passed over, and what we were too slow for: to compute it
+        would make us slower.
+        """
+        begun = -self.heard % self.intake.grain
+        if ticks > LONG * self.rate or (over and ticks >= begun + self.intake.grain):
             self.append(np.full(begun, np.nan, np.float32))
             yield from self.decided(math.inf)
             whole = (ticks - begun) // self.intake.grain * self.intake.grain
             self.given, self.heard = self.given + whole, self.heard + whole
-            yield Gap(whole, self.why, self.how)
+            yield Gap(whole, self.why, "keep" if over else self.how)
             ticks -= begun + whole
         self.append(np.full(ticks, np.nan, np.float32))
 
@@ -94,9 +96,9 @@ class Together:
 
     def wait(self, now: float) -> Iterator[Piece | Gap]:
         """Time has passed."""
-        if self.offsets and self.seeing:
-            passed = math.floor((now - LOST - self.offset) * self.rate) - self.heard
-            if passed > 0:  # the sound is away, but there are pictures
+        if self.away and self.offsets and self.seeing:
+            passed = math.floor((now - self.offset) * self.rate) - self.heard
+            if passed > 0:  # there are pictures
                 self.ahead += passed
                 yield from self.without(passed)
         yield from self.decided(now)

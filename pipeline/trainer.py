@@ -7,6 +7,7 @@ same weights as training that was not.
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from pipeline.sample import IGNORE, Batch, Split, collate
 from pipeline.stage import State, detach, tree
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)
 
 
 @dataclass
@@ -116,7 +117,8 @@ class Trainer:
                         board.add_scalar(key, value, progress.epoch)
                     console.print(line(row, self.epochs, progress), highlight=False)
         except KeyboardInterrupt:
-            console.print(f"stopped after epoch {progress.epoch}; to go on: the same command with trainer.resume={out}")
+            go_on = f"the same command with {shlex.quote(f'trainer.resume={out}')}"
+            console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
             raise
         return progress
 

@@ -236,3 +236,10 @@ def test_event_matching_is_the_best_assignment():
 def test_nothing_to_count():
     assert match_events([], [])["micro"].scores == (0.0, 0.0, 0.0)
     assert classification([], [], ["a", "b"])["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize("score", ["nan", float("nan"), 2.0, True, None])
+def test_a_score_that_is_none_is_refused(score):
+    decoder = Decoder(["a"], 1, 100)
+    with pytest.raises(ValueError, match="no snapshot of a decoder"):
+        decoder.restore({"step": 9, "open": {"a": [3, score, 4, None]}, "free": {}})

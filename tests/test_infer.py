@@ -260,7 +260,7 @@ def test_microphones_can_be_listed(trained):
 def test_help_teaches(tmp_path):
     text = run("infer.py", "--help", cwd=tmp_path).stdout.decode()
     for word in (
-        "source: file, files, microphone, stdin",
+        "source: both, file, files, microphone, stdin",
         "sink: command, console, csv, jsonl",
         "Exit codes",
         "checkpoint=M",
@@ -280,3 +280,30 @@ def test_streamed_and_offline_labels_agree_on_real_clips(trained, real):
         last = torch.from_numpy(stream.posteriors[-1]) if len(stream.posteriors) else None
         if last is not None:
             assert model.labels[int(last.argmax())] == row["label"]
+
+
+def test_files_and_nothing_through_a_pipe_are_told(trained, tones):
+    done = infer(trained, "source=stdin", input=(tones / "low" / "0.wav").read_bytes())
+    assert done.returncode == 2 and b"got a file with a header; expected raw samples" in done.stderr
+    done = infer(trained, "source=stdin", input=b"")
+    assert done.returncode == 1 and b"no_samples: source=stdin" in done.stderr
+
+
+def test_a_recording_and_a_model_are_never_written_over(trained, tones, tmp_path):
+    shutil.copy(tones / "low" / "0.wav", tmp_path / "a.wav")
+    before = (tmp_path / "a.wav").read_bytes(), (trained / "model.safetensors").read_bytes()
+    for how in (
+        [f"source.path={tmp_path / 'a.wav'}", "sink=jsonl", f"sink.jsonl.path={tmp_path / 'a.wav'}"],
+        ["source=files", f"source.paths={tmp_path}", "sink=csv", f"sink.csv.path={tmp_path / 'a.wav'}"],
+        [f"source.path={tmp_path / 'a.wav'}", "sink=labels", f"sink.labels.path={trained / 'model.safetensors'}"],
+    ):
+        done = infer(trained, *how)
+        assert done.returncode == 2 and b"is a file that is read" in done.stderr, done.stderr.decode()
+    assert before == ((tmp_path / "a.wav").read_bytes(), (trained / "model.safetensors").read_bytes())
+
+
+def test_a_folder_without_a_model_and_no_sink_are_told(tmp_path, trained):
+    done = run("infer.py", f"checkpoint={tmp_path}", "source.path=x.wav")
+    assert done.returncode == 2 and b"a folder without model.safetensors" in done.stderr
+    done = infer(trained, "source.path=x.wav", "sink=[]")
+    assert done.returncode == 2 and b"sink: is not set; choose at least one: command, console" in done.stderr

@@ -289,6 +289,25 @@ def test_jams_and_jitter_are_no_loss(seed):
     assert ticks(found) >= 29.5 * RATE
 
 
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_what_was_received_is_given_before_an_interrupt(signal):
+    world = World()
+
+    def sleep(seconds):
+        if world.now > 103.0:
+            raise signal
+        world.sleep(seconds)
+
+    recorder = Recorder(lambda again: Fake(world, rate=48000), "fake", clock=lambda: world.now, sleep=sleep)
+    found = []
+    with pytest.raises(signal):
+        for item in recorder.pieces(RATE):
+            found.append((world.now, item))
+            if len(found) == 20:
+                world.sleep(2.6)  # busy, while the device goes on
+    assert ticks(found) >= 2.9 * RATE
+
+
 def test_a_busy_listener_loses_only_what_has_no_room():
     world = World()
     recorder = Recorder(lambda again: Fake(world), "fake", seconds=30.0, buffer=2.0, clock=lambda: world.now,

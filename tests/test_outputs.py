@@ -622,3 +622,50 @@ def test_an_interrupt_in_compiled_code_is_told_as_one():
         raise SystemError("returned a result with an exception set")
     with pytest.raises(SystemError), Interrupts():
         raise SystemError("a fault of its own")
+
+
+def test_sinks_spare_what_is_read_and_each_other(tmp_path):
+    (tmp_path / "talk.wav").write_bytes(b"a recording")
+    (tmp_path / "link").symlink_to(tmp_path / "talk.wav")
+    for path in ("talk.wav", "link", "x/../talk.wav"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=r"sink\.jsonl\.path: .* is a file that is read"):
+            Fanout({"jsonl": JSONLines(str(tmp_path / path))}).spare([tmp_path / "other", tmp_path / "talk.wav"])
+    (tmp_path / "table.posteriors.csv").write_bytes(b"a table")
+    with pytest.raises(ConfigError, match=r"sink\.csv\.path: .* is a file that is read"):
+        Fanout({"csv": CSV(str(tmp_path / "table.csv"), posteriors=True)}).spare([tmp_path / "table.posteriors.csv"])
+    for name in ("new.txt", "talk.wav"):
+        with pytest.raises(ConfigError, match=r"sink\.labels\.path: .* is written by jsonl, too"):
+            Fanout({"jsonl": JSONLines(str(tmp_path / name)), "labels": Labels(str(tmp_path / name))}).spare([])
+    Fanout({"jsonl": JSONLines(str(tmp_path / "a")), "labels": Labels(str(tmp_path / "b"))}).spare([tmp_path / "c"])
+    assert (tmp_path / "talk.wav").read_bytes() == b"a recording"
+
+
+def test_what_is_no_number_does_not_stop_the_panel():
+    strip = Strip(16000)
+    strip.add(np.array([np.nan, np.inf, -np.inf, 1e30] * 2000, np.float32))
+    assert np.isfinite(np.array(strip.columns)).all() and strip.draw(20, colours=True) and strip.draw(20, colours=False)
+
+
+@pytest.mark.parametrize("kind", [CSV, JSONLines, Labels, VTT])
+def test_rows_come_to_the_disk_though_no_others_follow(kind, tmp_path, monkeypatch):
+    forced, clock = [], [0.0]
+    monkeypatch.setattr("pipeline.journal.os.fsync", lambda file: forced.append(os.fstat(file).st_size))
+    monkeypatch.setattr("pipeline.journal.time.monotonic", lambda: clock[0])
+    with kind(str(tmp_path / "out")) as sink:
+        sink.start("a stream", ["a", "b"], 100, 1)
+        sink.events([Event("a", 0, 10, 0.5, 5)])
+        clock[0] = 5.0
+        sink.steps(0, np.zeros((3, 2), np.float32))
+        assert forced and forced[-1] == (tmp_path / "out").stat().st_size
+
+
+def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
+    def failing(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pipeline.journal.os.fsync", failing)
+    journal = Journal(str(tmp_path / "out"), 0.001)
+    time.sleep(0.01)
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.write("a row\n")

@@ -19,6 +19,7 @@ from infer import infer
 from pipeline.display import Display, NoDisplayError
 from pipeline.errors import ConfigError, MediaError
 from pipeline.events import Event
+from pipeline.fanout import Fanout
 from pipeline.listen import listen
 from pipeline.model import Classifier, load
 from pipeline.overlay import BAR, COLOURS, HEAD, LOW, MARGIN, Scene, Span, clock, draw, plan
@@ -29,6 +30,7 @@ from pipeline.sinks.console import Console
 from pipeline.sinks.jsonl import JSONLines
 from pipeline.sinks.video import Video
 from pipeline.source import Gap, Piece
+from pipeline.sources.webcam import Webcam
 from pipeline.video import read_frames
 from pipeline.video_writer import VideoWriter
 
@@ -269,8 +271,8 @@ def test_a_file_is_left_alone_until_there_is_a_picture(model, tmp_path):
 
 
 def test_a_file_that_stands_for_a_camera_is_not_overwritten(clip):
-    with pytest.raises(ConfigError, match="is the file that is read"):
-        Video(str(clip[0])).start(f"camera {clip[0]}", ["a", "b"], 10, 1)
+    with pytest.raises(ConfigError, match=r"sink\.video\.path: .* is a file that is read"):
+        Fanout({"video": Video(str(clip[0]))}).spare(Webcam(str(clip[0])).reads)
 
 
 def test_pictures_that_are_not_written_are_not_counted(tmp_path, capsys):
@@ -306,7 +308,7 @@ def test_a_full_disk_is_told_as_such(tmp_path):
     [
         (["sink=video"], "sink.video.path: is not set"),
         (["sink=video", "sink.video.path=out.avi"], "ends in .mp4"),
-        (["sink=video", "sink.video.path={clip}"], "is the file that is read"),
+        (["sink=video", "sink.video.path={clip}"], "is a file that is read"),
         (["sink=video", "sink.video.path={tmp}/o.mp4", "source=files", "source.paths={clip}"], "source=files"),
         (
             [

@@ -223,6 +223,54 @@ def test_real_threads_sound_and_light_change_together(capsys):
     assert len(seen) >= 10 and np.all(np.diff([piece.seen[0][0] for piece in seen[3:]]) > 0)
 
 
+def test_who_is_busy_loses_time_but_neither_track(capsys):
+    """Half of the time is spent elsewhere, and once a second: what waits is not taken for a loss."""
+    found = []
+    for piece in Both(Microphone(), Camera(), seconds=5.0).pieces(BOTH):
+        found.append(piece)
+        time.sleep(1.0 if len(found) == 10 else 0.05)
+    assert len(found) >= 40 and all(piece.x[2].all() for piece in found[3:])
+
+
+class Endless(Source):
+    """As fast as it is asked; ``asked`` counts."""
+
+    name = "an endless source"
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.asked = kind, 0
+
+    def pieces(self, intake, seen=False):
+        begun = time.monotonic()
+        while True:
+            self.asked += 1
+            x = np.zeros(intake.sound // 50, np.float32) if intake.sound else np.zeros((1, 2, 2, 3), np.uint8)
+            yield Piece((x,), begun + self.asked / 50)
+
+
+def test_what_waits_waits_in_the_devices():
+    sound, picture = Endless("sound"), Endless("picture")
+    pieces = Both(sound, picture).pieces(BOTH)
+    for _ in range(5):
+        next(pieces)
+    time.sleep(0.2)
+    before = sound.asked, picture.asked
+    time.sleep(0.5)
+    after = sound.asked, picture.asked
+    pieces.close()
+    assert after == before
+
+
+def test_what_we_were_too_slow_for_is_passed_over():
+    together = Together(BOTH)
+    found = [*together.see(Piece((image(1)[None],), 0.0), 0.0)]
+    found += together.hear(Piece((np.ones(250, np.float32),), 0.25), 0.3)
+    found += together.hear(Gap(1000, "behind", "reset"), 1.3)
+    found += together.hear(Piece((np.ones(250, np.float32),), 1.5), 1.6)
+    kinds = [(item.ticks, item.how) if isinstance(item, Gap) else bool(item.x[2][0, 0]) for item in found]
+    assert kinds == [True] * 3 + [(900, "keep")] + [True] * 3  # of two periods, half was heard
+
+
 def test_one_that_fails_at_the_start_is_an_error_later_it_is_absent(capsys):
     for one, two in ((Microphone(error=True), Camera()), (Microphone(), Camera(error=True))):
         with pytest.raises(MediaError, match=r"no (microphone|camera)"):
@@ -237,7 +285,7 @@ def test_one_that_fails_at_the_start_is_an_error_later_it_is_absent(capsys):
     deadline = time.monotonic() + 5
     while threading.active_count() > 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("deliver")]
+    assert not [thread for thread in threading.enumerate() if "(deliver)" in thread.name]
 
 
 def test_the_command_line_composes_it(tmp_path):

@@ -62,15 +62,17 @@ class Command(Outbox):
         """'' or what went wrong."""
         program, *others = self.arguments
         command = [program, *(filled(text, row) for text in others)]
-        try:
-            with self.changed:  # so that ``cancel`` misses none
-                if time.monotonic() >= self.until:
-                    return "the time was over"
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
-                self.running.add(process)
+        try:  # without the lock, as a program may take long to start
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
         except (OSError, ValueError) as error:
             return str(error)
+        with self.changed:  # so that ``cancel`` misses none
+            self.running.add(process)
+            late = time.monotonic() >= self.until
         try:
+            if late:
+                kill(process)
+                return "the time was over"
             code = process.wait(self.timeout)
         except subprocess.TimeoutExpired:
             kill(process)

@@ -32,6 +32,8 @@ class CSV(Sink):
         if posteriors:
             beside = str(Path(path).with_suffix(".posteriors.csv")) if path else None
             self.beside = Table(Journal(beside, sync))
+        tables = (table.journal.path for table in (self.main, self.beside) if table)
+        self.outputs = tuple(path for path in tables if path)
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """Write the head of the table of events."""
@@ -40,6 +42,12 @@ class CSV(Sink):
             self.main.head(["start", "end", "peak", "label", "score"])
         if self.beside:
             self.beside.journal.open()
+
+    def settle(self) -> None:
+        """To the disk, if it is time."""
+        for table in (self.main, self.beside):
+            if table:
+                table.journal.settle()
 
     def event(self, row: Row) -> None:
         """An event."""

@@ -2,8 +2,6 @@
 
 import json
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
 from pipeline.journal import Journal
@@ -21,7 +19,7 @@ class JSONLines(Sink):
         """``path`` of the file to write (None: standard output), forced to the disk every ``sync`` seconds."""
         super().__init__(posteriors)
         self.journal = Journal(path, sync)
-        self.stdout = "" if path else "rows"
+        self.stdout, self.outputs = ("", (self.journal.path,)) if self.journal.path else ("rows", ())
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """Empty the file."""
@@ -36,9 +34,8 @@ class JSONLines(Sink):
         """An event."""
         self.write("event", row)
 
-    def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
-        """Steps; and what was written before comes to the disk, if it is time."""
-        super().steps(first, posteriors, age)
+    def settle(self) -> None:
+        """To the disk, if it is time."""
         self.journal.settle()
 
     def step(self, row: Row) -> None:

@@ -13,12 +13,16 @@ class Labels(Sink):
         """``path`` of the text file (None: standard output), forced to the disk every ``sync`` seconds."""
         super().__init__()
         self.journal = Journal(path, sync)
-        self.stdout = "" if path else "rows"
+        self.stdout, self.outputs = ("", (self.journal.path,)) if self.journal.path else ("rows", ())
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """Empty the file."""
         super().start(name, labels, rate, hop)
         self.journal.open()
+
+    def settle(self) -> None:
+        """To the disk, if it is time."""
+        self.journal.settle()
 
     def event(self, row: Row) -> None:
         """An event."""

@@ -1,6 +1,5 @@
 """What a camera or a file shows, with the model's answers burned in, as an mp4 file."""
 
-import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -29,6 +28,7 @@ class Video(Screen):
         self.path = Path(path).expanduser()
         if self.path.suffix.lower() != ".mp4":
             raise ConfigError(f"sink.video.path: got {path!r}; expected a name that ends in .mp4")
+        self.outputs = (self.path,)
         self.waiting: deque[tuple[float, Image, float | None]] = deque()
         self.bytes = 0
         self.writer: VideoWriter | None = None
@@ -37,13 +37,8 @@ class Video(Screen):
         self.count, self.hurried, self.started = 0, False, False
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
-        """Leave a file that is there as it is until the first picture. OSError if it cannot be written; ConfigError if
-        it is the one that is read.
-        """
+        """Leave a file that is there as it is until the first picture. OSError if it cannot be written."""
         there = self.path.exists()
-        for read in (name, name.removeprefix("camera ")):  # a camera may be a file, too
-            if there and os.path.exists(read) and self.path.samefile(read):
-                raise ConfigError(f"sink.video.path: {self.path} is the file that is read; choose another name")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         open(self.path, "ab").close()
         if not there:

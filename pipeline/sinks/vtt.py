@@ -20,13 +20,17 @@ class VTT(Sink):
         """``path`` of the vtt file (None: standard output), forced to the disk every ``sync`` seconds."""
         super().__init__()
         self.journal, self.path = Journal(path, sync), Path(path).expanduser() if path else None
-        self.stdout = "" if path else "rows"
+        self.stdout, self.outputs = ("", (self.path,)) if self.path else ("rows", ())
         self.found: list[Row] = []
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """Write the head."""
         super().start(name, labels, rate, hop)
         self.journal.write(HEAD)
+
+    def settle(self) -> None:
+        """To the disk, if it is time."""
+        self.journal.settle()
 
     def event(self, row: Row) -> None:
         """An event."""
@@ -39,10 +43,13 @@ class VTT(Sink):
         self.journal.close()
         ordered = sorted(self.found, key=lambda row: (row["start"], row["end"]))
         if self.path and self.path.is_file() and ordered != self.found:
-            beside = self.path.with_name(f".{self.path.name}.part")
+            whole = self.path.resolve()  # a link stays one
+            beside = whole.with_name(f".{whole.name}.part")
             try:
-                beside.write_text(HEAD + "".join(map(cue, ordered)), "utf-8", "surrogateescape")
-                os.replace(beside, self.path)
+                again = Journal(str(beside))
+                again.write(HEAD + "".join(map(cue, ordered)))
+                again.close()
+                os.replace(beside, whole)
             finally:
                 beside.unlink(missing_ok=True)
 

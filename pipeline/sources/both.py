@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -17,7 +18,8 @@ from pipeline.source import Gap, Piece, Policy, Source
 from pipeline.together import Together
 
 Which = Literal["sound", "picture"]
-Arriving: TypeAlias = "queue.SimpleQueue[tuple[Which, Piece | Gap | BaseException | None]]"
+Arriving: TypeAlias = "queue.Queue[tuple[Which, Piece | Gap | BaseException | None]]"
+MOST = 8  # pieces that wait: what is more, waits in the devices, which know what to leave out
 FAST = 60  # pictures a second that a camera may give: which of them a model sees, the sound tells
 POLL = 0.02  # seconds until we look at the time again
 END = 2.0  # seconds for which a source may take its leave
@@ -42,6 +44,7 @@ class Both(Source):
         in all (None: until interrupted). ``gap``: what a long loss of both does to the memory, see ``Stream.gap``.
         """
         self.sound, self.picture, self.late, self.seconds, self.gap = sound, picture, late, seconds, gap
+        self.reads = (*sound.reads, *picture.reads)
         self.name = f"{sound.name} and {picture.name}"
 
     def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
@@ -52,7 +55,7 @@ class Both(Source):
             raise ConfigError(
                 "source=both gives sound and pictures, but the model takes one; take source=microphone or webcam"
             )
-        arriving: Arriving = queue.SimpleQueue()
+        arriving: Arriving = queue.Queue(MOST)
         picture = intake.only_pictures(self.name)
         every = replace(picture, rate=picture.rate * math.ceil(FAST / picture.rate))
         leave = threading.Event()
@@ -109,11 +112,18 @@ def deliver(
     leave: threading.Event,
 ) -> None:
     """Hand on what a source gives, and last how it ended: an error, or None."""
+
+    def put(item: Piece | Gap | BaseException | None) -> None:
+        while not leave.is_set():
+            with suppress(queue.Full):
+                arriving.put((which, item), timeout=POLL)
+                return
+
     try:
         for item in pieces:
+            put(item)
             if leave.is_set():
                 break
-            arriving.put((which, item))
-        arriving.put((which, None))
+        put(None)
     except BaseException as error:  # raised where somebody listens
-        arriving.put((which, error))
+        put(error)

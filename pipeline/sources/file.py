@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import PositiveFloat
 
@@ -20,6 +21,7 @@ class File(Source):
     def __init__(self, path: str, chunk: PositiveFloat = 0.1, realtime: bool = False) -> None:
         """``chunk`` seconds are handed over at a time; ``realtime`` paces them as if they were heard and seen now."""
         self.path, self.name, self.chunk, self.realtime = path, path, chunk, realtime
+        self.reads = (Path(path),)
 
     def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece]:
         """MediaError if the file cannot be read; doubts about it are printed at the end."""

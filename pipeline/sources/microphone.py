@@ -85,7 +85,8 @@ class Microphone(Source):
         except LostError as error:
             if begun:
                 raise MediaError("device_lost", f"{self.name}: {error}") from None
-            raise ConfigError(f"source.device: {self.device!r}: {error}; see source.list=true") from None
+            device = "the system's choice" if self.device is None else repr(self.device)
+            raise ConfigError(f"source.device: {device}: {error}; see source.list=true") from None
 
 
 class Device:

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Intake
 from pipeline.media import Resampler
 from pipeline.source import Piece, Source
 
+CONTAINERS = (b"RIFF", b"fLaC", b"OggS", b"ID3\x03", b"ID3\x04")
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
 
@@ -31,18 +33,27 @@ class Stdin(Source):
         self.scale, self.chunk = FULL_SCALE[dtype], chunk
 
     def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece]:
-        """Mono at the model's rate until the pipe closes; a last, incomplete frame is dropped."""
+        """Mono at the model's rate until the pipe closes; a last, incomplete frame is dropped. ConfigError if it begins
+        like a file, MediaError if nothing comes.
+        """
         rate = intake.only_sound("source=stdin")
         convert = Resampler(self.rate, rate) if rate != self.rate else None
         frame = self.dtype.itemsize * self.channels
         pipe: Any = sys.stdin.buffer  # read1: what is there, without waiting for more
-        rest = b""
+        rest, heard = b"", False
         while data := pipe.read1(round(self.chunk * self.rate) * frame):
             data = rest + data
             whole = len(data) - len(data) % frame
             rest = data[whole:]
+            if data[:4] in CONTAINERS and not heard:
+                raise ConfigError(
+                    "source=stdin: got a file with a header; expected raw samples. Decode it before (see --help)"
+                )
+            heard = True
             samples = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
             mono = (samples.astype(np.float32) / self.scale).mean(1)
             yield Piece((convert(mono) if convert else mono,))
+        if not heard:
+            raise MediaError("no_samples", "source=stdin: the pipe has closed and nothing came")
         if convert:
             yield Piece((convert.close(),))

@@ -41,6 +41,7 @@ class Webcam(Source):
         again, for ``patience`` seconds (None: for ever). ``gap``: see ``Stream.gap``.
         """
         self.device = int(device) if str(device).isdecimal() else device
+        self.reads = (Path(self.device),) if isinstance(self.device, str) else ()
         self.name, self.listing = f"camera {device}", list
         self.asked, self.keep, self.frozen, self.timeout = (width, height, rate), keep, frozen, timeout
         self.watched = Live(self.open, self.name, timeout, 10.0, patience, gap, seconds)
