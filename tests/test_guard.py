@@ -27,7 +27,7 @@ BAD = {  # what stands in for a tenth of a second, and the warning that it is wo
     "1e30": (lambda x: np.full_like(x, 1e30), "too_loud"),
     "1e19": (lambda x: -np.full_like(x, 1e19), "too_loud"),
     "of 64 bits": (lambda x: x.astype(np.float64) + 1e300, "not_finite"),
-    "16-bit numbers": (lambda x: np.round(np.where(np.abs(x) < 0.01, 0.01, x) * 32767).astype(np.int16), "too_loud"),
+    "16-bit numbers": (lambda x: np.round(np.where(np.abs(x) < 0.01, 0.01, x) * 32767).astype(np.float32), "too_loud"),
     "clipping": (lambda x: CLIPPING[: len(x)], "clipped"),
     "offset": (lambda x: x / 20 + np.float32(0.9), "offset"),
     "denormal": (lambda x: np.full_like(x, DENORMAL), None),
