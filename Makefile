@@ -6,7 +6,7 @@ DEMO := runs/demo
 DEMO_VIDEO := runs/demo_video
 BIN := .venv/bin
 
-.PHONY: help setup run run-video test test-long test-oracles check lint types bench clean
+.PHONY: help setup run run-video test test-long test-oracles test-ray check lint types bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -71,6 +71,16 @@ test-oracles: setup .venv-oracles/ready ## compare cells with Keras; installs Te
 	.venv-oracles/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r tests/oracles/requirements.txt
 	@touch $@
 
+test-ray: setup .venv-ray/ready ## classify on a cluster; installs Ray in an environment of its own, beside what .venv has
+	.venv-ray/bin/python -m pytest tests/test_ray.py
+
+.venv-ray/ready: tests/cluster/requirements.txt .venv/ready
+	$(BIN)/python -m venv .venv-ray
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rivulet.pth"
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r tests/cluster/requirements.txt
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -80,9 +90,10 @@ types: setup
 
 check: lint types test ## everything that must be green: ruff, mypy, tests (with the plan of the house)
 
-bench: setup ## latency, and cells against torch.nn and ONNX Runtime; results are printed and kept as text
+bench: setup ## latency, cells and whole folders beside the peers; results are printed and kept as text
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/cells.py
+	$(BIN)/python benchmarks/batch.py
 
 clean: ## remove the environment and the runs
-	rm -rf .venv .venv-oracles runs
+	rm -rf .venv .venv-oracles .venv-ray runs

@@ -1,6 +1,5 @@
 """Classify with a trained model: `python infer.py --help`."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat
@@ -17,70 +16,113 @@ def infer(
     block: PositiveFloat,
     selftest: bool,
     window: Literal["auto"] | float | None,
+    output: Literal["labels", "events"],
     decoder: dict[str, Any],
+    engine: dict[str, Any],
     source: dict[str, Any],
     sink: dict[str, dict[str, Any]],
 ) -> int:
     """A source through a model into its sinks. The signature is the schema of conf/infer.yaml."""
+    from pipeline.nursery import warm
+
+    if source.get("_target_") == "pipeline.sources.files.Files":
+        warm()
     import torch
 
     from pipeline.build import build
-    from pipeline.errors import ConfigError
+    from pipeline.engine import Engine
     from pipeline.events import changed
     from pipeline.fanout import Fanout
     from pipeline.listen import listen
-    from pipeline.model import load, model_file
+    from pipeline.model import model_file
     from pipeline.selftest import check
-    from pipeline.sink import Sink
     from pipeline.source import Source
     from pipeline.sources.files import Files
+    from pipeline.sources.ledgers import Ledgers
 
     origin: Any = build(source, at="source")
     if getattr(origin, "listing", False):
         print(origin.devices())
         return OK
+    if isinstance(origin, Ledgers):
+        with Fanout(sinks(sink)) as target:
+            return shown(origin.merge(target), origin.fail_on)
     if threads:
         torch.set_num_threads(threads)
+    model = loaded(checkpoint, device).with_precision(precision)
+    answers = isinstance(origin, Files) and output == "labels"  # of whole clips
+    if window != "auto":
+        model = model.with_window(window)
+    elif not answers:
+        model = model.live
+    settings = changed(model.config["decoder"], decoder, model.labels)
+    if selftest and isinstance(origin, Source) and origin.live:
+        check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
+    with Fanout(sinks(sink)) as target:
+        target.spare([model_file(checkpoint or "")])
+        target.describe({"model": str(checkpoint), "output": output if isinstance(origin, Files) else "events"})
+        if isinstance(origin, Files):
+            events = None if answers else settings
+            return classify_files(model, origin, target, build(engine, Engine, at="engine"), events)
+        target.spare(origin.reads)
+        return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
+
+
+def loaded(checkpoint: str | None, device: str) -> Any:
+    """The model, on its device."""
+    import torch
+
+    from pipeline.errors import ConfigError
+    from pipeline.model import load
+
     if checkpoint is None:
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
     if device != "cpu" and not getattr(torch, device).is_available():
         raise ConfigError(f"device: {device!r} is not there; set device=cpu")
-    model = load(checkpoint, device).with_precision(precision)
-    many = isinstance(origin, Files)
-    if window != "auto":
-        model = model.with_window(window)
-    elif not many:
-        model = model.live
-    if selftest and isinstance(origin, Source) and origin.live:
-        check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
-    with Fanout({name: build(setting, Sink, at=f"sink.{name}") for name, setting in sink.items()}) as target:
-        paths = origin.paths() if many else list(origin.reads)
-        target.spare([*paths, model_file(checkpoint)])
-        if many:
-            if target.streamed:
-                names = ", ".join(target.streamed)
-                raise ConfigError(f"sink: {names} takes one stream; for source=files choose console, csv or jsonl")
-            return classify_files(model, origin, paths, target)
-        settings = changed(model.config["decoder"], decoder, model.labels)
-        return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
+    return load(checkpoint, device)
 
 
-def classify_files(model: Any, origin: Any, paths: list[Path], target: Any) -> int:
-    """Classify many files, with a progress bar."""
-    from rich.console import Console
-    from rich.progress import track
+def shown(tally: Any, fail_on: str, note: str = "") -> int:
+    """The sum of all rows, told; the exit code."""
+    tally.show(note)
+    return SOME_ROWS if tally.fails(fail_on) else OK
 
-    from pipeline.batch import classify
-    from pipeline.interrupts import Interrupts, welcoming
 
-    rows = classify(model, paths, origin.batch, origin.workers, origin.longest)
-    bad = 0
-    with Interrupts() as interrupts:
-        shown = track(rows, "classifying", len(paths), console=Console(stderr=True), transient=True)
-        for row in welcoming(interrupts, iter(shown)):
-            target.file(row)
-            bad += row["status"] == "error"
-    return SOME_ROWS if bad else OK
+def sinks(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The sinks by name."""
+    from pipeline.build import build
+    from pipeline.sink import Sink
+
+    return {name: build(setting, Sink, at=f"sink.{name}") for name, setting in settings.items()}
+
+
+def classify_files(model: Any, origin: Any, target: Any, engine: Any, decoder: dict[str, Any] | None) -> int:
+    """Classify many files."""
+    from contextlib import ExitStack
+
+    from pipeline.batch import Work
+    from pipeline.errors import ConfigError
+    from pipeline.job import Job
+    from pipeline.ledger import Ledger
+
+    if target.streamed:
+        raise ConfigError(
+            f"sink: {', '.join(target.streamed)} takes one stream; for source=files choose console, csv, jsonl, "
+            "parquet or report"
+        )
+    entries = origin.entries()
+    target.spare(entry.path for entry in entries)
+    work = Work(model, origin.batch, origin.workers, origin.limits, decoder)
+    with ExitStack() as stack:
+        path = origin.ledger_beside(target.written)
+        ledger = stack.enter_context(Ledger(path)) if path else None
+        job = Job(origin, entries, target, ledger)
+        identity = work.identity()
+        job.begin(identity | {"shard": origin.shard})
+        target.describe({"fingerprint": identity["model"], "shard": origin.shard})
+        job.run(lambda asked: engine.rows(work, asked))
+        note = f"{job.resumed:,} of them were known before, from {path}" if job.resumed else ""
+    return shown(job.tally, origin.fail_on, note)
 
 
 if __name__ == "__main__":

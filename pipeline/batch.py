@@ -1,202 +1,286 @@
-"""Many recordings through a model: decoded in threads, computed in batches of like length, one row each.
+"""Many recordings through a model: decoded by processes that may die, computed in batches, one row each.
 
-Memory stays flat however many and however long they are: short recordings are held for a batch, and of a long one only
-the block that is being computed.
+Every recording is a row of a batch for as long as it lasts, and then another takes its place: so nothing is padded to
+the longest, and of a long one only what is being computed is held. Blocks and batches have fixed sizes (``tiles.py``),
+so an answer does not depend on what else is classified, on how many at a time, or on how many processes decode.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from pipeline.errors import MediaError
-from pipeline.intake import Arrays, Intake, Tensors, joined, recut
-from pipeline.model import Classifier, on_device
+from pipeline.decoders import Again, Asked, Decoders, Ended, Message
+from pipeline.decoding import Limits
+from pipeline.errors import ConfigError, MediaError
+from pipeline.events import Decoder, Event
+from pipeline.intake import Arrays, joined
+from pipeline.listing import Entry
+from pipeline.model import Classifier, fingerprint
 from pipeline.sink import Row
-from pipeline.tracks import Known, open_chunks
+from pipeline.tiles import Tiles
 
-WINDOW = 8  # batches that are decoded and sorted by length, at most
-HELD = 64 << 20  # bytes of decoded recordings held at once, and of a batch
-SHORT = 16 << 20  # bytes of a recording that is held as a whole; the rest of a longer one is decoded as it is computed
-BLOCK = 2 << 20  # bytes computed at once
+BLOCK = 0.5  # seconds computed at once
+TILE = 32  # recordings computed at once, at most
+SIZE = 16 << 20  # bytes of a batch, at most
+HELD = 64 << 20  # bytes of decoded recordings that wait, about
+DEFAULT = Limits()
+PARTS = 8  # of that: much of one recording
+REFUSED = "the manifest names a file outside of its folder; source.root=FOLDER allows what is below FOLDER"
 
 
-@dataclass
 class Recording:
-    """A decoded file, or why it could not be decoded; ``rest``: what of a long one is still to come."""
+    """A recording on its way. ``ticks`` have been received, of which ``chunks`` wait; ``steps`` have been answered."""
 
-    path: Path
-    x: Arrays = ()
-    ticks: int = 0
-    facts: Known | None = None
-    error: MediaError | None = None
-    rest: Iterator[Arrays] | None = None
+    def __init__(self, number: int, entry: Entry, decoder: Decoder | None) -> None:
+        """``decoder``: of its events, if they are asked for."""
+        self.number, self.entry, self.decoder = number, entry, decoder
+        self.chunks: deque[Arrays] = deque()
+        self.newest: Arrays | None = None
+        self.ticks = self.waiting = self.steps = 0
+        self.row: int | None = None
+        self.ended: Ended | None = None
+        self.scores: NDArray[np.float32] | None = None
+        self.events: list[Any] = []
+
+
+@dataclass(frozen=True)
+class Work:
+    """How files are classified: by which model, ``batch`` at a time, decoded by so many ``workers`` within limits.
+    ``decoder``: its settings, changed by these, make events; None: none are made.
+    """
+
+    model: Classifier
+    batch: int = TILE
+    workers: int = 2
+    limits: Limits = DEFAULT
+    decoder: Mapping[str, Any] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides about the rows: the same for the same rows of the same files."""
+        model, head = self.model, dict(self.model.config["head"])
+        settings = {"window": head.pop("window", None), "precision": model.precision, **self.limits._asdict()}
+        return {
+            "model": fingerprint(model, {**model.config, "head": head}),
+            "settings": settings,
+            "decoder": self.decoder,
+        }
+
+
+def classify(work: Work, asked: Iterable[Asked]) -> Iterator[tuple[int, Row]]:
+    """The row of each of the numbered entries, as soon as it is known, with its number.
+
+    Columns: path, start and end (of parts), status, code, label, score, seconds, truth (where there is one), reason,
+    posteriors (by class), and events (a list of rows), if they are to be made. ``status`` is ok, warning (an answer,
+    but ``code`` says what is doubtful) or error (no answer; ``code`` and ``reason`` say why). ConfigError if the model
+    is not causal.
+    """
+    with Predictor(work) as predictor:
+        yield from predictor.rows(asked)
+
+
+class Predictor:
+    """A model and its processes, ready for one listing after another: it takes half a second to make."""
+
+    def __init__(self, work: Work) -> None:
+        """ConfigError if the model is not causal."""
+        self.model, self.course = work.model, Batch(work)
+        self.decoders = Decoders((), work.model.intake, work.workers, work.limits)
+
+    def rows(self, asked: Iterable[Asked]) -> Iterator[tuple[int, Row]]:
+        """As ``classify``. Those of one listing have to be drawn to the end before another begins."""
+        course, decoders, refused = self.course, self.decoders, deque[Asked]()
+
+        def admitted() -> Iterator[Asked]:
+            for number, entry in asked:
+                if entry.refused:
+                    refused.append((number, entry))
+                else:
+                    yield number, entry
+
+        decoders.entries = admitted()
+        while True:
+            while not course.full and not course.has(decoders.current()):
+                said = decoders.next()
+                if said is None:
+                    break
+                (number, entry), message = said
+                if row := course.take(number, entry, message):
+                    yield number, row
+            while refused:
+                number, entry = refused.popleft()
+                yield number, failed(entry, MediaError(entry.refused, REFUSED), self.model.labels)
+            if not course.open:
+                return
+            yield from course.turn()
+
+    def close(self) -> None:
+        """End the processes."""
+        self.decoders.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Batch:
+    """The recordings that are being computed."""
+
+    def __init__(self, work: Work) -> None:
+        model = work.model
+        if not model.causal:
+            raise ConfigError("encoder: looks into the future (causal = False) and cannot be computed in blocks")
+        self.model, self.intake, self.settings = model, model.intake, work.decoder
+        self.size = max(1, round(BLOCK * model.rate / model.grain)) * model.grain  # ticks
+        grains = self.size // self.intake.grain
+        steps = [(track.steps * math.prod(track.shape), np.dtype(track.kind)) for track in self.intake.tracks]
+        block = grains * sum(count * kind.itemsize for count, kind in steps)  # bytes
+        tile = min(TILE, 1 << max(0, (SIZE // block).bit_length() - 1))
+        self.tiles = Tiles(model, self.size, tile, exact=True)
+        self.batch = min(work.batch, tile)
+        self.room = HELD * self.size // block  # ticks
+        self.held = 0  # ticks that wait
+        self.open: dict[int, Recording] = {}
 
     @property
-    def size(self) -> int:
-        """Bytes in memory."""
-        return sum(array.nbytes for array in self.x)
+    def full(self) -> bool:
+        """Whether there is enough to compute, or enough that waits."""
+        ready = len(self.ready())
+        return ready >= self.batch or (ready > 0 and self.held > self.room)
+
+    def take(self, number: int, entry: Entry, message: Message) -> Row | None:
+        """What a decoder says; the row of a recording that has none but its error."""
+        if isinstance(message, MediaError):
+            self.drop(number)
+            return failed(entry, message, self.model.labels)
+        if number not in self.open:
+            decoder = None if self.settings is None else self.model.decoder(**self.settings)
+            self.open[number] = Recording(number, entry, decoder)
+        recording = self.open[number]
+        if isinstance(message, Ended):
+            recording.ended = message
+        elif isinstance(message, Again):
+            self.drop(number)
+        else:
+            ticks = self.intake.ticks(message)
+            recording.chunks.append(message)
+            recording.newest = tuple(array[-1:] for array in message)
+            recording.ticks += ticks
+            recording.waiting += ticks
+            self.held += ticks
+        return None
+
+    def drop(self, number: int) -> None:
+        """A recording is over, or of no use."""
+        recording = self.open.pop(number, None)
+        if recording:
+            self.held -= recording.waiting
+            if recording.row is not None:
+                self.tiles.free.append(recording.row)
+
+    def ready(self) -> list[Recording]:
+        """Those of which a block can be computed, the first ones first: one that may be the last waits to be known."""
+        return [held for held in self.open.values() if held.ended or held.waiting > self.size]
+
+    def has(self, numbers: Iterable[int]) -> bool:
+        """Whether much of each of these waits already: then more of them would not fill the batch."""
+        return bool(self.open) and all(
+            number in self.open and self.open[number].waiting > self.room // PARTS for number in numbers
+        )
+
+    def turn(self) -> Iterator[tuple[int, Row]]:
+        """Compute a block of each, of as many as go together; the rows of those that are done."""
+        chosen = self.ready()[: self.batch]
+        fresh = set()
+        for recording in chosen:
+            if recording.row is None:
+                recording.row = self.tiles.reserve()
+                fresh.add(recording.row)
+        rows = [recording.row for recording in chosen if recording.row is not None]
+        y, good = self.tiles.run(rows, [self.block(recording) for recording in chosen], fresh)
+        for recording, posteriors, fine in zip(chosen, y, good, strict=True):
+            if not fine:
+                self.drop(recording.number)
+                error = MediaError("not_computed", "the model's state became infinite")
+                yield recording.number, failed(recording.entry, error, self.model.labels)
+            elif self.answered(recording, posteriors):
+                self.drop(recording.number)
+                yield recording.number, self.row_of(recording)
+
+    def block(self, recording: Recording) -> Arrays:
+        """The next block of a recording; behind its end, padded as training clips are."""
+        parts, missing = [], self.size
+        while missing and recording.chunks:
+            first = recording.chunks.popleft()
+            if self.intake.ticks(first) > missing:
+                first, rest = self.intake.cut(first, missing)
+                recording.chunks.appendleft(rest)
+            parts.append(first)
+            missing -= self.intake.ticks(first)
+        recording.waiting -= self.size - missing
+        self.held -= self.size - missing
+        if missing:
+            parts.append(self.intake.padding(recording.newest or self.intake.nothing(), missing))
+        return parts[0] if len(parts) == 1 else joined(parts)
+
+    def answered(self, recording: Recording, y: NDArray[np.float32]) -> bool:
+        """Take the posteriors ``(T, K)`` of a recording's block; whether they were the last."""
+        first, delay = recording.steps, self.model.delay
+        recording.steps += len(y)
+        last = None
+        if recording.ended:
+            last = max(1, -(-recording.ticks // self.model.hop)) - 1 + delay
+        if recording.decoder:
+            end = None if last is None else last + 1 - first
+            recording.events += recording.decoder.decode(y[max(0, delay - first) : end])
+        if last is None or last >= recording.steps:
+            return False
+        if last >= first:
+            recording.scores = y[last - first]
+        return True
+
+    def row_of(self, recording: Recording) -> Row:
+        """The row of a recording that has an answer."""
+        assert recording.ended is not None and recording.scores is not None
+        row, labels, entry = blank(recording.entry), self.model.labels, recording.entry
+        scores = recording.scores.tolist()
+        best = int(np.argmax(recording.scores))
+        row["status"] = "warning" if recording.ended.warnings else "ok"
+        row["code"] = " ".join(recording.ended.warnings)
+        row |= {"label": labels[best], "score": round(scores[best], 4), "seconds": round(recording.ended.seconds, 3)}
+        row["posteriors"] = {label: round(score, 6) for label, score in zip(labels, scores, strict=True)}
+        if recording.decoder:
+            events = recording.events + recording.decoder.close()
+            row["events"] = [event_row(event, self.model.rate, entry.start) for event in events]
+        return row
 
 
-def classify(
-    model: Classifier, paths: Iterable[Path], batch: int = 32, workers: int = 2, longest: float = 600.0
-) -> Iterator[Row]:
-    """One row per file, in order: path, status, code, label, score, seconds, posteriors (by class).
-
-    ``status`` is ok, warning (an answer, but ``code`` says what is doubtful) or error (no answer, ``code`` says why).
-    ``longest`` seconds are the most that is read of a file.
-    """
-    short = SHORT if model.causal else math.inf
-    with ThreadPoolExecutor(workers) as pool:
-        recordings = decoded(pool, paths, model.intake, longest, short, 2 * workers)
-        for window in windows(recordings, batch * WINDOW):
-            answers: dict[int, list[float]] = {}
-            for group in groups(window, batch):
-                try:
-                    scores = posteriors(model, group)
-                except MediaError as error:  # in the rest of a long one, which is alone in its group
-                    group[0].error = error
-                else:
-                    answers |= {id(recording): row for recording, row in zip(group, scores, strict=True)}
-            for recording in window:
-                yield row_of(recording, answers.get(id(recording)), model.labels)
+def blank(entry: Entry) -> Row:
+    """An entry's row before anything is known; the columns are the same for every status."""
+    row: Row = {"path": entry.path}
+    if entry.start or entry.end is not None:
+        row |= {"start": entry.start, "end": "" if entry.end is None else entry.end}
+    row |= {"status": "error", "code": "", "label": "", "score": "", "seconds": ""}
+    return row | ({"truth": entry.truth} if entry.truth else {}) | {"reason": "", "posteriors": {}}
 
 
-def decoded(
-    pool: ThreadPoolExecutor, paths: Iterable[Path], intake: Intake, longest: float, short: float, early: int
-) -> Iterator[Recording]:
-    """The recordings in order, ``early`` of them decoded while the last one is still being used."""
-    waiting: deque[Future[Recording]] = deque()
-    for path in paths:
-        waiting.append(pool.submit(decode, path, intake, longest, short))
-        if len(waiting) > early:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def failed(entry: Entry, error: MediaError, labels: list[str]) -> Row:
+    """The row of an entry that has no answer."""
+    row = blank(entry)
+    return row | {
+        "code": error.code,
+        "reason": str(error.args[0]).removeprefix(f"{entry.path}: "),
+        "posteriors": dict.fromkeys(labels),
+    }
 
 
-def windows(recordings: Iterable[Recording], count: int) -> Iterator[list[Recording]]:
-    """Lists of up to ``count`` recordings that take no more memory than may be held."""
-    window: list[Recording] = []
-    for recording in recordings:
-        window.append(recording)
-        if len(window) == count or sum(held.size for held in window) >= HELD:
-            yield window
-            window = []
-    if window:
-        yield window
-
-
-def groups(window: Iterable[Recording], batch: int) -> Iterator[list[Recording]]:
-    """The usable recordings as batches of like length; a long one is alone."""
-    group: list[Recording] = []
-    for recording in sorted((held for held in window if not held.error), key=lambda held: held.ticks):
-        if group and (recording.rest or len(group) == batch or (len(group) + 1) * recording.size > HELD):
-            yield group
-            group = []
-        group.append(recording)
-    if group:
-        yield group
-
-
-def decode(path: Path, intake: Intake, longest: float, short: float = math.inf) -> Recording:
-    """A file as the model takes it, or the first ``short`` bytes of it and the rest; never raises for what a file can
-    do, but the rest may raise MediaError.
-    """
-    try:
-        facts, opened = open_chunks(path, intake)
-        chunks, parts, size = bounded(opened, intake, longest), [intake.nothing()], 0
-        for chunk in chunks:
-            parts.append(chunk)
-            size += sum(array.nbytes for array in chunk)
-            if size > short:
-                break
-        x = joined(parts)
-        return Recording(path, x, intake.ticks(x), facts, rest=chunks if size > short else None)
-    except MediaError as error:
-        return Recording(path, error=error)
-    except Exception as error:  # a decoder's own failure is this file's row, not the end of the run
-        return Recording(path, error=failed(error))
-
-
-def bounded(chunks: Iterator[Arrays], intake: Intake, longest: float) -> Iterator[Arrays]:
-    """The same chunks; MediaError if they are too long, or for whatever a decoder does."""
-    total = 0
-    try:
-        for chunk in chunks:
-            total += intake.ticks(chunk)
-            if total > longest * intake.rate:
-                raise MediaError("limit_duration", f"longer than {longest} s; stream it with source=file")
-            yield chunk
-    except MediaError:
-        raise
-    except Exception as error:
-        raise failed(error) from None
-
-
-def failed(error: Exception) -> MediaError:
-    """A decoder's own failure."""
-    return MediaError("unreadable", f"{type(error).__name__}: {error}")
-
-
-@torch.inference_mode()
-def posteriors(model: Classifier, recordings: list[Recording]) -> list[list[float]]:
-    """The answer for each recording, computed as one right-padded batch, block by block of time."""
-    state, found = model.initial(len(recordings)), []
-    for x in blocks(model, recordings):
-        y, state = model(on_device(x, model), state)
-        found.append(y)
-    last = model.last_step(torch.tensor([recording.ticks for recording in recordings]))
-    answer: list[list[float]] = torch.cat(found, 1)[torch.arange(len(last)), last].float().cpu().tolist()
-    return answer
-
-
-def blocks(model: Classifier, recordings: list[Recording]) -> Iterator[Tensors]:
-    """What the model is called with, one time block after another: all at once if it must see the whole clip."""
-    intake = model.intake
-    grains = model.grain // intake.grain
-    step = sum(grains * track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize for track in intake.tracks)
-    size = max(1, BLOCK // (step * len(recordings))) * model.grain
-    if recordings[0].rest is not None:
-        yield from long_blocks(model, recordings[0], size)
-        return
-    longest = max(recording.ticks for recording in recordings)
-    whole = model.whole(intake.stacked([recording.x for recording in recordings]), longest)
-    tracks = whole if isinstance(whole, tuple) else (whole,)
-    ticks = tracks[0].shape[1]
-    size = size if model.causal else ticks
-    for start in range(0, ticks, size):
-        first, last = start // intake.grain, min(start + size, ticks) // intake.grain
-        x = tuple(x[:, first * at.steps : last * at.steps] for x, at in zip(tracks, intake.tracks, strict=True))
-        yield x if intake.both else x[0]
-
-
-def long_blocks(model: Classifier, recording: Recording, size: int) -> Iterator[Tensors]:
-    """A recording that is still being decoded; its ticks are counted on the way."""
-    assert recording.rest is not None
-    intake, lag, chunk = model.intake, model.delay * model.hop, recording.x
-    first, recording.x, recording.ticks = recording.x, (), 0
-    for chunk in recut(chain([first], recording.rest), intake, size):
-        recording.ticks += intake.ticks(chunk)
-        yield intake.tensors(intake.stacked([chunk]), intake.ticks(chunk) + -intake.ticks(chunk) % model.grain)
-    if lag:
-        yield intake.tensors(intake.stacked([intake.padding(chunk, lag + -lag % model.grain)]))
-
-
-def row_of(recording: Recording, scores: list[float] | None, labels: list[str]) -> Row:
-    """A file's row; the columns are the same for every status."""
-    row: Row = {"path": str(recording.path), "status": "error", "code": "", "label": "", "score": "", "seconds": ""}
-    if scores is None or recording.facts is None:
-        row["code"] = recording.error.code if recording.error else "unreadable"
-        return row | {"posteriors": dict.fromkeys(labels)}
-    best = int(np.argmax(scores))
-    row["status"] = "warning" if recording.facts.warnings else "ok"
-    row["code"] = " ".join(recording.facts.warnings)
-    row |= {"label": labels[best], "score": round(scores[best], 4), "seconds": round(recording.facts.seconds, 3)}
-    return row | {"posteriors": {label: round(score, 6) for label, score in zip(labels, scores, strict=True)}}
+def event_row(event: Event, rate: int, start: float) -> Row:
+    """An event in seconds of its file."""
+    times = {name: round(start + getattr(event, name) / rate, 3) for name in ("start", "end", "peak")}
+    return {**times, "label": event.label, "score": round(event.score, 4)}

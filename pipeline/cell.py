@@ -2,7 +2,7 @@
 
 A cell writes its equations once, in ``equations``, in terms of a small vocabulary ``m``. Who speaks it decides how they
 are run: ``Eager`` below runs them with torch (any device, any precision, autograd; the readable loop), and
-``pipeline.tape`` records them, so that ``pipeline.engine`` can derive their gradient and compile both.
+``pipeline.tape`` records them, so that ``pipeline.kernels`` can derive their gradient and compile both.
 """
 
 from types import SimpleNamespace
@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
-from pipeline.engine import FEW, few, stream, unroll
 from pipeline.errors import NotFiniteError
 from pipeline.fused import LONG
+from pipeline.kernels import FEW, few, stream, unroll
 from pipeline.lean import Array, Arrays, array, fits, serves
 from pipeline.stage import Stage, State
 

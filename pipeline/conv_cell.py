@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from pipeline.cell import Cell
-from pipeline.engine import Program, learning, program_of
+from pipeline.kernels import Program, learning, program_of
 from pipeline.lean import array, serves
 from pipeline.precision import convolve, shorten
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, gelu
 
-from pipeline.engine import passes
+from pipeline.kernels import passes
 from pipeline.lean import Array, Arrays, fits, own, unchanged
 from pipeline.stage import Stage, State, left_context
 

@@ -1,5 +1,6 @@
 """Several sinks at once."""
 
+import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -118,8 +119,30 @@ class Fanout(Sink):
         self.each(lambda sink: sink.picture(seconds, image) if sink.pictures else None)
 
     def file(self, row: Row) -> None:
-        """A file."""
-        self.each(lambda sink: sink.file(row))
+        """A file, to those that tell it at once."""
+        self.each(lambda sink: None if sink.outputs else sink.file(row))
+
+    @property
+    def written(self) -> list[Path]:
+        """The files that are written."""
+        return [path for sink in self.working.values() for path in sink.outputs]
+
+    @property
+    def lasting(self) -> list[str]:
+        """The sinks that write files, which want all rows in order."""
+        return [name for name, sink in self.working.items() if sink.outputs]
+
+    def record(self, row: Row) -> None:
+        """A file, to those."""
+        self.each(lambda sink: sink.file(row) if sink.outputs else None)
+
+    def describe(self, facts: dict[str, str]) -> None:
+        """What there is to be said of the whole run."""
+        self.each(lambda sink: sink.describe(facts))
+
+    def finish(self) -> None:
+        """All files have been recorded."""
+        self.each(lambda sink: sink.finish())
 
     def close(self) -> None:
         """Close all that still work, whatever happens to some; then raise what was the first error of all."""
@@ -136,8 +159,9 @@ class Fanout(Sink):
 
 def identity(path: Path) -> tuple[int, int] | Path:
     """What tells a regular file from others, under whatever name; of one that is not there yet, the name."""
+    real = Path(os.path.realpath(path.expanduser()))  # which takes links in circles, and names with NUL, as they are
     try:
-        found = path.expanduser().stat()
-    except OSError:
-        return path.expanduser().resolve()
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else path.expanduser().resolve()
+        found = real.stat()
+    except (OSError, ValueError):
+        return real
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else real

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
-from pipeline.engine import passes
+from pipeline.kernels import passes
 from pipeline.lean import Array, Arrays, fits, own, unchanged
 from pipeline.stage import Chain, Stage, State, left_context
 

@@ -15,6 +15,9 @@ class Journal:
     A row is one write to the file; of a row that the disk has no room for, nothing is left. What the program wrote
     survives its death; for that of the machine, rows are forced to the disk every ``sync`` seconds. After that a last
     line without its line break is torn: leave it out.
+
+    With ``whole`` set before the first write, the rows go to a file beside it, which takes its place by ``finish``: so
+    there is all of it or nothing, and what was there stays until then.
     """
 
     def __init__(self, path: str | None, sync: float | None = 1.0) -> None:
@@ -23,6 +26,7 @@ class Journal:
         """
         self.path = None if path is None else Path(path).expanduser()
         self.sync = sync
+        self.whole = False
         self.file: int | None = None
         self.size = 0  # bytes of whole rows
         self.synced, self.due = time.monotonic(), False
@@ -36,8 +40,19 @@ class Journal:
     def open(self) -> int | None:
         """Begin with an empty file; its number (None: standard output)."""
         if self.path and self.file is None:
-            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            place = beside(self.path) if self.replaces else self.path
+            self.file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         return self.file
+
+    @property
+    def replaces(self) -> bool:
+        """Whether another file takes the place of ours in the end: devices and pipes are written to as they are."""
+        return self.whole and self.path is not None and (self.path.is_file() or not self.path.exists())
+
+    def adopt(self, file: int, size: int) -> None:
+        """Go on in a file that is open already, behind its first ``size`` bytes."""
+        os.lseek(file, size, os.SEEK_SET)
+        self.file, self.size = file, size
 
     def write(self, rows: str) -> None:
         """Add whole lines. OSError names the file."""
@@ -79,15 +94,30 @@ class Journal:
         force(self.file)
         self.synced, self.due = time.monotonic(), False
 
+    def finish(self) -> None:
+        """All rows are written: a ``whole`` file takes its place."""
+        if self.file is not None and self.path and self.replaces:
+            force(self.file)
+            beside(self.path).replace(self.path)
+            self.whole = False
+
     def close(self) -> None:
-        """End the file."""
+        """End the file; a ``whole`` one that is not finished has never been."""
         if self.file is not None:
-            file, self.file, self.path = self.file, None, None
+            file, path, self.file = self.file, self.path, None
             try:
                 if self.sync is not None:
                     force(file)
             finally:
                 os.close(file)
+                if path and self.replaces:
+                    beside(path).unlink(missing_ok=True)
+                self.path = None
+
+
+def beside(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(path.name + ".part")
 
 
 def force(file: int) -> None:

@@ -1,20 +1,18 @@
 """Audio files to samples: probe, read in blocks, read whole. Mono, resampled, checked.
 
 soundfile reads PCM, FLAC and OGG. PyAV reads MP3 (it tells of damage, which soundfile skips in silence), every other
-container, and what soundfile gives up. Whatever reads, the same rules hold on top: regular files only, limits before
-any allocation, non-finite samples set to zero, and the decoded length compared with the declared one. What is doubtful
-is a ``Warning`` code on the result, what is unusable a ``MediaError`` with a code.
+container, and what soundfile gives up. Whatever reads, the same rules hold on top: regular files only, read as what
+their bytes say they are (``sniff``) and as nothing else, limits before any allocation, non-finite samples set to zero,
+and the decoded length compared with the declared one. What is doubtful is a ``Warning`` code on the result, what is
+unusable a ``MediaError`` with a code.
 """
 
 import os
-import re
-import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -22,7 +20,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from pipeline.container import admit, decoded_frames, open_file
 from pipeline.errors import MediaError
+from pipeline.sniff import Form
 
 Samples = NDArray[np.float32]
 BLOCK = 1 << 16  # frames decoded at once
@@ -32,13 +32,8 @@ PLAIN = (1, 3, 0xFFFE)  # WAVE codecs with a fixed number of bytes per frame
 UNKNOWN_SIZE = 0xFFFF_F000  # from here on, what a pipe writes when it does not know
 LOUDEST = 32.0  # full scale is 1; beyond this it is no sound
 SHORTEST = 0.025  # seconds: below, not even one analysis window is filled
-PLAYLISTS = (b"#EXTM3U", b"ffconcat")
-PICTURE = re.compile(rb"\x89PNG|\xff\xd8\xff|BM.{4}\0{4}|II\*\0|MM\0\*|RIFF.{4}WEBP", re.DOTALL)  # PNG, JPEG, BMP, TIFF
-HEADERLESS = {".pcm", ".raw"}
 HOLE = 0.1  # seconds without a sample that count as a gap
 LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
-BROKEN = 500  # packets in a row that cannot be decoded, until the rest is given up
-CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,aac,ac3,asf,flv,caf,amr,aiff,wav,w64,flac,ogg,mp3,gif"
 
 
 @dataclass
@@ -48,6 +43,7 @@ class Facts:
     rate: int
     channels: int
     frames: int | None  # as declared; None if unknown
+    form: Form | None = None  # of a file that libsndfile reads
     exact: bool = False  # the claim is a count, not an estimate
     start: Fraction = Fraction(0)  # of the first sample, in seconds on the file's clock
     decoded: int = 0  # frames that came out, at ``rate``
@@ -67,48 +63,49 @@ class Facts:
 def probe(path: str | os.PathLike[str]) -> Facts:
     """Header of a file, without decoding it. MediaError if it is no readable audio within the limits."""
     name = os.fspath(path)
-    admit(name)
-    header = wav_header(name)
+    form = admit(name)
+    header = wav_header(name) if form.demuxer == "wav" else None
     if header:
         within_limits(header)
+    sound = open_plain(name, form)
+    if sound is None:
+        return probe_by_av(name)
+    with sound:
+        facts = within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None, form))
+        if sound.format == "OGG" and not ogg_ends(name)[1]:
+            facts.warn("truncated")
+    if header:  # libsndfile silently mends a length that the file does not hold
+        facts.frames, facts.warnings, facts.exact = header.frames, header.warnings, header.exact
+    return facts
+
+
+def open_plain(name: str, form: Form) -> soundfile.SoundFile | None:
+    """A file that libsndfile can read; None for any other."""
+    if not form.plain or (form.demuxer == "mp3" and forked(name)):
+        return None
     try:
-        with soundfile.SoundFile(os.fsencode(name)) as sound:
-            facts = within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None))
-            if sound.format == "OGG" and not ogg_ends(name)[1]:
-                facts.warn("truncated")
-            if header:  # libsndfile silently mends a length that the file does not hold
-                facts.frames, facts.warnings, facts.exact = header.frames, header.warnings, header.exact
-            return facts
+        return soundfile.SoundFile(os.fsencode(name))
     except soundfile.LibsndfileError:
-        with open_container(name) as container:
-            stream = container.streams.audio[0]
-            if not getattr(stream, "rate", None):
-                raise MediaError("unsupported_codec", f"{name}: no decoder for this kind of sound") from None
-            frames = None
-            if stream.duration and stream.time_base:
-                frames = round(stream.duration * stream.time_base * stream.rate)
-            return within_limits(Facts(stream.rate, stream.codec_context.channels, frames))
+        return None
 
 
-def admit(name: str) -> None:
-    """Refuse what is no regular, non-empty media file before any decoder sees it."""
-    try:
-        status = os.stat(name)
-    except (OSError, ValueError):
-        raise MediaError("not_found", f"{name}: no such file") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaError("not_a_file", f"{name}: not a regular file")
-    if status.st_size == 0:
-        raise MediaError("empty_file", f"{name}: the file has 0 bytes")
-    try:
-        with open(name, "rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise MediaError("unreadable", f"{name}: {error.strerror}") from None
-    if start.lstrip().startswith(PLAYLISTS):
-        raise MediaError("playlist", f"{name}: a playlist; other files it names are never followed")
-    if PICTURE.match(start):
-        raise MediaError("picture", f"{name}: a single picture; expected a recording")
+def forked(name: str) -> bool:
+    """Whether a file of a Mac stands beside, which libsndfile would open to see how to read an MP3."""
+    folder, file = os.path.split(name)
+    beside = (f"._{file}", f".AppleDouble/{file}", f"{file}/..namedfork/rsrc")
+    return any(os.path.lexists(os.path.join(folder, other)) for other in beside)
+
+
+def probe_by_av(name: str) -> Facts:
+    """Header of a file with a sound track."""
+    with open_container(name) as container:
+        stream = container.streams.audio[0]
+        if not getattr(stream, "rate", None):
+            raise MediaError("unsupported_codec", f"{name}: no decoder for this kind of sound") from None
+        frames = None
+        if stream.duration and stream.time_base:
+            frames = round(stream.duration * stream.time_base * stream.rate)
+        return within_limits(Facts(stream.rate, stream.codec_context.channels, frames))
 
 
 def wav_header(name: str) -> Facts | None:
@@ -164,19 +161,6 @@ def open_container(name: str) -> av.container.InputContainer:
     return container
 
 
-def open_file(name: str) -> av.container.InputContainer:
-    """PyAV, local files and real containers only; MediaError if it is none."""
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-    try:
-        return av.open(f"file:{name}", options=options, metadata_errors="replace")
-    except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
-        if Path(name).suffix.lower() in HEADERLESS:
-            raise MediaError(
-                "format_unknown", f"{name}: samples without a header; say what they are with source=stdin source.rate"
-            ) from None
-        raise MediaError("unreadable", f"{name}: not a media file that can be read ({error})") from None
-
-
 def read(
     path: str | os.PathLike[str], rate: int, start: float = 0.0, end: float | None = None
 ) -> tuple[Samples, Facts]:
@@ -199,9 +183,8 @@ def open_blocks(
 
 def decoded(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
     """Raw blocks ``(n, channels)`` from whichever library reads the file."""
-    try:
-        sound = soundfile.SoundFile(os.fsencode(name))
-    except soundfile.LibsndfileError:
+    sound = open_plain(name, facts.form) if facts.form else None
+    if sound is None:
         yield from decoded_by_av(name, facts)
         return
     killed = not sound.frames and "unknown_length" in facts.warnings  # the recorder was; FFmpeg reads on
@@ -262,28 +245,6 @@ def silence(length: Fraction, facts: Facts, name: str) -> Iterator[NDArray[np.fl
     missing = round(length * facts.rate)
     for start in range(0, missing, BLOCK):
         yield np.zeros((min(BLOCK, missing - start), 1), np.float32)
-
-
-def decoded_frames(container: av.container.InputContainer, track: Any, warn: Callable[[str], None]) -> Iterator[Any]:
-    """Decoded frames of a track; packets that cannot be decoded are warned of and left out."""
-    broken, packets = 0, container.demux(track)
-    while broken <= BROKEN:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (av.FFmpegError, UnicodeDecodeError) as error:
-            chained = isinstance(error, av.error.PatchWelcomeError)  # Ogg streams one after another, of other rates
-            warn("rate_change" if chained else "decode_errors")
-            return
-        try:
-            frames = packet.decode()
-            broken = 0
-        except (av.FFmpegError, UnicodeDecodeError):
-            warn("decode_errors")
-            broken += 1
-            continue
-        yield from frames
 
 
 def checked(blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, end: float | None) -> Iterator[Samples]:
@@ -377,8 +338,9 @@ class Resampler:
 
 
 AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".caf", ".w64"}
-AUDIO |= {".wma", ".amr", ".ac3"}
+AUDIO |= {".aifc", ".wma", ".amr", ".ac3", ".mka", ".mp2"}
 VIDEO = {".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".wmv", ".gif"}
+VIDEO |= {".asf", ".flv", ".m2ts", ".ogv", ".vob"}
 
 
 def media_files(folder: Path) -> list[Path]:

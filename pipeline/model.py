@@ -266,9 +266,9 @@ def on_device(x: Tensors, model: Classifier) -> Tensors:
     return tree(lambda track: track.to(model.anchor.device), x)
 
 
-def fingerprint(model: Classifier) -> str:
-    """A short hash of settings and weights: the same for the same answers."""
-    digest = hashlib.sha256(json.dumps([model.config, model.labels], sort_keys=True).encode())
+def fingerprint(model: Classifier, config: Mapping[str, Any] | None = None) -> str:
+    """A short hash of settings and weights: the same for the same answers. ``config``: instead of its settings."""
+    digest = hashlib.sha256(json.dumps([config or model.config, model.labels], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from pipeline.cell import Cell
-from pipeline.engine import passes
+from pipeline.kernels import passes
 from pipeline.lean import Array, Arrays, hooked, own, unchanged
 from pipeline.stage import Stage, State
 

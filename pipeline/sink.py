@@ -14,6 +14,7 @@ from pipeline.picture import Image
 
 Row = dict[str, Any]
 NOTED = 1.0  # seconds; shorter gaps (a slow model has many) are only summed up where people read
+EVENT = ("start", "end", "peak", "label", "score")  # the keys of an event's row
 KEPT = 10_000  # ages of the last answers that are summed up
 DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of writing
 
@@ -100,6 +101,12 @@ class Sink:
         class, of None where there is no answer).
         """
 
+    def describe(self, facts: dict[str, str]) -> None:
+        """What there is to be said of the whole run."""
+
+    def finish(self) -> None:
+        """Every file has had its row: what is written as a whole may take its place now."""
+
     def close(self) -> None:
         """All is written."""
 
@@ -110,6 +117,19 @@ class Sink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def expanded(row: Row) -> list[Row]:
+    """A file's row as the rows of a table. With ``events``: one for each event, or one without any, so that each file
+    is accounted for; if the file was a part, its times are ``part_start`` and ``part_end``. Else it is the row itself.
+    """
+    if "events" not in row:
+        return [row]
+    part = {f"part_{name}": row[name] for name in ("start", "end")} if "start" in row else {}
+    head = {"path": row["path"]} | part | {"status": row["status"], "code": row["code"]}
+    rest: Row = {key: row[key] for key in ("seconds", "truth", "reason") if key in row} | {"posteriors": {}}
+    found = row["events"] or [dict.fromkeys(EVENT, "")]
+    return [head | {key: event[key] for key in EVENT} | rest for event in found]
 
 
 def event_line(row: Row) -> str:

@@ -7,7 +7,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from pipeline.engine import passes
+from pipeline.kernels import passes
 from pipeline.lean import Array, Arrays, fits
 from pipeline.stage import Stage, State
 

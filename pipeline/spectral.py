@@ -12,9 +12,9 @@ import torchaudio
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pipeline.engine import SHORT, passes
 from pipeline.extractor import Extractor
 from pipeline.intake import Intake
+from pipeline.kernels import SHORT, passes
 from pipeline.lean import Array, Arrays, fits
 from pipeline.stage import State, left_context
 

@@ -5,7 +5,7 @@ the bit, and what is missing is filled with a spare row. Then an answer does not
 which row it was, or on how many there were.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -53,15 +53,17 @@ class Tiles:
         return tree(lambda tensor: tensor[row : row + 1], self.rows)
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def run(
+        self, rows: Sequence[int], blocks: Sequence[Arrays], fresh: Collection[int] = ()
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A block of each row: posteriors ``(B, T, K)``, and which rows are finite, ``(B,)``: their new states are in
-        their rows now; the others keep what they had, and their posteriors are NaN.
+        their rows now; the others keep what they had, and their posteriors are NaN. ``fresh`` rows begin anew.
         """
         try:
-            y, state = self.batch(rows, blocks)
+            y, state = self.batch([SPARE if row in fresh else row for row in rows], blocks)
         except NotFiniteError:  # a cell's, of some row; the others must not suffer
             if len(rows) > 1:
-                each = [self.run([row], [block]) for row, block in zip(rows, blocks, strict=True)]
+                each = [self.run([row], [block], fresh) for row, block in zip(rows, blocks, strict=True)]
                 return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
             steps = self.size // self.model.hop
             return np.full((1, steps, len(self.model.labels)), np.nan, np.float32), np.zeros(1, bool)

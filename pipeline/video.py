@@ -19,8 +19,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from pipeline.capture import PIXELS
+from pipeline.container import LARGEST, decoded_frames, open_file
 from pipeline.errors import MediaError
-from pipeline.media import admit, decoded_frames, open_file
 from pipeline.picture import Image, Images, Picture, exact, on_grid
 
 HOLE = 1.0  # seconds without a frame, and ten usual frame periods, that count as a gap
@@ -67,7 +67,6 @@ def probe_video(path: str | os.PathLike[str]) -> VideoFacts:
 
 def open_video(name: str) -> av.container.InputContainer:
     """A file with at least one video track; a cover picture is none."""
-    admit(name)
     container = open_file(name)
     if not tracks(container):
         container.close()
@@ -86,11 +85,12 @@ def facts_of(container: av.container.InputContainer, name: str) -> VideoFacts:
     track = tracks(container)[0]
     if track.codec_context is None:
         raise MediaError("unsupported_codec", f"{name}: no decoder for this kind of video")
-    if track.width * track.height > PIXELS:
-        raise MediaError("limit_pixels", f"{name}: frames of {track.width}x{track.height}; expected at most {PIXELS}")
+    width, height = size_of(track, name)
+    if width * height > PIXELS:
+        raise MediaError("limit_pixels", f"{name}: frames of {width}x{height}; expected at most {PIXELS}")
     aspect = float(track.sample_aspect_ratio or 1)
     length = declared(track, container)
-    facts = VideoFacts(track.width, track.height, aspect, float(track.average_rate or 0), length)
+    facts = VideoFacts(width, height, aspect, float(track.average_rate or 0), length)
     if len(tracks(container)) > 1:
         facts.warn("many_streams")
     for sound in container.streams.audio:
@@ -98,6 +98,15 @@ def facts_of(container: av.container.InputContainer, name: str) -> VideoFacts:
         if length is not None and other is not None and abs(length - other) > APART:
             facts.warn("length_mismatch")
     return facts
+
+
+def size_of(track: av.VideoStream, name: str) -> tuple[int, int]:
+    """Width and height of the coded pictures, as the header has them: FFmpeg forgets what no decoder may take."""
+    if track.width and track.height:
+        return track.width, track.height
+    with open_file(name, codec_whitelist="none") as container:
+        forgotten = container.streams[track.index].codec_context
+        return (forgotten.width, forgotten.height) if isinstance(forgotten, av.VideoCodecContext) else (0, 0)
 
 
 def declared(track: av.stream.Stream, container: av.container.InputContainer) -> float | None:
@@ -127,7 +136,8 @@ class Shown:
             raise MediaError("unsupported_codec", f"no way from {colours} to RGB ({error.strerror})") from None
         transposed, mirrored, upside_down = turned(self.frame)
         rgb = rgb.transpose(1, 0, 2) if transposed else rgb
-        return rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        upright = rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        return upright.copy() if upside_down or mirrored else upright  # torch takes no negative strides
 
     @property
     def aspect(self) -> float:
@@ -209,6 +219,7 @@ def frames_of(container: av.container.InputContainer, facts: VideoFacts, threads
     track = tracks(container)[0]
     track.thread_type = "AUTO"
     track.codec_context.thread_count = threads or AHEAD
+    track.codec_context.options = {"max_pixels": str(LARGEST)}  # or a small file could take all memory
     for frame in decoded_frames(container, track, facts.warn):
         if frame.is_corrupt:
             facts.warn("decode_errors")

@@ -1,6 +1,7 @@
 """What several tests share: composed configurations, a small trained-looking model, real recordings if they are there."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from pipeline.model import Classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start: the workers share the cores

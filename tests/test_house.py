@@ -10,21 +10,22 @@ from omegaconf import OmegaConf
 
 # A file may import only from lower floors. A folder stands on one floor; none of its files imports a sibling.
 FLOORS = [
-    {"pipeline.errors", "pipeline.lean"},
-    {"pipeline.build"},
+    {"pipeline.errors", "pipeline.nursery", "pipeline.lean", "pipeline.sniff"},
+    {"pipeline.build", "pipeline.foreign"},
+    {"pipeline.container"},
     {
-        "pipeline.stage", "pipeline.media", "pipeline.metrics", "pipeline.events", "pipeline.fused",
+        "pipeline.stage", "pipeline.media", "pipeline.page", "pipeline.metrics", "pipeline.events", "pipeline.fused",
         "pipeline.tape", "pipeline.numerics", "pipeline.precision", "pipeline.picture", "pipeline.ahead", "pipeline.capture",
         "pipeline.display", "pipeline.pace", "pipeline.interrupts", "pipeline.journal",
     },
     {
-        "pipeline.writer", "pipeline.passes", "pipeline.intake", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
-        "pipeline.standardize",
+        "pipeline.writer", "pipeline.passes", "pipeline.intake", "pipeline.listing", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
+        "pipeline.standardize", "pipeline.accuracy",
     },
-    {"pipeline.engine", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.video_writer",
+    {"pipeline.kernels", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.ledger", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
-    {"pipeline.cell", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
-    {"pipeline.conv_cell", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
+    {"pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
+    {"pipeline.conv_cell", "pipeline.decoders", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",
         "pipeline.heads", "pipeline.smoothing", "pipeline.augment_both", "datasets.clips",
@@ -33,8 +34,10 @@ FLOORS = [
     {"pipeline.encoder", "datasets"},
     {"pipeline.model"},
     {"pipeline.snapshot"},
-    {"pipeline.features", "pipeline.stream", "pipeline.batch", "pipeline.report", "pipeline.sources", "pipeline.sinks", "pipeline.tiles"},
-    {"pipeline.trainer", "pipeline.selftest", "pipeline.listen", "pipeline.thresholds", "pipeline.scheduler"},
+    {"pipeline.features", "pipeline.stream", "pipeline.report", "pipeline.sources", "pipeline.sinks", "pipeline.tiles"},
+    {"pipeline.trainer", "pipeline.selftest", "pipeline.listen", "pipeline.thresholds", "pipeline.scheduler", "pipeline.batch", "pipeline.job"},
+    {"pipeline.engine"},
+    {"pipeline.engines"},
     {"conf.launch"},
     {"train", "infer"},
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from references import OPERATORS, onnx_session
 from scipy.signal import correlate2d
 
-from pipeline import engine, lean
+from pipeline import kernels, lean
 from pipeline.cells.elman import ConvElman, Elman
 from pipeline.cells.gru import GRU, ConvGRU, ConvGRUResetBefore, GRUResetBefore
 from pipeline.cells.jordan import Jordan
@@ -248,7 +248,7 @@ def test_float32_gradients_are_those_of_the_float64_loop(name, rows):
     grads = []
     for net, dtype in ((cell, torch.float32), (twin, torch.float64)):
         given = [v.to(dtype).requires_grad_() for v in (x, *listed(state))]
-        y, *after = net.loop(*given) if dtype == torch.float64 else engine.unroll(net, given[0], given[1:])
+        y, *after = net.loop(*given) if dtype == torch.float64 else kernels.unroll(net, given[0], given[1:])
         weights = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y)
         loss = (y * weights).sum() + sum(s.square().sum() for s in after)
         grads.append(torch.autograd.grad(loss, [*given, *net.parameters()]))

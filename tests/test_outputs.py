@@ -122,6 +122,7 @@ def test_labels_that_are_named_like_columns_stand_apart(tmp_path):
         sink.steps(4, scores, 0.25)
     with CSV(str(tmp_path / "files.csv")) as sink:
         sink.file(row)
+        sink.finish()
     (found,) = csv.DictReader((tmp_path / "t.posteriors.csv").read_text().splitlines())
     assert (found["time"], found["age"]) == ("0.05", "0.25") and len(found) == 11
     assert [float(found[f"p_{label}"]) for label in labels] == pytest.approx(scores[0].tolist())

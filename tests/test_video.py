@@ -22,11 +22,13 @@ from conftest import ROOT, configured, small_model
 from torchvision.transforms.v2 import functional
 
 from datasets.clips import Clip, Clips
-from pipeline import batch
 from pipeline.ahead import ahead
+from pipeline.batch import Work, classify
+from pipeline.decoding import Limits, chunk_of, decoded
 from pipeline.errors import MediaError
 from pipeline.fuse import Fuse
 from pipeline.intake import Intake, joined
+from pipeline.listing import Entry
 from pipeline.model import Classifier
 from pipeline.picture import Picture, on_grid
 from pipeline.tracks import open_chunks, read_chunk
@@ -328,7 +330,8 @@ def test_training_batches_and_live_see_the_same_pixels(tmp_path, how):
     intake = Intake(picture=Picture(10, 48, 56, how))
     clips = Clips([Clip(path, "a")], ["a"], intake, tmp_path / "cache")
     trained, again = clips[0].x[0], clips[0].x[0]
-    many = batch.decode(path, intake, 600.0).x[0]
+    (message, _) = decoded({"path": str(path), "start": 0.0, "end": None}, intake, Limits())
+    many = chunk_of(message, intake)[0]
     with av.open(str(path)) as container:
         raw = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     live = intake.parts(raw)[0]
@@ -383,33 +386,25 @@ BOTH = [
 @pytest.mark.parametrize(
     "overrides", [SEEING, [*SEEING, "head.delay=0.5"], BOTH, []], ids=["seen", "delayed", "both", "heard"]
 )
-def test_long_recordings_are_computed_while_they_are_decoded(tmp_path, monkeypatch, overrides):
-    """With the same answers, and the same errors, as short ones in a batch."""
+def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
+    """To the bit in whatever company; and those of the whole clip."""
     model = pictured(*overrides) if overrides else small_model()
     paths = [both_tracks(tmp_path / f"{n}.mkv", n, 0.2, 0) for n in (25, 60, 90)] + [tmp_path / "none.mkv"]
-    rows = list(batch.classify(model, paths))
-    monkeypatch.setattr(batch, "SHORT", 10_000)
-    monkeypatch.setattr(batch, "BLOCK", 7_000)
-    assert batch.decode(paths[2], model.intake, 600.0, 10_000).rest is not None
-    for row, other in zip(rows, batch.classify(model, paths), strict=True):
-        plain = row.keys() - {"score", "posteriors"}
-        assert {key: row[key] for key in plain} == {key: other[key] for key in plain}
-        for label in model.labels if row["status"] != "error" else ():
-            assert row["posteriors"][label] == pytest.approx(other["posteriors"][label], abs=2e-5)
-    codes = [(row["status"], row["code"]) for row in batch.classify(model, paths, longest=2.5)]
-    assert codes[2:] == [("error", "limit_duration"), ("error", "not_found")] and codes[0][0] != "error"
 
+    def answers(paths, **settings):
+        found = classify(Work(model, **settings), enumerate(Entry(str(path)) for path in paths))
+        return {row["path"]: row for _, row in found}
 
-def test_a_batch_holds_no_more_than_it_may(monkeypatch):
-    """Neither a window nor a padded batch, however unlike its recordings are."""
-    sizes = [5, 40, 7, 100, 3, 60, 20, 20, 20, 1]
-    held = [batch.Recording(f"{n}", (np.zeros(size, np.uint8),), size) for n, size in enumerate(sizes)]
-    monkeypatch.setattr(batch, "HELD", 120)
-    windows = list(batch.windows(iter(held), 6))
-    assert [*itertools.chain(*windows)] == held and all(sum(r.size for r in window[:-1]) < 120 for window in windows)
-    groups = list(batch.groups(held, 4))
-    assert sorted(r.ticks for group in groups for r in group) == sorted(sizes)
-    assert all(len(group) <= 4 and len(group) * max(r.size for r in group) <= 120 for group in groups)
+    rows = answers(paths, batch=1, workers=1)
+    assert answers(paths[::-1], batch=3, workers=2) == rows
+    for path in paths[:-1]:
+        parts, known = read_chunk(path, model.intake)
+        x = model.intake.stacked([parts])
+        whole = model.clip_posteriors(x if model.intake.both else x[0], torch.tensor([model.intake.ticks(parts)]))[0]
+        assert list(rows[str(path)]["posteriors"].values()) == pytest.approx(whole.tolist(), abs=2e-5)
+        assert rows[str(path)]["seconds"] == round(known.seconds, 3)
+    codes = [(row["status"], row["code"]) for row in answers(paths, limits=Limits(longest=2.8)).values()]
+    assert sorted(codes) == [("error", "limit_duration"), ("error", "not_found"), ("ok", ""), ("ok", "")]
 
 
 # ---------------------------------------------------------------- sound and pictures on one clock

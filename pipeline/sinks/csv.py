@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import PositiveFloat
 
 from pipeline.journal import Journal
-from pipeline.sink import Row, Sink, clean
+from pipeline.sink import Row, Sink, clean, expanded
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -63,7 +63,15 @@ class CSV(Sink):
         """A file: its posteriors are in its row anyway."""
         table = self.main or self.beside
         assert table is not None
-        table.write(flat(row))
+        table.journal.whole = True
+        for part in expanded(row):
+            table.write(flat(part))
+
+    def finish(self) -> None:
+        """The table of files takes its place."""
+        table = self.main or self.beside
+        assert table is not None
+        table.journal.finish()
 
     def close(self) -> None:
         """Close the files."""

@@ -52,7 +52,12 @@ class JSONLines(Sink):
 
     def file(self, row: Row) -> None:
         """A file."""
+        self.journal.whole = True
         self.write("file", row)
+
+    def finish(self) -> None:
+        """The rows of files take their place."""
+        self.journal.finish()
 
     def close(self) -> None:
         """Close the file."""

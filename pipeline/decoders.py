@@ -1,0 +1,232 @@
+"""A pool of processes that decode (``decoding.py``): any of them may die or hang, and that is one file's answer.
+
+What a process says is checked and never unpickled. A file whose process died is tried once more in a new one, so that
+it does not answer for what an earlier file had broken.
+"""
+
+import fcntl
+import json
+import re
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, Self, TypeAlias
+
+from pipeline.decoding import CHUNK, ERROR, FACTS, READY, Limits, chunk_of, serve
+from pipeline.errors import MediaError, UserError
+from pipeline.intake import Arrays, Intake
+from pipeline.listing import Entry
+from pipeline.nursery import bare, context
+
+AHEAD = 4  # files that a process is given before it has answered
+FILES = 2_000  # that a process decodes before another takes its place: what libraries leak goes with it
+MESSAGE = 256 << 20  # bytes of one at most
+DYING = 0.2  # seconds
+STARTING = 120.0  # seconds; a busy machine starts processes slowly
+PIPE = 1 << 20  # bytes that a process may be ahead
+REASON = 300  # characters that are kept
+CODE = re.compile("[a-z0-9_]{1,40}")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A file has been decoded: seconds of it, and the codes of what is doubtful."""
+
+    seconds: float
+    warnings: list[str]
+
+
+class Again:
+    """What was said of a file is void; it will be said anew."""
+
+
+Message: TypeAlias = Arrays | Ended | Again | MediaError
+Asked: TypeAlias = tuple[int, Entry]
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process, the files it has been given (the first is in work), and how many they were."""
+
+    process: Any
+    requests: Connection
+    answers: Connection
+    asked: deque[Asked] = field(default_factory=deque)
+    given: int = 0
+    ready: bool = False
+    heard: float = field(default_factory=time.monotonic)  # when it said something, or was given something to do
+
+    def ask(self, number: int, entry: Entry) -> None:
+        """Give it a file. If it has died, that will be found when it is listened to."""
+        if not self.asked and self.ready:
+            self.heard = time.monotonic()
+        self.asked.append((number, entry))
+        self.given += 1
+        request = {"path": entry.path, "start": entry.start, "end": entry.end}
+        with suppress(OSError):
+            self.requests.send_bytes(json.dumps(request).encode())
+
+    def end(self) -> int | None:
+        """End it; its exit code (negative: the signal that ended it)."""
+        self.requests.close()
+        self.answers.close()
+        self.process.join(DYING)  # by itself, when it is idle or was dead already
+        self.process.kill()
+        self.process.join()
+        code: int | None = self.process.exitcode
+        self.process.close()
+        return code
+
+
+class Decoders:
+    """``workers`` processes at the files of a listing. Memory is bounded by who asks for the ``next`` message."""
+
+    def __init__(self, entries: Iterable[Asked], intake: Intake, workers: int, limits: Limits) -> None:
+        """``entries`` with their numbers, in order; the processes start now."""
+        self.entries, self.intake, self.limits = iter(entries), intake, limits
+        self.context = context()
+        self.again: deque[Asked] = deque()  # to be tried once more
+        self.suspects: set[int] = set()
+        self.workers = [self.start() for _ in range(workers)]
+
+    def start(self) -> Worker:
+        """A new process."""
+        requests, give = self.context.Pipe(duplex=False)
+        take, answers = self.context.Pipe(duplex=False)
+        widen(take)
+        process = self.context.Process(target=serve, args=(requests, answers, self.intake, self.limits), daemon=True)
+        with bare():
+            process.start()
+        requests.close()
+        answers.close()
+        return Worker(process, give, take)
+
+    def current(self) -> list[int]:
+        """Numbers of the files in work."""
+        self.employ()
+        return [worker.asked[0][0] for worker in self.workers if worker.asked]
+
+    def next(self) -> tuple[Asked, Message] | None:
+        """What is said next: of which file, and a chunk, its end or its error. None when all have ended."""
+        while True:
+            self.employ()
+            busy = [worker for worker in self.workers if worker.asked]
+            if not busy:
+                return None
+            said = wait([worker.answers for worker in busy], max(0.0, min(map(self.due, busy)) - time.monotonic()))
+            for worker in busy:
+                late = not said and time.monotonic() >= self.due(worker)
+                if worker.answers in said or late:
+                    self.workers.append(self.workers.pop(self.workers.index(worker)))  # the others' turn is next
+                    if found := self.listen(worker, late):
+                        return found
+
+    def due(self, worker: Worker) -> float:
+        """When a process will have been silent for too long."""
+        return worker.heard + (self.limits.patience if worker.ready else STARTING)
+
+    def employ(self) -> None:
+        """Give everyone something to do. A suspect is alone with a new process; until it has one, nobody gets more."""
+        for worker in list(self.workers):
+            if not worker.asked and worker.given >= (1 if self.again else FILES):
+                worker = self.replaced(worker)
+            if self.again and not worker.asked:
+                worker.ask(*self.again.popleft())
+            while not self.again and len(worker.asked) < AHEAD and worker.given < FILES and not self.alone(worker):
+                asked = next(self.entries, None)
+                if asked is None:
+                    break
+                worker.ask(*asked)
+
+    def alone(self, worker: Worker) -> bool:
+        """Whether a process is at a file that may have ended another."""
+        return bool(worker.asked) and worker.asked[0][0] in self.suspects
+
+    def replaced(self, worker: Worker) -> Worker:
+        """Another process in the place of one that is at its end."""
+        worker.end()
+        fresh = self.workers[self.workers.index(worker)] = self.start()
+        return fresh
+
+    def listen(self, worker: Worker, late: bool) -> tuple[Asked, Message] | None:
+        """One message of a process, or the news of its death. UserError if it cannot even start."""
+        try:
+            if late:
+                raise TimeoutError
+            message = worker.answers.recv_bytes(MESSAGE)
+            if not worker.ready:
+                worker.ready, worker.heard = message == READY, time.monotonic()
+                return None
+            found = understood(message, self.intake)
+        except (EOFError, OSError, ValueError, KeyError, TypeError):
+            if not worker.ready:
+                raise UserError(f"a process that decodes could not start (exit code {worker.end()})") from None
+            silent = MediaError("timeout", f"nothing came within {self.limits.patience:g} s")
+            return self.bury(worker, silent if late else None)
+        worker.heard = time.monotonic()
+        asked = worker.asked[0]
+        if not isinstance(found, tuple):
+            worker.asked.popleft()
+            self.suspects.discard(asked[0])
+        return asked, found
+
+    def bury(self, worker: Worker, verdict: MediaError | None) -> tuple[Asked, Message]:
+        """End a process. Its first file is tried once more, or has its error; the others are given to a new one."""
+        suspect = worker.asked.popleft()
+        code = worker.end()
+        fresh = self.workers[self.workers.index(worker)] = self.start()
+        for asked in worker.asked:
+            fresh.ask(*asked)
+        if verdict is None and suspect[0] not in self.suspects:
+            self.suspects.add(suspect[0])
+            self.again.append(suspect)
+            return suspect, Again()
+        self.suspects.discard(suspect[0])
+        return suspect, verdict or fallen(code)
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self.workers:
+            worker.end()
+        self.workers = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def understood(message: bytes, intake: Intake) -> Arrays | Ended | MediaError:
+    """A message that is what it should be. ValueError, KeyError or TypeError if it is not."""
+    kind = message[:1]
+    if kind == CHUNK:
+        return chunk_of(message, intake)
+    said = json.loads(message[1:])
+    if kind == FACTS:
+        seconds = float(said["seconds"])
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"{seconds} seconds")
+        return Ended(seconds, [code for code in said["warnings"] if CODE.fullmatch(code)])
+    if kind != ERROR or not CODE.fullmatch(said["code"]):
+        raise ValueError(f"a message of kind {kind!r}")
+    return MediaError(said["code"], str(said["reason"])[:REASON])
+
+
+def fallen(code: int | None) -> MediaError:
+    """The error of a file whose process died twice."""
+    number = -(code or 0)
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"exit code {code}"
+    if number == signal.SIGXCPU:
+        return MediaError("timeout", "nothing came for so many seconds of work")
+    return MediaError("crashed", f"the process that decoded it died ({name})")
+
+
+def widen(pipe: Connection) -> None:
+    """Let a process be ahead by more than the 64 KiB that a pipe has, where the system knows how."""
+    with suppress(OSError):
+        fcntl.fcntl(pipe.fileno(), getattr(fcntl, "F_SETPIPE_SZ", 0), PIPE)

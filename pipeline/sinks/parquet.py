@@ -1,0 +1,182 @@
+"""Tables for pandas, DuckDB, Spark and all who read Parquet."""
+
+import errno
+import importlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import ConfigError
+from pipeline.journal import Journal, beside, force
+from pipeline.sink import EVENT, Row, Sink, clean, expanded
+
+NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}
+CELLS = 1 << 20  # of a row group: that many are held in memory
+BYTE = re.compile("[\udc80-\udcff]")
+
+
+class Parquet(Sink):
+    r"""Files, or the events of a stream, as rows. Where there is no number there is null; text is never null. The
+    posteriors are 32-bit columns, ``p_`` and the label; files with events have a row for each event instead, or one
+    without any.
+
+    Text in Parquet is UTF-8: bytes of file names that are not are spelt such as ``\xff``. (A name that has these four
+    characters in it looks the same.)
+
+    The table is written beside its place, some row groups at a time, and takes its place as a whole: for files by
+    ``finish``, for a stream by ``close``. Otherwise there is nothing, and what was there stays.
+    """
+
+    files = True
+
+    def __init__(self, path: str | None = None) -> None:
+        """``path`` of the table. ConfigError without pyarrow, or if it is no regular file; OSError if it could not be
+        written.
+        """
+        super().__init__()
+        if path is None:
+            raise ConfigError(
+                "sink.parquet.path: is not set; give the table to write: sink.parquet.path=answers.parquet"
+            )
+        try:
+            self.arrow: Any = importlib.import_module("pyarrow")
+            self.parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise ConfigError("sink=parquet: needs pyarrow: pip install pyarrow (or choose sink=csv)") from None
+        self.path = Path(os.path.realpath(Path(path).expanduser()))  # a link stays one
+        if self.path.exists() and not self.path.is_file():
+            raise ConfigError(f"sink.parquet.path: {path} is no regular file, which a table must be")
+        Journal(str(self.path), None)  # whether it could be written
+        self.outputs = (self.path,)
+        self.stream = False
+        self.part: BinaryIO | None = None
+        self.writer: Any = None
+        self.schema: Any = None
+        self.columns: dict[str, list[Any]] = {}
+        self.room, self.rows = 0, 0  # of a row group: how many there can be, and are
+        self.broken = False
+
+    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
+        """There will be a table, if only an empty one."""
+        super().start(name, labels, rate, hop)
+        self.stream = True
+
+    def event(self, row: Row) -> None:
+        """An event of a stream."""
+        self.write(row)
+
+    def file(self, row: Row) -> None:
+        """A file."""
+        self.stream = False
+        for part in expanded(row):
+            scores = {f"p_{label}": value for label, value in part["posteriors"].items()}
+            self.write({key: value for key, value in part.items() if key != "posteriors"} | scores)
+
+    def write(self, row: Row) -> None:
+        """Keep a row; write a row group once there are enough. OSError names the file."""
+        if self.broken:  # that was told
+            return
+        if self.writer is None:
+            self.open(list(row))
+        for key, column in self.columns.items():
+            value = row.get(key, "")
+            column.append(number(value) if measured(key) else written(key, value))
+        self.rows += 1
+        if self.rows == self.room:
+            self.flush()
+
+    def open(self, keys: list[str]) -> None:
+        """Begin a table with columns for these keys of a row."""
+        self.schema = self.arrow.schema([(written("label", key), self.kind(key)) for key in keys])
+        self.columns, self.room, self.rows = {key: [] for key in keys}, max(1, CELLS // len(keys)), 0
+        with self.whole():
+            self.part = open(beside(self.path), "wb")  # noqa: SIM115 - until all rows are there
+            self.writer = self.parquet.ParquetWriter(self.part, self.schema, compression="zstd")
+
+    def kind(self, key: str) -> Any:
+        """The type of a column."""
+        if key.startswith("p_"):
+            return self.arrow.float32()
+        return self.arrow.float64() if measured(key) else self.arrow.string()
+
+    def flush(self) -> None:
+        """A row group of what is kept."""
+        with self.whole():
+            arrays = [self.arrow.array(column, self.kind(key)) for key, column in self.columns.items()]
+            self.writer.write_table(self.arrow.Table.from_arrays(arrays, schema=self.schema))
+        self.columns, self.rows = {key: [] for key in self.columns}, 0
+
+    def finish(self) -> None:
+        """All files are written: the table takes its place."""
+        self.stream = False
+        if self.writer is None:
+            return
+        if self.rows:
+            self.flush()
+        with self.whole():
+            assert self.part is not None
+            self.writer.close()
+            self.part.flush()
+            force(self.part.fileno())
+            self.part.close()
+            beside(self.path).replace(self.path)
+        self.writer = self.part = None
+
+    def close(self) -> None:
+        """The events of a stream are all written. A table of files that is not finished has never been."""
+        if self.stream:
+            if self.writer is None:
+                self.open(list(EVENT))
+            self.finish()
+        self.discard()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """In here things succeed, or nothing is left of the table."""
+        try:
+            yield
+        except BaseException as error:
+            self.discard()
+            self.broken = True
+            if isinstance(error, OSError):
+                raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(self.path)) from None
+            raise
+
+    def discard(self) -> None:
+        """Leave nothing of a table that has not taken its place."""
+        self.stream = False
+        if self.part is None:
+            return
+        writer, file, self.writer, self.part = self.writer, self.part, None, None
+        with suppress(Exception):  # it writes its end, for which there may be no room
+            if writer is not None:
+                writer.close()
+        with suppress(OSError):
+            file.close()
+        beside(self.path).unlink(missing_ok=True)
+
+
+def measured(key: str) -> bool:
+    """Whether a column has numbers."""
+    return key in NUMBERS or key.startswith("p_")
+
+
+def number(value: Any) -> float | None:
+    """A number, or null."""
+    return None if value is None or value == "" else float(value)
+
+
+def written(key: str, value: Any) -> str:
+    """Text as UTF-8 can have it; labels are hostile, too."""
+    text = str(value)
+    if key == "label":
+        text = clean(text)
+    return text if text.isascii() else BYTE.sub(spelt, text).encode("utf-8", "backslashreplace").decode()
+
+
+def spelt(found: re.Match[str]) -> str:
+    """A byte of a file name."""
+    return f"\\x{ord(found[0]) - 0xDC00:02x}"

@@ -1,0 +1,480 @@
+"""Many files: the same answers in any company, in any process, on any machine; and none lost, doubled or torn, ever."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ROOT, run, small_model
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import decoding
+from pipeline.batch import Batch, Work, classify
+from pipeline.decoders import Again, Decoders, Ended, understood
+from pipeline.decoding import Limits
+from pipeline.errors import ConfigError, MediaError
+from pipeline.intake import Intake
+from pipeline.ledger import Ledger, key_of, sound
+from pipeline.listing import Entry
+from pipeline.model import load
+from pipeline.stream import Stream
+from pipeline.tracks import read_chunk
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory):
+    """Forty recordings of 0.03 to 3 s, of other rates, too, and one of a minute."""
+    folder, rng = tmp_path_factory.mktemp("noises"), np.random.default_rng(0)
+    lengths = [*rng.uniform(0.03, 3, 36), 0.5, 1.0, 0.01, 60.0]
+    for number, seconds in enumerate(lengths):
+        rate = [RATE, 8000, 44100][number % 3]
+        wave = (
+            rng.standard_normal(round(seconds * rate)) * 0.1 * (1 + np.sin(np.arange(round(seconds * rate)) / rate * 9))
+        )
+        soundfile.write(folder / f"{number:02}.wav", wave, rate)
+    (folder / "40.wav").write_text("no sound")
+    return sorted(folder.iterdir())
+
+
+def entries(paths):
+    return [Entry(str(path)) for path in paths]
+
+
+def answers(model, paths, **settings):
+    """The rows by path."""
+    found = list(classify(Work(model, **settings), enumerate(entries(paths))))
+    assert sorted(number for number, _ in found) == list(range(len(paths)))
+    assert all(row["path"] == str(paths[number]) for number, row in found)
+    return {row["path"]: row for _, row in found}
+
+
+# ---------------------------------------------------------------- answers
+def test_the_answer_is_the_offline_answer(noises):
+    model = small_model()
+    rows = answers(model, noises)
+    for path in noises[:-1]:
+        parts, known = read_chunk(path, model.intake)
+        whole = model.clip_posteriors(model.intake.stacked([parts])[0], torch.tensor([len(parts[0])]))[0]
+        row = rows[str(path)]
+        assert list(row["posteriors"].values()) == pytest.approx(whole.tolist(), abs=2e-6)
+        assert row["label"] == model.labels[int(whole.argmax())] and row["seconds"] == round(known.seconds, 3)
+    error = rows[str(noises[-1])]
+    assert (error["status"], error["code"], error["label"]) == ("error", "unreadable", "") and error["reason"]
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("cell=lstm", "encoder.layers=2"), ("encoder=conv_recurrent", "head.delay=0.2")]
+)
+def test_company_and_processes_change_no_bit(noises, settings):
+    model = small_model(*settings)
+    alone = answers(model, noises, batch=1, workers=1)
+    assert answers(model, noises, batch=32, workers=3) == alone
+    assert answers(model, noises[::-1], batch=7, workers=2) == alone
+    some = noises[3:17:2]
+    assert answers(model, some, batch=5) == {str(path): alone[str(path)] for path in some}
+
+
+def test_events_are_those_of_a_stream(noises):
+    model = small_model("head.live=0.2", "head.delay=0.1").live
+    settings = {"threshold": 0.36, "release": 0.3, "minimum": 0.02}
+    rows = answers(model, noises[:-1], decoder=settings)
+    found = 0
+    for path in noises[:-1]:
+        parts, _ = read_chunk(path, model.intake)
+        stream = Stream(model, 10, model.decoder(**settings))
+        events = stream.push(parts[0]) + stream.close()
+        told = rows[str(path)]["events"]
+        assert [(row["label"], row["start"], row["end"]) for row in told] == [
+            (event.label, round(event.start / RATE, 3), round(event.end / RATE, 3)) for event in events
+        ]
+        found += len(told)
+    assert found > 50
+
+
+def test_a_part_of_a_file_is_answered_as_if_it_were_one(noises, tmp_path):
+    model, path = small_model(), str(noises[39])
+    wave, rate = soundfile.read(path, dtype="float32")
+    soundfile.write(tmp_path / "part.wav", wave[round(10 * rate) : round(12.5 * rate)], rate, subtype="FLOAT")
+    part, whole = Entry(path, 10.0, 12.5), Entry(str(tmp_path / "part.wav"))
+    rows = dict(classify(Work(model, decoder={"threshold": 0.34}), [(0, part), (1, whole)]))
+    assert (rows[0]["start"], rows[0]["end"], rows[0]["seconds"]) == (10.0, 12.5, rows[1]["seconds"])
+    assert rows[0]["posteriors"] == pytest.approx(rows[1]["posteriors"], abs=1e-4)
+    assert all(10 <= event["start"] < event["end"] <= 12.6 for event in rows[0]["events"])
+
+
+def test_what_is_held_has_an_end(noises):
+    """A minute in small pieces, of which only so much waits."""
+    course = Batch(Work(small_model(), batch=4))
+    course.room = course.size * 8
+    wave = np.zeros(RATE * 60, np.float32)
+    held = 0
+    for number in range(0, len(wave), 4000):
+        course.take(0, Entry("x"), (wave[number : number + 4000],))
+        held = max(held, course.held)
+        if course.full:
+            assert not list(course.turn())
+    course.take(0, Entry("x"), Ended(60.0, []))
+    rows = []
+    while course.open:
+        rows += course.turn()
+    assert held <= course.size * 9 and len(rows) == 1 and not course.held
+
+
+def test_a_model_that_is_not_causal_is_refused():
+    model = small_model()
+    model.causal = False
+    with pytest.raises(ConfigError, match="looks into the future"):
+        Batch(Work(model))
+
+
+# ---------------------------------------------------------------- processes
+def misbehaving(path, *arguments, **options):
+    """Stands for a decoder with a bug, in the process that decodes."""
+    name = Path(path).name
+    if name.startswith("segfault"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name.startswith("once") and not Path(path).with_suffix(".died").exists():
+        Path(path).with_suffix(".died").mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith("hang"):
+        time.sleep(1000)
+    if name.startswith("spin"):
+        while True:
+            pass
+    if name.startswith("hog"):
+        np.ones(1 << 31, np.uint8)
+    if name.startswith("write"):
+        with open(Path(path).with_suffix(".written"), "w") as file:
+            file.write("x")
+    if name.startswith("raise"):
+        raise ZeroDivisionError("a bug")
+    return decoding_open(path, *arguments, **options)
+
+
+decoding_open = decoding.open_chunks
+
+
+def rogue_serve(*arguments):
+    decoding.open_chunks = misbehaving
+    decoding.serve(*arguments)
+
+
+@pytest.fixture
+def rogue(monkeypatch):
+    monkeypatch.setattr("pipeline.decoders.serve", rogue_serve)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+
+
+def test_whatever_a_decoder_does_is_one_row(noises, tmp_path, rogue):
+    names = ["segfault", "hang", "spin", "hog", "write", "raise", "once"]
+    paths = []
+    for number, name in enumerate(names):
+        paths += [noises[number], tmp_path / f"{name}.wav"]
+        shutil.copy(noises[number], paths[-1])
+    model = small_model()
+    expected = answers(model, noises[: len(names)])
+    rows = answers(model, paths, workers=2, limits=Limits(patience=1.5, memory=1 << 29))
+    codes = {Path(path).stem: row["code"] for path, row in rows.items() if row["status"] == "error"}
+    assert codes == {"segfault": "crashed", "hang": "timeout", "spin": "timeout", "hog": "limit_memory", "raise": "unreadable",
+                     "write": "unreadable"}  # fmt: skip
+    assert "SIGSEGV" in rows[str(tmp_path / "segfault.wav")]["reason"]
+    assert not (tmp_path / "write.written").exists() or not (tmp_path / "write.written").stat().st_size
+    for path in paths[::2]:
+        assert rows[str(path)] == expected[str(path)], "neighbours are not harmed"
+    assert rows[str(tmp_path / "once.wav")]["posteriors"] == expected[str(noises[6])]["posteriors"], "tried once more"
+
+
+def test_no_process_is_left_behind(noises):
+    with Decoders(iter(enumerate(entries(noises))), Intake(RATE), 3, Limits()) as decoders:
+        pids = [worker.process.pid for worker in decoders.workers]
+        assert decoders.next() is not None and all(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@given(st.binary(max_size=60))
+def test_what_a_process_says_is_never_believed(data):
+    for letter in (b"", b"x", b"f", b"e"):
+        try:
+            found = understood(letter + data, Intake(RATE))
+        except (ValueError, KeyError, TypeError):
+            continue
+        assert isinstance(found, (Ended, MediaError, tuple)) and not isinstance(found, Again)
+        if isinstance(found, tuple):
+            assert found[0].dtype == np.float32 and found[0].ndim == 1
+
+
+def test_limits_of_one_file(noises, tmp_path):
+    soundfile.write(tmp_path / "wide.flac", np.zeros((8 * RATE, 8), np.int16), RATE)
+    model = small_model()
+    for limits in (Limits(longest=7.0), Limits(largest=8 * RATE * 8 * 4 - 1)):
+        (row,) = answers(model, [tmp_path / "wide.flac"], limits=limits).values()
+        assert (row["status"], row["code"]) == ("error", "limit_duration") and "8 channels" in row["reason"]
+    (row,) = answers(model, [tmp_path / "wide.flac"], limits=Limits(largest=8 * RATE * 8 * 4, longest=8.0)).values()
+    assert row["status"] != "error"
+
+
+# ---------------------------------------------------------------- the ledger
+HEAD = {"model": "m", "settings": {}, "decoder": None, "shard": "1/1"}
+
+
+def filled(path, count):
+    with Ledger(path) as ledger:
+        ledger.begin(HEAD, anew=True)
+        for number in range(count):
+            ledger.add(number, {"path": f"{number}\udcff\n", "status": "ok"})
+    return path.read_bytes()
+
+
+def test_a_ledger_keeps_what_it_was_told(tmp_path):
+    filled(tmp_path / "l", 20)
+    with Ledger(tmp_path / "l") as ledger:
+        ledger.begin(HEAD, anew=False)
+        assert ledger.head["model"] == "m" and ledger.complete is None
+        assert [ledger.row(place)["path"] for place in ledger.known().values()] == [f"{n}\udcff\n" for n in range(20)]
+        ledger.add(3, {"path": "again"})
+        assert ledger.row(ledger.add(20, {"path": "new"})) == {"path": "new"}
+        ledger.end({"rows": 21})
+    with Ledger(tmp_path / "l", reading=True) as ledger:
+        assert ledger.complete == {"rows": 21} and ledger.row(ledger.known()[3]) == {"path": "again"}
+
+
+@given(st.data())
+def test_no_damage_to_a_ledger_is_believed(tmp_path_factory, data):
+    """A cut anywhere, or any byte changed: the other rows are there, and none is another."""
+    path = tmp_path_factory.mktemp("ledger") / "l"
+    whole = filled(path, 6)
+    place, cut = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.booleans())
+    damaged = bytearray(whole[:place] if cut else whole)
+    if not cut:
+        damaged[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(damaged)
+    ends = [at for at, byte in enumerate(whole, 1) if byte == 10]  # of the head, and of six rows
+    harmed = {number for number, end in enumerate(ends) if place < end and (cut or place >= [0, *ends][number])}
+    harmed |= {number + 1 for number in harmed if whole[place : place + 1] == b"\n"}  # which runs into this line
+    try:
+        with Ledger(path) as ledger:
+            known = {key: ledger.row(place) for key, place in ledger.known().items()}
+            ledger.begin(HEAD, anew=ledger.head is None)
+            ledger.add(99, {"path": "more"})
+    except ConfigError:
+        assert 0 in harmed
+        return
+    assert known == {n: {"path": f"{n}\udcff\n", "status": "ok"} for n in range(6) if n + 1 not in harmed}
+    with Ledger(path, reading=True) as ledger:
+        again = {key: ledger.row(place) for key, place in ledger.known().items()}
+    assert again[99] == {"path": "more"} and {key: again[key] for key in known} == known
+
+
+def test_another_s_ledger_and_no_ledger_are_left_alone(tmp_path):
+    (tmp_path / "notes").write_text("dear diary\n")
+    with pytest.raises(ConfigError, match="is no ledger"):
+        Ledger(tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "dear diary\n"
+    filled(tmp_path / "l", 1)
+    with Ledger(tmp_path / "l"), pytest.raises(ConfigError, match="another run"):
+        Ledger(tmp_path / "l")
+
+
+def test_a_file_that_has_changed_has_another_key(tmp_path):
+    path = tmp_path / "a.wav"
+    missing = key_of(Entry(str(path)))
+    path.write_bytes(b"1")
+    first = key_of(Entry(str(path)))
+    assert len({missing, first, key_of(Entry(str(path), 1.0)), key_of(Entry(str(path), 0.0, 2.0))}) == 4
+    assert first == key_of(Entry(str(path), truth="x")), "what a manifest says is not what the file is"
+    os.utime(path, ns=(0, 5))
+    assert key_of(Entry(str(path))) != first
+
+
+def test_lines_are_what_they_say():
+    text = b'{"a":1}'
+    assert sound(b"%08x " % zlib.crc32(text) + text + b"\n") == {"a": 1}
+    assert sound(b"%08x " % zlib.crc32(text) + text) is None and sound(b"00000000 " + text + b"\n") is None
+
+
+# ---------------------------------------------------------------- whole runs
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    """A thousand files of 60 ms, some of them broken, and a model."""
+    folder, rng = tmp_path_factory.mktemp("thousand"), np.random.default_rng(1)
+    (folder / "in").mkdir()
+    for number in range(1000):
+        path = folder / "in" / f"{number:04} =\u00e9\n,.wav"
+        if number % 97 == 5:
+            path.write_bytes(b"RIFF")
+        else:
+            soundfile.write(path, rng.standard_normal(960) * 0.1, RATE)
+    small_model().save(folder / "model.safetensors")
+    return folder
+
+
+def command(folder, out, *more):
+    return [f"checkpoint={folder / 'model.safetensors'}", "source=files", f"source.paths={folder / 'in'}",
+            "sink=[csv,jsonl]", f"sink.csv.path={out}.csv", f"sink.jsonl.path={out}.jsonl", *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(thousand):
+    done = run("infer.py", *command(thousand, thousand / "whole"))
+    assert done.returncode == 3, done.stderr.decode()
+    assert not list(thousand.glob("*.part"))
+    return (thousand / "whole.csv").read_bytes(), (thousand / "whole.jsonl").read_bytes()
+
+
+def begun(folder, out, rng, *more):
+    """A run that has written some rows, after a random time."""
+    ledger = Path(f"{out}.csv.ledger")
+    there = ledger.stat().st_size if ledger.exists() else 0
+    process = subprocess.Popen([sys.executable, ROOT / "infer.py", *command(folder, out, *more)], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, cwd=ROOT)  # fmt: skip
+    while process.poll() is None and (ledger.stat().st_size if ledger.exists() else 0) <= there + 300:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.4))
+    return process
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.long)])
+def test_killed_at_any_moment(thousand, undisturbed, tmp_path, kills):
+    """None lost, none doubled, none torn: what is there in the end is what an undisturbed run writes."""
+    rng, out, sizes = random.Random(kills), tmp_path / "out", []
+    for number in range(kills):
+        process = begun(thousand, out, rng)
+        process.kill()
+        process.communicate()
+        sizes.append(Path(f"{out}.csv.ledger").stat().st_size)
+        done = process.returncode == 3
+        if done or number % 10 == 9:
+            end = run("infer.py", *command(thousand, out))
+            assert end.returncode == 3, end.stderr.decode()
+            assert (Path(f"{out}.csv").read_bytes(), Path(f"{out}.jsonl").read_bytes()) == undisturbed
+            Path(f"{out}.csv.ledger").unlink()
+    end = run("infer.py", *command(thousand, out))
+    assert end.returncode == 3 and b"Traceback" not in end.stderr, end.stderr.decode()
+    assert (Path(f"{out}.csv").read_bytes(), Path(f"{out}.jsonl").read_bytes()) == undisturbed
+    whole = Path(f"{out}.csv.ledger").read_bytes().splitlines(keepends=True)
+    lines = [sound(line)["row"]["path"] for line in whole if b'"row"' in line]
+    assert len(lines) == len(set(lines)) == 1000, "each once"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_and_continued(thousand, undisturbed, tmp_path, number, code):
+    out = tmp_path / "out"
+    process = begun(thousand, out, random.Random(code))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code and b"Traceback" not in err, err.decode()
+    partial = list(csv.reader(Path(f"{out}.csv").read_bytes().decode().splitlines(keepends=True)))
+    assert 1 < len(partial) <= 1001 and {len(row) for row in partial} == {len(partial[0])}
+    end = run("infer.py", *command(thousand, out))
+    assert end.returncode == 3 and b"were known before" in end.stderr
+    assert (Path(f"{out}.csv").read_bytes(), Path(f"{out}.jsonl").read_bytes()) == undisturbed
+
+
+def test_a_full_disk_loses_no_row(thousand, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY)); " \
+            "sys.argv[0] = 'infer.py'; runpy.run_path('infer.py', run_name='__main__')"  # fmt: skip
+    full = subprocess.run([sys.executable, "-c", limit, *command(thousand, out)], cwd=ROOT, capture_output=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert full.returncode == 74 and b"cannot write" in full.stderr and b"Traceback" not in full.stderr
+    with Ledger(f"{out}.csv.ledger", reading=True) as ledger:
+        assert len(ledger.known()) > 50 and not ledger.damaged
+    assert not list(tmp_path.glob("*.part"))
+    end = run("infer.py", *command(thousand, out))
+    assert end.returncode == 3 and (Path(f"{out}.csv").read_bytes(), Path(f"{out}.jsonl").read_bytes()) == undisturbed
+
+
+def test_rows_of_another_model_are_never_mixed(thousand, tmp_path):
+    out, rng = tmp_path / "out", random.Random(0)
+    process = begun(thousand, out, rng)
+    process.kill()
+    process.communicate()
+    rows = Path(f"{out}.csv.ledger").read_bytes()
+    small_model(seed=1).save(tmp_path / "model.safetensors")
+    (tmp_path / "in").symlink_to(thousand / "in")
+    for folder, more, word in ((tmp_path, [], "another model"), (thousand, ["output=events"], "another settings and decoder"),
+                               (thousand, ["source.shard=1/2"], "another shard")):  # fmt: skip
+        refused = run("infer.py", *command(folder, out, *more))
+        assert refused.returncode == 2 and word in refused.stderr.decode(), refused.stderr.decode()
+        assert "source.resume=never" in refused.stderr.decode()
+        assert Path(f"{out}.csv.ledger").read_bytes()[: len(rows) // 2] == rows[: len(rows) // 2]
+    anew = run("infer.py", *command(tmp_path, out, "source.resume=never"))
+    assert anew.returncode == 3 and b"known before" not in anew.stderr
+    complete = run("infer.py", *command(thousand, out))
+    assert complete.returncode == 3 and b"known before" not in complete.stderr, "a complete one is another job's past"
+
+
+def test_errors_can_be_tried_again_and_new_files_are_added(thousand, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        shutil.copy(next((thousand / "in").iterdir()), folder / name)
+    (folder / "c.wav").symlink_to(tmp_path / "nowhere.wav")
+    shutil.copy(thousand / "model.safetensors", tmp_path)
+    out = tmp_path / "out"
+    assert run("infer.py", *command(tmp_path, out)).returncode == 3
+    shutil.copy(folder / "a.wav", folder / "d.wav")
+    done = run("infer.py", *command(tmp_path, out, "source.fail_on=never"))
+    assert done.returncode == 0 and b"3 of them were known before" in done.stderr
+    done = run("infer.py", *command(tmp_path, out, "source.resume=errors"))
+    assert b"3 of them were known before" in done.stderr and done.returncode == 3
+    table = list(csv.DictReader(Path(f"{out}.csv").read_text().splitlines()))
+    assert [Path(row["path"]).name for row in table] == ["a.wav", "b.wav", "c.wav", "d.wav"]
+    assert [row["code"] for row in table] == ["", "", "not_found", ""] and table[2]["reason"]
+
+
+def test_shards_are_the_whole(thousand, undisturbed, tmp_path):
+    for number in (1, 2, 3):
+        done = run(
+            "infer.py",
+            *command(thousand, tmp_path / f"s{number}", f"source.shard={number}/3", f"source.batch={number}"),
+        )
+        assert done.returncode in (0, 3), done.stderr.decode()
+    pattern = f"source.paths='{tmp_path}/s*.ledger'"
+    merged = ["source=ledgers", pattern, "sink=[csv,jsonl]", f"sink.csv.path={tmp_path}/all.csv",
+              f"sink.jsonl.path={tmp_path}/all.jsonl"]  # fmt: skip
+    done = run("infer.py", *merged)
+    assert done.returncode == 3, done.stderr.decode()
+    assert ((tmp_path / "all.csv").read_bytes(), (tmp_path / "all.jsonl").read_bytes()) == undisturbed
+    second = tmp_path / "s2.csv.ledger"
+    whole = second.read_bytes()
+    second.write_bytes(whole[: len(whole) // 2])
+    torn = run("infer.py", *merged)
+    assert torn.returncode == 1 and b"s2.csv.ledger is of a run that has not ended" in torn.stderr
+    second.unlink()
+    lacking = run("infer.py", *merged)
+    assert lacking.returncode == 1 and b"no ledger of shard 2/3" in lacking.stderr
+    assert run("infer.py", *merged, "source.partial=true").returncode == 3
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) < 1000
+
+
+def test_real_answers_equal_the_test_figure(real, tmp_path):
+    """The accuracy of a manifest's rows is what train.py says of them."""
+    out = tmp_path / "run"
+    quick = ["experiment=digits", f"dataset.root={real / 'fsdd'}", "trainer.epochs=1", "encoder.hidden=16",
+             f"dataset.cache={tmp_path / 'cache'}"]  # fmt: skip
+    done = run("train.py", *quick, f"hydra.run.dir={out}", limit=500)
+    assert done.returncode == 0, done.stderr.decode()
+    table = tmp_path / "answers.csv"
+    done = run("infer.py", f"checkpoint={out}", "source=files", f"source.paths={real / 'fsdd' / 'manifest.csv'}",
+               "source.only={split: test}", "sink=csv", f"sink.csv.path={table}")  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    right = sum(row["truth"] == row["label"] for row in rows)
+    figures = json.loads((out / "metrics.json").read_text())["test"]
+    assert len(rows) == figures["count"] and right / len(rows) == figures["accuracy"]
+    assert load(out).labels == [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]

@@ -1,0 +1,99 @@
+"""Damaged files of every kind, thousands of them, through infer.py: each is a row, and nothing else happens.
+
+The files are made here from a seed, so that a failure can be repeated: file number N is ``mutant(N, seeds)`` for ever.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, configured, run, small_model
+from damage import mutant, pictures, sounds
+
+from pipeline.model import Classifier
+
+ERRORS = {
+    "bad_header", "crashed", "duplicate_member", "empty_file", "format_unknown", "limit_channels", "limit_duration",
+    "limit_memory", "limit_pixels", "limit_rate", "limit_size", "no_audio", "no_frames", "no_samples", "no_video",
+    "not_a_file", "not_computed", "not_found", "picture", "playlist", "resolver_not_allowed", "target_not_allowed", "timeout",
+    "unreadable", "unsafe_array", "unsafe_checkpoint", "unsafe_path", "unsupported_codec",
+}  # fmt: skip
+WARNINGS = {
+    "clipped", "dc_offset", "decode_errors", "downmix_cancels", "frozen", "gap", "hdr", "interlaced", "length_mismatch",
+    "many_streams", "nonfinite", "rate_change", "silent", "size_change", "time_stamps", "too_short", "truncated",
+    "unknown_length",
+}  # fmt: skip
+HARMFUL = {"sounds": [], "pictures": [3862, 22073]}  # numbers of mutants
+
+
+# ---------------------------------------------------------------- what comes of it
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Small untrained models on disk, of sound and of pictures."""
+    folder = tmp_path_factory.mktemp("models")
+    small_model().save(folder / "sounds.safetensors")
+    torch.manual_seed(0)
+    seeing = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encoder=image_recurrent"]
+    config = configured("train", *seeing, "encoder.hidden=8", "head=mean")
+    Classifier(config, ["background", "high", "low"]).save(folder / "pictures.safetensors")
+    return folder
+
+
+def classified(model, numbers, seeds, folder, limit):
+    """The rows of so many mutants, by number; whatever they are, there is one for each and nothing else happens."""
+    files = folder / "files"
+    files.mkdir()
+    for number in numbers:
+        ending, data = mutant(number, seeds)
+        (files / f"{number}.{ending}").write_bytes(data)
+    out = folder / "rows.jsonl"
+    settings = ["source=files", f"source.paths={files}", "sink=jsonl", f"sink.jsonl.path={out}"]
+    done = run("infer.py", f"checkpoint={model}", *settings, "source.longest=600", cwd=folder, limit=limit)
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    assert done.returncode in (0, 3) and "Traceback" not in said, said[-4000:]
+    with open(out, encoding="utf-8") as lines:
+        rows = {int(Path(row["path"]).stem): row for row in map(json.loads, lines)}
+    assert sorted(rows) == sorted(numbers)
+    for row in rows.values():
+        codes = set(row["code"].split())
+        assert row["status"] in ("ok", "warning", "error") and codes <= (
+            ERRORS if row["status"] == "error" else WARNINGS
+        ), row
+        assert not re.match(r"\w+Error\b", row["reason"]), f"nobody thought of this: {row}"
+        assert (row["status"] == "ok") == (not codes) and (row["status"] == "error") == (row["label"] == ""), row
+    shutil.rmtree(files)
+    return rows
+
+
+def test_every_damaged_file_is_a_row(models, tmp_path):
+    """A thousand of them, and those that once did harm."""
+    for kind, seeds in (("sounds", sounds()), ("pictures", pictures())):
+        folder = tmp_path / kind
+        folder.mkdir()
+        rows = classified(models / f"{kind}.safetensors", [*range(500), *HARMFUL[kind]], seeds, folder, 120)
+        found = [row["status"] for row in rows.values()]
+        assert all(found.count(status) > 50 for status in ("warning", "error")), "or the damage is not of every kind"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["sounds", "pictures"])
+def test_ten_thousand_damaged_files(models, tmp_path, kind):
+    seeds = sounds() if kind == "sounds" else pictures()
+    for start in range(1000, 6000, 1000):
+        folder = tmp_path / str(start)
+        folder.mkdir()
+        classified(models / f"{kind}.safetensors", range(start, start + 1000), seeds, folder, 600)
+
+
+def test_the_list_of_codes_is_closed():
+    """What the sources can say of a file is what is listed here."""
+    errors, warnings = set(), set()
+    for name in ("container", "foreign", "media", "video", "tracks", "decoding", "decoders", "batch"):
+        text = (ROOT / "pipeline" / f"{name}.py").read_text()
+        errors |= set(re.findall(r'(?:MediaError|failure)\(\s*"(\w+)"|return \(?"(\w+)", ', text))
+        warnings |= set(re.findall(r'\bwarn\("(\w+)"', text))
+    assert len(errors) > 20 and {code for pair in errors for code in pair if code} <= ERRORS
+    assert len(warnings) > 10 and warnings <= WARNINGS
