@@ -22,7 +22,8 @@ from pipeline.intake import Arrays, Intake
 from pipeline.listing import Entry
 from pipeline.nursery import bare, context
 
-AHEAD = 4  # files that a process is given before it has answered
+AHEAD, FAR = 2, 16  # files that a process is given before it has answered: at first, and if they are short
+SHORT = 0.1  # seconds that such a file takes it at most
 FILES = 2_000  # that a process decodes before another takes its place: what libraries leak goes with it
 MESSAGE = 256 << 20  # bytes of one at most
 DYING = 0.2  # seconds
@@ -58,12 +59,15 @@ class Worker:
     asked: deque[Asked] = field(default_factory=deque)
     given: int = 0
     ready: bool = False
+    ahead: int = AHEAD  # how many files it may have at a time
+    since: float = 0.0  # when it was at its first one
     heard: float = field(default_factory=time.monotonic)  # when it said something, or was given something to do
 
     def ask(self, number: int, entry: Entry) -> None:
         """Give it a file. If it has died, that will be found when it is listened to."""
-        if not self.asked and self.ready:
-            self.heard = time.monotonic()
+        if not self.asked:
+            self.since = time.monotonic()
+            self.heard = self.since if self.ready else self.heard
         self.asked.append((number, entry))
         self.given += 1
         request = {"path": entry.path, "start": entry.start, "end": entry.end}
@@ -136,15 +140,17 @@ class Decoders:
                 worker = self.replaced(worker)
             if self.again and not worker.asked:
                 worker.ask(*self.again.popleft())
-            while not self.again and len(worker.asked) < AHEAD and worker.given < FILES and not self.alone(worker):
+        while not self.again and (ready := [worker for worker in self.workers if self.may_have(worker)]):
+            for worker in ready:  # one each, so that everybody has something to do while there is little
                 asked = next(self.entries, None)
                 if asked is None:
-                    break
+                    return
                 worker.ask(*asked)
 
-    def alone(self, worker: Worker) -> bool:
-        """Whether a process is at a file that may have ended another."""
-        return bool(worker.asked) and worker.asked[0][0] in self.suspects
+    def may_have(self, worker: Worker) -> bool:
+        """Whether a process may be given one more file: not while it is at one that may have ended another."""
+        alone = bool(worker.asked) and worker.asked[0][0] in self.suspects
+        return len(worker.asked) < worker.ahead and worker.given < FILES and not alone
 
     def replaced(self, worker: Worker) -> Worker:
         """Another process in the place of one that is at its end."""
@@ -171,6 +177,7 @@ class Decoders:
         asked = worker.asked[0]
         if not isinstance(found, tuple):
             worker.asked.popleft()
+            worker.ahead, worker.since = FAR if worker.heard - worker.since < SHORT else AHEAD, worker.heard
             self.suspects.discard(asked[0])
         return asked, found
 

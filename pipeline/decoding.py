@@ -52,6 +52,8 @@ class Limits(NamedTuple):
 
 def serve(requests: Connection, answers: Connection, intake: Intake, limits: Limits) -> None:
     """Decode what is asked for, one after another, until the parent has gone."""
+    if intake.picture:
+        intake.picture.fit(np.zeros((1, 1, 3), np.uint8))  # imports what needs a temporary file
     confine(limits)
     torch.set_num_threads(1)  # pictures are resized by it
     try:

@@ -31,6 +31,7 @@ CHANNELS = 64
 PLAIN = (1, 3, 0xFFFE)  # WAVE codecs with a fixed number of bytes per frame
 UNKNOWN_SIZE = 0xFFFF_F000  # from here on, what a pipe writes when it does not know
 LOUDEST = 32.0  # full scale is 1; beyond this it is no sound
+FULL = 0.999  # of full scale
 SHORTEST = 0.025  # seconds: below, not even one analysis window is filled
 HOLE = 0.1  # seconds without a sample that count as a gap
 LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
@@ -43,7 +44,6 @@ class Facts:
     rate: int
     channels: int
     frames: int | None  # as declared; None if unknown
-    form: Form | None = None  # of a file that libsndfile reads
     exact: bool = False  # the claim is a count, not an estimate
     start: Fraction = Fraction(0)  # of the first sample, in seconds on the file's clock
     decoded: int = 0  # frames that came out, at ``rate``
@@ -62,21 +62,38 @@ class Facts:
 
 def probe(path: str | os.PathLike[str]) -> Facts:
     """Header of a file, without decoding it. MediaError if it is no readable audio within the limits."""
-    name = os.fspath(path)
+    facts, sound = opened(os.fspath(path))
+    if sound:
+        sound.close()
+    return facts
+
+
+def opened(name: str) -> tuple[Facts, soundfile.SoundFile | None]:
+    """Header of a file, and the file itself if libsndfile is to read it."""
     form = admit(name)
     header = wav_header(name) if form.demuxer == "wav" else None
     if header:
         within_limits(header)
     sound = open_plain(name, form)
     if sound is None:
-        return probe_by_av(name)
-    with sound:
-        facts = within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None, form))
-        if sound.format == "OGG" and not ogg_ends(name)[1]:
-            facts.warn("truncated")
+        return probe_by_av(name), None
+    try:
+        facts = within_limits(Facts(sound.samplerate, sound.channels, sound.frames or None))
+        chained = False
+        if sound.format == "OGG":
+            chained, ended = ogg_ends(name)
+            if not ended:
+                facts.warn("truncated")
+    except BaseException:
+        sound.close()
+        raise
     if header:  # libsndfile silently mends a length that the file does not hold
         facts.frames, facts.warnings, facts.exact = header.frames, header.warnings, header.exact
-    return facts
+    killed = not sound.frames and "unknown_length" in facts.warnings  # the recorder was; FFmpeg reads on
+    if killed or chained or sound.format == "MP3":
+        sound.close()
+        return facts, None
+    return facts, sound
 
 
 def open_plain(name: str, form: Form) -> soundfile.SoundFile | None:
@@ -177,19 +194,14 @@ def open_blocks(
 
     Block by block and in one go give the same samples bit for bit: one streaming resampler does both.
     """
-    facts = probe(path)
-    return facts, resampled(checked(decoded(os.fspath(path), facts), facts, start, end), facts, rate)
+    name = os.fspath(path)
+    facts, sound = opened(name)
+    return facts, resampled(checked(decoded(name, facts, sound), facts, start, end), facts, rate)
 
 
-def decoded(name: str, facts: Facts) -> Iterator[NDArray[np.float32]]:
-    """Raw blocks ``(n, channels)`` from whichever library reads the file."""
-    sound = open_plain(name, facts.form) if facts.form else None
+def decoded(name: str, facts: Facts, sound: soundfile.SoundFile | None) -> Iterator[NDArray[np.float32]]:
+    """Raw blocks ``(n, channels)`` from whichever library reads the file: ``sound``, or FFmpeg."""
     if sound is None:
-        yield from decoded_by_av(name, facts)
-        return
-    killed = not sound.frames and "unknown_length" in facts.warnings  # the recorder was; FFmpeg reads on
-    if killed or sound.format == "MP3" or (sound.format == "OGG" and ogg_ends(name)[0]):
-        sound.close()
         yield from decoded_by_av(name, facts)
         return
     position = 0
@@ -260,12 +272,15 @@ def checked(blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, e
             if last is not None and position >= last:
                 break
             continue
-        block = tamed(block, facts)
+        peak = greatest(block)
+        if not peak <= LOUDEST:
+            block = tamed(block, facts)
+            peak = greatest(block)
         mono = block.mean(1) if block.shape[1] > 1 else block[:, 0]
-        loudest = max(loudest, float(np.abs(mono).max()))
-        stereo_loudest = max(stereo_loudest, float(np.abs(block).max()))
+        high = greatest(mono) if block.shape[1] > 1 else peak
+        loudest, stereo_loudest = max(loudest, high), max(stereo_loudest, peak)
         total += float(mono.sum(dtype=np.float64))
-        full += int((np.abs(mono) >= 0.999).sum())
+        full += int((np.abs(mono) >= FULL).sum()) if high >= FULL else 0
         facts.decoded += len(mono)
         yield mono
     whole = start == 0 and end is None
@@ -285,6 +300,11 @@ def checked(blocks: Iterator[NDArray[np.float32]], facts: Facts, start: float, e
         facts.warn("downmix_cancels")
     elif loudest < 1e-6:
         facts.warn("silent")
+
+
+def greatest(samples: NDArray[np.float32]) -> float:
+    """The greatest magnitude; NaN if any sample is."""
+    return max(float(samples.max()), -float(samples.min()))
 
 
 def tamed(block: NDArray[np.float32], facts: Facts) -> NDArray[np.float32]:

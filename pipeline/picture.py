@@ -13,7 +13,6 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2 import functional
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB
 Images = NDArray[np.uint8]  # (T, H, W, 3)
@@ -68,6 +67,8 @@ class Picture:
 
 def resized(image: Image, height: int, width: int) -> Image:
     """Antialiased bilinear resize; on the channels-last view, which is several times faster than on planes."""
+    from torchvision.transforms.v2 import functional  # takes most of a second, which sound can do without
+
     view = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     small: torch.Tensor = functional.resize(view, [height, width], antialias=True)
     return np.ascontiguousarray(small.permute(1, 2, 0).numpy())

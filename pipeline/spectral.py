@@ -19,6 +19,7 @@ from pipeline.lean import Array, Arrays, fits
 from pipeline.stage import State, left_context
 
 LANES = 16  # numbers that the compiled transform computes at a time
+MANY = 400  # frames transformed at a time without gradient: more do not stay in the cache
 
 
 def steps(seconds: float, rate: int, key: str) -> int:
@@ -82,7 +83,8 @@ class MelSpectrum(Frames):
             filters = torchaudio.functional.melscale_fbanks(
                 self.fft // 2 + 1, low, top, mels, rate, norm="slaney", mel_scale="slaney"
             )
-        self.register_buffer("hann", torch.hann_window(self.window), persistent=False)
+            hann = torch.hann_window(self.window)  # which torch makes of Python where there is no memory: half a second
+        self.register_buffer("hann", hann, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.out_shape = (mels,)
         # Frames up to which the compiled transform is the faster; its smallest one has LANES samples.
@@ -90,15 +92,23 @@ class MelSpectrum(Frames):
         tables = waves(max(LANES, self.fft))
         rows = np.zeros((mels, len(tables[-1]) // 2 * LANES), np.float32)
         rows[:, : len(filters)] = filters.T
-        self.tables = self.hop, torch.hann_window(self.window, device="cpu").numpy(), *tables, rows
+        self.tables = self.hop, hann.numpy(), *tables, rows
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Always in the precision of the samples: half precision is not enough for a power spectrum."""
         frames, state = super().forward(x, state)
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = torch.fft.rfft(frames * self.hann, self.fft)
-            power = spectrum.real.square() + spectrum.imag.square()
-            return power @ self.filters, state
+            if not x.is_cpu or torch.is_grad_enabled() or frames.shape[0] * frames.shape[1] <= MANY:
+                return self.power(frames), state
+            axis, size = (1, MANY) if frames.shape[1] > MANY else (0, MANY // frames.shape[1])
+            parts: tuple[Tensor, ...] = torch.split(frames, size, axis)
+            return torch.cat([self.power(part) for part in parts], axis), state
+
+    def power(self, frames: Tensor) -> Tensor:
+        """Mel power ``(B, T, mels)`` of frames ``(B, T, window)``."""
+        spectrum = torch.fft.rfft(frames * self.hann, self.fft)
+        power: Tensor = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
+        return power
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """A few frames: the transform is two small products, as torch prepares a plan in every call."""

@@ -335,45 +335,48 @@ def undisturbed(thousand):
     return (thousand / "whole.csv").read_bytes(), (thousand / "whole.jsonl").read_bytes()
 
 
-def begun(folder, out, rng, *more):
-    """A run that has written some rows, after a random time."""
+def begun(folder, out, wait):
+    """A run that has written some rows, so many seconds later."""
     ledger = Path(f"{out}.csv.ledger")
     there = ledger.stat().st_size if ledger.exists() else 0
-    process = subprocess.Popen([sys.executable, ROOT / "infer.py", *command(folder, out, *more)], stdout=subprocess.DEVNULL,
+    process = subprocess.Popen([sys.executable, ROOT / "infer.py", *command(folder, out)], stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, cwd=ROOT)  # fmt: skip
     while process.poll() is None and (ledger.stat().st_size if ledger.exists() else 0) <= there + 300:
-        time.sleep(0.01)
-    time.sleep(rng.uniform(0, 0.4))
+        time.sleep(0.002)
+    time.sleep(wait)
     return process
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.long)])
-def test_killed_at_any_moment(thousand, undisturbed, tmp_path, kills):
+LONG = [(signal.SIGKILL, -9, 100), (signal.SIGTERM, 143, 50), (signal.SIGINT, 130, 50)]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "trials"),
+    [(signal.SIGKILL, -9, 5), *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)],
+)
+def test_ended_at_any_moment(thousand, undisturbed, tmp_path, number, code, trials):
     """None lost, none doubled, none torn: what is there in the end is what an undisturbed run writes."""
-    rng, out, sizes = random.Random(kills), tmp_path / "out", []
-    for number in range(kills):
-        process = begun(thousand, out, rng)
-        process.kill()
-        process.communicate()
-        sizes.append(Path(f"{out}.csv.ledger").stat().st_size)
-        done = process.returncode == 3
-        if done or number % 10 == 9:
+    rng, out, ended = random.Random(trials), tmp_path / "out", 0
+    ledger = Path(f"{out}.csv.ledger")
+    while ended < trials:
+        process = begun(thousand, out, rng.uniform(0, 0.5))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in (code, 3) and b"Traceback" not in err, err.decode()
+        ended += process.returncode == code
+        if process.returncode == 3 or ended == trials:
             end = run("infer.py", *command(thousand, out))
-            assert end.returncode == 3, end.stderr.decode()
+            assert end.returncode == 3 and b"Traceback" not in end.stderr, end.stderr.decode()
             assert (Path(f"{out}.csv").read_bytes(), Path(f"{out}.jsonl").read_bytes()) == undisturbed
-            Path(f"{out}.csv.ledger").unlink()
-    end = run("infer.py", *command(thousand, out))
-    assert end.returncode == 3 and b"Traceback" not in end.stderr, end.stderr.decode()
-    assert (Path(f"{out}.csv").read_bytes(), Path(f"{out}.jsonl").read_bytes()) == undisturbed
-    whole = Path(f"{out}.csv.ledger").read_bytes().splitlines(keepends=True)
-    lines = [sound(line)["row"]["path"] for line in whole if b'"row"' in line]
-    assert len(lines) == len(set(lines)) == 1000, "each once"
+            rows = [sound(line)["row"]["path"] for line in ledger.read_bytes().splitlines(True) if b'"row"' in line]
+            assert len(rows) == len(set(rows)) == 1000, "each once"
+            ledger.unlink()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_and_continued(thousand, undisturbed, tmp_path, number, code):
     out = tmp_path / "out"
-    process = begun(thousand, out, random.Random(code))
+    process = begun(thousand, out, 0.02)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code and b"Traceback" not in err, err.decode()
@@ -399,8 +402,8 @@ def test_a_full_disk_loses_no_row(thousand, undisturbed, tmp_path):
 
 
 def test_rows_of_another_model_are_never_mixed(thousand, tmp_path):
-    out, rng = tmp_path / "out", random.Random(0)
-    process = begun(thousand, out, rng)
+    out = tmp_path / "out"
+    process = begun(thousand, out, 0)
     process.kill()
     process.communicate()
     rows = Path(f"{out}.csv.ledger").read_bytes()
