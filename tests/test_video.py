@@ -342,15 +342,17 @@ def test_training_batches_and_live_see_the_same_pixels(tmp_path, how):
 
 # ---------------------------------------------------------------- memory
 FLAT = """
-import sys
+import sys, numpy
 from pipeline.intake import Intake
 from pipeline.picture import Picture
 from pipeline.tracks import open_chunks
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2**20
+picture = Picture(60, 224, 224)
+picture.fit(numpy.zeros((2, 2, 3), numpy.uint8))  # loads torchvision
 before, most, total = resident(), 0, 0
-facts, chunks = open_chunks(sys.argv[1], Intake(picture=Picture(60, 224, 224)))
+facts, chunks = open_chunks(sys.argv[1], Intake(picture=picture))
 for (block,) in chunks:
     total, most = total + block.nbytes / 2**20, max(most, resident())
 print(most - before, total)
