@@ -30,7 +30,10 @@ SIZE = 16 << 20  # bytes of a batch, at most
 HELD = 64 << 20  # bytes of decoded recordings that wait, about
 DEFAULT = Limits()
 PARTS = 8  # of that: much of one recording
-REFUSED = "the manifest names a file outside of its folder; source.root=FOLDER allows what is below FOLDER"
+LONGEST = 4096  # characters of a path
+REFUSED = {
+    "unsafe_path": "the manifest names a file outside of its folder; source.root=FOLDER allows what is below FOLDER"
+}
 
 
 class Recording:
@@ -63,7 +66,12 @@ class Work:
     def identity(self) -> dict[str, Any]:
         """What decides about the rows: the same for the same rows of the same files."""
         model, head = self.model, dict(self.model.config["head"])
-        settings = {"window": head.pop("window", None), "precision": model.precision, **self.limits._asdict()}
+        settings = {
+            "window": head.pop("window", None),
+            "precision": model.precision,
+            "device": model.anchor.device.type,
+            **self.limits._asdict(),
+        }
         return {
             "model": fingerprint(model, {**model.config, "head": head}),
             "settings": settings,
@@ -97,7 +105,7 @@ class Predictor:
 
         def admitted() -> Iterator[Asked]:
             for number, entry in asked:
-                if entry.refused:
+                if entry.refused or len(entry.path) > LONGEST:
                     refused.append((number, entry))
                 else:
                     yield number, entry
@@ -113,7 +121,8 @@ class Predictor:
                     yield number, row
             while refused:
                 number, entry = refused.popleft()
-                yield number, failed(entry, MediaError(entry.refused, REFUSED), self.model.labels)
+                error = MediaError(entry.refused or "not_found", REFUSED.get(entry.refused, "no file can be named so"))
+                yield number, failed(entry, error, self.model.labels)
             if not course.open:
                 return
             yield from course.turn()

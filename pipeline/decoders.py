@@ -23,6 +23,7 @@ from pipeline.listing import Entry
 from pipeline.nursery import bare, context
 
 AHEAD, FAR = 2, 16  # files that a process is given before it has answered: at first, and if they are short
+NAMES = 4096  # characters of their names: what is asked must fit into its pipe, as who answers does not read
 SHORT = 0.1  # seconds that such a file takes it at most
 FILES = 2_000  # that a process decodes before another takes its place: what libraries leak goes with it
 MESSAGE = 256 << 20  # bytes of one at most
@@ -150,7 +151,8 @@ class Decoders:
     def may_have(self, worker: Worker) -> bool:
         """Whether a process may be given one more file: not while it is at one that may have ended another."""
         alone = bool(worker.asked) and worker.asked[0][0] in self.suspects
-        return len(worker.asked) < worker.ahead and worker.given < FILES and not alone
+        named = sum(len(entry.path) for _, entry in worker.asked)
+        return len(worker.asked) < worker.ahead and named < NAMES and worker.given < FILES and not alone
 
     def replaced(self, worker: Worker) -> Worker:
         """Another process in the place of one that is at its end."""

@@ -205,6 +205,21 @@ def test_no_process_is_left_behind(noises):
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def test_long_names_do_not_block_the_pipes(noises, tmp_path):
+    """Neither side waits for the other to read, however much both have to say."""
+    deep = tmp_path
+    for _ in range(14):
+        deep /= "\udcff" * 250
+        deep.mkdir()
+    paths = []
+    for number in range(60):
+        paths.append(deep / f"{number}.wav")
+        shutil.copy(noises[39], paths[-1])
+    rows = answers(small_model(), [*paths, Path("x" * 100_000)], batch=1)
+    assert rows.pop("x" * 100_000)["code"] == "not_found"
+    assert {row["status"] for row in rows.values()} == {"ok"} and len(rows) == 60
+
+
 @given(st.binary(max_size=60))
 def test_what_a_process_says_is_never_believed(data):
     for letter in (b"", b"x", b"f", b"e"):
