@@ -111,18 +111,21 @@ def classify_files(model: Any, origin: Any, target: Any, engine: Any, decoder: d
             "parquet or report"
         )
     entries = origin.entries()
-    target.spare(entry.path for entry in entries)
+    target.spare([*origin.given, *(entry.path for entry in entries)])
     work = Work(model, origin.batch, origin.workers, origin.limits, decoder)
     with ExitStack() as stack:
         path = origin.ledger_beside(target.written)
+        if path in target.written:
+            raise ConfigError(f"source.ledger: {path} is written by a sink, too; choose another name")
         ledger = stack.enter_context(Ledger(path)) if path else None
         job = Job(origin, entries, target, ledger)
         identity = work.identity()
         job.begin(identity | {"shard": origin.shard})
         target.describe({"fingerprint": identity["model"], "shard": origin.shard})
         job.run(lambda asked: engine.rows(work, asked))
-        note = f"{job.resumed:,} of them were known before, from {path}" if job.resumed else ""
-    return shown(job.tally, origin.fail_on, note)
+        notes = [f"{job.resumed:,} of them were known before, from {path}"] if job.resumed else []
+        notes += [f"written: {', '.join(map(str, target.written))}"] if target.written else []
+    return shown(job.tally, origin.fail_on, "\n".join(notes))
 
 
 if __name__ == "__main__":

@@ -240,6 +240,22 @@ def spent():
     return used.ru_utime + used.ru_stime
 
 
+class Others:
+    """Who else uses the machine from now on."""
+
+    def __init__(self):
+        self.begun, self.before = time.perf_counter(), self.worked()
+
+    def worked(self):
+        """CPU seconds of all others since the machine has started."""
+        ticks = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK") - spent() - time.process_time()
+
+    def __str__(self):
+        cores = max(0.0, self.worked() - self.before) / (time.perf_counter() - self.begun)
+        return f"meanwhile others used {cores:.2f} of {os.cpu_count()} cores"
+
+
 def plain_model():
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -363,17 +379,16 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(folder)
-        load = f"load {os.getloadavg()[0]:.1f} at the start"
+        trial, others = Trial(folder), Others()
         if options.memory:
             rows = memory(trial)
             report("batch_memory", ["when", "MiB of the main process", "s"], rows,
-                   f"infer.py source=files on 100,000 wavs of 0.1 s (hard links to 100), {load}")  # fmt: skip
+                   f"infer.py source=files on 100,000 wavs of 0.1 s (hard links to 100); {others}")  # fmt: skip
             return
         rows = [row for name in options.sets for row in measured(trial, name, options.rounds, options.seconds)]
         note = (
             f"whole folders, {plain_model().parameter_count():,} parameters, torch.set_num_threads(1) in every process, "
-            f"{WORKERS} processes decode, medians of {options.rounds} rounds, {load}"
+            f"{WORKERS} processes decode, medians of {options.rounds} rounds; {others}"
         )
         columns = ["set", "files", "way", "x real time", "files/s", "time / ours", "CPU us/s", "CPU ms/file", "start s"]
         report("batch", columns, rows, note)

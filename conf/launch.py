@@ -115,7 +115,7 @@ def failed(message: str, code: int) -> int:
 def missing(settings: Any, at: str = "") -> None:
     """ConfigError for a key that must be given and was not."""
     if settings == "???":
-        raise ConfigError(f"{at}: is not set; give it on the command line: {at}=...")
+        raise ConfigError(f"{at}: is not set; give it on the command line: {at}=... (--help has examples)")
     if isinstance(settings, dict):
         for key, value in settings.items():
             missing(value, f"{at}.{key}" if at else str(key))
@@ -134,7 +134,20 @@ def explained(error: Exception, config_name: str) -> str:
     if not found or "Available options" in text:
         return text
     key = found.group(1)
+    if others := elsewhere(key):
+        return f"{key}: belongs to {' or '.join(others)}; choose {'one of them' if others[1:] else 'it'}, too"
     return f"{key}: no such key{nearest(key, known_keys(config_name))} (`--cfg job` shows all keys)"
+
+
+def elsewhere(key: str) -> list[str]:
+    """The options that have a key which was given without them, such as source=files for source.paths."""
+    group, _, rest = key.partition(".")
+    name, _, inner = rest.partition(".")
+    if (FOLDER / group / f"{name}.yaml").is_file() and inner:  # of several at once: sink.csv.path
+        return [f"{group}={name}"] if inner in OmegaConf.load(FOLDER / group / f"{name}.yaml").keys() else []  # noqa: SIM118
+    return [
+        f"{group}={option}" for option in options(group) if name in OmegaConf.load(FOLDER / group / f"{option}.yaml")
+    ]
 
 
 def known_keys(config_name: str) -> list[str]:

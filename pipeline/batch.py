@@ -65,12 +65,13 @@ class Work:
 
     def identity(self) -> dict[str, Any]:
         """What decides about the rows: the same for the same rows of the same files."""
-        model, head = self.model, dict(self.model.config["head"])
+        model, head, limits = self.model, dict(self.model.config["head"]), self.limits
         settings = {
             "window": head.pop("window", None),
             "precision": model.precision,
             "device": model.anchor.device.type,
-            **self.limits._asdict(),
+            "longest": limits.longest,
+            "largest": limits.largest,
         }
         return {
             "model": fingerprint(model, {**model.config, "head": head}),
@@ -200,7 +201,7 @@ class Batch:
     def has(self, numbers: Iterable[int]) -> bool:
         """Whether much of each of these waits already: then more of them would not fill the batch."""
         return bool(self.open) and all(
-            number in self.open and self.open[number].waiting > self.room // PARTS for number in numbers
+            number in self.open and self.open[number].waiting > max(self.size, self.room // PARTS) for number in numbers
         )
 
     def turn(self) -> Iterator[tuple[int, Row]]:

@@ -23,11 +23,12 @@ from pipeline.listing import Entry
 from pipeline.nursery import bare, context
 
 AHEAD, FAR = 2, 16  # files that a process is given before it has answered: at first, and if they are short
-NAMES = 4096  # characters of their names: what is asked must fit into its pipe, as who answers does not read
+PENDING = 4000  # bytes of requests, which fit into any pipe: who is answering does not read
 SHORT = 0.1  # seconds that such a file takes it at most
 FILES = 2_000  # that a process decodes before another takes its place: what libraries leak goes with it
 MESSAGE = 256 << 20  # bytes of one at most
 DYING = 0.2  # seconds
+STOPPED = 1.0  # seconds that a wait is never late by itself
 STARTING = 120.0  # seconds; a busy machine starts processes slowly
 PIPE = 1 << 20  # bytes that a process may be ahead
 REASON = 300  # characters that are kept
@@ -71,9 +72,12 @@ class Worker:
             self.heard = self.since if self.ready else self.heard
         self.asked.append((number, entry))
         self.given += 1
-        request = {"path": entry.path, "start": entry.start, "end": entry.end}
         with suppress(OSError):
-            self.requests.send_bytes(json.dumps(request).encode())
+            self.requests.send_bytes(request(entry))
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether one more request will not block us. One alone is read at once, however long it is."""
+        return not self.asked or sum(len(request(one)) + 8 for _, one in [*self.asked, (0, entry)]) <= PENDING
 
     def end(self) -> int | None:
         """End it; its exit code (negative: the signal that ended it)."""
@@ -94,6 +98,7 @@ class Decoders:
         """``entries`` with their numbers, in order; the processes start now."""
         self.entries, self.intake, self.limits = iter(entries), intake, limits
         self.context = context()
+        self.following: Asked | None = None  # the next entry, while nobody can take it
         self.again: deque[Asked] = deque()  # to be tried once more
         self.suspects: set[int] = set()
         self.workers = [self.start() for _ in range(workers)]
@@ -122,7 +127,12 @@ class Decoders:
             busy = [worker for worker in self.workers if worker.asked]
             if not busy:
                 return None
-            said = wait([worker.answers for worker in busy], max(0.0, min(map(self.due, busy)) - time.monotonic()))
+            before, most = time.monotonic(), max(0.0, min(map(self.due, busy)) - time.monotonic())
+            said = wait([worker.answers for worker in busy], most)
+            if not said and time.monotonic() - before > most + STOPPED:  # we were stopped, and they with us
+                for worker in busy:
+                    worker.heard = time.monotonic()
+                continue
             for worker in busy:
                 late = not said and time.monotonic() >= self.due(worker)
                 if worker.answers in said or late:
@@ -143,16 +153,19 @@ class Decoders:
                 worker.ask(*self.again.popleft())
         while not self.again and (ready := [worker for worker in self.workers if self.may_have(worker)]):
             for worker in ready:  # one each, so that everybody has something to do while there is little
-                asked = next(self.entries, None)
-                if asked is None:
+                self.following = self.following or next(self.entries, None)
+                if self.following is None:
                     return
-                worker.ask(*asked)
+                if worker.fits(self.following[1]):
+                    worker.ask(*self.following)
+                    self.following = None
+            if self.following:
+                return  # it waits until somebody has answered
 
     def may_have(self, worker: Worker) -> bool:
         """Whether a process may be given one more file: not while it is at one that may have ended another."""
         alone = bool(worker.asked) and worker.asked[0][0] in self.suspects
-        named = sum(len(entry.path) for _, entry in worker.asked)
-        return len(worker.asked) < worker.ahead and named < NAMES and worker.given < FILES and not alone
+        return len(worker.asked) < worker.ahead and worker.given < FILES and not alone
 
     def replaced(self, worker: Worker) -> Worker:
         """Another process in the place of one that is at its end."""
@@ -170,7 +183,7 @@ class Decoders:
                 worker.ready, worker.heard = message == READY, time.monotonic()
                 return None
             found = understood(message, self.intake)
-        except (EOFError, OSError, ValueError, KeyError, TypeError):
+        except Exception:  # it is gone, or says what nobody would
             if not worker.ready:
                 raise UserError(f"a process that decodes could not start (exit code {worker.end()})") from None
             silent = MediaError("timeout", f"nothing came within {self.limits.patience:g} s")
@@ -208,6 +221,11 @@ class Decoders:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def request(entry: Entry) -> bytes:
+    """What a process is asked."""
+    return json.dumps({"path": entry.path, "start": entry.start, "end": entry.end}).encode()
 
 
 def understood(message: bytes, intake: Intake) -> Arrays | Ended | MediaError:

@@ -4,9 +4,10 @@ Rows are in the ledger as soon as they are known. Terminals and pipes are told s
 for one that takes long). Files are written in the end, in that order, and take their place as a whole.
 """
 
+import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from rich.console import Console
@@ -24,6 +25,7 @@ from pipeline.tally import Tally, even, record
 
 Rows: TypeAlias = Callable[[Iterator[Asked]], Iterator[tuple[int, Row]]]  # what answers for entries
 UNKNOWN = -1
+GO_ON = "not all files are classified: the same command goes on"
 LATE = 10_000  # rows that may wait for one that takes long
 
 
@@ -51,15 +53,18 @@ class Job:
             return
         there = self.ledger.head
         anew = self.origin.resume == "never" or there is None
-        if there is not None and not anew:
-            other = [key for key in head if there.get(key) != head[key]]
-            if other and self.ledger.complete is None:
+        if there is not None and not anew and (other := differences(there, head)):
+            if self.ledger.complete is None:
                 raise ConfigError(
                     f"source.ledger: {self.ledger.path} holds {len(self.ledger.keys)} rows of an unfinished run with "
-                    f"another {' and '.join(other)}; finish that one, choose another name, or begin anew with "
+                    f"other settings: {other}. Finish that one, choose another name, or begin anew with "
                     "source.resume=never"
                 )
-            anew = bool(other)
+            print(
+                f"{self.ledger.path} is of a finished run with other settings ({other}); beginning anew",
+                file=sys.stderr,
+            )
+            anew = True
         known = {} if anew else self.ledger.known()
         self.ledger.begin(head, anew)
         for number, entry in enumerate(self.entries if known else ()):
@@ -87,9 +92,19 @@ class Job:
                     self.take(number, row)
                     seconds += row["seconds"] or 0.0
                     advance(shown, task, self.tally, seconds)
-        finally:
-            self.tell(len(self.held))
-            self.deliver()
+        except (KeyboardInterrupt, SystemExit):
+            self.conclude()
+            self.tally.show(GO_ON if self.ledger else "")
+            raise
+        except BaseException:
+            self.conclude()
+            raise
+        self.conclude()
+
+    def conclude(self) -> None:
+        """Tell and write what is known."""
+        self.tell(len(self.held))
+        self.deliver()
 
     def take(self, number: int, row: Row) -> None:
         """A row that is new."""
@@ -111,13 +126,14 @@ class Job:
         """Write files, and count anew, from all rows that are known, in the order of the listing."""
         if self.ledger is None:
             return
-        if missing := self.places.count(UNKNOWN):
+        missing = self.places.count(UNKNOWN)
+        if missing:
             self.target.describe({"not classified yet": f"{missing:,} of {len(self.entries):,}"})
-        else:
-            count, digest = self.origin.listed
-            self.ledger.end({"rows": len(self.entries), "count": count, "digest": digest})
         if self.resumed or self.target.lasting:
             self.tally = record(self.known(), self.target, self.origin.timed, self.origin.labelled)
+        if not missing:
+            count, digest = self.origin.listed
+            self.ledger.end({"rows": len(self.entries), "count": count, "digest": digest}, self.places)
 
     def known(self) -> Iterator[Row]:
         """The rows that are known. What a manifest says may have changed since; what was heard has not."""
@@ -143,3 +159,10 @@ def advance(shown: Progress, task: TaskID, tally: Tally, seconds: float) -> None
     done = sum(tally.status.values())
     note = f"{done / spent:.0f} files/s, {seconds / spent:.0f} x real time, {tally.status['error']} errors"
     shown.update(task, advance=1, note=note)
+
+
+def differences(there: Mapping[str, Any], head: Mapping[str, Any]) -> str:
+    """What another run had otherwise, in words; '' if nothing."""
+    old, new = ({**found, **found.get("settings", {})} for found in (there, head))
+    names = [key for key in new if key != "settings" and old.get(key) != new[key]]
+    return ", ".join(f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in names)

@@ -30,6 +30,8 @@ class Journal:
         self.file: int | None = None
         self.size = 0  # bytes of whole rows
         self.synced, self.due = time.monotonic(), False
+        if self.path and self.path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
         if self.path and (self.path.is_file() or not self.path.exists()):
             there = self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)

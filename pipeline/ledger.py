@@ -14,11 +14,12 @@ import re
 import struct
 import zlib
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import ConfigError
-from pipeline.journal import Journal
+from pipeline.journal import Journal, beside
 from pipeline.listing import Entry, mark
 
 FORMAT = 1
@@ -53,7 +54,7 @@ class Ledger:
             self.whole = self.read()
         except BlockingIOError:
             os.close(self.file)
-            raise ConfigError(f"source.ledger: {self.path} is being written by another run") from None
+            raise ConfigError(f"{self.path} is being written by another run") from None
         except BaseException:
             os.close(self.file)
             raise
@@ -67,7 +68,7 @@ class Ledger:
                 if at == 0 and (found is None or found.get("rivulet") != "ledger"):
                     if TORN.fullmatch(line):
                         break
-                    raise ConfigError(f"source.ledger: {self.path} is there and is no ledger; choose another name")
+                    raise ConfigError(f"{self.path} is there and is no ledger; choose another name")
                 at += len(line)
                 if found is None:
                     self.damaged += line.endswith(b"\n")
@@ -105,36 +106,57 @@ class Ledger:
 
     def add(self, key: int, row: dict[str, Any]) -> int:
         """One row; where it is."""
-        place = self.journal.size
+        place, self.complete = self.journal.size, None
         self.put({"key": key, "row": row})
+        self.keys.append(key)
+        self.places.append(place)
         return place
 
-    def end(self, facts: dict[str, Any]) -> None:
-        """All rows are there."""
+    def end(self, facts: dict[str, Any], places: Sequence[int]) -> None:
+        """All rows are there, at these places. Those of files that have changed or gone since leave the ledger."""
+        if len(self.keys) > len(places) or self.damaged:
+            self.compact(places)
+            self.complete = None
         if self.complete != facts:
             self.complete = facts
             self.put({"complete": facts})
 
+    def compact(self, places: Sequence[int]) -> None:
+        """A ledger of these rows alone takes the place of this one; ``places`` are those of the old."""
+        lines = [line(self.head or {}).encode()]
+        temporary = beside(self.path)
+        with open(temporary, "wb") as file:
+            for place in places:
+                lines.append(self.line_at(place))
+                if len(lines) > 1000:
+                    file.writelines(lines)
+                    lines.clear()
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+        old, self.file = self.file, os.open(self.path, os.O_RDWR)
+        self.journal.adopt(self.file, os.fstat(self.file).st_size)
+        os.close(old)
+
     def put(self, found: dict[str, Any]) -> None:
         """One line."""
-        text = json.dumps(found, separators=(",", ":"))
-        self.journal.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
+        self.journal.write(line(found))
 
     def row(self, place: int) -> dict[str, Any]:
         """The row at a place. OSError if it is not what was written."""
-        parts, at = b"", place
-        while not parts.endswith(b"\n"):
-            more = os.pread(self.file, 4096, at)
-            cut = more.find(b"\n") + 1
-            parts += more[:cut] if cut else more
-            at += len(more)
-            if not more:
-                break
-        found = sound(parts)
+        found = sound(self.line_at(place))
         if found is None or "row" not in found:
             raise OSError(errno.EIO, "a row is not what was written", str(self.path))
         row: dict[str, Any] = found["row"]
         return row
+
+    def line_at(self, place: int) -> bytes:
+        """The line that begins at a place."""
+        parts = b""
+        while not parts.endswith(b"\n") and (more := os.pread(self.file, 4096, place + len(parts))):
+            parts += more[: more.find(b"\n") + 1] or more
+        return parts
 
     def close(self) -> None:
         """All that was written is on the disk."""
@@ -147,6 +169,12 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def line(found: dict[str, Any]) -> str:
+    """An object as a line."""
+    text = json.dumps(found, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
 def sound(line: bytes) -> dict[str, Any] | None:
@@ -169,5 +197,6 @@ def key_of(entry: Entry) -> int:
         facts = status.st_size, status.st_mtime_ns
     except (OSError, ValueError):
         facts = -1, -1
-    digest = hashlib.blake2b(KEY.pack(mark(entry.path, entry).to_bytes(16, "little"), *facts), digest_size=8)
+    who = mark(entry.path, entry).to_bytes(16, "little")
+    digest = hashlib.blake2b(KEY.pack(who, *facts) + entry.refused.encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "little")

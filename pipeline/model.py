@@ -231,7 +231,8 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
         raise ModelError(f"checkpoint={path}: no such file; train one with `python train.py`") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"checkpoint={path}: not a whole model.safetensors ({error}); copy or train it again"
+            f"checkpoint={path}: not a whole model.safetensors ({error}); "
+            + ("last.ckpt is for resuming a training" if path.suffix == ".ckpt" else "copy or train it again")
         ) from None
     if header is None:
         raise ModelError(f"checkpoint={path}: a safetensors file, but not a Rivulet model (no {HEADER!r} header)")

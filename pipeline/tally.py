@@ -36,7 +36,8 @@ class Tally:
         console = Console(stderr=True)
         total = sum(self.status.values())
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self.status.items(), reverse=True))
-        console.print(f"{total:,} files, {self.seconds / 3600:.2f} h: {counts}", highlight=False, soft_wrap=True)
+        files = "1 file" if total == 1 else f"{total:,} files"
+        console.print(f"{files}, {self.seconds / 3600:.2f} h: {counts}", highlight=False, soft_wrap=True)
         if total:
             console.print(self.table())
         if note:

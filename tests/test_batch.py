@@ -262,7 +262,7 @@ def test_a_ledger_keeps_what_it_was_told(tmp_path):
         assert [ledger.row(place)["path"] for place in ledger.known().values()] == [f"{n}\udcff\n" for n in range(20)]
         ledger.add(3, {"path": "again"})
         assert ledger.row(ledger.add(20, {"path": "new"})) == {"path": "new"}
-        ledger.end({"rows": 21})
+        ledger.end({"rows": 21}, range(22))
     with Ledger(tmp_path / "l", reading=True) as ledger:
         assert ledger.complete == {"rows": 21} and ledger.row(ledger.known()[3]) == {"path": "again"}
 
@@ -424,8 +424,9 @@ def test_rows_of_another_model_are_never_mixed(thousand, tmp_path):
     rows = Path(f"{out}.csv.ledger").read_bytes()
     small_model(seed=1).save(tmp_path / "model.safetensors")
     (tmp_path / "in").symlink_to(thousand / "in")
-    for folder, more, word in ((tmp_path, [], "another model"), (thousand, ["output=events"], "another settings and decoder"),
-                               (thousand, ["source.shard=1/2"], "another shard")):  # fmt: skip
+    for folder, more, word in ((tmp_path, [], "other settings: model was '"), (thousand, ["output=events"], "decoder was None, is"),
+                               (thousand, ["source.shard=1/2"], "shard was '1/1', is '1/2'"),
+                               (thousand, ["window=2"], "window was None, is 2.0")):  # fmt: skip
         refused = run("infer.py", *command(folder, out, *more))
         assert refused.returncode == 2 and word in refused.stderr.decode(), refused.stderr.decode()
         assert "source.resume=never" in refused.stderr.decode()
@@ -453,6 +454,30 @@ def test_errors_can_be_tried_again_and_new_files_are_added(thousand, tmp_path):
     table = list(csv.DictReader(Path(f"{out}.csv").read_text().splitlines()))
     assert [Path(row["path"]).name for row in table] == ["a.wav", "b.wav", "c.wav", "d.wav"]
     assert [row["code"] for row in table] == ["", "", "not_found", ""] and table[2]["reason"]
+
+
+def test_what_is_gone_leaves_the_ledger_and_what_is_lost_is_missed(thousand, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(thousand / "model.safetensors", tmp_path)
+    for number, path in enumerate(sorted((thousand / "in").iterdir())[:4]):
+        shutil.copy(path, tmp_path / "in" / f"{number}\r.wav")
+    out, ledger = tmp_path / "out", tmp_path / "out.csv.ledger"
+    run("infer.py", *command(tmp_path, out))
+    os.utime(tmp_path / "in" / "0\r.wav", ns=(0, 5))
+    (tmp_path / "in" / "3\r.wav").unlink()
+    done = run("infer.py", *command(tmp_path, out))
+    assert b"2 of them were known before" in done.stderr
+    merged = ["source=ledgers", f"source.paths={ledger}", "sink=csv", f"sink.csv.path={tmp_path}/all.csv"]
+    assert run("infer.py", *merged).returncode == 0
+    with open(tmp_path / "all.csv", newline="") as file:
+        found = [Path(row["path"]).name for row in csv.DictReader(file)]
+    assert found == ["0\r.wav", "1\r.wav", "2\r.wav"]
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole.replace(b'"ok"', b'"OK"', 1))
+    torn = run("infer.py", *merged)
+    assert torn.returncode == 1 and b"is damaged" in torn.stderr
+    again = run("infer.py", *command(tmp_path, out))
+    assert b"2 of them were known before" in again.stderr and run("infer.py", *merged).returncode == 0
 
 
 def test_shards_are_the_whole(thousand, undisturbed, tmp_path):

@@ -3,7 +3,6 @@
 import csv
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,7 +46,6 @@ class Console(Sink):
         self.live: Live | None = None
         self.found: list[Row] = []
         self.delays = Delays()
-        self.counts: Counter[str] = Counter()
         self.strip: Strip | None = None
         self.level: float | None = None
         self.scores: NDArray[np.float32] | None = None
@@ -151,18 +149,20 @@ class Console(Sink):
 
     def file(self, row: Row) -> None:
         """A classified file, as a line."""
-        self.counts[row["status"]] += 1
         answer = f"{clean(row['label']):<16} {row['score']:.2f}" if row["label"] else f"{row['code']}"
-        note = f"  ({row['code']})" if row["label"] and row["code"] else ""
+        doubt = row["code"] if row["label"] else row.get("reason", "")
+        note = f"  ({clean(doubt)})" if doubt else ""
+        if "events" in row and row["status"] != "error":
+            answer = f"{len(row['events'])} event{'s' * (len(row['events']) != 1)}"
         self.terminal.print(f"{row['status']:<8}{answer:<22} {clean(row['path'])}{note}", markup=False)
+        for event in row.get("events", ()):
+            self.terminal.print(event_line(event), markup=False)
 
     def close(self) -> None:
         """End the live line and sum up."""
         if self.live:
             self.live.stop()
-        if self.counts:
-            self.terminal.print("  ".join(f"{status}: {count}" for status, count in self.counts.items()))
-        elif hasattr(self, "labels"):
+        if hasattr(self, "labels"):
             for line in (f"{len(self.found)} events", *self.delays.lines()):
                 self.terminal.print(line)
             missed = [span for span in self.truth or [] if not any(overlaps(row, span) for row in self.found)]

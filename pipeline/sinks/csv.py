@@ -111,8 +111,8 @@ def flat(row: Row) -> Row:
 def line(values: list[Any]) -> str:
     """One line of a table, cells quoted where they must be."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([cell(value) for value in values])
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow([cell(value) for value in values])  # so that both are quoted
+    return text.getvalue()[:-2] + "\n"
 
 
 def cell(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The ledgers of all shards: their rows, once it is certain that together they are all."""
 
 import glob
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.fanout import Fanout
 from pipeline.ledger import Ledger
 from pipeline.sink import Row
-from pipeline.tally import FailOn, Tally, record
+from pipeline.tally import FailOn, Tally, even, record
 
 
 class Ledgers:
@@ -21,7 +22,9 @@ class Ledgers:
         given = [paths] if isinstance(paths, str) else paths
         self.paths = list(dict.fromkeys(path for one in given for path in matching(one)))
         if not self.paths:
-            raise ConfigError(f"source.paths: {given} matches no ledger; source=files writes NAME.ledger beside NAME")
+            raise ConfigError(
+                f"source.paths: {', '.join(given)} matches no ledger; source=files writes NAME.ledger beside NAME"
+            )
 
     def merge(self, target: Fanout) -> Tally:
         """All rows into the sinks, sorted by path and time. ConfigError if they are of different models, settings or
@@ -35,15 +38,17 @@ class Ledgers:
                     ledgers.append(stack.enter_context(Ledger(path, reading=True)))
                 except OSError as error:
                     raise ConfigError(f"source.paths: {path}: {error.strerror}") from None
+                except ConfigError as error:
+                    raise ConfigError(f"source.paths: {error} (those of source=files end in .ledger)") from None
             if target.streamed:
                 raise ConfigError(f"sink: {', '.join(target.streamed)} takes one stream; choose csv, parquet or report")
             agree(ledgers)
             if lacking := missing(ledgers):
                 if not self.partial:
                     raise UserError(f"{lacking} (source.partial=true takes what is there)")
-                print(f"warning: {lacking}")
+                print(f"warning: {lacking}", file=sys.stderr)
             timed, labelled = any(one.timed for one in ledgers), any(one.labelled for one in ledgers)
-            rows = told(in_order(ledgers), target)
+            rows = told(in_order(ledgers), target, timed, labelled)
             return record(rows, target, timed, labelled)
 
 
@@ -67,6 +72,8 @@ def agree(ledgers: Sequence[Ledger]) -> None:
 def missing(ledgers: Sequence[Ledger]) -> str:
     """What is not there of the whole listing, in words; '' if nothing is missing."""
     shards = [str((ledger.head or {}).get("shard")) for ledger in ledgers]
+    if len(set(shards)) < len(shards) or len({shard.rpartition("/")[2] for shard in shards}) > 1:
+        raise ConfigError(f"source.paths: they are of shards {', '.join(shards)}; expected each of 1/n to n/n once")
     total = int(shards[0].rpartition("/")[2])
     wanted = [f"{number}/{total}" for number in range(1, total + 1)]
     said = []
@@ -75,6 +82,8 @@ def missing(ledgers: Sequence[Ledger]) -> str:
     for ledger in ledgers:
         if ledger.complete is None:
             said.append(f"{ledger.path} is of a run that has not ended; start the same command again")
+        elif ledger.damaged or len(ledger.known()) != ledger.complete["rows"]:
+            said.append(f"{ledger.path} is damaged; start the same command again")
     done = [ledger.complete for ledger in ledgers if ledger.complete]
     if len({(facts["count"], facts["digest"]) for facts in done}) > 1:
         said.append("the shards did not find the same files; list them once, and give all shards that list")
@@ -94,8 +103,8 @@ def in_order(ledgers: Sequence[Ledger]) -> Iterator[Row]:
         yield ledgers[number].row(place)
 
 
-def told(rows: Iterator[Row], target: Fanout) -> Iterator[Row]:
+def told(rows: Iterator[Row], target: Fanout, timed: bool, labelled: bool) -> Iterator[Row]:
     """The same rows, which terminals and pipes get, too."""
     for row in rows:
-        target.file(row)
+        target.file(even(row, timed, labelled))
         yield row
