@@ -7,6 +7,7 @@ are those of the model's extractor, and are stored with it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import import_module
 from math import ceil
 from typing import Literal, TypeVar
 
@@ -18,6 +19,7 @@ Image = NDArray[np.uint8]  # (H, W, 3), RGB
 Images = NDArray[np.uint8]  # (T, H, W, 3)
 Fit = Literal["crop", "pad", "stretch"]
 T = TypeVar("T")
+TRANSFORMS = "torchvision.transforms.v2"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Picture:
     height: int
     width: int
     how: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        import_module(TRANSFORMS)  # now, and not while a camera waits
 
     def fit(self, image: Image, aspect: float = 1.0) -> Image:
         """A picture ``(h, w, 3)`` whose pixels are ``aspect`` times as wide as high, as ``(height, width, 3)``.
@@ -67,8 +72,7 @@ class Picture:
 
 def resized(image: Image, height: int, width: int) -> Image:
     """Antialiased bilinear resize; on the channels-last view, which is several times faster than on planes."""
-    from torchvision.transforms.v2 import functional  # takes most of a second, which sound can do without
-
+    functional = import_module(TRANSFORMS).functional  # takes most of a second at first, which sound can do without
     view = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     small: torch.Tensor = functional.resize(view, [height, width], antialias=True)
     return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
