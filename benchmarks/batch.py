@@ -1,6 +1,6 @@
 """How fast are whole folders classified, from compressed files to a csv, beside the usual ways?
 
-    python benchmarks/batch.py [--rounds 5] [--seconds 1500] [--sets sc12 fsdd ...] [--memory]
+    python benchmarks/batch.py [--rounds 5] [--seconds 3600] [--sets sc12 fsdd ...] [--memory]
 
 Decode, 16 kHz, log-mel (64), two GRU layers of 128, a softmax answer for each file, a row of a csv. The ways:
 
@@ -373,7 +373,7 @@ def main():
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1500.0)
+    parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--sets", nargs="+", default=[*REAL, *MADE])
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()

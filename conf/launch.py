@@ -144,10 +144,15 @@ def elsewhere(key: str) -> list[str]:
     group, _, rest = key.partition(".")
     name, _, inner = rest.partition(".")
     if (FOLDER / group / f"{name}.yaml").is_file() and inner:  # of several at once: sink.csv.path
-        return [f"{group}={name}"] if inner in OmegaConf.load(FOLDER / group / f"{name}.yaml").keys() else []  # noqa: SIM118
-    return [
-        f"{group}={option}" for option in options(group) if name in OmegaConf.load(FOLDER / group / f"{option}.yaml")
-    ]
+        return [f"{group}={name}"] if inner in keys_of(group, name) else []
+    if group == "sink":  # whose keys stand under the option's name
+        return []
+    return [f"{group}={option}" for option in options(group) if name in keys_of(group, option)]
+
+
+def keys_of(group: str, option: str) -> list[str]:
+    """What an option can be told, also what has no default."""
+    return [str(key) for key in OmegaConf.load(FOLDER / group / f"{option}.yaml").keys()]  # noqa: SIM118
 
 
 def known_keys(config_name: str) -> list[str]:

@@ -176,7 +176,7 @@ def test_a_long_loss_of_both_is_a_gap():
 
 
 class Microphone(Source):
-    """Real time: silence, but for ones in the second half of each second."""
+    """Real time: silence, but for ones in every other second."""
 
     name = "a microphone"
 
@@ -191,11 +191,11 @@ class Microphone(Source):
         for index in range(int(self.seconds / 0.02)):
             until = begun + 0.02 * (index + 1)
             time.sleep(max(0.0, until - time.monotonic()))
-            yield Piece((np.full(intake.sound // 50, float(until % 1 >= 0.5), np.float32),), until)
+            yield Piece((np.full(intake.sound // 50, float(until % 2 >= 1), np.float32),), until)
 
 
 class Camera(Source):
-    """Real time: white in the second half of each second, else black."""
+    """Real time: white in every other second, else black."""
 
     name = "a camera"
 
@@ -209,7 +209,7 @@ class Camera(Source):
         for _ in range(int(self.seconds * 25)):
             time.sleep(0.04)
             now = time.monotonic()
-            white = np.full((1, intake.picture.height, intake.picture.width, 3), 255 * (now % 1 >= 0.5), np.uint8)
+            white = np.full((1, intake.picture.height, intake.picture.width, 3), 255 * (now % 2 >= 1), np.uint8)
             yield Piece((white,), now, ((0.0, white[0]),) if seen else ())
 
 
