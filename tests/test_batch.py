@@ -350,13 +350,20 @@ def undisturbed(thousand):
     return (thousand / "whole.csv").read_bytes(), (thousand / "whole.jsonl").read_bytes()
 
 
+def size(path):
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def begun(folder, out, wait):
     """A run that has written some rows, so many seconds later."""
     ledger = Path(f"{out}.csv.ledger")
-    there = ledger.stat().st_size if ledger.exists() else 0
+    there = size(ledger)
     process = subprocess.Popen([sys.executable, ROOT / "infer.py", *command(folder, out)], stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, cwd=ROOT)  # fmt: skip
-    while process.poll() is None and (ledger.stat().st_size if ledger.exists() else 0) <= there + 300:
+    while process.poll() is None and size(ledger) <= there + 300:
         time.sleep(0.002)
     time.sleep(wait)
     return process
