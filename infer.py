@@ -25,7 +25,7 @@ def infer(
     """A source through a model into its sinks. The signature is the schema of conf/infer.yaml."""
     from pipeline.nursery import warm
 
-    if source.get("_target_") == "pipeline.sources.files.Files":
+    if source.get("_target_") == "pipeline.sources.files.Files" and "local" in str(engine.get("_target_")):
         warm()
     import torch
 

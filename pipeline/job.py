@@ -85,21 +85,20 @@ class Job:
     def run(self, rows: Rows) -> None:
         """Have all entries answered for; on an interrupt, files get what is known by then."""
         seconds = 0.0
-        try:
-            with Interrupts() as interrupts, progress() as shown:
-                task = shown.add_task("classifying", total=len(self.entries), completed=self.resumed, note="")
-                for number, row in welcoming(interrupts, rows(self.asked())):
-                    self.take(number, row)
-                    seconds += row["seconds"] or 0.0
-                    advance(shown, task, self.tally, seconds)
-        except (KeyboardInterrupt, SystemExit):
+        with Interrupts() as interrupts:  # also while files are written
+            try:
+                with progress() as shown:
+                    task = shown.add_task("classifying", total=len(self.entries), completed=self.resumed, note="")
+                    for number, row in welcoming(interrupts, rows(self.asked())):
+                        self.take(number, row)
+                        seconds += row["seconds"] or 0.0
+                        advance(shown, task, self.tally, seconds)
+            except BaseException as error:
+                self.conclude()
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    self.tally.show(GO_ON if self.ledger else "")
+                raise
             self.conclude()
-            self.tally.show(GO_ON if self.ledger else "")
-            raise
-        except BaseException:
-            self.conclude()
-            raise
-        self.conclude()
 
     def conclude(self) -> None:
         """Tell and write what is known."""

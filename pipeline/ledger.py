@@ -23,7 +23,7 @@ from pipeline.journal import Journal, beside
 from pipeline.listing import Entry, mark
 
 FORMAT = 1
-TORN = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} [^\n]*")  # the beginning of a first line
+TORN = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} [^\n]*|\0[^\n]*\n?")  # what may be left of a first line
 KEY = struct.Struct("<16sqq")  # who, its size and its time of change
 
 
@@ -69,12 +69,14 @@ class Ledger:
                     if TORN.fullmatch(line):
                         break
                     raise ConfigError(f"{self.path} is there and is no ledger; choose another name")
+                if found and at == 0 and found.get("format") != FORMAT:
+                    raise ConfigError(f"{self.path} is a ledger of another version; choose another name")
                 at += len(line)
-                if found is None:
+                try:
+                    self.note(found or {}, at - len(line))
+                    end = at
+                except (KeyError, TypeError, ValueError, OverflowError):  # not ours, whatever its checksum says
                     self.damaged += line.endswith(b"\n")
-                    continue
-                end = at
-                self.note(found, at - len(line))
         return end
 
     def note(self, found: dict[str, Any], place: int) -> None:
@@ -84,15 +86,16 @@ class Ledger:
         elif "complete" in found:
             self.complete = found["complete"]
         else:
-            self.complete = None
+            row = found["row"]
             self.keys.append(found["key"])
             self.places.append(place)
-            self.timed, self.labelled = self.timed or "start" in found["row"], self.labelled or "truth" in found["row"]
+            self.timed, self.labelled = self.timed or "start" in row, self.labelled or "truth" in row
+            self.complete = None
 
     def begin(self, head: dict[str, Any], anew: bool) -> None:
         """Go on behind what is there, or ``anew``: with nothing."""
         if anew:
-            self.keys, self.places, self.whole = array("Q"), array("q"), 0
+            self.keys, self.places, self.whole, self.damaged = array("Q"), array("q"), 0, 0
             self.head = self.complete = None
         os.ftruncate(self.file, self.whole)
         self.journal.adopt(self.file, self.whole)
