@@ -526,8 +526,9 @@ from pipeline.picture import Picture
 from pipeline.tracks import open_chunks
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
+intake = {intake}  # with the libraries that it needs, which are not the file's
 open("/proc/self/clear_refs", "w").write("5")  # from now on
-ticks, found, before, intake = 0, "ok", peak(), {intake}
+ticks, found, before = 0, "ok", peak()
 try:
     for chunk in islice(open_chunks(sys.argv[1], intake)[1], {chunks}):
         ticks += intake.ticks(chunk)
