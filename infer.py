@@ -123,7 +123,8 @@ def classify_files(model: Any, origin: Any, target: Any, engine: Any, decoder: d
         job.begin(identity | {"shard": origin.shard})
         target.describe({"fingerprint": identity["model"], "shard": origin.shard})
         job.run(lambda asked: engine.rows(work, asked))
-        notes = [f"{job.resumed:,} of them were known before, from {path}"] if job.resumed else []
+        again = "" if target.written else " (they are not told again; a sink with a path gets all)"
+        notes = [f"{job.resumed:,} of them were known before, from {path}{again}"] if job.resumed else []
         notes += [f"written: {', '.join(map(str, target.written))}"] if target.written else []
     return shown(job.tally, origin.fail_on, "\n".join(notes))
 

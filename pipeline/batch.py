@@ -29,6 +29,7 @@ TILE = 32  # recordings computed at once, at most
 SIZE = 16 << 20  # bytes of a batch, at most
 HELD = 64 << 20  # bytes of decoded recordings that wait, about
 DEFAULT = Limits()
+LITTLE, MUCH = 1, 2  # of what a batch lacks
 PARTS = 8  # of that: much of one recording
 LONGEST = 4096  # characters of a path
 REFUSED = {
@@ -113,8 +114,8 @@ class Predictor:
 
         decoders.entries = admitted()
         while True:
-            while not course.full and not course.has(decoders.current()):
-                said = decoders.next()
+            while (lacks := course.lacks) and not course.has(decoders.current()):
+                said = decoders.next(wait_for=lacks == MUCH)
                 if said is None:
                     break
                 (number, entry), message = said
@@ -159,10 +160,14 @@ class Batch:
         self.open: dict[int, Recording] = {}
 
     @property
-    def full(self) -> bool:
-        """Whether there is enough to compute, or enough that waits."""
+    def lacks(self) -> int:
+        """How much must come before there is enough to compute: ``MUCH``; a ``LITTLE``, so that those who decode need
+        not wait while this is computed; or nothing.
+        """
         ready = len(self.ready())
-        return ready >= self.batch or (ready > 0 and self.held > self.room)
+        if ready >= 2 * self.batch or (ready > 0 and self.held > self.room):
+            return 0
+        return LITTLE if ready >= self.batch else MUCH
 
     def take(self, number: int, entry: Entry, message: Message) -> Row | None:
         """What a decoder says; the row of a recording that has none but its error."""

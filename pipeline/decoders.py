@@ -29,6 +29,7 @@ FILES = 2_000  # that a process decodes before another takes its place: what lib
 MESSAGE = 256 << 20  # bytes of one at most
 DYING = 0.2  # seconds
 STOPPED = 1.0  # seconds that a wait is never late by itself
+BIRTHS = 3  # processes that may die one after another before they are ready
 STARTING = 120.0  # seconds; a busy machine starts processes slowly
 PIPE = 1 << 20  # bytes that a process may be ahead
 REASON = 300  # characters that are kept
@@ -64,6 +65,8 @@ class Worker:
     ahead: int = AHEAD  # how many files it may have at a time
     since: float = 0.0  # when it was at its first one
     heard: float = field(default_factory=time.monotonic)  # when it said something, or was given something to do
+    ended: bool = False
+    code: int | None = None  # with which it ended; negative: by this signal
 
     def ask(self, number: int, entry: Entry) -> None:
         """Give it a file. If it has died, that will be found when it is listened to."""
@@ -79,16 +82,18 @@ class Worker:
         """Whether one more request will not block us. One alone is read at once, however long it is."""
         return not self.asked or sum(len(request(one)) + 8 for _, one in [*self.asked, (0, entry)]) <= PENDING
 
-    def end(self) -> int | None:
-        """End it; its exit code (negative: the signal that ended it)."""
+    def end(self) -> None:
+        """End it, if it has not been."""
+        if self.ended:
+            return
+        self.ended = True
         self.requests.close()
         self.answers.close()
         self.process.join(DYING)  # by itself, when it is idle or was dead already
         self.process.kill()
         self.process.join()
-        code: int | None = self.process.exitcode
+        self.code = self.process.exitcode
         self.process.close()
-        return code
 
 
 class Decoders:
@@ -101,7 +106,14 @@ class Decoders:
         self.following: Asked | None = None  # the next entry, while nobody can take it
         self.again: deque[Asked] = deque()  # to be tried once more
         self.suspects: set[int] = set()
-        self.workers = [self.start() for _ in range(workers)]
+        self.stillborn = 0  # processes in a row that ended before they were ready
+        self.workers: list[Worker] = []
+        try:
+            for _ in range(workers):
+                self.workers.append(self.start())
+        except BaseException:
+            self.close()
+            raise
 
     def start(self) -> Worker:
         """A new process."""
@@ -120,15 +132,17 @@ class Decoders:
         self.employ()
         return [worker.asked[0][0] for worker in self.workers if worker.asked]
 
-    def next(self) -> tuple[Asked, Message] | None:
-        """What is said next: of which file, and a chunk, its end or its error. None when all have ended."""
+    def next(self, wait_for: bool = True) -> tuple[Asked, Message] | None:
+        """What is said next: of which file, and a chunk, its end or its error. None when all have ended, or without
+        ``wait_for``: when nothing has been said.
+        """
         while True:
             self.employ()
             busy = [worker for worker in self.workers if worker.asked]
             if not busy:
                 return None
             before, most = time.monotonic(), max(0.0, min(map(self.due, busy)) - time.monotonic())
-            said = wait([worker.answers for worker in busy], most)
+            said = wait([worker.answers for worker in busy], most if wait_for else 0)
             if not said and time.monotonic() - before > most + STOPPED:  # we were stopped, and they with us
                 for worker in busy:
                     worker.heard = time.monotonic()
@@ -139,6 +153,8 @@ class Decoders:
                     self.workers.append(self.workers.pop(self.workers.index(worker)))  # the others' turn is next
                     if found := self.listen(worker, late):
                         return found
+            if not said and not wait_for:
+                return None
 
     def due(self, worker: Worker) -> float:
         """When a process will have been silent for too long."""
@@ -168,24 +184,28 @@ class Decoders:
         return len(worker.asked) < worker.ahead and worker.given < FILES and not alone
 
     def replaced(self, worker: Worker) -> Worker:
-        """Another process in the place of one that is at its end."""
+        """Another process in the place of one that is at its end, with the files that it still has."""
         worker.end()
         fresh = self.workers[self.workers.index(worker)] = self.start()
+        for asked in worker.asked:
+            fresh.ask(*asked)
         return fresh
 
     def listen(self, worker: Worker, late: bool) -> tuple[Asked, Message] | None:
-        """One message of a process, or the news of its death. UserError if it cannot even start."""
+        """One message of a process, or the news of its death. UserError if none can even start."""
         try:
             if late:
                 raise TimeoutError
             message = worker.answers.recv_bytes(MESSAGE)
             if not worker.ready:
                 worker.ready, worker.heard = message == READY, time.monotonic()
+                self.stillborn = 0 if worker.ready else self.stillborn
                 return None
             found = understood(message, self.intake)
         except Exception:  # it is gone, or says what nobody would
             if not worker.ready:
-                raise UserError(f"a process that decodes could not start (exit code {worker.end()})") from None
+                self.begin_again(worker)
+                return None
             silent = MediaError("timeout", f"nothing came within {self.limits.patience:g} s")
             return self.bury(worker, silent if late else None)
         worker.heard = time.monotonic()
@@ -196,19 +216,24 @@ class Decoders:
             self.suspects.discard(asked[0])
         return asked, found
 
+    def begin_again(self, worker: Worker) -> None:
+        """Another process for one that died before it could begin. UserError if that happens again and again."""
+        self.stillborn += 1
+        if self.stillborn >= BIRTHS:
+            worker.end()
+            raise UserError(f"processes that decode cannot start (exit code {worker.code})")
+        self.replaced(worker)
+
     def bury(self, worker: Worker, verdict: MediaError | None) -> tuple[Asked, Message]:
         """End a process. Its first file is tried once more, or has its error; the others are given to a new one."""
         suspect = worker.asked.popleft()
-        code = worker.end()
-        fresh = self.workers[self.workers.index(worker)] = self.start()
-        for asked in worker.asked:
-            fresh.ask(*asked)
+        self.replaced(worker)
         if verdict is None and suspect[0] not in self.suspects:
             self.suspects.add(suspect[0])
             self.again.append(suspect)
             return suspect, Again()
         self.suspects.discard(suspect[0])
-        return suspect, verdict or fallen(code)
+        return suspect, verdict or fallen(worker.code)
 
     def close(self) -> None:
         """End all processes."""

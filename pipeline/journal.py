@@ -1,9 +1,11 @@
 """A text file that rows are added to, whole or not at all, as long as the program lives and the disk has room."""
 
 import errno
+import fcntl
 import os
 import stat
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -32,18 +34,16 @@ class Journal:
         self.synced, self.due = time.monotonic(), False
         if self.path and self.path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
-        if self.path and (self.path.is_file() or not self.path.exists()):
-            there = self.path.exists()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path and self.path.is_file():
             open(self.path, "ab").close()
-            if not there:
-                self.path.unlink()
+        elif self.path and not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.path.parent).close()  # not under its name, which another run may take now
 
     def open(self) -> int | None:
         """Begin with an empty file; its number (None: standard output)."""
         if self.path and self.file is None:
-            place = beside(self.path) if self.replaces else self.path
-            self.file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            self.file = emptied(beside(self.path) if self.replaces else self.path)
         return self.file
 
     @property
@@ -115,6 +115,36 @@ class Journal:
                 if path and self.replaces:
                     beside(path).unlink(missing_ok=True)
                 self.path = None
+
+
+def emptied(path: Path) -> int:
+    """An open file without anything in it, which no other run has meanwhile. OSError if one does."""
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                return file
+            lock(file)
+            if os.path.samestat(os.fstat(file), os.stat(path)):  # and not what has just taken another's place
+                os.ftruncate(file, 0)
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            os.close(file)
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        os.close(file)
+
+
+def lock(file: int) -> None:
+    """Keep other runs from a file. OSError if one of them has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError(errno.EBUSY, "is being written by another run") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):  # of a disk that knows no locks
+            raise
 
 
 def beside(path: Path) -> Path:

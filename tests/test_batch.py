@@ -24,7 +24,7 @@ from pipeline import decoding
 from pipeline.batch import Batch, Work, classify
 from pipeline.decoders import Again, Decoders, Ended, understood
 from pipeline.decoding import Limits
-from pipeline.errors import ConfigError, MediaError
+from pipeline.errors import ConfigError, MediaError, UserError
 from pipeline.intake import Intake
 from pipeline.ledger import Ledger, key_of, sound
 from pipeline.listing import Entry
@@ -125,13 +125,39 @@ def test_what_is_held_has_an_end(noises):
     for number in range(0, len(wave), 4000):
         course.take(0, Entry("x"), (wave[number : number + 4000],))
         held = max(held, course.held)
-        if course.full:
+        if not course.lacks:
             assert not list(course.turn())
     course.take(0, Entry("x"), Ended(60.0, []))
     rows = []
     while course.open:
         rows += course.turn()
     assert held <= course.size * 9 and len(rows) == 1 and not course.held
+
+
+def test_a_process_that_dies_before_it_begins_has_a_successor_and_three_are_enough(noises, monkeypatch):
+    """As where a machine is short of memory for a moment, or always."""
+    found, started = entries(noises)[:3], []
+    start = Decoders.start
+
+    def dying(self):
+        worker = start(self)
+        started.append(worker)
+        if len(started) <= most:
+            worker.process.kill()
+        return worker
+
+    monkeypatch.setattr(Decoders, "start", dying)
+    most = 2
+    with Decoders(iter(enumerate(found)), Intake(RATE), 1, Limits()) as decoders:
+        ended = [said[0][0] for said in iter(decoders.next, None) if isinstance(said[1], Ended)]
+    assert sorted(ended) == [0, 1, 2] and len(started) == 3
+    started.clear()
+    most = 100
+    with (
+        Decoders(iter(enumerate(found)), Intake(RATE), 1, Limits()) as decoders,
+        pytest.raises(UserError, match="cannot start"),
+    ):
+        decoders.next()
 
 
 def test_a_model_that_is_not_causal_is_refused():

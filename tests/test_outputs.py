@@ -90,6 +90,24 @@ def test_every_row_is_there_at_once_and_forced_to_the_disk_each_second(tmp_path,
     assert forced == [4, 8]
 
 
+def test_two_runs_never_write_one_file(tmp_path):
+    """Neither the file itself, nor what will take its place, nor one that has just taken another's."""
+    path = tmp_path / "rows"
+    for whole in (False, True):
+        first, second = Journal(str(path)), Journal(str(path))
+        first.whole = second.whole = whole
+        first.write("first\n")
+        with pytest.raises(OSError, match="another run"):
+            second.write("second\n")
+        first.finish()
+        assert path.read_text() == "first\n"
+        first.close()
+        second.write("second\n")
+        second.finish()
+        second.close()
+        assert path.read_text() == "second\n" and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.fixture
 def small_disk():
     """Files of this process can have 1000 bytes."""

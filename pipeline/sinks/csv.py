@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,12 @@ class Table:
         """A line, written at once."""
         if not self.headed:
             self.head([clean(column) for column in row])
-        self.journal.write(line([clean(value) if key == "label" else value for key, value in row.items()]))
+        shown = self.journal.path is None and sys.stdout.isatty()  # to people, whom names must not deceive
+        cells = [
+            clean(value) if key == "label" or (shown and isinstance(value, str)) else value
+            for key, value in row.items()
+        ]
+        self.journal.write(line(cells))
 
 
 def flat(row: Row) -> Row:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError
-from pipeline.journal import Journal, beside, force
+from pipeline.journal import Journal, beside, emptied, force
 from pipeline.sink import EVENT, Row, Sink, clean, expanded
 
 NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}
@@ -93,7 +93,7 @@ class Parquet(Sink):
         self.schema = self.arrow.schema([(written("label", key), self.kind(key)) for key in keys])
         self.columns, self.room, self.rows = {key: [] for key in keys}, max(1, CELLS // len(keys)), 0
         with self.whole():
-            self.part = open(beside(self.path), "wb")  # noqa: SIM115 - until all rows are there
+            self.part = os.fdopen(emptied(beside(self.path)), "wb")
             self.writer = self.parquet.ParquetWriter(self.part, self.schema, compression="zstd")
 
     def kind(self, key: str) -> Any:
