@@ -3,7 +3,9 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +27,8 @@ class Manifest(Corpus):
         file: str = "manifest.csv",
         group: str | None = None,
         splits: dict[str, list[str]] | None = None,
+        fold: str | None = None,
+        fold_by: str | None = None,
         val: Share = 0.15,
         test: Share = 0.15,
         seed: int = 0,
@@ -36,13 +40,20 @@ class Manifest(Corpus):
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
         not listed are left out. Without that column, ``val`` and ``test`` are shares drawn at random with ``seed``; if
         only ``val`` is missing, that share of train is held out.
+
+        ``fold`` i/n, for cross-validation: the test split is one of n parts of all rows, whatever their split. Values
+        of the column ``fold_by`` (None: the group) stay together, and labels are spread evenly; with as many values as
+        parts, one is left out at a time. ``val`` is held out of the rest.
         """
         folder = existing_root(root, f"a folder with {file}")
         rows = table(folder / file)
-        if group is not None and group not in rows[0]:
-            raise ConfigError(f"dataset.group: {file} has no column {group!r}{nearest(group, list(rows[0]))}")
+        for key, column in (("group", group), ("fold_by", fold_by)):
+            if column is not None and column not in rows[0]:
+                raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")
         clips = [clip_of(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
-        if splits:
+        if fold:
+            clips = folded(clips, fold, [str(row.get(fold_by or group or "") or "") for row in rows], seed)
+        elif splits:
             names = {name: split for split, listed in splits.items() for name in listed}
             clips = [Clip(**vars(clip) | {"split": names[clip.split]}) for clip in clips if clip.split in names]
         found = {clip.split for clip in clips}
@@ -52,6 +63,27 @@ class Manifest(Corpus):
             held = divide([clip for clip in clips if clip.split == "train"], {"train": 1 - val, "val": val}, seed)
             clips = held + [clip for clip in clips if clip.split != "train"]
         super().__init__(clips, cache, crop, background)
+
+
+def folded(clips: Sequence[Clip], fold: str, values: Sequence[str], seed: int) -> list[Clip]:
+    """Clips in the splits train and test. ``values``: which stay together, by clip; '' stands for itself alone.
+
+    ConfigError if there are fewer of them than folds.
+    """
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", fold)
+    if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
+        raise ConfigError(f"dataset.fold: got {fold!r}; expected one such as 1/5, 2/5, 3/5, 4/5 or 5/5")
+    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold  # most of a second, for folds alone
+
+    number, count = int(found[1]) - 1, int(found[2])
+    groups = [value or f"{clip.path}@{clip.start}" for clip, value in zip(clips, values, strict=True)]
+    distinct = len(set(groups))
+    if distinct < count:
+        raise ConfigError(f"dataset.fold: {fold} needs {count} values to leave out; dataset.fold_by has {distinct}")
+    ways = LeaveOneGroupOut() if distinct == count else StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    parts = list(ways.split(clips, [clip.label for clip in clips], groups))
+    test = set(parts[number][1].tolist())
+    return [replace(clip, split="test" if place in test else "train") for place, clip in enumerate(clips)]
 
 
 def table(path: Path) -> list[dict[str, Any]]:

@@ -92,6 +92,23 @@ def test_manifest_translates_splits(table):
     assert counts(data) == {"train": 8, "val": 4, "test": 4}
 
 
+def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
+    """Each row is tested once; nobody is heard before it is tested; as many folds as speakers leave one out at a time."""
+    rows = [row | {"who": f"p{n // 4}", "split": "test"} for n, row in enumerate(parts())]
+    root = table(rows)
+    for count, by in ((3, "who"), (5, "who"), (4, None)):
+        tested = []
+        for number in range(1, count + 1):
+            data = Manifest(root, fold=f"{number}/{count}", fold_by=by, val=0.2)
+            places = {"train": set(), "val": set(), "test": set()}
+            for clip in data.clips:
+                places[clip.split].add(rows[round(clip.start * 10)]["who"])
+                tested += [clip.start] if clip.split == "test" else []
+            assert places["val"] and (by is None or not places["test"] & (places["train"] | places["val"]))
+            assert count < 5 or len(places["test"]) == 1
+        assert sorted(tested) == [row["start"] for row in rows]
+
+
 @pytest.mark.parametrize(
     ("rows", "settings", "message"),
     [
@@ -103,6 +120,9 @@ def test_manifest_translates_splits(table):
         (parts(label="x"), {}, "only one label"),
         (parts(), {"group": "speker"}, "has no column 'speker'"),
         (parts(), {"file": "other.csv"}, "does not exist"),
+        (parts(), {"fold": "3/2"}, "expected one such as 1/5"),
+        (parts(who="p1"), {"fold": "1/2", "fold_by": "who"}, "needs 2 values"),
+        (parts(), {"fold": "1/2", "fold_by": "wo"}, "dataset.fold_by: .* no column"),
         (parts(split="train"), {"val": 0}, "no clip in split 'val'"),
         ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but has no clip in train"),
         (parts(split="fold1"), {}, "split 'fold1' is none of"),
