@@ -37,7 +37,7 @@ SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}  # of th
 @cache
 def digits(split: str) -> list[NDArray[Any]]:
     """The pictures ``(n, 8, 8)`` of one split in 0 ... 1, by digit. The same draw for every seed."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # slow to import; librosa brings it
+    from sklearn.datasets import load_digits
 
     data = load_digits()
     rng, found = np.random.default_rng(0), []
