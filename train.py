@@ -49,10 +49,12 @@ def train(
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
         change.know(model.labels, model.intake)  # what does not suit shows now, not after hours of reading
-    if (out / "model.safetensors").is_file() and coach.resume is None:
+    if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
-    splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
+    splits = coach.splits(data, model.intake)
     progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
+    if not coach.leads:
+        return OK
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}

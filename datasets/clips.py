@@ -67,6 +67,11 @@ class Clips(Dataset[Sample | None]):
     def __len__(self) -> int:
         return len(self.clips)
 
+    @property
+    def classes(self) -> list[int]:
+        """The class of each clip."""
+        return [self.index[clip.label] for clip in self.clips]
+
     def __getitem__(self, index: int) -> Sample | None:
         clip, intake = self.clips[index], self.intake
         try:

@@ -54,7 +54,10 @@ class Batch:
 
 
 class Split(Protocol):
-    """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds."""
+    """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds: a clip
+    depends on the epoch and its number alone, so that a training can go on anywhere. A split that knows the class of
+    each clip in advance has them as ``classes``.
+    """
 
     epoch: int
 

@@ -16,15 +16,15 @@ FLOORS = [
     {
         "pipeline.stage", "pipeline.media", "pipeline.page", "pipeline.metrics", "pipeline.events", "pipeline.fused",
         "pipeline.tape", "pipeline.numerics", "pipeline.precision", "pipeline.picture", "pipeline.ahead", "pipeline.capture",
-        "pipeline.display", "pipeline.pace", "pipeline.interrupts", "pipeline.journal",
+        "pipeline.display", "pipeline.pace", "pipeline.interrupts", "pipeline.journal", "pipeline.losses", "pipeline.schedule", "pipeline.averages", "pipeline.devices",
     },
     {
         "pipeline.writer", "pipeline.passes", "pipeline.intake", "pipeline.listing", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
-        "pipeline.standardize", "pipeline.accuracy",
+        "pipeline.standardize", "pipeline.accuracy", "pipeline.checkpoint",
     },
     {"pipeline.kernels", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.ledger", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
-    {"pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
+    {"pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation", "pipeline.feed"},
     {"pipeline.conv_cell", "pipeline.decoders", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",
@@ -35,6 +35,8 @@ FLOORS = [
     {"pipeline.model"},
     {"pipeline.snapshot"},
     {"pipeline.features", "pipeline.stream", "pipeline.report", "pipeline.sources", "pipeline.sinks", "pipeline.tiles"},
+    {"pipeline.run"},
+    {"pipeline.lesson"},
     {"pipeline.trainer", "pipeline.selftest", "pipeline.listen", "pipeline.thresholds", "pipeline.scheduler", "pipeline.batch", "pipeline.job"},
     {"pipeline.engine"},
     {"pipeline.engines"},
