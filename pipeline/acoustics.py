@@ -1,7 +1,7 @@
 """What stands between a sound and its recording: noise, rooms, microphones. Rows of samples ``(B, N)``, all at once.
 
-Spectra are of lengths that transforms are fast for: torchaudio's ``fftconvolve`` takes the sum of the lengths as it is,
-which made it 10 times as slow on a second of sound in a room.
+Spectra are of lengths that transforms are fast for; torchaudio's ``fftconvolve`` takes the sum of the lengths as it is,
+which made it some seven times as slow on seconds of sound in a room.
 """
 
 import math
