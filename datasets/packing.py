@@ -86,7 +86,8 @@ def recordings(clips: Sequence[Clip], root: Path) -> tuple[list[Recording], int]
                 raise MediaError("limit_size", f"{status.st_size >> 20} MB; expected at most {LARGEST >> 20} MB")
         except MediaError as error:
             if path not in lost:
-                warnings.warn(f"left out {path}: {error}", stacklevel=2)
+                why = str(error).replace(f"{path}: ", "")
+                warnings.warn(f"left out {path}: {why}", stacklevel=2)
             lost.add(path)
             continue
         name = path.relative_to(root).as_posix().encode("utf-8", "replace").decode()
@@ -111,11 +112,12 @@ def planned(found: Sequence[Recording], megabytes: float, most: int, seed: int) 
 def portions(order: Sequence[Recording], room: float, most: int) -> Iterator[tuple[Recording, ...]]:
     """``order`` cut to fit."""
     part: list[Recording] = []
-    taken, clips = tarfile.RECORDSIZE, 0  # an archive's end
+    taken, clips = 0, 0
     for recording in order:
-        if part and (taken + recording.room() > room or clips + len(recording.clips) > most):
+        size = taken + recording.room() + 2 * BLOCK  # an archive's end; and it is written in whole records
+        if part and (size + -size % tarfile.RECORDSIZE > room or clips + len(recording.clips) > most):
             yield tuple(part)
-            part, taken, clips = [], tarfile.RECORDSIZE, 0
+            part, taken, clips = [], 0, 0
         part.append(recording)
         taken, clips = taken + recording.room(), clips + len(recording.clips)
     if part:

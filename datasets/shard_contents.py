@@ -99,7 +99,9 @@ def rows_of(file: int, odd: Counter[str]) -> Iterator[Row]:
         if now != key:
             yield from sample(file, key, media, cards, seen, odd)
             key, media, cards = now, [], []
-        if member and ending.lower() in ("json", "cls"):
+        if member and any(member.name == other.name for other in (*media, *cards)):
+            note("a name that was there before")
+        elif member and ending.lower() in ("json", "cls"):
             cards.append(member)
         elif member and f".{ending.lower().rpartition('.')[2]}" in MEDIA:
             media.append(member)

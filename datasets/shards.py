@@ -278,7 +278,7 @@ def written(asked: argparse.Namespace) -> int:
     for split, counts in index.counts.items():
         files = [shard for shard in index.shards if shard.split == split]
         size = sum(shard.bytes for shard in files) / 1e6
-        print(f"{split}: {sum(counts.values())} clips of {len(counts)} labels in {len(files)} shards, {size:.1f} MB")
+        print(f"{split}: clips {sum(counts.values())}, labels {len(counts)}, shards {len(files)}, {size:.1f} MB")
     return SOME_ROWS if lost else 0
 
 
