@@ -154,9 +154,9 @@ def test_shards_are_shuffled_repeatable_and_of_bounded_size(source, packed, tmp_
     index = json.loads((packed / "index.json").read_text())
     assert index["labels"] == ["high", "low"] and index["counts"]["train"] == {"high": 14, "low": 14}
     assert all(0 < shard["clips"] <= 7 for shard in index["shards"]) and sum(s["clips"] for s in index["shards"]) == 46
-    assert pack(source / "manifest.csv", tmp_path / "small", "--megabytes", 0.05) == 0
+    assert pack(source / "manifest.csv", tmp_path / "small", "--megabytes", 0.06) == 0
     sizes = [path.stat().st_size for path in (tmp_path / "small").glob("*.tar")]
-    assert len(sizes) > 3 and max(sizes) <= 50_000
+    assert len(sizes) > 3 and max(sizes) <= 60_000
     capsys.readouterr()
     assert pack("--check", packed) == 0 and "whole" in capsys.readouterr().out
 
@@ -429,18 +429,18 @@ def test_bombs_cost_neither_memory_nor_time(tmp_path):
         raw(b"pax", b"x", b"57777777777"),  # six gigabytes
         raw(b"long", b"L", b"57777777777"),
         sample("good0") + raw(b"big.wav", b"0", b"57777777777"),
-        entry("pax", record + many, tarfile.XHDTYPE) * 200,
+        entry("pax", record + many, tarfile.XHDTYPE) * 50,
         raw(b"p", b"x", b"00000000000") * 5000,
         raw(b"p", b"S", b"00000000000", b"\0" * 217 + b"\1") + b"\1" * 1_024_000,
     ):
         path.write_bytes(head)
         os.truncate(path, 7 << 30)
-        started = time.monotonic()
+        started = time.process_time()
         tracemalloc.start()
         _, found, _ = content(path, None)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 3_000_000 and time.monotonic() - started < 5 and len(found) <= 1
+        assert peak < 1_000_000 and time.process_time() - started < 5 and len(found) <= 1
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
