@@ -50,7 +50,7 @@ class Shards(Corpus):
     def __init__(
         self,
         root: str | None = None,
-        shards: dict[Split, str] | None = None,
+        shards: dict[Split, str | None] | None = None,
         val: Share = 0.15,
         seed: int = 0,
         crop: float | None = 10.0,
@@ -59,7 +59,8 @@ class Shards(Corpus):
         background: str | None = None,
     ) -> None:
         """``shards``: by split, which files are its shards: a pattern such as ``train-*.tar`` or
-        ``train-{000000..000009}.tar``, below ``root``. Without shards for ``val``, that share of train is held out.
+        ``train-{000000..000009}.tar``, below ``root``; None: none. Without shards for ``val``, that share of train is
+        held out.
         ``index``: where what the headers said is kept: a folder, ``default`` (the user's cache folder) or None.
 
         If there is an index.json, it says which shards and labels there are; others are a ConfigError.
@@ -71,8 +72,9 @@ class Shards(Corpus):
         check_files(folder, files, shards or {}, listed)
         clips: list[Clip] = [clip for split in SPLITS for clip in clips_of(files[split], split, kept)]
         if listed:
+            known = set(listed.labels)
             for clip in clips:
-                if clip.label not in listed.labels:
+                if clip.label not in known:
                     hint = nearest(clip.label, listed.labels)
                     raise ConfigError(f"dataset.root: label {clip.label!r} of {clip.name} is not in {NAME}{hint}")
         if not files["val"]:
@@ -176,7 +178,7 @@ def expanded(folder: Path, split: str, pattern: str | None) -> list[Path]:
 
 
 def check_files(
-    folder: Path, files: Mapping[str, Sequence[Path]], patterns: Mapping[Split, str], listed: Index | None
+    folder: Path, files: Mapping[str, Sequence[Path]], patterns: Mapping[Split, str | None], listed: Index | None
 ) -> None:
     """ConfigError for no shards, for one in two splits, and for what an index says otherwise."""
     if not files["train"]:
