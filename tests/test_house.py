@@ -29,8 +29,9 @@ FLOORS = [
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",
         "pipeline.heads", "pipeline.smoothing", "pipeline.augment_both", "datasets.clips",
-        "datasets.motion",
+        "datasets.motion", "datasets.tar", "datasets.shard_index",
     },
+    {"datasets.shard_contents", "datasets.packing"},
     {"pipeline.encoder", "datasets"},
     {"pipeline.model"},
     {"pipeline.snapshot"},
@@ -46,6 +47,7 @@ FLOORS = [
 ROOMS = ("pipeline", "datasets", "conf")
 FILES = [*sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")), ROOT / "train.py", ROOT / "infer.py"]
 DEVICES = {"sounddevice", "cv2"}
+FOUNDATIONS = {"__init__", "clips", "motion", "tar", "shard_index", "shard_contents", "packing"}  # of datasets
 
 
 def module(path):
@@ -124,7 +126,7 @@ def test_datasets_is_ours():
 def test_every_component_file_has_a_yaml_and_the_reverse():
     for folder, group in (("pipeline/extractors", "extractor"), ("datasets", "dataset"),
                           ("pipeline/sources", "source"), ("pipeline/sinks", "sink")):  # fmt: skip
-        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "clips", "motion"}
+        files = {path.stem for path in (ROOT / folder).glob("*.py")} - FOUNDATIONS
         assert files == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, folder
 
 
