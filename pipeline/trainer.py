@@ -9,7 +9,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -95,11 +95,13 @@ class Trainer:
         augment: Augmentation | None,
         out: Path,
         settings: Mapping[str, Any],
+        report: Callable[[int, Mapping[str, Any]], None] | None = None,
     ) -> Progress:
         """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
 
         ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
-        DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit.
+        ``report`` is called with the number and the figures of each epoch once they are kept; what it raises ends the
+        training. DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit.
         """
         out.mkdir(parents=True, exist_ok=True)
         run = Run(self, model, background, train, optimizer, augment, out, settings)
@@ -116,9 +118,12 @@ class Trainer:
                     for key, value in row.items():
                         board.add_scalar(key, value, progress.epoch)
                     console.print(line(row, self.epochs, progress), highlight=False)
+                    if report:
+                        report(progress.epoch, row)
         except KeyboardInterrupt:
-            go_on = f"the same command with {shlex.quote(f'trainer.resume={out}')}"
-            console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
+            if report is None:
+                go_on = f"the same command with {shlex.quote(f'trainer.resume={out}')}"
+                console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
             raise
         return progress
 
@@ -318,8 +323,7 @@ class Run:
 
     def keep(self) -> None:
         """Write history.jsonl, model.safetensors (the best weights) and last.ckpt, the last two whole or not at all."""
-        rows = "".join(json.dumps(row) + "\n" for row in self.progress.history)
-        (self.out / "history.jsonl").write_text(rows)
+        (self.out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.progress.history))
         if 0 < self.progress.best_epoch == self.progress.epoch:
             self.model.save(
                 self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history}
