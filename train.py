@@ -30,9 +30,7 @@ def train(
     out: Path = Path(),
     report: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> int:
-    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml. ``report``: see
-    ``Trainer.fit``.
-    """
+    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml. ``report``: see ``fit``."""
     settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
 
     from pipeline.augmentation import Augmentation
@@ -56,9 +54,8 @@ def train(
     if (out / "model.safetensors").is_file() and coach.resume is None:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
-    progress = coach.fit(
-        model, data.background, splits["train"], splits["val"], optimizer, change, out, settings, report
-    )
+    both = splits["train"], splits["val"]
+    progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}
