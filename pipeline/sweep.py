@@ -36,6 +36,7 @@ Train: TypeAlias = Callable[[list[str], Path, Report], object]  # with these ove
 STUDY = "sweep"
 STARTS = 3  # of a trial that ends the program each time, as one that takes all memory does
 SHOWN = 10  # trials in the table
+ENOUGH = 6  # trials for an estimate of what matters
 BEGUN = 10  # trials that are drawn at random before any is chosen
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -89,6 +90,7 @@ class Sweep:
                 raise
             finally:
                 search.tell()
+            search.check()
 
 
 class Search:
@@ -177,6 +179,13 @@ class Search:
         trial.set_user_attr("error", why)
         self.study.tell(trial, state=TrialState.FAIL)
         console.print(f"trial {trial.number} failed: {why}")
+
+    def check(self) -> None:
+        """UserError if no trial has come to anything."""
+        trials = self.study.trials
+        if trials and all("error" in trial.user_attrs for trial in trials):
+            last = trials[-1].user_attrs["error"]
+            raise UserError(f"sweep: none of the {len(trials)} trials has succeeded; the last one: {last}")
 
     def tried(self) -> list[Tried]:
         """All trials so far."""
@@ -271,7 +280,7 @@ def importances(study: "optuna.Study") -> dict[str, float]:
     from optuna.trial import TrialState
 
     done = study.get_trials(states=[TrialState.COMPLETE])
-    if len({trial.value for trial in done}) < 2:
+    if len(done) < ENOUGH or len({trial.value for trial in done}) < 2:
         return {}
     try:
         return {key: float(value) for key, value in get_param_importances(study).items()}

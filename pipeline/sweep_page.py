@@ -13,6 +13,7 @@ from pipeline.space import Choices, Part, Range, used
 
 AXES = 8  # of parallel coordinates
 BEST = 0.1  # share of the trials that stand out there
+FEW = 4  # trials that must have been trained to their end for pictures of them alone
 LISTED = 200  # trials in the table
 
 
@@ -75,16 +76,20 @@ def sections(
         )
     if shares:
         parts = [(key, shares[key], page.share(shares[key]), "") for key in order if key in shares]
-        says = "How much of what the trials differ by goes with each setting, as Optuna estimates it."
+        says = "How much of what the trials that were not pruned differ by goes with each setting: Optuna's estimate."
         yield Section("Importance", says, [page.bars(parts)])
+    done = [one for one in ranked if one.state == "done"]
+    ranked = done if len(done) >= FEW else ranked  # what was pruned would press all others together
     if len(ranked) > 1:
         figures = [page.figure(key, slices(key, space[key], ranked)) for key in order]
         says = "Validation accuracy by each setting alone. Where dots are many, the sweep came back."
+        says += " Pruned trials are left out." if ranked is done else ""
         yield Section("Settings", says, [page.abreast(*figures)])
         says = f"A line is a trial; the best {page.share(BEST)} stand out. Axes run upwards from low to high."
         yield Section("Together", says, [parallel(order[:AXES], space, ranked)])
     numbers = "trial", "accuracy", "at epoch", "epochs", "seconds"
-    rows = [row(one, order) for one in [*ranked, *(one for one in trials if one not in ranked)][:LISTED]]
+    listed = best_first(trials)
+    rows = [row(one, order) for one in [*listed, *(one for one in trials if one not in listed)][:LISTED]]
     table = page.table((*numbers, "state", *order), rows, numbers)
     failures = [(f"trial {one.number}", one.error) for one in trials if one.error]
     yield Section("Trials", "The best ones first; each has a folder of its number.", [table, page.examples(failures)])
@@ -175,7 +180,7 @@ def slices(key: str, part: Part, ranked: Sequence[Tried]) -> Html:
             if found := [one.accuracy or 0.0 for one in ranked if one.values[key] == text]:
                 place, middle = part.place(text), statistics.median(found)
                 drawn.append(plot.line(place - 0.2, middle, place + 0.2, middle, "base"))
-    return plot.draw(drawn, marks, key, f"Accuracy by {key}", page.percent)
+    return plot.draw(drawn, marks, "", f"Accuracy by {key}", page.percent)
 
 
 def parallel(keys: Sequence[str], space: Mapping[str, Part], ranked: Sequence[Tried]) -> Html:
