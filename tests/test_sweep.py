@@ -362,7 +362,7 @@ def test_a_sweep_that_ends_in_the_middle_goes_on(swept, tones, tmp_path, number,
     ("arguments", "message"),
     [
         (["+sweep.space.optimizer.lrr.choices=[1,2]"], "optimizer.lrr: no such key; did you mean 'optimizer.lr'"),
-        (["--multirun", "seed=1,2"], "leave --multirun out"),
+        pytest.param(["--multirun", "seed=1,2"], "leave --multirun out", marks=pytest.mark.long),
     ],
 )
 def test_wrong_settings(tones, tmp_path, arguments, message):
