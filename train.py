@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ def train(
     trainer: dict[str, Any],
     false_alarms: NonNegativeFloat | None,
     out: Path = Path(),
+    report: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> int:
-    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml."""
-    settings = {key: value for key, value in locals().items() if key != "out"}
+    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml. ``report``: see ``fit``."""
+    settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
 
     from pipeline.augmentation import Augmentation
     from pipeline.build import build
@@ -52,7 +54,8 @@ def train(
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = coach.splits(data, model.intake)
-    progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
+    both = splits["train"], splits["val"]
+    progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
     if not coach.leads:
         return OK
 

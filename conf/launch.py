@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.build import arguments_for, check, nearest
+from pipeline.build import arguments_for, build, check, nearest
 from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
@@ -38,6 +41,7 @@ def launch(program: Callable[..., int], config_name: str) -> None:
     sys.stdout.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     sys.stderr.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     OmegaConf.register_new_resolver("groups", groups, replace=True)
+    OmegaConf.register_new_resolver("sweeping", sweeping, replace=True)
     codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
@@ -57,17 +61,64 @@ def launch(program: Callable[..., int], config_name: str) -> None:
 
 def start(program: Callable[..., int], config: DictConfig) -> int:
     """Call ``program`` with the configuration as checked, plain values."""
-    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(settings, dict)
-    arguments = arguments_for(program, {str(key): value for key, value in settings.items()})
-    missing(settings)
-    for name in inspect.signature(program).parameters:
-        if name not in settings and name != "out":
-            raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
-    check(settings)
+    settings = plain(config)
+    parameters = inspect.signature(program).parameters
+    sweep = settings.pop("sweep", None) if "report" in parameters else None
+    arguments = checked(program, settings)
+    if sweep is not None:
+        return search(program, sweep, settings)
     if HydraConfig.get().output_subdir is not None:
         arguments["out"] = Path(HydraConfig.get().runtime.output_dir)
     return program(**arguments)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, its references resolved."""
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def checked(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as arguments of ``program``. ConfigError for what it does not take, and for what is missing."""
+    arguments = arguments_for(program, settings)
+    missing(settings)
+    for name in inspect.signature(program).parameters:
+        if name not in settings and name not in ("out", "report"):
+            raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
+    check(settings)
+    return arguments
+
+
+def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any]) -> int:
+    """Call ``program`` again and again, as ``sweep`` says: each time composed anew, in a folder of its own."""
+    from pipeline.sweep import Report, Sweep
+
+    job = HydraConfig.get()
+    name = str(job.job.config_name)
+    if job.mode is RunMode.MULTIRUN:
+        raise ConfigError("sweep: chooses by itself what to train; leave --multirun out")
+    given = [text for text in job.overrides.task if not re.match(r"[+~]*sweep\b", text)]
+
+    def train(overrides: list[str], out: Path, report: Report) -> int:
+        every = [*given, *overrides]
+        try:
+            config = composed(name, every)
+        except HydraException as error:
+            raise ConfigError(explained(error, name)) from None
+        records = out / ".hydra"
+        records.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, records / "config.yaml")
+        OmegaConf.save(every, records / "overrides.yaml")
+        return program(**checked(program, plain(config)), out=out, report=report)
+
+    build(sweep, Sweep, at="sweep").run(train, given, settings, Path(job.runtime.output_dir))
+    return OK
+
+
+def sweeping() -> str:
+    """What the name of a sweep's folder begins with; nothing for a single run."""
+    return "sweep_" if any(re.match(r"\+?sweep=", argument) for argument in sys.argv[1:]) else ""
 
 
 def flushed(code: int) -> int:
@@ -157,15 +208,16 @@ def keys_of(group: str, option: str) -> list[str]:
 
 def known_keys(config_name: str) -> list[str]:
     """Every key of the configuration as the command line chose its groups, dotted, and the groups."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
     known = {path.name for path in FOLDER.iterdir() if path.is_dir()}
     chosen = [argument for argument in sys.argv[1:] if argument.partition("=")[0] in known and not swept(argument)]
+    return [*flat(OmegaConf.to_container(composed(config_name, chosen))), *group_names(config_name)]
+
+
+def composed(config_name: str, overrides: list[str]) -> DictConfig:
+    """A configuration as such a command line would make it."""
+    GlobalHydra.instance().clear()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        config = compose(config_name, overrides=chosen)
-    return [*flat(OmegaConf.to_container(config)), *group_names(config_name)]
+        return compose(config_name, overrides)
 
 
 def swept(argument: str) -> bool:

@@ -6,7 +6,7 @@ training that was interrupted anywhere and resumed ends with the same weights as
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,11 +120,13 @@ class Trainer:
         augment: Augmentation | None,
         out: Path,
         settings: Mapping[str, Any],
+        report: Callable[[int, dict[str, Any]], None] | None = None,
     ) -> Progress:
         """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
 
         ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
-        DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError if those
+        ``report`` is called with the number and the figures of each epoch once they are kept; what it raises ends the
+        training. DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError if those
         who load data fail again and again; OSError if a file cannot be written.
         """
         out.mkdir(parents=True, exist_ok=True)
@@ -147,9 +149,12 @@ class Trainer:
                         for key, value in row.items():
                             board.add_scalar(key, value, progress.epoch)
                         console.print(line(row, self.epochs, progress), highlight=False)
+                    if report:
+                        report(progress.epoch, row)
         except KeyboardInterrupt:
-            go_on = f"the same command with {shlex.quote(f'trainer.resume={out}')}"
-            console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
+            if report is None:
+                go_on = f"the same command with {shlex.quote(f'trainer.resume={out}')}"
+                console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
             raise
         return progress
 
