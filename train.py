@@ -1,6 +1,5 @@
 """Train a classifier: `python train.py --help`."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from conf.launch import OK, launch
+
+WORST = 10  # clips that the report shows
 
 
 def train(
@@ -26,6 +27,7 @@ def train(
     optimizer: dict[str, Any],
     trainer: dict[str, Any],
     false_alarms: NonNegativeFloat | None,
+    streams: str | list[str] | None,
     out: Path = Path(),
 ) -> int:
     """Data and model, fit, test, report. The signature is the schema of conf/train.yaml."""
@@ -33,15 +35,18 @@ def train(
 
     from pipeline.augmentation import Augmentation
     from pipeline.build import build
+    from pipeline.detection import detected, readable, recordings
     from pipeline.errors import ConfigError
     from pipeline.model import PARTS, Classifier, load
-    from pipeline.report import summary
+    from pipeline.results import results
+    from pipeline.summary import summary
     from pipeline.thresholds import tune
     from pipeline.trainer import Trainer
 
     if false_alarms is not None and decoder.get("threshold") is not None:
         raise ConfigError("false_alarms: chooses decoder.threshold, which is set, too; set only one of them")
     started = time.perf_counter()
+    heard = recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
     data: Any = build(dataset, at="dataset")
@@ -49,25 +54,24 @@ def train(
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
         change.know(model.labels, model.intake)  # what does not suit shows now, not after hours of reading
+    readable(heard, model.intake)
     if (out / "model.safetensors").is_file() and coach.resume is None:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
     progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
-    metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}
-    events = {}
+    found = {split: coach.answers(best, splits[split], worst=WORST) for split in ("val", "test") if len(splits[split])}
+    more: dict[str, Any] = {}
     if false_alarms is not None:
-        events = {"events": tune(best, {split: splits[split] for split in metrics}, false_alarms)}
+        more["events"] = tune(best, {split: splits[split] for split in found}, false_alarms)
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
-    figures = {
-        "parameters": best.parameter_count(),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    (out / "metrics.json").write_text(json.dumps(figures | metrics | events, indent=2) + "\n")
-    summary(figures, metrics | events, out, every=len(best.decoder().audible) == len(best.labels))
+    if heard:
+        more["streams"] = detected(best, heard)
+    more |= {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
+    more["seconds"] = round(time.perf_counter() - started, 1)
+    metrics = results(best, found, more, progress.history, out)
+    summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
     return OK
 
 

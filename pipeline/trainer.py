@@ -28,9 +28,9 @@ from torch.utils.tensorboard import SummaryWriter
 from pipeline.augmentation import Augmentation
 from pipeline.build import Config, build
 from pipeline.errors import ConfigError, DivergedError
+from pipeline.evaluation import Answers, answers, plain
 from pipeline.features import Features
 from pipeline.intake import Intake
-from pipeline.metrics import classification, online
 from pipeline.model import Classifier
 from pipeline.sample import IGNORE, Batch, Split, collate
 from pipeline.stage import State, detach, tree
@@ -223,30 +223,15 @@ class Trainer:
 
         return tree(mixed, last, fresh)
 
-    @torch.inference_mode()
     def evaluate(self, model: Classifier, split: Split, features: Features | None = None) -> dict[str, Any]:
-        """Clip accuracy, loss and per-class figures on a split, and how soon the answers are right (``online``).
+        """The main figures of a model on a split (``evaluation.plain``)."""
+        return plain(self.answers(model, split, features))
 
-        With ``features``, what they keep of the clips is used.
+    def answers(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Answers:
+        """What a model answers on a split. With ``features``, what they keep of the clips is used; so many of the
+        ``worst`` clips are kept.
         """
-        model.eval()
-        features = features or Features(model, None)
-        truth: list[int] = []
-        posteriors: list[Tensor] = []
-        right: list[list[bool]] = []  # of each clip, step by step from where its span begins
-        for batch in self.batches(split, model.intake, shuffle=False):
-            y = model.answers(features.plain(batch))
-            last = model.last_step(batch.lengths)
-            posteriors.append(y[torch.arange(len(y)), last].float().cpu())
-            truth += batch.labels.tolist()
-            hits = (y.argmax(-1).cpu() == batch.labels[:, None]).tolist()
-            for row, spans, end in zip(hits, batch.spans, last.tolist(), strict=True):
-                right.append(row[(spans[0][0] // model.hop if spans else 0) + model.delay : end + 1])
-        scores = torch.cat(posteriors) if posteriors else torch.zeros(0, len(model.labels))
-        result = classification(truth, scores.argmax(1).tolist(), model.labels)
-        nll = torch.nn.functional.nll_loss(scores.clamp_min(1e-9).log(), torch.tensor(truth, dtype=torch.int64))
-        step = model.hop / model.rate
-        return result | {"loss": nll.item() if truth else 0.0, "online": {"step": step, "accuracy": online(right)}}
+        return answers(model, self.batches(split, model.intake, shuffle=False), features, worst)
 
     def batches(self, split: Split, intake: Intake, shuffle: bool) -> Iterator[Batch]:
         """Batches of a split; those of which nothing could be read are left out."""

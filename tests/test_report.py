@@ -24,8 +24,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from infer import infer
 from pipeline import page
-from pipeline.accuracy import LISTED, TRUST, Accuracy, Found, Least, calibration_error, score_bin, wilson
+from pipeline.accuracy import LISTED, Accuracy, Found, Least
 from pipeline.build import build
+from pipeline.calibration import TRUST, calibration_error, score_bin
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.fanout import Fanout
@@ -33,6 +34,7 @@ from pipeline.metrics import classification
 from pipeline.sink import Sink
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.report import FINE, FIRST, LENGTHS, Report, length_bin
+from pipeline.uncertainty import wilson
 
 TAGS = (
     "html head meta title style body main header section h1 h2 p div b span table thead tbody tr th td figure figcaption "

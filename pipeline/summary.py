@@ -13,15 +13,17 @@ BARS = " ▁▂▃▄▅▆▇█"
 CURVE = 60  # characters of a curve, at most
 
 
-def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
-    """Per-class table of the test split (validation, if there is none), the main figures, and the run's folder.
+def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
+    """Per-class table of the test split (validation, if there is none), the main figures, and the run's files.
 
     ``every``: all classes make events, so that a stream has nothing that it may pass over.
     """
     console = Console()
     split = "test" if "test" in metrics else "val"
     found = metrics[split]
-    table = Table(title=f"{split}: {found['count']} clips, accuracy {found['accuracy']:.1%}", title_justify="left")
+    low, high = (f"{100 * found['interval'][side]:.1f}" for side in ("low", "high"))
+    title = f"{split}: {found['count']} clips, accuracy {found['accuracy']:.1%} ({low} to {high} at 95 %)"
+    table = Table(title=title, title_justify="left")
     table.add_column("class")
     for column in ("precision", "recall", "F1", "clips"):
         table.add_column(column, justify="right")
@@ -35,14 +37,29 @@ def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, e
     console.print(soon(found["online"]), highlight=False)
     if "events" in metrics:
         console.print(alarms(metrics["events"], split))
+    if "streams" in metrics:
+        console.print(heard(metrics["streams"]), highlight=False)
     console.print(
-        f"{figures['parameters']:,} parameters, best of {figures['epochs']} epochs: {figures['best_epoch']}, "
-        f"{figures['seconds']} s in all",
+        f"{metrics['parameters']:,} parameters, best of {metrics['epochs']} epochs: {metrics['best_epoch']}, "
+        f"{metrics['seconds']} s in all",
         highlight=False,
     )
     if every:
         console.print("on streams every class makes events, also of silence: a class `background` would be passed over")
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def heard(streams: Mapping[str, Any]) -> str:
+    """What was found in long recordings."""
+    micro, late = streams["events"]["micro"], streams["latency"]
+    missed = f"{streams['missed']:.1%} missed, " if streams["missed"] is not None else ""
+    after = f", {late['p50']:.2f} s after they begin (median)" if late["count"] else ""
+    return (
+        f"streams, {60 * streams['hours']:.1f} min: event F1 {micro['f1']:.3f} ({micro['hits']} hits of "
+        f"{micro['truths']} true, {micro['answers']} found), {missed}{streams['false_an_hour']:.1f} false alarms an "
+        f"hour{after}"
+    )
 
 
 def alarms(events: Mapping[str, Any], split: str) -> Table:
