@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from conf.launch import OK, launch
+from conf.launch import OK, Job, launch
 
 WORST = 10  # clips that the report shows
 
@@ -75,5 +75,14 @@ def train(
     return OK
 
 
+def compare(jobs: list[Job]) -> None:
+    """The runs of --multirun side by side, and as a page beside them."""
+    from pipeline.report import compared
+
+    done = [job.folder for job in jobs if job.code == OK]
+    failed = {job.folder: job.overrides for job in jobs if job.code != OK}
+    compared(done, jobs[0].folder.parent / "comparison.html", failed)
+
+
 if __name__ == "__main__":
-    launch(train, "train")
+    launch(train, "train", compare)

@@ -146,9 +146,9 @@ def apart(found: Accuracy) -> str:
     return said
 
 
-def by_class(rows: Sequence[tuple[str, float, float, float, int]]) -> Html:
-    """Precision, recall, F1 and support."""
-    columns = "precision", "recall", "F1", "files"
+def by_class(rows: Sequence[tuple[str, float, float, float, int]], what: str = "files") -> Html:
+    """Precision, recall, F1 and support, ``what`` being counted."""
+    columns = "precision", "recall", "F1", what
     shown = [(label, *(f"{value:.3f}" for value in scores), f"{count:,}") for label, *scores, count in rows[:LISTED]]
     return page.join(page.table(("class", *columns), shown, numbers=columns), rest(len(rows)))
 

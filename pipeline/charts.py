@@ -15,12 +15,12 @@ def lines(
     limits: tuple[float, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
     told: Callable[[float], str] = brief,
-    dots: bool = False,
+    dots: Line = (),
 ) -> Html:
     """Up to four lines through points (x, y) by name; what is not finite leaves a hole.
 
     ``limits`` of the axis upwards (None: from 0, or the lowest, to the highest), ``marks`` on the axis ``x`` (none:
-    round numbers), ``told``: how values upwards are written. ``dots``: points, too.
+    round numbers), ``told``: how values upwards are written. ``dots``: points to be marked.
     """
     points = [point for line in drawn.values() for point in line if all(map(math.isfinite, point))]
     xs = [a for a, _ in points] + [place for place, _ in marks] or [0.0, 1.0]
@@ -30,15 +30,14 @@ def lines(
     for (name, line), tone in zip(drawn.items(), TONES, strict=False):
         inside.append(tag("path", d=track(line, plot), class_=f"track {tone}"))
         keys.append(tag("span", short(name, 40), class_=f"key {tone}"))
-        if dots:
-            inside += [dot(plot, a, b, told, tone) for a, b in line if math.isfinite(a) and math.isfinite(b)]
+    inside += [dot(plot, a, b, told) for a, b in dots if math.isfinite(a) and math.isfinite(b)]
     places = marks or [(value, brief(value)) for value in ticks(min(xs), max(xs), 6)]
     return tag("figure", tag("figcaption", *keys), plot.draw(inside, places, x, says, told))
 
 
-def dot(plot: Plot, x: float, y: float, told: Callable[[float], str], tone: str) -> Html:
+def dot(plot: Plot, x: float, y: float, told: Callable[[float], str]) -> Html:
     """A point, with its value for those who point at it."""
-    return tag("circle", tag("title", told(y)), cx=plot.x(x), cy=plot.y(y), r=2.5, class_=tone)
+    return tag("circle", tag("title", told(y)), cx=plot.x(x), cy=plot.y(y), r=2.5, class_="main")
 
 
 def stairs(line: Line) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ from pipeline.evaluation import Answers, Exhibit
 from pipeline.exhibits import shown
 from pipeline.intake import Intake
 from pipeline.page import Html, Section
+from pipeline.runs import flat
 
 FEW = 24  # classes that have a histogram each
 SPLITS = {"test": "test clips, which were never learnt from", "val": "validation clips, by which the model was chosen"}
@@ -80,7 +81,7 @@ def of_split(row: Figures, found: Answers, other: str, metrics: Figures) -> Iter
         f"{hits:,} of {row['count']:,} clips were answered right: {page.share(row['accuracy'])}. With other clips of "
         f"the same kind it may be {page.share(told['low'])} to {page.share(told['high'])} (95\u00a0%, "
         f"{told['method']}).{groups}{more} The weakest classes come first.",
-        [by_class(sorted(rows, key=lambda entry: (not entry[4], entry[3])))],
+        [by_class(sorted(rows, key=lambda entry: (not entry[4], entry[3])), "clips")],
     )
     if not row["count"]:
         return
@@ -179,14 +180,15 @@ def traded(found: Figures, least: float) -> Section:
     line = [(false, missed) for _, false, missed in found["det"]]
     moved, marks = charts.logarithmic(line, min(1.0, least), max(1000.0, 10 * least))
     axis = "false alarms an hour"
-    det = charts.lines({"missed": moved}, axis, "Misses over false alarms", (0, 1), marks, page.percent, dots=True)
+    staircase = {"missed": charts.stairs(moved)}
+    det = charts.lines(staircase, axis, "Misses over false alarms", (0, 1), marks, page.percent, moved)
     steps = charts.stairs([(x, y) for x, y in found["psd"]["points"]])
     psd = charts.lines({"found": steps}, f"{axis} and class", "PSD-ROC", (0, 1), (), page.percent)
     at = found["miss_at"].items()
     misses = ", ".join(f"at {most}: {'–' if miss is None else page.share(miss)}" for most, miss in at)
     says = (
         "One threshold for all classes, from high to low. On the left, events that no answer touches, over answers "
-        f"that touch no event. Missed at so many false alarms an hour: {misses}. "
+        f"that touch no event (none: at the left edge). Missed at so many false alarms an hour: {misses}. "
         f"{page.lasting(3600 * found['hours'])} cannot tell fewer than {3 * least:.2g} an hour from none (95\u00a0%). "
         "On the right the PSD-ROC, the mean of the classes; the area below it up to "
         f"{found['psd']['most']:g} is {found['psd']['area']:.3f}."
@@ -241,11 +243,3 @@ def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
         found.labels[answer] if answer != truth else "right",
         f"{found.sure[place]:.3f}",
     )
-
-
-def flat(settings: Any, at: str = "") -> dict[str, str]:
-    """Nested settings by dotted keys, as they are written on a command line."""
-    if not isinstance(settings, Mapping) or (not settings and at):
-        return {at: "null" if settings is None else str(settings)}
-    parts = (flat(one, f"{at}.{name}" if at else str(name)) for name, one in settings.items())
-    return {key: value for part in parts for key, value in part.items()}

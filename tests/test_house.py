@@ -20,7 +20,7 @@ FLOORS = [
     },
     {
         "pipeline.writer", "pipeline.passes", "pipeline.intake", "pipeline.listing", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
-        "pipeline.standardize", "pipeline.accuracy", "pipeline.charts",
+        "pipeline.standardize", "pipeline.accuracy", "pipeline.charts", "pipeline.runs",
     },
     {"pipeline.kernels", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.ledger", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
@@ -37,7 +37,7 @@ FLOORS = [
     {"pipeline.features", "pipeline.stream", "pipeline.summary", "pipeline.sources", "pipeline.sinks", "pipeline.tiles", "pipeline.exhibits"},
     {"pipeline.evaluation", "pipeline.selftest", "pipeline.listen", "pipeline.thresholds", "pipeline.scheduler", "pipeline.batch", "pipeline.job", "pipeline.cost"},
     {"pipeline.trainer", "pipeline.detection", "pipeline.training_page", "pipeline.engine"},
-    {"pipeline.results"},
+    {"pipeline.results", "pipeline.report"},
     {"pipeline.engines"},
     {"conf.launch"},
     {"train", "infer"},
