@@ -35,12 +35,9 @@ def train(
 
     from pipeline.augmentation import Augmentation
     from pipeline.build import build
-    from pipeline.detection import detected, readable, recordings
+    from pipeline.detection import readable, recordings
     from pipeline.errors import ConfigError
-    from pipeline.model import PARTS, Classifier, load
-    from pipeline.results import results
-    from pipeline.summary import summary
-    from pipeline.thresholds import tune
+    from pipeline.model import PARTS, Classifier
     from pipeline.trainer import Trainer
 
     if false_alarms is not None and decoder.get("threshold") is not None:
@@ -59,16 +56,33 @@ def train(
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
     progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
+    return told(coach, splits, progress, settings, heard, started, out)
+
+
+def told(
+    coach: Any,
+    splits: dict[str, Any],
+    progress: Any,
+    settings: dict[str, Any],
+    heard: list[Any],
+    started: float,
+    out: Path,
+) -> int:
+    """Test the best model, on ``heard`` recordings, too; report."""
+    from pipeline.detection import detected
+    from pipeline.model import load
+    from pipeline.results import results
+    from pipeline.summary import summary
+    from pipeline.thresholds import tune
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     found = {split: coach.answers(best, splits[split], worst=WORST) for split in ("val", "test") if len(splits[split])}
-    more: dict[str, Any] = {}
-    if false_alarms is not None:
-        more["events"] = tune(best, {split: splits[split] for split in found}, false_alarms)
+    more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
+    if settings["false_alarms"] is not None:
+        more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     if heard:
         more["streams"] = detected(best, heard)
-    more |= {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
     more["seconds"] = round(time.perf_counter() - started, 1)
     metrics = results(best, found, more, progress.history, out)
     summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
