@@ -213,7 +213,8 @@ def wished(events: Figures, split: str) -> Iterator[Section]:
     told = ", ".join(
         f"{name} {events[name]['an_hour']:g} an hour in {60 * events[name]['hours']:.1f} min" for name in names
     )
-    says = f"Chosen on a stream of the validation clips for at most {events['wish']:g} false alarms an hour; {told}."
+    wish = "the most events right" if events["wish"] is None else f"at most {events['wish']:g} false alarms an hour"
+    says = f"Chosen on a stream of the validation clips for {wish}; false alarms: {told}."
     yield Section("Thresholds", says, [page.table(("class", *numbers), rows, numbers)])
 
 
