@@ -1,6 +1,5 @@
 """Train a classifier: `python train.py --help`."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +8,9 @@ from typing import Any
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from conf.launch import OK, launch
+from conf.launch import OK, Job, launch
+
+WORST = 10  # clips that the report shows
 
 
 def train(
@@ -27,6 +28,7 @@ def train(
     optimizer: dict[str, Any],
     trainer: dict[str, Any],
     false_alarms: NonNegativeFloat | None,
+    streams: str | list[str] | None,
     out: Path = Path(),
     report: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> int:
@@ -35,15 +37,15 @@ def train(
 
     from pipeline.augmentation import Augmentation
     from pipeline.build import build
+    from pipeline.detection import readable, recordings
     from pipeline.errors import ConfigError
-    from pipeline.model import PARTS, Classifier, load
-    from pipeline.report import summary
-    from pipeline.thresholds import tune
+    from pipeline.model import PARTS, Classifier
     from pipeline.trainer import Trainer
 
     if false_alarms is not None and decoder.get("threshold") is not None:
         raise ConfigError("false_alarms: chooses decoder.threshold, which is set, too; set only one of them")
     started = time.perf_counter()
+    heard = recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
     data: Any = build(dataset, at="dataset")
@@ -51,6 +53,7 @@ def train(
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
         change.know(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
+    readable(heard, model.intake)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = coach.splits(data, model.intake)
@@ -58,23 +61,47 @@ def train(
     progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
     if not coach.leads:
         return OK
+    return told(coach, splits, progress, settings, heard, started, out)
+
+
+def told(
+    coach: Any,
+    splits: dict[str, Any],
+    progress: Any,
+    settings: dict[str, Any],
+    heard: list[Any],
+    started: float,
+    out: Path,
+) -> int:
+    """Test the best model, on ``heard`` recordings, too; report."""
+    from pipeline.detection import detected
+    from pipeline.model import load
+    from pipeline.results import results
+    from pipeline.summary import summary
+    from pipeline.thresholds import tune
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
-    metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}
-    events = {}
-    if false_alarms is not None:
-        events = {"events": tune(best, {split: splits[split] for split in metrics}, false_alarms)}
+    found = {split: coach.answers(best, splits[split], worst=WORST) for split in ("val", "test") if len(splits[split])}
+    more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
+    if settings["false_alarms"] is not None:
+        more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
-    figures = {
-        "parameters": best.parameter_count(),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    (out / "metrics.json").write_text(json.dumps(figures | metrics | events, indent=2) + "\n")
-    summary(figures, metrics | events, out, every=len(best.decoder().audible) == len(best.labels))
+    if heard:
+        more["streams"] = detected(best, heard)
+    more["seconds"] = round(time.perf_counter() - started, 1)
+    metrics = results(best, found, more, progress.history, out)
+    summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
     return OK
 
 
+def compare(jobs: list[Job]) -> None:
+    """The runs of --multirun side by side, and as a page beside them."""
+    from pipeline.report import compared
+
+    done = [job.folder for job in jobs if job.code == OK]
+    failed = {job.folder: job.overrides for job in jobs if job.code != OK}
+    compared(done, jobs[0].folder.parent / "comparison.html", failed)
+
+
 if __name__ == "__main__":
-    launch(train, "train")
+    launch(train, "train", compare)

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -32,8 +32,19 @@ CONTROL = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"  # what ter
 FOLDER = Path(__file__).resolve().parent
 
 
-def launch(program: Callable[..., int], config_name: str) -> None:
-    """Run ``program`` under the configuration ``config_name`` and exit with its code (or that of its error)."""
+class Job(NamedTuple):
+    """One of several runs: where its results are, what was set for it, and its exit code (None: it broke down)."""
+
+    folder: Path
+    overrides: str
+    code: int | None
+
+
+def launch(program: Callable[..., int], config_name: str, after: Callable[[list[Job]], None] | None = None) -> None:
+    """Run ``program`` under the configuration ``config_name`` and exit with its code (or that of its error).
+
+    ``after`` gets the jobs of --multirun once they are over, whatever has become of them.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
@@ -43,13 +54,24 @@ def launch(program: Callable[..., int], config_name: str) -> None:
     OmegaConf.register_new_resolver("groups", groups, replace=True)
     OmegaConf.register_new_resolver("sweeping", sweeping, replace=True)
     codes: list[int] = []
+    jobs: list[Job] = []
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
     def run(config: DictConfig) -> None:
-        codes.append(guarded(lambda: start(program, config)))
+        known, code = HydraConfig.get(), None
+        try:
+            code = guarded(lambda: start(program, config))
+            codes.append(code)
+        finally:
+            if known.mode == RunMode.MULTIRUN:
+                jobs.append(Job(Path(known.runtime.output_dir), " ".join(known.overrides.task), code))
 
     try:
-        run()
+        try:
+            run()
+        finally:
+            if after and jobs:
+                guarded(lambda: after(jobs) or OK)
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(failed(explained(error, config_name), USAGE))
     except OSError as error:

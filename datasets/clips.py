@@ -106,7 +106,7 @@ class Clips(Dataset[Sample | None]):
         if self.background and intake.sound:
             quiet = clip.label == self.background or not x[0].any()
             spans = [] if quiet else [(*loud_part(x[0], intake.sound), label)]
-        return Sample(x, label, spans, clip.name, key)
+        return Sample(x, label, spans, clip.name, key, clip.group)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""

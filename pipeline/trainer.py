@@ -16,19 +16,18 @@ from lightning_fabric import seed_everything
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.augmentation import Augmentation
 from pipeline.build import Config
 from pipeline.devices import fabric, leading
 from pipeline.errors import ConfigError, DivergedError
+from pipeline.evaluation import Answers, answers, plain
 from pipeline.features import Features
 from pipeline.feed import Balance, Feed, plan, shuffled, weights_of
 from pipeline.intake import Intake
 from pipeline.lesson import Lesson
 from pipeline.losses import Loss
-from pipeline.metrics import classification, online
 from pipeline.model import Classifier
 from pipeline.run import Progress, Run
 from pipeline.sample import Batch, Split
@@ -126,8 +125,8 @@ class Trainer:
 
         ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
         ``report`` is called with the number and the figures of each epoch once they are kept; what it raises ends the
-        training. DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError if those
-        who load data fail again and again; OSError if a file cannot be written.
+        training. DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError
+        if those who load data fail again and again; OSError if a file cannot be written.
         """
         out.mkdir(parents=True, exist_ok=True)
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings)
@@ -220,30 +219,15 @@ class Trainer:
             raise DivergedError(f"no training clip could be read in {title}")
         return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.rates[0] * share}
 
-    @torch.inference_mode()
     def evaluate(self, model: Classifier, split: Split, features: Features | None = None) -> dict[str, Any]:
-        """Clip accuracy, loss and per-class figures on a split, and how soon the answers are right (``online``).
+        """The main figures of a model on a split (``evaluation.plain``)."""
+        return plain(self.answers(model, split, features))
 
-        With ``features``, what they keep of the clips is used.
+    def answers(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Answers:
+        """What a model answers on a split. With ``features``, what they keep of the clips is used; so many of the
+        ``worst`` clips are kept.
         """
-        model.eval()
-        features = features or Features(model, None)
-        truth: list[int] = []
-        posteriors: list[Tensor] = []
-        right: list[list[bool]] = []  # of each clip, step by step from where its span begins
-        for batch in self.batches(split, model.intake):
-            y = model.answers(features.plain(batch))
-            last = model.last_step(batch.lengths)
-            posteriors.append(y[torch.arange(len(y)), last].float().cpu())
-            truth += batch.labels.tolist()
-            hits = (y.argmax(-1).cpu() == batch.labels[:, None]).tolist()
-            for row, spans, end in zip(hits, batch.spans, last.tolist(), strict=True):
-                right.append(row[(spans[0][0] // model.hop if spans else 0) + model.delay : end + 1])
-        scores = torch.cat(posteriors) if posteriors else torch.zeros(0, len(model.labels))
-        result = classification(truth, scores.argmax(1).tolist(), model.labels)
-        nll = torch.nn.functional.nll_loss(scores.clamp_min(1e-9).log(), torch.tensor(truth, dtype=torch.int64))
-        step = model.hop / model.rate
-        return result | {"loss": nll.item() if truth else 0.0, "online": {"step": step, "accuracy": online(right)}}
+        return answers(model, self.batches(split, model.intake), features, worst)
 
     def batches(self, split: Split, intake: Intake) -> Iterator[Batch]:
         """Batches of a split in its order; those of which nothing could be read are left out."""

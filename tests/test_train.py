@@ -29,7 +29,16 @@ def train(tones, out, *more, **options):
 
 def test_a_runs_folder(trained):
     names = {path.name for path in trained.iterdir()}
-    assert {"model.safetensors", "last.ckpt", "metrics.json", "history.jsonl", "tensorboard", ".hydra"} <= names
+    assert {
+        "model.safetensors",
+        "last.ckpt",
+        "metrics.json",
+        "answers.jsonl",
+        "report.html",
+        "history.jsonl",
+        "tensorboard",
+        ".hydra",
+    } <= names
     assert "encoder:" in (trained / ".hydra" / "config.yaml").read_text()
     metrics = json.loads((trained / "metrics.json").read_text())
     history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
@@ -289,7 +298,9 @@ def test_embedded_sounds_train_from_any_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr.decode()
     assert len(list(tmp_path.glob("runs/default/*/model.safetensors"))) == 1
-    assert b"accuracy" in done.stdout and b"run folder" in done.stdout
+    assert b"accuracy" in done.stdout and b"run folder" in done.stdout and b"report.html" in done.stdout
+    (page,) = tmp_path.glob("runs/default/*/report.html")
+    assert page.read_text().count("<audio") == 10  # of sounds that are made, not read
 
 
 def test_real_digits_are_learnt(real, tmp_path):
