@@ -53,6 +53,10 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     sys.stderr.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     OmegaConf.register_new_resolver("groups", groups, replace=True)
     OmegaConf.register_new_resolver("sweeping", sweeping, replace=True)
+    if (
+        os.environ.get("RANK", "0") != "0"
+    ):  # one of several processes that torchrun has started: the first one has a folder
+        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
     codes: list[int] = []
     jobs: list[Job] = []
 

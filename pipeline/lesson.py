@@ -44,7 +44,7 @@ class Lesson:
             return NOTHING
         total = hits = 0.0
         for number, (made, wanted) in enumerate(zip(ready, targets, strict=True)):
-            with self.fabric.no_backward_sync(self.run.wrapped, enabled=number + 1 < len(parts)):
+            with self.fabric.no_backward_sync(self.run.logits, enabled=number + 1 < len(parts)):
                 cost, right = self.nothing(), 0
                 if made is not None and wanted is not None:
                     cost, right = self.cost(*made, wanted, counts)
@@ -61,7 +61,7 @@ class Lesson:
                 "look at the data"
             )
         run = self.run
-        self.fabric.clip_gradients(run.wrapped, run.adapt, max_norm=self.clip)
+        self.fabric.clip_gradients(run.logits, run.adapt, max_norm=self.clip)
         run.adapt.step()
         run.adapt.zero_grad()
         run.average.update()
@@ -77,8 +77,8 @@ class Lesson:
         return sum((p.sum() * 0.0 for p in self.run.model.parameters() if p.requires_grad), torch.zeros(()))
 
     def targets(self, x: Tensor, batch: Batch) -> Tensor:
-        """The class of each step of features ``(B, T)``, ``IGNORE`` where it is not known or does not count."""
-        steps = x.shape[1]
+        """The class of each answer ``(B, T)`` to features, ``IGNORE`` where it is not known or does not count."""
+        steps = x.shape[1] // self.run.model.encoder.hop
         if not self.frames:
             return torch.full((len(batch.labels), steps), IGNORE)
         return batch.targets(steps, self.run.model.hop, self.run.model.delay, self.run.background)
@@ -90,7 +90,7 @@ class Lesson:
         order = torch.randperm(rows) if alpha else torch.arange(rows)
         if alpha:
             x = share * x + (1 - share) * x[order.to(x.device)]
-        logits, pooled, self.run.carried = self.run.wrapped.logits(x, self.begin(rows))
+        logits, pooled, self.run.carried = self.run.logits(x, self.begin(rows))
         answer = pooled[torch.arange(rows), self.run.model.last_step(batch.lengths)]
         total = self.against(answer, logits, batch.labels, targets, counts)
         if alpha:
@@ -109,28 +109,30 @@ class Lesson:
 
     def blocks(self, batch: Batch | None, seconds: float) -> list[float]:
         """A change of the weights for every so many ``seconds`` of a batch; the state goes on, gradients do not."""
-        model, pool = self.run.model, self.run.model.head.stages[1]
+        model, pool, hop = self.run.model, self.run.model.head.stages[1], self.run.model.encoder.hop
         size = max(1, round(seconds * model.rate / model.hop))
         made = None if batch is None else self.run.features.changed(batch)
         if made and made[0].requires_grad:
             raise ConfigError("trainer.tbptt: the extractor learns, which needs the whole clip; set trainer.tbptt=null")
-        longest = max(gathered(self.fabric, made[0].shape[1] if made else 0))
+        targets = self.targets(*made) if made else torch.empty(0, 0)
+        longest = max(gathered(self.fabric, targets.shape[1]))
         sums = self.counts([made[1]] if made else [], [])[0]
         if not sums:
             return NOTHING
         total = hits = 0.0
         state, past = (self.begin(len(made[1].labels)), pool.initial(len(made[1].labels))) if made else ((), ())
-        targets = self.targets(*made) if made else torch.empty(0, 0)
         for start in range(0, longest, size):
             known = summed(self.fabric, [float((targets[:, start : start + size] != IGNORE).sum())])[0]
             cost, right = self.nothing(), 0
-            if made and start < made[0].shape[1]:
-                x, clips = made[0][:, start : start + size], made[1]
-                logits, _, state = self.run.wrapped.logits(x, state)
+            if made and start < targets.shape[1]:
+                x, clips = made[0][:, start * hop : (start + size) * hop], made[1]
+                logits, _, state = self.run.logits(x, state)
                 pooled, past = pool(logits, past)
                 state, past = detach(state), detach(past)
                 end = model.last_step(clips.lengths) - start
-                over = ((end >= 0) & (end < x.shape[1])).nonzero()[:, 0]  # the clips that end here, and have answers
+                over = ((end >= 0) & (end < logits.shape[1])).nonzero()[
+                    :, 0
+                ]  # the clips that end here, and have answers
                 answer, labels = pooled[over, end[over]], clips.labels[over]
                 cost = self.against(answer, logits, labels, targets[:, start : start + size], (sums, known))
                 right = int((answer.argmax(1).cpu() == labels).sum())

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.augmentation import Augmentation
 from pipeline.averages import Average
@@ -72,8 +72,7 @@ class Run:
             optimizer, torch.optim.Optimizer, at="optimizer", params=parameter_groups(model, optimizer)
         )
         self.rates: list[float] = [group["lr"] for group in adapt.param_groups]
-        self.wrapped, self.adapt = fabric.setup(model, adapt)
-        self.wrapped.mark_forward_method("logits")
+        self.logits, self.adapt = fabric.setup(Logits(model), adapt)
         self.average = Average(model, decay)
         self.progress = Progress()
         self.begun = time.perf_counter()
@@ -164,6 +163,18 @@ class Run:
         if mine["carried"] is not None:
             self.carried = tree(lambda tensor: tensor.to(self.model.anchor.device), whole(mine["carried"]))
         set_generators(mine["generators"])
+
+
+class Logits(nn.Module):
+    """What is called in training: ``Classifier.logits``."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Features and the state in which the encoder begins."""
+        return self.model.logits(x, state)
 
 
 def plain(state: State | None) -> Any:
