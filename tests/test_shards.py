@@ -116,7 +116,7 @@ def test_the_same_clips_give_the_same_samples(source, packed, tmp_path):
         options = {"cache": str(tmp_path / "clips"), "index": str(tmp_path / "index"), "background": "low"}
         assert alike(Manifest(str(source), group="who", cache=None, background="low"), opened(packed, **options),
                      SOUND, source) == 46  # fmt: skip
-    assert len(list(tmp_path.glob("clips/*/*.npz"))) == 46
+    assert len(list(tmp_path.glob("clips/*/*.safetensors"))) == 46
 
 
 def test_real_videos_with_sound_give_the_same_samples(real, tmp_path):
