@@ -10,12 +10,14 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
 from pipeline.build import nearest
@@ -114,16 +116,9 @@ class Clips(Dataset[Sample | None]):
             return clip.chunk(self.intake)
         file = self.cache_file(clip)
         try:
-            with np.load(file, allow_pickle=False) as cached:
-                return tuple(cached[f"track{number}"] for number in range(len(self.intake.tracks)))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            MemoryError,
-            BadZipFile,
-        ):  # not there yet, or half-written by a full disk
+            tracks = load(file.read_bytes())
+            return tuple(tracks[f"track{number}"] for number in range(len(self.intake.tracks)))
+        except (OSError, SafetensorError, KeyError):  # not there yet, or half-written by a full disk
             x = clip.chunk(self.intake)
             store(file, x)
             return x
@@ -133,7 +128,7 @@ class Clips(Dataset[Sample | None]):
         assert self.cache is not None
         key = f"{clip.stamp()}|{clip.start}|{clip.end}|{self.intake}"
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-        return self.cache / digest[:2] / f"{digest[2:34]}.npz"
+        return self.cache / digest[:2] / f"{digest[2:34]}.safetensors"
 
     def prepare(self, title: str) -> None:
         """Decode everything once, with a progress bar, and drop what cannot be read."""
@@ -175,10 +170,12 @@ def store(file: Path, x: Arrays) -> None:
     temporary = file.with_suffix(f".{os.getpid()}.{id(x)}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as target:
-            np.savez(target, allow_pickle=False, **{f"track{number}": array for number, array in enumerate(x)})
+        # Not npz: in training, unpacking that takes a tenth of the time of a small model.
+        temporary.write_bytes(save({f"track{number}": np.ascontiguousarray(track) for number, track in enumerate(x)}))
         temporary.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         warnings.warn(f"clip cache not written ({error}); set dataset.cache=null to do without", stacklevel=2)
 
 
