@@ -25,7 +25,7 @@ import pipeline.page as page
 from pipeline.build import Config
 from pipeline.errors import ConfigError, UserError
 from pipeline.journal import emptied
-from pipeline.space import Choices, Part, override, parsed, set_by, spelt, used
+from pipeline.space import Choices, Part, override, parsed, set_by, spelt
 from pipeline.sweep_page import Tried, best_first, written
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Report: TypeAlias = Callable[[int, Mapping[str, Any]], None]  # is called after 
 Train: TypeAlias = Callable[[list[str], Path, Report], object]  # with these overrides, in this folder
 STUDY = "sweep"
 STARTS = 3  # of a trial that ends the program each time, as one that takes all memory does
-SHOWN = 10  # trials in the table
+SHOWN, BROAD = 10, 160  # trials in the table; characters of it where there is no terminal
 ENOUGH = 6  # trials for an estimate of what matters
 BEGUN = 10  # trials that are drawn at random before any is chosen
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -208,12 +208,12 @@ class Search:
         ranked = best_first(self.tried())
         table = Table(title=f"{len(self.study.trials)} trials, by validation accuracy", title_justify="left")
         for column in ("trial", "accuracy", "epochs", "seconds", *names(list(self.space))):
-            table.add_column(column, justify="right", overflow="fold")
+            table.add_column(column, justify="right", no_wrap=True)
         for one in ranked[:SHOWN]:
             numbers = str(one.number), f"{one.accuracy:.1%}", str(one.epochs), f"{one.seconds:.0f}"
-            table.add_row(*numbers, *(str(used(value)) for value in one.values.values()))
+            table.add_row(*numbers, *(brief(value) for value in one.values.values()))
         told = Console(soft_wrap=True, highlight=False, markup=False)
-        told.print(table, soft_wrap=False)
+        told.print(table, soft_wrap=False, width=None if told.is_terminal else BROAD)
         if ranked:
             told.print(f"best: {self.command(ranked[0])}")
             told.print(f"its model: {self.out / str(ranked[0].number) / 'model.safetensors'}")
@@ -242,6 +242,11 @@ def names(keys: Sequence[str]) -> list[str]:
     """Keys without what stands before their last dot, where that tells them apart."""
     last = [key.rpartition(".")[2] for key in keys]
     return [key if last.count(name) > 1 else name for key, name in zip(keys, last, strict=True)]
+
+
+def brief(value: Any) -> str:
+    """A value in a table."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def distribution(part: Part) -> "optuna.distributions.BaseDistribution":
