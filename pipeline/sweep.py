@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import sqlite3
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -208,12 +209,13 @@ class Search:
         ranked = best_first(self.tried())
         table = Table(title=f"{len(self.study.trials)} trials, by validation accuracy", title_justify="left")
         for column in ("trial", "accuracy", "epochs", "seconds", *names(list(self.space))):
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(column, justify="right", overflow="fold")
         for one in ranked[:SHOWN]:
             numbers = str(one.number), f"{one.accuracy:.1%}", str(one.epochs), f"{one.seconds:.0f}"
             table.add_row(*numbers, *(brief(value) for value in one.values.values()))
-        told = Console(soft_wrap=True, highlight=False, markup=False)
-        told.print(table, soft_wrap=False, width=None if told.is_terminal else BROAD)
+        room = None if sys.stdout.isatty() else BROAD
+        told = Console(soft_wrap=True, highlight=False, markup=False, width=room)
+        told.print(table, soft_wrap=False)
         if ranked:
             told.print(f"best: {self.command(ranked[0])}")
             told.print(f"its model: {self.out / str(ranked[0].number) / 'model.safetensors'}")
