@@ -9,6 +9,8 @@ the first one. The loops are torch.nn and torchaudio alone: DataLoader, MelSpect
 convolutions (Conv1d, LayerNorm, GELU, dropout), nn.GRU of the same size, LayerNorm, dropout and Linear, mean over the
 clip's steps, cross-entropy, AdamW, clipping of the gradient.
 
+Epochs end with what ours does then (validation, last.ckpt, the best model): take all clips, or it weighs too much.
+
 * bare: without any augmentation, on the same cached arrays as ours;
 * augmented: level, shift, white noise on half of the clips, and torchaudio's masks, twice each; no speed;
 * files: augmented, and soundfile decodes in the workers, as most loops do it (soxr would resample; here none needs it).

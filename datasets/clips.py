@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,19 @@ class Clip:
             status = os.stat(self.path)
         except OSError:
             raise MediaError("not_found", "no such file") from None
-        return f"{self.path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        folder, name = os.path.split(os.path.abspath(self.path))
+        place = os.path.realpath(self.path) if os.path.islink(self.path) else os.path.join(real(folder), name)
+        return f"{place}|{status.st_size}|{status.st_mtime_ns}"
 
     def chunk(self, intake: Intake) -> Arrays:
         """Decoded, as a model takes it. MediaError if it cannot be read."""
         return read_chunk(self.path, intake, self.start, self.end)[0]
+
+
+@cache
+def real(folder: str) -> str:
+    """A folder without links in its path. Looked up once: it takes longer than to read a cached clip."""
+    return os.path.realpath(folder)
 
 
 class Clips(Dataset[Sample | None]):
