@@ -18,11 +18,12 @@ import numpy as np
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from datasets.scenes import Recording, Scene, Scenes
 from pipeline.build import nearest
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Arrays, Intake
 from pipeline.media import Samples
-from pipeline.sample import Sample
+from pipeline.sample import Sample, Split
 from pipeline.tracks import read_chunk
 
 SPLITS = ("train", "val", "test")
@@ -63,6 +64,11 @@ class Clips(Dataset[Sample | None]):
         self.clips, self.intake, self.cache, self.background = list(clips), intake, cache, background
         self.crop = round(crop * intake.rate / intake.grain) * intake.grain if crop else None
         self.epoch = 0
+
+    @property
+    def numbers(self) -> list[int]:
+        """The class of each clip."""
+        return [self.index[clip.label] for clip in self.clips]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -173,9 +179,11 @@ class Corpus:
         cache: str | None = "default",
         crop: float | None = None,
         background: str | None = None,
+        scene: Scene | None = None,
     ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
         ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
+        ``scene``: training clips are put into noise (see ``scenes.py``); then no clip needs to have that label.
 
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
@@ -184,12 +192,16 @@ class Corpus:
         self.crop = crop
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
-        self.background = background
+        self.background, self.scene = background, scene
+        if scene and background is None:
+            raise ConfigError("dataset.scene: needs dataset.background, the label of what is between the clips")
+        if scene and background not in self.labels:
+            self.labels = sorted([*self.labels, str(background)])
         if background is not None and background not in self.labels:
             hint = nearest(background, self.labels)
             raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
 
-    def split(self, name: str, intake: Intake) -> Clips:
+    def split(self, name: str, intake: Intake) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
@@ -197,7 +209,15 @@ class Corpus:
         part.prepare(name)
         if clips and not part.clips:
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")
+        if self.scene and name == "train":
+            return Scenes(part, self.scene, self.labels.index(str(self.background)), intake.only_sound("dataset.scene"))
         return part
+
+    def stream(self, part: Split, intake: Intake) -> Split:
+        """What a model will listen to, of a split: a recording of its clips, if there are scenes; else themselves."""
+        if not self.scene or not isinstance(part, Clips):
+            return part
+        return Recording(part, self.scene, self.labels.index(str(self.background)), intake.only_sound("dataset.scene"))
 
 
 def check_splits(clips: Sequence[Clip]) -> None:

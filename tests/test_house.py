@@ -24,7 +24,7 @@ FLOORS = [
     },
     {"pipeline.kernels", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.ledger", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
-    {"pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
+    {"datasets.scenes", "pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
     {"pipeline.conv_cell", "pipeline.decoders", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",
@@ -122,7 +122,7 @@ def test_datasets_is_ours():
 def test_every_component_file_has_a_yaml_and_the_reverse():
     for folder, group in (("pipeline/extractors", "extractor"), ("datasets", "dataset"),
                           ("pipeline/sources", "source"), ("pipeline/sinks", "sink")):  # fmt: skip
-        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "clips", "motion"}
+        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "clips", "motion", "scenes"}
         assert files == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, folder
 
 
