@@ -48,7 +48,7 @@ def train(
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
-        change.know(model.labels, model.intake)  # what does not suit shows now, not after hours of reading
+        change.know(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
     if (out / "model.safetensors").is_file() and coach.resume is None:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}

@@ -141,7 +141,7 @@ def alone(paths, model):
     for number, wave in enumerate(waves):
         course.take(number, Entry(paths[number]), (wave,))
         course.take(number, Entry(paths[number]), Ended(len(wave) / RATE, []))
-        while course.full:
+        while not course.lacks:
             done += len(list(course.turn()))
     while course.open:
         done += len(list(course.turn()))

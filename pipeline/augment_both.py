@@ -12,6 +12,7 @@ from pipeline.augment import Augment
 from pipeline.augment_pictures import AugmentPictures
 from pipeline.augmentation import Augmentation
 from pipeline.errors import ConfigError
+from pipeline.extractor import Extractor
 from pipeline.intake import Intake
 from pipeline.sample import Batch
 
@@ -36,15 +37,18 @@ class AugmentBoth(Augmentation):
         """Shares of the clips that lose a track; of those with both, none loses both. ValueError for settings of the
         sound that would take the tracks apart, or that cannot act.
         """
-        if sound.shift or sound.speed:
-            raise ValueError(
-                "augment.sound.shift and augment.sound.speed must be 0: sound and pictures would come apart"
-            )
-        if sound.masks or (not picture.raw and (sound.gain or sound.noise)):
-            raise ValueError(
-                "augment.sound.masks must be 0, and with augment.picture.where=features also augment.sound.gain and "
-                "augment.sound.noise: features are then computed only once, and joined"
-            )
+        for keys, why in (
+            (sound.timed(), "sound and pictures would come apart"),
+            (["masks"] if sound.masks else [], "features are joined before they are masked"),
+            (
+                [] if picture.raw else sound.sounding(),
+                "augment.picture.where=features are computed only once",
+            ),
+        ):
+            if keys:
+                raise ValueError(f"{' and '.join(f'augment.sound.{key}' for key in keys)} must be 0: {why}")
+        if sound.mixup or picture.mixup:
+            raise ValueError("augment.sound.mixup and augment.picture.mixup must be 0: set augment.mixup, for both")
         self.sound, self.picture, self.mixup = sound, picture, mixup
         self.lose_sound, self.lose_picture = lose_sound, lose_picture
         self.raw = picture.raw
@@ -57,18 +61,19 @@ class AugmentBoth(Augmentation):
         samples, pictures, present = batch.x
         return replace(batch, x=(samples, pictures, self.lost(present)))
 
-    def know(self, labels: list[str], intake: Intake) -> None:
-        """For flips. ConfigError for a model of one track."""
-        if not intake.both:
-            better = "pictures" if intake.picture else "light"
+    def know(self, labels: list[str], extractor: Extractor) -> None:
+        """For flips and recordings. ConfigError for a model of one track."""
+        if not extractor.intake.both:
+            better = "pictures" if extractor.intake.picture else "light"
             raise ConfigError(f"augment: changes two tracks, but the model takes one; choose augment={better}")
-        self.picture.know(labels, intake)
+        self.picture.know(labels, extractor)
+        self.sound.listen(extractor.fronts()[0][0], "augment.sound")
 
     def tracks(
         self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
     ) -> tuple[list[Tensor], Batch]:
-        """The features of the pictures changed."""
-        return self.picture.tracks(features, batch, mirror)
+        """The features of each changed."""
+        return self.picture.tracks(*self.sound.tracks(features, batch, mirror), mirror)
 
     def lost(self, present: Tensor) -> Tensor:
         """Marks ``(B, T, 2)`` with a track less in some rows that have both."""

@@ -12,6 +12,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from pipeline.augmentation import Augmentation
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
+from pipeline.extractor import Extractor
 from pipeline.intake import Intake
 from pipeline.sample import Batch, Span
 
@@ -53,9 +54,9 @@ class AugmentPictures(Augmentation):
         self.speed, self.jitter, self.drop = speed, jitter, drop
         self.raw = where == "pixels"
 
-    def know(self, labels: list[str], intake: Intake) -> None:
+    def know(self, labels: list[str], extractor: Extractor) -> None:
         """What each class becomes when left and right change places. ConfigError for a model of sound alone."""
-        if intake.picture is None:
+        if extractor.intake.picture is None:
             raise ConfigError("augment: changes pictures, but the model takes sound alone; choose augment=light")
         self.turned = torch.arange(len(labels))
         for pair in self.pairs:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from pipeline.extractor import Extractor
 from pipeline.intake import Intake
 from pipeline.sample import Batch
 
@@ -18,8 +19,11 @@ class Augmentation:
     raw = False
     mixup = 0.0
 
-    def know(self, labels: list[str], intake: Intake) -> None:
-        """What the model takes, and the classes in the order of their numbers; ConfigError for what does not suit."""
+    def know(self, labels: list[str], extractor: Extractor) -> None:
+        """The classes in the order of their numbers, and what hears and sees; ConfigError for what does not suit.
+
+        Called before data are read, and again before the training.
+        """
 
     def clips(self, batch: Batch, intake: Intake) -> Batch:
         """A batch whose samples and pixels, lengths and times are changed alike."""

@@ -28,6 +28,10 @@ class Extractor(Stage):
         """The extractor of each track, with its own normalisation; None: the model's is enough."""
         return [(self, None)]
 
+    def bands(self) -> Tensor | None:
+        """Hz around which its features ``(F,)`` stand, rising; None if they are no axis of frequency."""
+        return None
+
     def mirror(self, features: Tensor) -> Tensor:
         """What would have been made, ``(B, T, C, H, W)``, of pictures turned left to right. ConfigError for vectors."""
         if features.ndim != 5:

@@ -17,7 +17,7 @@ class Features:
     def __init__(self, model: Classifier, augment: Augmentation | None) -> None:
         """``augment`` changes the clips in training."""
         self.model, self.augment = model, augment or Augmentation()
-        self.augment.know(model.labels, model.intake)
+        self.augment.know(model.labels, model.extractor)
         self.kept: dict[str, list[Tensor]] = {}
         self.costly = getattr(model.extractor, "costly", False)
 

@@ -75,7 +75,7 @@ class MelSpectrum(Frames):
         """
         super().__init__(rate, window, hop)
         self.floor = floor
-        top = high or rate / 2
+        self.low, self.top = low, (top := high or rate / 2)
         if not low < top <= rate / 2:
             raise ValueError(f"extractor.high: the band {low} to {top} Hz does not fit into 0 to {rate / 2} Hz")
         self.fft = 1 << (self.window - 1).bit_length()

@@ -36,7 +36,7 @@ def clips(*lengths):
 
 def augment(**settings):
     change = AugmentPictures(**STILL | settings)
-    change.know(LABELS, SEEING)
+    change.know(LABELS, Frames(10, 24, 32))
     return change
 
 
@@ -201,7 +201,7 @@ def test_a_track_is_lost_at_random_but_never_both():
     torch.manual_seed(0)
     settings = configured("train", "augment=both")["augment"]["sound"]
     sound = build(settings, Augmentation, at="augment")
-    with pytest.raises(ValueError, match=r"augment\.sound\.masks must be 0"):
+    with pytest.raises(ValueError, match=r"augment\.sound\.gain and augment\.sound\.noise must be 0"):
         AugmentBoth(sound, augment(where="features"))
     both = AugmentBoth(sound, augment(), lose_sound=0.3, lose_picture=0.15)
     present = torch.ones(2000, 4, 2)

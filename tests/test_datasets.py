@@ -303,7 +303,7 @@ def test_augment_noise_and_masks():
     torch.manual_seed(0)
     data = SyntheticSounds(clips=12, held_out=12).split("train", SOUND)
     batch = collate([data[index] for index in range(12)], SOUND)
-    noisy = Augment(gain=0, shift=0, speed=0, noise=1.0, quietest=10).clips(batch, SOUND)
+    noisy = Augment(gain=0, shift=0, speed=0, noise=1.0, snr=(10, 40)).clips(batch, SOUND)
     ratio = 10 * torch.log10(batch.x[0].square().mean(1) / (noisy.x[0] - batch.x[0]).square().mean(1))
     assert ((ratio > 8) & (ratio < 48)).all()
     with warnings.catch_warnings():

@@ -20,11 +20,11 @@ FLOORS = [
     },
     {
         "pipeline.writer", "pipeline.passes", "pipeline.intake", "pipeline.listing", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
-        "pipeline.standardize", "pipeline.accuracy",
+        "pipeline.standardize", "pipeline.accuracy", "pipeline.recordings", "pipeline.acoustics",
     },
     {"pipeline.kernels", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.ledger", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
-    {"datasets.scenes", "pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation"},
+    {"datasets.scenes", "pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation", "pipeline.warp"},
     {"pipeline.conv_cell", "pipeline.decoders", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",

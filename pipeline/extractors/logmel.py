@@ -1,6 +1,7 @@
 """Log-mel spectrum, the field's standard picture of sound."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pipeline.lean import Array, Arrays
@@ -15,6 +16,12 @@ class LogMel(MelSpectrum):
         """Log of the mel power."""
         power, state = super().forward(x, state)
         return (power + self.floor).log(), state
+
+    def bands(self) -> Tensor:
+        """Where the filters have their peaks."""
+        from librosa import mel_frequencies  # for training alone
+
+        return torch.from_numpy(mel_frequencies(len(self.filters.T) + 2, fmin=self.low, fmax=self.top)[1:-1]).float()
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """The same."""
