@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
@@ -26,6 +26,7 @@ def train(
     optimizer: dict[str, Any],
     trainer: dict[str, Any],
     false_alarms: NonNegativeFloat | None,
+    events: Literal["f1"] | None,
     out: Path = Path(),
 ) -> int:
     """Data and model, fit, test, report. The signature is the schema of conf/train.yaml."""
@@ -39,6 +40,8 @@ def train(
     from pipeline.thresholds import tune
     from pipeline.trainer import Trainer
 
+    if false_alarms is not None and events:
+        raise ConfigError("false_alarms and events: both choose the decoder's settings; set only one of them")
     if false_alarms is not None and decoder.get("threshold") is not None:
         raise ConfigError("false_alarms: chooses decoder.threshold, which is set, too; set only one of them")
     started = time.perf_counter()
@@ -56,9 +59,9 @@ def train(
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}
-    events = {}
-    if false_alarms is not None:
-        events = {"events": tune(best, {split: splits[split] for split in metrics}, false_alarms)}
+    tuned = {}
+    if false_alarms is not None or events:
+        tuned = {"events": tune(best, {split: splits[split] for split in metrics}, false_alarms)}
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     figures = {
         "parameters": best.parameter_count(),
@@ -66,8 +69,8 @@ def train(
         "best_epoch": progress.best_epoch,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    (out / "metrics.json").write_text(json.dumps(figures | metrics | events, indent=2) + "\n")
-    summary(figures, metrics | events, out, every=len(best.decoder().audible) == len(best.labels))
+    (out / "metrics.json").write_text(json.dumps(figures | metrics | tuned, indent=2) + "\n")
+    summary(figures, metrics | tuned, out, every=len(best.decoder().audible) == len(best.labels))
     return OK
 
 

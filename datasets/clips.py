@@ -63,7 +63,17 @@ class Clips(Dataset[Sample | None]):
         self.index = {label: number for number, label in enumerate(labels)}
         self.clips, self.intake, self.cache, self.background = list(clips), intake, cache, background
         self.crop = round(crop * intake.rate / intake.grain) * intake.grain if crop else None
+        self.scene: Scene | None = None  # in which they are shown in training, and heard as a stream
         self.epoch = 0
+
+    def stream(self) -> Split:
+        """What a model listens to, of these clips: them in noise if there are scenes, else themselves."""
+        return Recording(*self.shown()) if self.scene else self
+
+    def shown(self) -> tuple[Split, Scene, int, int]:
+        """What scenes are made of: clips, settings, the class of the background, and the rate."""
+        assert self.scene is not None and self.background is not None
+        return self, self.scene, self.index[self.background], self.intake.only_sound("dataset.scene")
 
     @property
     def numbers(self) -> list[int]:
@@ -209,15 +219,8 @@ class Corpus:
         part.prepare(name)
         if clips and not part.clips:
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")
-        if self.scene and name == "train":
-            return Scenes(part, self.scene, self.labels.index(str(self.background)), intake.only_sound("dataset.scene"))
-        return part
-
-    def stream(self, part: Split, intake: Intake) -> Split:
-        """What a model will listen to, of a split: a recording of its clips, if there are scenes; else themselves."""
-        if not self.scene or not isinstance(part, Clips):
-            return part
-        return Recording(part, self.scene, self.labels.index(str(self.background)), intake.only_sound("dataset.scene"))
+        part.scene = self.scene
+        return Scenes(*part.shown()) if self.scene and name == "train" else part
 
 
 def check_splits(clips: Sequence[Clip]) -> None:

@@ -99,7 +99,7 @@ class SpectrumConv(Stage):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One output per ``stride`` inputs."""
         joined, state = left_context(state, x)
-        planes = joined.unflatten(2, (self.planes, self.bands)).transpose(1, 2)
+        planes = joined.view(*joined.shape[:2], self.planes, self.bands).transpose(1, 2)
         y = conv2d(planes, self.conv.weight, self.conv.bias, self.conv.stride, self.conv.padding)
         y = self.dropout(gelu(self.norm(y.transpose(1, 2).flatten(2))))
         return (x + y if self.residual else y), state

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.build import TARGET, arguments_for
 from pipeline.events import Decoder, Event, levels
-from pipeline.metrics import Matches, alarms, match_events
+from pipeline.metrics import Matches, Span, alarms, match_events
 from pipeline.model import Classifier
 from pipeline.sample import Split
 from pipeline.stream import Stream
@@ -49,7 +49,10 @@ class Heard:
 
 
 def hear(model: Classifier, split: Split) -> Heard:
-    """The clips of a split through a live model; those that cannot be read are left out."""
+    """The clips of a split, or the ``stream()`` that it makes of them, through a live model; those that cannot be read
+    are left out.
+    """
+    split = split.stream() if hasattr(split, "stream") else split
     stream = Stream(model, max(1, round(BLOCK * model.rate / model.hop)))
     spans: list[list[tuple[int, int]]] = [[] for _ in model.labels]
     blocks = []
@@ -118,7 +121,8 @@ def decoder_settings(now: Mapping[str, float]) -> dict[str, float]:
 
 def matched(model: Classifier, found: Heard, now: Mapping[str, float]) -> Matches:
     """The events of all audible labels with settings of ``GRID``, held against the true spans."""
-    truth, answer = [], []
+    truth: list[Span] = []
+    answer: list[Span] = []
     for index in model.decoder().audible:
         decoder = Decoder([model.labels[index]], model.hop, model.rate, background=[], **decoder_settings(now))
         pairs = ((truth, found.spans[index]), (answer, answers(decoder, found.posteriors[:, index])))
