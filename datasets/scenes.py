@@ -48,8 +48,17 @@ class Scenes(Dataset[Sample | None]):
 
     def __init__(self, clips: Split, scene: Scene, background: int, rate: int) -> None:
         """``clips`` with known spans; ``background`` is the class whose clips are noise; ``rate`` in Hz."""
-        self.clips, self.scene, self.rate, self.epoch = clips, scene, rate, 0
+        self.clips, self.scene, self.rate = clips, scene, rate
         self.noise = Noise(clips, background, rate)
+
+    @property
+    def epoch(self) -> int:
+        """That of the clips."""
+        return self.clips.epoch
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self.clips.epoch = number
 
     def __len__(self) -> int:
         return len(self.clips)

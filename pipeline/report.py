@@ -52,7 +52,8 @@ def alarms(events: Mapping[str, Any], split: str) -> Table:
         f"{name}: {events[name]['an_hour']:g} an hour ({events[name]['false']} in {60 * events[name]['hours']:.1f} min)"
         for name in splits
     )
-    table = Table(title=f"false alarms, wished {events['wish']:g} an hour; {said}", title_justify="left")
+    wish = "settings of most F1" if events["wish"] is None else f"wished {events['wish']:g} an hour"
+    table = Table(title=f"false alarms, {wish}; {said}", title_justify="left")
     for column in ("class", "threshold", *(f"{name} {what}" for name in splits for what in ("found", "false"))):
         table.add_column(column, justify="left" if column == "class" else "right")
     for label, row in events["val"]["classes"].items():
