@@ -40,10 +40,9 @@ def train(
     from pipeline.thresholds import tune
     from pipeline.trainer import Trainer
 
-    if false_alarms is not None and events:
-        raise ConfigError("false_alarms and events: both choose the decoder's settings; set only one of them")
-    if false_alarms is not None and decoder.get("threshold") is not None:
-        raise ConfigError("false_alarms: chooses decoder.threshold, which is set, too; set only one of them")
+    if false_alarms is not None and (events or decoder.get("threshold") is not None):
+        other = "as events does" if events else "which is set"
+        raise ConfigError(f"false_alarms: chooses decoder.threshold, {other}, too; set only one of them")
     started = time.perf_counter()
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
