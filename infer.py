@@ -6,6 +6,8 @@ from pydantic import NonNegativeInt, PositiveFloat
 
 from conf.launch import INTERRUPTED, OK, SOME_ROWS, launch
 
+MINING = {"_target_": "pipeline.sinks.hard_negatives.HardNegatives"}
+
 
 def infer(
     *,
@@ -16,7 +18,7 @@ def infer(
     block: PositiveFloat,
     selftest: bool,
     window: Literal["auto"] | float | None,
-    output: Literal["labels", "events"],
+    output: Literal["labels", "events", "hard_negatives"],
     decoder: dict[str, Any],
     engine: dict[str, Any],
     source: dict[str, Any],
@@ -27,8 +29,6 @@ def infer(
 
     if source.get("_target_") == "pipeline.sources.files.Files" and "local" in str(engine.get("_target_")):
         warm()
-    import torch
-
     from pipeline.build import build
     from pipeline.engine import Engine
     from pipeline.events import changed
@@ -47,10 +47,9 @@ def infer(
     if isinstance(origin, Ledgers):
         with Fanout(sinks(sink)) as target:
             return shown(origin.merge(target), origin.fail_on)
-    if threads:
-        torch.set_num_threads(threads)
-    model = loaded(checkpoint, device).with_precision(precision)
-    answers = isinstance(origin, Files) and output == "labels"  # of whole clips
+    model = loaded(checkpoint, device, threads).with_precision(precision)
+    mining = output == "hard_negatives" or "hard_negatives" in sink
+    answers = isinstance(origin, Files) and output == "labels" and not mining  # of whole clips
     if window != "auto":
         model = model.with_window(window)
     elif not answers:
@@ -58,9 +57,10 @@ def infer(
     settings = changed(model.config["decoder"], decoder, model.labels)
     if selftest and isinstance(origin, Source) and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
-    with Fanout(sinks(sink)) as target:
+    with Fanout(sinks(sink, mining)) as target:
         target.spare([model_file(checkpoint or "")])
-        target.describe({"model": str(checkpoint), "output": output if isinstance(origin, Files) else "events"})
+        target.know(model.labels, quiet(model))
+        target.describe({"model": str(checkpoint), "output": "labels" if answers else "events"})
         if isinstance(origin, Files):
             events = None if answers else settings
             return classify_files(model, origin, target, build(engine, Engine, at="engine"), events)
@@ -68,13 +68,15 @@ def infer(
         return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
 
 
-def loaded(checkpoint: str | None, device: str) -> Any:
-    """The model, on its device."""
+def loaded(checkpoint: str | None, device: str, threads: int) -> Any:
+    """The model, on its device, computed by so many threads."""
     import torch
 
     from pipeline.errors import ConfigError
     from pipeline.model import load
 
+    if threads:
+        torch.set_num_threads(threads)
     if checkpoint is None:
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
     if device != "cpu" and not getattr(torch, device).is_available():
@@ -88,11 +90,20 @@ def shown(tally: Any, fail_on: str, note: str = "") -> int:
     return SOME_ROWS if tally.fails(fail_on) else OK
 
 
-def sinks(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The sinks by name."""
+def quiet(model: Any) -> list[str]:
+    """The labels that mean nothing, in the order of the settings."""
+    audible = {model.labels[index] for index in model.decoder().audible}
+    background = model.config["decoder"].get("background") or []
+    return sorted(set(model.labels) - audible, key=lambda label: [*background, label].index(label))
+
+
+def sinks(settings: dict[str, dict[str, Any]], mining: bool = False) -> dict[str, Any]:
+    """The sinks by name; with ``mining``, one for hard negatives even if none was chosen."""
     from pipeline.build import build
     from pipeline.sink import Sink
 
+    if mining:
+        settings = settings | {"hard_negatives": settings.get("hard_negatives", MINING)}
     return {name: build(setting, Sink, at=f"sink.{name}") for name, setting in settings.items()}
 
 

@@ -1,14 +1,16 @@
 """Train a classifier: `python train.py --help`."""
 
-import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from conf.launch import OK, launch
+from conf.launch import OK, Job, launch
+
+WORST = 10  # clips that the report shows
 
 
 def train(
@@ -27,23 +29,25 @@ def train(
     trainer: dict[str, Any],
     false_alarms: NonNegativeFloat | None,
     events: Literal["f1"] | None,
+    streams: str | list[str] | None,
     out: Path = Path(),
+    report: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> int:
-    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml."""
-    settings = {key: value for key, value in locals().items() if key != "out"}
+    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml. ``report``: see ``fit``."""
+    settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
 
     from pipeline.augmentation import Augmentation
     from pipeline.build import build
+    from pipeline.detection import readable, recordings
     from pipeline.errors import ConfigError
-    from pipeline.model import PARTS, Classifier, load
-    from pipeline.report import summary
-    from pipeline.thresholds import tune
+    from pipeline.model import PARTS, Classifier
     from pipeline.trainer import Trainer
 
     if false_alarms is not None and (events or decoder.get("threshold") is not None):
         other = "as events does" if events else "which is set"
         raise ConfigError(f"false_alarms: chooses decoder.threshold, {other}, too; set only one of them")
     started = time.perf_counter()
+    heard = recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
     data: Any = build(dataset, at="dataset")
@@ -51,27 +55,55 @@ def train(
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
         change.know(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
-    if (out / "model.safetensors").is_file() and coach.resume is None:
+    readable(heard, model.intake)
+    if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
-    splits = {split: data.split(split, model.intake) for split in ("train", "val", "test")}
-    progress = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings)
+    splits = coach.splits(data, model.intake)
+    both = splits["train"], splits["val"]
+    progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
+    if not coach.leads:
+        return OK
+    return told(coach, splits, progress, settings, heard, started, out)
+
+
+def told(
+    coach: Any,
+    splits: dict[str, Any],
+    progress: Any,
+    settings: dict[str, Any],
+    heard: list[Any],
+    started: float,
+    out: Path,
+) -> int:
+    """Test the best model, on ``heard`` recordings, too; report."""
+    from pipeline.detection import detected
+    from pipeline.model import load
+    from pipeline.results import results
+    from pipeline.summary import summary
+    from pipeline.thresholds import tune
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
-    metrics = {split: coach.evaluate(best, splits[split]) for split in ("val", "test") if len(splits[split])}
-    tuned = {}
-    if false_alarms is not None or events:
-        tuned = {"events": tune(best, {split: splits[split] for split in metrics}, false_alarms)}
+    found = {split: coach.answers(best, splits[split], worst=WORST) for split in ("val", "test") if len(splits[split])}
+    more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
+    if settings["false_alarms"] is not None or settings["events"]:
+        more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
-    figures = {
-        "parameters": best.parameter_count(),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    (out / "metrics.json").write_text(json.dumps(figures | metrics | tuned, indent=2) + "\n")
-    summary(figures, metrics | tuned, out, every=len(best.decoder().audible) == len(best.labels))
+    if heard:
+        more["streams"] = detected(best, heard)
+    more["seconds"] = round(time.perf_counter() - started, 1)
+    metrics = results(best, found, more, progress.history, out)
+    summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
     return OK
 
 
+def compare(jobs: list[Job]) -> None:
+    """The runs of --multirun side by side, and as a page beside them."""
+    from pipeline.report import compared
+
+    done = [job.folder for job in jobs if job.code == OK]
+    failed = {job.folder: job.overrides for job in jobs if job.code != OK}
+    compared(done, jobs[0].folder.parent / "comparison.html", failed)
+
+
 if __name__ == "__main__":
-    launch(train, "train")
+    launch(train, "train", compare)

@@ -13,15 +13,18 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.build import arguments_for, check, nearest
+from pipeline.build import arguments_for, build, check, nearest
 from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
@@ -29,8 +32,19 @@ CONTROL = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"  # what ter
 FOLDER = Path(__file__).resolve().parent
 
 
-def launch(program: Callable[..., int], config_name: str) -> None:
-    """Run ``program`` under the configuration ``config_name`` and exit with its code (or that of its error)."""
+class Job(NamedTuple):
+    """One of several runs: where its results are, what was set for it, and its exit code (None: it broke down)."""
+
+    folder: Path
+    overrides: str
+    code: int | None
+
+
+def launch(program: Callable[..., int], config_name: str, after: Callable[[list[Job]], None] | None = None) -> None:
+    """Run ``program`` under the configuration ``config_name`` and exit with its code (or that of its error).
+
+    ``after`` gets the jobs of --multirun once they are over, whatever has become of them.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
@@ -38,14 +52,30 @@ def launch(program: Callable[..., int], config_name: str) -> None:
     sys.stdout.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     sys.stderr.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     OmegaConf.register_new_resolver("groups", groups, replace=True)
+    OmegaConf.register_new_resolver("sweeping", sweeping, replace=True)
+    if (
+        os.environ.get("RANK", "0") != "0"
+    ):  # one of several processes that torchrun has started: the first one has a folder
+        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
     codes: list[int] = []
+    jobs: list[Job] = []
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
     def run(config: DictConfig) -> None:
-        codes.append(guarded(lambda: start(program, config)))
+        known, code = HydraConfig.get(), None
+        try:
+            code = guarded(lambda: start(program, config))
+            codes.append(code)
+        finally:
+            if known.mode == RunMode.MULTIRUN:
+                jobs.append(Job(Path(known.runtime.output_dir), " ".join(known.overrides.task), code))
 
     try:
-        run()
+        try:
+            run()
+        finally:
+            if after and jobs:
+                guarded(lambda: after(jobs) or OK)
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(failed(explained(error, config_name), USAGE))
     except OSError as error:
@@ -57,17 +87,64 @@ def launch(program: Callable[..., int], config_name: str) -> None:
 
 def start(program: Callable[..., int], config: DictConfig) -> int:
     """Call ``program`` with the configuration as checked, plain values."""
-    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(settings, dict)
-    arguments = arguments_for(program, {str(key): value for key, value in settings.items()})
-    missing(settings)
-    for name in inspect.signature(program).parameters:
-        if name not in settings and name != "out":
-            raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
-    check(settings)
+    settings = plain(config)
+    parameters = inspect.signature(program).parameters
+    sweep = settings.pop("sweep", None) if "report" in parameters else None
+    arguments = checked(program, settings)
+    if sweep is not None:
+        return search(program, sweep, settings)
     if HydraConfig.get().output_subdir is not None:
         arguments["out"] = Path(HydraConfig.get().runtime.output_dir)
     return program(**arguments)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, its references resolved."""
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def checked(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as arguments of ``program``. ConfigError for what it does not take, and for what is missing."""
+    arguments = arguments_for(program, settings)
+    missing(settings)
+    for name in inspect.signature(program).parameters:
+        if name not in settings and name not in ("out", "report"):
+            raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
+    check(settings)
+    return arguments
+
+
+def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any]) -> int:
+    """Call ``program`` again and again, as ``sweep`` says: each time composed anew, in a folder of its own."""
+    from pipeline.sweep import Report, Sweep
+
+    job = HydraConfig.get()
+    name = str(job.job.config_name)
+    if job.mode is RunMode.MULTIRUN:
+        raise ConfigError("sweep: chooses by itself what to train; leave --multirun out")
+    given = [text for text in job.overrides.task if not re.match(r"[+~]*sweep\b", text)]
+
+    def train(overrides: list[str], out: Path, report: Report) -> int:
+        every = [*given, *overrides]
+        try:
+            config = composed(name, every)
+        except HydraException as error:
+            raise ConfigError(explained(error, name)) from None
+        records = out / ".hydra"
+        records.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, records / "config.yaml")
+        OmegaConf.save(every, records / "overrides.yaml")
+        return program(**checked(program, plain(config)), out=out, report=report)
+
+    build(sweep, Sweep, at="sweep").run(train, given, settings, Path(job.runtime.output_dir))
+    return OK
+
+
+def sweeping() -> str:
+    """What the name of a sweep's folder begins with; nothing for a single run."""
+    return "sweep_" if any(re.match(r"\+?sweep=", argument) for argument in sys.argv[1:]) else ""
 
 
 def flushed(code: int) -> int:
@@ -157,15 +234,16 @@ def keys_of(group: str, option: str) -> list[str]:
 
 def known_keys(config_name: str) -> list[str]:
     """Every key of the configuration as the command line chose its groups, dotted, and the groups."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
     known = {path.name for path in FOLDER.iterdir() if path.is_dir()}
     chosen = [argument for argument in sys.argv[1:] if argument.partition("=")[0] in known and not swept(argument)]
+    return [*flat(OmegaConf.to_container(composed(config_name, chosen))), *group_names(config_name)]
+
+
+def composed(config_name: str, overrides: list[str]) -> DictConfig:
+    """A configuration as such a command line would make it."""
+    GlobalHydra.instance().clear()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        config = compose(config_name, overrides=chosen)
-    return [*flat(OmegaConf.to_container(config)), *group_names(config_name)]
+        return compose(config_name, overrides)
 
 
 def swept(argument: str) -> bool:

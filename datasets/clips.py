@@ -30,7 +30,7 @@ SPLITS = ("train", "val", "test")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: there may be millions
 class Clip:
     """A labelled recording, or its part from ``start`` to ``end`` seconds. Clips of a ``group`` share a split."""
 
@@ -40,6 +40,23 @@ class Clip:
     start: float = 0.0
     end: float | None = None
     group: str = ""
+
+    @property
+    def name(self) -> str:
+        """Which recording it is, for people and as a key."""
+        return str(self.path)
+
+    def stamp(self) -> str:
+        """Which bytes they are: of another file, or of one that was changed, it is another. MediaError without any."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            raise MediaError("not_found", "no such file") from None
+        return f"{self.path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+    def chunk(self, intake: Intake) -> Arrays:
+        """Decoded, as a model takes it. MediaError if it cannot be read."""
+        return read_chunk(self.path, intake, self.start, self.end)[0]
 
 
 class Clips(Dataset[Sample | None]):
@@ -75,22 +92,22 @@ class Clips(Dataset[Sample | None]):
         assert self.scene is not None and self.background is not None
         return self, self.scene, self.index[self.background], self.intake.only_sound("dataset.scene")
 
-    @property
-    def numbers(self) -> list[int]:
-        """The class of each clip."""
-        return [self.index[clip.label] for clip in self.clips]
-
     def __len__(self) -> int:
         return len(self.clips)
+
+    @property
+    def classes(self) -> list[int]:
+        """The class of each clip."""
+        return [self.index[clip.label] for clip in self.clips]
 
     def __getitem__(self, index: int) -> Sample | None:
         clip, intake = self.clips[index], self.intake
         try:
             x = self.load(clip)
         except MediaError as error:
-            warnings.warn(f"skipped {clip.path}: {error}", stacklevel=2)
+            warnings.warn(f"skipped {clip.name}: {error}", stacklevel=2)
             return None
-        key = f"{clip.path}@{clip.start}-{clip.end}"
+        key = f"{clip.name}@{clip.start}-{clip.end}"
         spare = intake.ticks(x) - self.crop if self.crop else 0
         if self.crop and spare > 0:
             key = ""  # another cut each time
@@ -100,12 +117,12 @@ class Clips(Dataset[Sample | None]):
         if self.background and intake.sound:
             quiet = clip.label == self.background or not x[0].any()
             spans = [] if quiet else [(*loud_part(x[0], intake.sound), label)]
-        return Sample(x, label, spans, str(clip.path), key)
+        return Sample(x, label, spans, clip.name, key, clip.group)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
         if self.cache is None:
-            return read_chunk(clip.path, self.intake, clip.start, clip.end)[0]
+            return clip.chunk(self.intake)
         file = self.cache_file(clip)
         try:
             with np.load(file, allow_pickle=False) as cached:
@@ -118,18 +135,14 @@ class Clips(Dataset[Sample | None]):
             MemoryError,
             BadZipFile,
         ):  # not there yet, or half-written by a full disk
-            x, _ = read_chunk(clip.path, self.intake, clip.start, clip.end)
+            x = clip.chunk(self.intake)
             store(file, x)
             return x
 
     def cache_file(self, clip: Clip) -> Path:
         """Where a clip is cached: another file, part or rate is another place."""
         assert self.cache is not None
-        try:
-            status = os.stat(clip.path)
-        except OSError:
-            raise MediaError("not_found", "no such file") from None
-        key = f"{clip.path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{clip.start}|{clip.end}|{self.intake}"
+        key = f"{clip.stamp()}|{clip.start}|{clip.end}|{self.intake}"
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
         return self.cache / digest[:2] / f"{digest[2:34]}.npz"
 
@@ -140,7 +153,7 @@ class Clips(Dataset[Sample | None]):
             found = list(track(results, f"reading {title}", len(self.clips), transient=True))
         for clip, failure in zip(self.clips, found, strict=True):
             if failure:
-                warnings.warn(f"skipped {clip.path}: {failure}", stacklevel=2)
+                warnings.warn(f"skipped {clip.name}: {failure}", stacklevel=2)
         self.clips = [clip for clip, failure in zip(self.clips, found, strict=True) if not failure]
 
     def failure(self, clip: Clip) -> str | None:
@@ -183,6 +196,8 @@ def store(file: Path, x: Arrays) -> None:
 class Corpus:
     """A checked list of clips in three splits. Base of every dataset that reads files."""
 
+    ahead = True  # whether all clips are decoded before training begins
+
     def __init__(
         self,
         clips: Sequence[Clip],
@@ -216,7 +231,8 @@ class Corpus:
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
         part = Clips(clips, self.labels, intake, self.cache, crop, self.background)
-        part.prepare(name)
+        if self.ahead:
+            part.prepare(name)
         if clips and not part.clips:
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")
         part.scene = self.scene
@@ -238,7 +254,7 @@ def check_splits(clips: Sequence[Clip]) -> None:
     for clip in clips:
         if clip.label not in trained:
             raise ConfigError(
-                f"dataset: label {clip.label!r} is in {clip.split} but has no clip in train ({clip.path})"
+                f"dataset: label {clip.label!r} is in {clip.split} but has no clip in train ({clip.name})"
             )
     if len(trained) < 2:
         raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
@@ -263,7 +279,7 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int) -> list[C
     wanted = [name for name, share in shares.items() if share > 0]
     chosen: dict[str, str] = {}  # group -> split
     for label, members in sorted(by_label.items()):
-        groups = sorted({clip.group or str(clip.path) + f"@{clip.start}" for clip in members})
+        groups = sorted({clip.group or f"{clip.name}@{clip.start}" for clip in members})
         if len(groups) < len(wanted):
             raise ConfigError(
                 f"dataset: label {label!r} has {len(groups)} clip{'s' * (len(groups) != 1)} (or groups); at least "
@@ -272,7 +288,7 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int) -> list[C
         rng.shuffle(groups)
         free = [group for group in groups if group not in chosen]
         chosen |= allot(free, {name: shares[name] for name in wanted})
-    return [replace(clip, split=chosen[clip.group or str(clip.path) + f"@{clip.start}"]) for clip in clips]
+    return [replace(clip, split=chosen[clip.group or f"{clip.name}@{clip.start}"]) for clip in clips]
 
 
 def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:

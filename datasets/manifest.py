@@ -57,7 +57,7 @@ class Manifest(Corpus):
             clips = folded(clips, fold, [str(row.get(fold_by or group or "") or "") for row in rows], seed)
         elif splits:
             names = {name: split for split, listed in splits.items() for name in listed}
-            clips = [Clip(**vars(clip) | {"split": names[clip.split]}) for clip in clips if clip.split in names]
+            clips = [replace(clip, split=names[clip.split]) for clip in clips if clip.split in names]
         found = {clip.split for clip in clips}
         if found == {""}:
             clips = divide(clips, {"train": 1 - val - test, "val": val, "test": test}, seed)

@@ -60,6 +60,12 @@ class Scenes(Dataset[Sample | None]):
     def epoch(self, number: int) -> None:
         self.clips.epoch = number
 
+    @property
+    def classes(self) -> list[int]:
+        """The class of each clip."""
+        found: list[int] = getattr(self.clips, "classes", [])
+        return found
+
     def __len__(self) -> int:
         return len(self.clips)
 
@@ -132,11 +138,11 @@ class Noise:
     """Textures of noise with an RMS of 1: drawn ones, and clips of the background played to and fro."""
 
     def __init__(self, clips: Split, background: int, rate: int) -> None:
-        """Drawn once; which clips are background is read from ``clips.numbers``, if it has them."""
+        """Drawn once; which clips are background is read from ``clips.classes``, if it has them."""
         rng = np.random.default_rng(len(clips))
         size = round(LONG * rate)
         self.textures = [texture(rng, size, rate) for _ in range(TEXTURES)]
-        quiet = [index for index, label in enumerate(getattr(clips, "numbers", [])) if label == background]
+        quiet = [index for index, label in enumerate(getattr(clips, "classes", [])) if label == background]
         for index in rng.permutation(quiet)[:TEXTURES].tolist():
             if (sample := clips[index]) is not None and np.ptp(sample.x[0]) > 0:
                 there = sample.x[0] - sample.x[0].mean()

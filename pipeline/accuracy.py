@@ -1,21 +1,20 @@
 """Answers against the truth: counted one by one in bounded memory, and shown as sections of a page."""
 
 import heapq
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import pipeline.page as page
+from pipeline.calibration import TRUST, calibration_error, score_bin
 from pipeline.metrics import f1
 from pipeline.page import Dot, Html, Section
+from pipeline.uncertainty import wilson
 
-TRUST = 15  # bins of scores for the calibration error (Guo et al. 2017)
 SQUARE = 60  # classes of a confusion matrix that is shown as a whole
 LISTED = 100  # rows of a table, at most
 KINDS = 1000  # of what may be anything, counted one by one
@@ -105,25 +104,6 @@ def known(counts: Counter[str], key: str) -> str:
     return key if key in counts or len(counts) < KINDS else "(others)"
 
 
-def score_bin(score: float, bins: int) -> int:
-    """Which of the bins from 0 to 1 a score is in."""
-    return min(bins - 1, max(0, int(score * bins)))
-
-
-def wilson(hits: float, count: float, level: float = 0.95) -> tuple[float, float]:
-    """Where the true share may be if ``hits`` of ``count`` trials succeeded (Wilson 1927)."""
-    z, part = NormalDist().inv_cdf((1 + level) / 2), hits / count
-    middle, spread = part + z * z / (2 * count), math.sqrt(part * (1 - part) / count + z * z / (4 * count * count))
-    low, high = ((middle + side * z * spread) / (1 + z * z / count) for side in (-1, 1))
-    return max(0.0, low), min(1.0, high)
-
-
-def calibration_error(claims: NDArray[np.float64]) -> float:
-    """Expected calibration error of bins ``(3, B)``: answers, right ones, sum of scores."""
-    count, right, claimed = claims
-    return float(np.abs(right - claimed).sum() / max(1, count.sum()))
-
-
 def sections(found: Accuracy) -> Iterator[Section]:
     """What there is to see: accuracy and classes, confusions, calibration, mistakes."""
     hits, truths, answers = (counts.tolist() for counts in found.totals())
@@ -166,9 +146,9 @@ def apart(found: Accuracy) -> str:
     return said
 
 
-def by_class(rows: Sequence[tuple[str, float, float, float, int]]) -> Html:
-    """Precision, recall, F1 and support."""
-    columns = "precision", "recall", "F1", "files"
+def by_class(rows: Sequence[tuple[str, float, float, float, int]], what: str = "files") -> Html:
+    """Precision, recall, F1 and support, ``what`` being counted."""
+    columns = "precision", "recall", "F1", what
     shown = [(label, *(f"{value:.3f}" for value in scores), f"{count:,}") for label, *scores, count in rows[:LISTED]]
     return page.join(page.table(("class", *columns), shown, numbers=columns), rest(len(rows)))
 

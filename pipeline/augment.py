@@ -149,7 +149,7 @@ class Augment(Augmentation):
         if len(rows := some(len(x), self.room)):
             changed[rows] = convolved(x[rows], self.drawn_rooms(len(rows), rate))
         if len(rows := some(len(x), self.babble)):
-            changed[rows] = self.with_noise(changed[rows], x.roll(1, 0)[rows], rate)  # batches are shuffled
+            changed[rows] = self.with_noise(changed[rows], x[rows - 1], rate)  # batches are shuffled
         if len(rows := some(len(x), self.recorded)):
             changed[rows] = self.with_noise(changed[rows], excerpts(self.recording, len(rows), x.shape[1]), rate)
         if len(rows := some(len(x), self.noise)):

@@ -14,12 +14,14 @@ class Extractor(Stage):
     Attributes:
         intake: what it takes, and on which clock.
         costly: fixed and slow, so that a training does better to compute it once for each clip.
+        uncounted: computed by another library, so that ``cost.py`` cannot count it.
         compares: each picture with the one before, so that what it makes of the first after a loss means nothing.
     """
 
     intake: Intake
     costly = False
     compares = False
+    uncounted = False
 
     def fetch(self) -> None:
         """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""

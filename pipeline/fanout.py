@@ -136,6 +136,11 @@ class Fanout(Sink):
         """A file, to those."""
         self.each(lambda sink: sink.file(row) if sink.outputs else None)
 
+    def know(self, labels: list[str], quiet: list[str]) -> None:
+        """The classes, told to all. What one of them cannot do ends it all, as nothing has happened yet."""
+        for sink in self.working.values():
+            sink.know(labels, quiet)
+
     def describe(self, facts: dict[str, str]) -> None:
         """What there is to be said of the whole run."""
         self.each(lambda sink: sink.describe(facts))

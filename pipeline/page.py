@@ -19,7 +19,7 @@ LONGEST = 300  # characters of a text that are shown; of a longer one the middle
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 210, 44, 22, 12, 40  # of a figure, and of its margins
 JOINERS = "\u200c\u200d"  # of letters and of emoji: the only characters without a shape that stay
 STRIP = "0 0 100 10"  # the view of a line that is stretched to the room there is
-SAFE = "default-src 'none'; style-src 'unsafe-inline'"  # whatever a page might hold, nothing is run and nothing fetched
+SAFE = "default-src 'none'; style-src 'unsafe-inline'; media-src data:"  # nothing is run and nothing fetched, ever
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fcfcfb; --ink: #1d1f23; --soft: #666b74; --line: #e3e4e6; --faint: #f1f1f0;
@@ -68,6 +68,7 @@ figure svg { display: block; width: 100%; height: auto; }
 .abreast { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 0 2rem; }
 .small { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem 1.25rem; }
 .small figure { margin-bottom: .5rem; }
+audio { width: 16rem; max-width: 100%; } video { height: 8rem; max-width: 100%; }
 svg text { font-size: 11.5px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 svg .rule { stroke: var(--line); } svg .base { stroke: var(--soft); } svg .dashed { stroke: var(--soft);

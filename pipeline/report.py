@@ -1,75 +1,185 @@
-"""What a training run says at its end."""
+"""Trainings side by side: `python -m pipeline.report runs/a runs/b ... [out=comparison.html]`.
 
-from collections.abc import Mapping
+A folder is a run's, or holds runs (of a sweep, of an experiment). Only settings that differ are shown. Runs that differ
+in their seed or their fold alone are summed up, too: mean, least, greatest, and the accuracy over all their clips.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-BARS = " ▁▂▃▄▅▆▇█"
-CURVE = 60  # characters of a curve, at most
+import pipeline.charts as charts
+import pipeline.page as page
+from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.page import Html, Section
+from pipeline.runs import Family, Run, differing, families, found_in, read
+from pipeline.training_page import amount
+
+COLUMNS = ("run", "settings", "val %", "test %", "at 95 %", "F1", "parameters", "MAC/s", "epochs", "s")
+SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips")
+LINES = 4  # runs whose learning is drawn
+TOLD = 6  # settings of a run on the terminal
 
 
-def summary(figures: Mapping[str, Any], metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
-    """Per-class table of the test split (validation, if there is none), the main figures, and the run's folder.
+def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
+    """The runs as texts, a row for each with so many settings at ``most``; '–' where there is nothing."""
+    made = []
+    place = common(runs)
+    for run, different in zip(runs, differing(runs), strict=True):
+        name, told = str(run.folder.relative_to(place)), [f"{key}={value}" for key, value in different.items()]
+        more = [f"and {len(told) - most} more"] if most is not None and len(told) > most else []
+        settings = ", ".join([*told[:most], *more])
+        if not run.metrics:
+            made.append((name, settings or "–", "failed", *["–"] * 7))
+            continue
+        row, found = run.metrics, run.metrics[run.split]
+        limits = between(found["interval"]["low"], found["interval"]["high"])
+        accuracies = (f"{100 * row[split]['accuracy']:.1f}" if split in row else "–" for split in ("val", "test"))
+        numbers = f"{row['parameters']:,}", amount(row["multiply_adds"]), f"{row['epochs']}", f"{row['seconds']:,.0f}"
+        made.append((name, settings or "–", *accuracies, limits, f"{found['macro_f1']:.3f}", *numbers))
+    return made
 
-    ``every``: all classes make events, so that a stream has nothing that it may pass over.
-    """
+
+def between(low: float, high: float) -> str:
+    """An interval in per cent."""
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def common(runs: Sequence[Run]) -> Path:
+    """The folder that all runs are in."""
+    return Path(os.path.commonpath([run.folder.parent for run in runs]))
+
+
+def spread(family: Family, place: Path) -> tuple[str, ...]:
+    """A family as texts."""
+    first, *_, last = [str(run.folder.relative_to(place)) for run in family.runs]
+    shares = (f"{100 * value:.1f}" for value in (family.mean, family.least, family.most, family.pooled))
+    who = f"{len(family.runs)} {family.varied}: {first} … {last}"
+    return who, *shares, between(*family.pooled_interval), f"{family.clips:,}"
+
+
+def shown(runs: Sequence[Run]) -> None:
+    """The comparison on the terminal. What files have put into it does not get at the terminal."""
     console = Console()
-    split = "test" if "test" in metrics else "val"
-    found = metrics[split]
-    table = Table(title=f"{split}: {found['count']} clips, accuracy {found['accuracy']:.1%}", title_justify="left")
-    table.add_column("class")
-    for column in ("precision", "recall", "F1", "clips"):
-        table.add_column(column, justify="right")
-    table.add_column("most often taken for")
-    for index, (label, row) in enumerate(found["classes"].items()):
-        wrong = [count if other != index else 0 for other, count in enumerate(found["confusion"][index])]
-        worst = f"{list(found['classes'])[wrong.index(max(wrong))]} ({max(wrong)})" if any(wrong) else ""
-        numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))
-        table.add_row(Text(label), *numbers, str(row["support"]), Text(worst))
-    console.print(table)
-    console.print(soon(found["online"]), highlight=False)
-    if "events" in metrics:
-        console.print(alarms(metrics["events"], split))
-    console.print(
-        f"{figures['parameters']:,} parameters, best of {figures['epochs']} epochs: {figures['best_epoch']}, "
-        f"{figures['seconds']} s in all",
-        highlight=False,
-    )
-    if every:
-        console.print("on streams every class makes events, also of silence: a class `background` would be passed over")
-    console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
+    place = common(runs)
+    names, settings, *figures = zip(*rows(runs, TOLD), strict=True)
+    console.print(printed(f"runs in {place}", (COLUMNS[0], *COLUMNS[2:]), zip(names, *figures, strict=True)))
+    if any(one != "–" for one in settings):
+        console.print(printed("settings that differ", COLUMNS[:2], zip(names, settings, strict=True)))
+    if found := list(families(runs)):
+        console.print(printed("the same but for seeds or folds", SPREAD, [spread(one, place) for one in found]))
 
 
-def alarms(events: Mapping[str, Any], split: str) -> Table:
-    """The thresholds that were chosen, and what they give on the streams of clips they were chosen and tried on."""
-    splits = list(dict.fromkeys(("val", split)))
-    said = ", ".join(
-        f"{name}: {events[name]['an_hour']:g} an hour ({events[name]['false']} in {60 * events[name]['hours']:.1f} min)"
-        for name in splits
-    )
-    wish = "settings of most F1" if events["wish"] is None else f"wished {events['wish']:g} an hour"
-    table = Table(title=f"false alarms, {wish}; {said}", title_justify="left")
-    for column in ("class", "threshold", *(f"{name} {what}" for name in splits for what in ("found", "false"))):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    for label, row in events["val"]["classes"].items():
-        rows = [events[name]["classes"][label] for name in splits]
-        counts = [text for one in rows for text in (f"{one['found']} of {one['true']}", str(one["false"]))]
-        table.add_row(Text(label), f"{row['threshold']:.2f}", *counts)
+def printed(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    """A table for the terminal."""
+    table = Table(title=Text(page.spelt(title)), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in columns:
+        words = column in ("run", "runs", "settings")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for line in lines:
+        table.add_row(*(Text(page.spelt(text)) for text in line))
     return table
 
 
-def soon(online: Mapping[str, Any]) -> str:
-    """How soon a stream's answer is right, as a curve and in figures."""
-    accuracy, step = online["accuracy"], online["step"]
-    if not accuracy:
-        return ""
-    marks = [2**power for power in range(len(accuracy).bit_length()) if 2**power < len(accuracy)] + [len(accuracy)]
-    figures = ", ".join(f"{count * step:.2g} s {accuracy[count - 1]:.1%}" for count in marks)
-    columns = [accuracy[round(place)] for place in np.linspace(0, len(accuracy) - 1, min(CURVE, len(accuracy)))]
-    curve = "".join(BARS[round(value * (len(BARS) - 1))] for value in columns)
-    return f"right answers after {figures}\n0 s {curve} {len(accuracy) * step:.2g} s"
+def written(runs: Sequence[Run]) -> str:
+    """The comparison as a page."""
+    different, there = differing(runs), [run for run in runs if run.metrics]
+    bars = [
+        (
+            ", ".join([run.folder.name, *(f"{key}={value}" for key, value in settings.items())]),
+            run.metrics[run.split]["accuracy"],
+            page.share(run.metrics[run.split]["accuracy"]),
+            between(*(run.metrics[run.split]["interval"][side] for side in ("low", "high"))),
+        )
+        for run, settings in zip(runs, different, strict=True)
+        if run.metrics
+    ]
+    linked = [(page.name(line[0]), *line[1:]) for line in rows(runs)]
+    says = "Of the test clips (validation, where there are none), and 95\u00a0% intervals."
+    sections = [
+        Section("Accuracy", says, [page.bars(bars)]),
+        Section("Runs", "Settings that differ, and figures.", [page.table(COLUMNS, linked, COLUMNS[2:])]),
+    ]  # fmt: skip
+    if found := list(families(runs)):
+        says = (
+            "Runs that differ in their seed or fold alone. Over all clips, what several runs answered counts once for "
+            "the interval."
+        )
+        sections.append(
+            Section(
+                "Seeds and folds", says, [page.table(SPREAD, [spread(one, common(runs)) for one in found], SPREAD[1:])]
+            )
+        )
+    if lines := {run.folder.name: learnt(run) for run in there[:LINES]}:
+        drawn = charts.lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), (), page.percent)
+        more = f" Of the first {LINES} runs." if len(there) > LINES else ""
+        sections.append(Section("Learning", f"Validation accuracy by epoch.{more}", [drawn]))
+    head: Html = page.facts(
+        {"folder": str(common(runs)), "runs": f"{len(runs):,}", "failed": f"{len(runs) - len(there):,}"}
+    )
+    return page.page("Trainings compared", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}", sections, [head])
+
+
+def learnt(run: Run) -> list[tuple[float, float]]:
+    """Validation accuracy by epoch, as far as the history can be read."""
+    try:
+        with open(run.folder / "history.jsonl", encoding="utf-8") as file:
+            history: list[Any] = [json.loads(line) for line in file]
+        return [(float(row["epoch"]), float(row["val_accuracy"])) for row in history]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def compared(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Path, str] | None = None) -> None:
+    """Print the comparison of finished runs, and write it to ``out``. ``failed``: folders of runs without a result, and
+    what was set for them. ConfigError for a folder that is no run's.
+    """
+    runs = [read(folder) for folder in folders]
+    runs += [Run(folder, {}, {"overrides": said}) for folder, said in (failed or {}).items()]
+    shown(runs)
+    if out is not None:
+        page.save(out, written(runs))
+        Console().print(f"comparison: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The program; its exit code."""
+    folders, out, rest = list[str](), None, list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("-h", "--help"):
+            print(__doc__)
+            return 0
+        if argument == "--out" and rest:
+            out = Path(rest.pop(0))
+        elif argument.startswith(("out=", "--out=")):
+            out = Path(argument.partition("=")[2])
+        elif argument.startswith("-"):
+            print(f"error: {page.spelt(argument)}: no such option; expected folders and out=FILE", file=sys.stderr)
+            return USAGE
+        else:
+            folders.append(argument)
+    try:
+        if not folders:
+            raise ConfigError("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]")
+        compared(found_in(folders), out)
+    except UserError as error:
+        print(f"error: {page.spelt(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: cannot write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+        return UNWRITABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -22,12 +22,13 @@ class Sample:
     spans: list[Span] | None = None
     name: str = ""
     key: str = ""  # of a clip that is the same in every epoch
+    group: str = ""  # whose clips are alike (a speaker, a place), if known
 
 
 @dataclass(frozen=True)
 class Batch:
     """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks, ``labels (B,)``; spans
-    in ticks, names and keys by row.
+    in ticks, names, keys and groups by row.
     """
 
     x: tuple[Tensor, ...]
@@ -36,6 +37,7 @@ class Batch:
     spans: list[list[Span] | None]
     names: list[str]
     keys: list[str]
+    groups: list[str]
 
     def targets(self, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
         """The class of every output step, ``(B, steps)``: ``background`` outside the spans, ``IGNORE`` if unknown.
@@ -54,7 +56,10 @@ class Batch:
 
 
 class Split(Protocol):
-    """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds."""
+    """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds: a clip
+    depends on the epoch and its number alone, so that a training can go on anywhere. A split that knows the class of
+    each clip in advance has them as ``classes``.
+    """
 
     epoch: int
 
@@ -82,4 +87,5 @@ def collate(samples: Sequence[Sample | None], intake: Intake) -> Batch | None:
     lengths = torch.tensor([intake.ticks(sample.x) for sample in good])
     labels = torch.tensor([sample.label for sample in good])
     rows = intake.stacked([sample.x for sample in good])
-    return Batch(rows, lengths, labels, [s.spans for s in good], [s.name for s in good], [s.key for s in good])
+    texts = ([getattr(sample, field) for sample in good] for field in ("name", "key", "group"))
+    return Batch(rows, lengths, labels, [sample.spans for sample in good], *texts)

@@ -77,7 +77,18 @@ def test_nearest():
 
 
 def test_every_yaml_composes_and_is_a_valid_call():
-    for group in ("extractor", "encoder", "cell", "head", "smoothing", "decoder", "augment", "optimizer", "trainer"):
+    for group in (
+        "extractor",
+        "encoder",
+        "cell",
+        "head",
+        "smoothing",
+        "decoder",
+        "augment",
+        "optimizer",
+        "trainer",
+        "sweep",
+    ):
         for option in options(group):
             check(configured("train", f"{group}={option}"))
     for option in options("dataset"):

@@ -16,27 +16,29 @@ FLOORS = [
     {
         "pipeline.stage", "pipeline.media", "pipeline.page", "pipeline.metrics", "pipeline.events", "pipeline.fused",
         "pipeline.tape", "pipeline.numerics", "pipeline.precision", "pipeline.picture", "pipeline.ahead", "pipeline.capture",
-        "pipeline.display", "pipeline.pace", "pipeline.interrupts", "pipeline.journal",
+        "pipeline.display", "pipeline.pace", "pipeline.interrupts", "pipeline.journal", "pipeline.losses", "pipeline.schedule", "pipeline.averages", "pipeline.devices", "pipeline.uncertainty", "pipeline.calibration", "pipeline.machine",
     },
     {
         "pipeline.writer", "pipeline.passes", "pipeline.intake", "pipeline.listing", "pipeline.grabbers", "pipeline.video", "pipeline.sink", "pipeline.overlay", "pipeline.unroll", "pipeline.fuse",
-        "pipeline.standardize", "pipeline.accuracy", "pipeline.recordings", "pipeline.acoustics",
+        "pipeline.standardize", "pipeline.accuracy", "pipeline.checkpoint", "pipeline.recordings", "pipeline.acoustics", "pipeline.space", "pipeline.charts", "pipeline.runs",
     },
     {"pipeline.kernels", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.ledger", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
-    {"datasets.scenes", "pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation", "pipeline.warp"},
+    {"datasets.scenes", "pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation", "pipeline.feed", "pipeline.warp"},
     {"pipeline.conv_cell", "pipeline.decoders", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",
         "pipeline.heads", "pipeline.smoothing", "pipeline.augment_both", "datasets.clips",
-        "datasets.motion",
+        "datasets.motion", "datasets.tar", "datasets.shard_index",
     },
+    {"datasets.shard_contents", "datasets.packing"},
     {"pipeline.encoder", "datasets"},
     {"pipeline.model"},
     {"pipeline.snapshot"},
-    {"pipeline.features", "pipeline.stream", "pipeline.report", "pipeline.sources", "pipeline.sinks", "pipeline.tiles"},
-    {"pipeline.trainer", "pipeline.selftest", "pipeline.listen", "pipeline.thresholds", "pipeline.scheduler", "pipeline.batch", "pipeline.job"},
-    {"pipeline.engine"},
+    {"pipeline.features", "pipeline.stream", "pipeline.summary", "pipeline.sources", "pipeline.sinks", "pipeline.tiles", "pipeline.exhibits", "pipeline.sweep_page"},
+    {"pipeline.run", "pipeline.evaluation", "pipeline.selftest", "pipeline.listen", "pipeline.thresholds", "pipeline.scheduler", "pipeline.batch", "pipeline.job", "pipeline.cost", "pipeline.sweep"},
+    {"pipeline.lesson", "pipeline.detection", "pipeline.training_page", "pipeline.engine"},
+    {"pipeline.trainer", "pipeline.results", "pipeline.report"},
     {"pipeline.engines"},
     {"conf.launch"},
     {"train", "infer"},
@@ -44,6 +46,16 @@ FLOORS = [
 ROOMS = ("pipeline", "datasets", "conf")
 FILES = [*sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")), ROOT / "train.py", ROOT / "infer.py"]
 DEVICES = {"sounddevice", "cv2"}
+FOUNDATIONS = {
+    "__init__",
+    "clips",
+    "motion",
+    "scenes",
+    "tar",
+    "shard_index",
+    "shard_contents",
+    "packing",
+}  # of datasets
 
 
 def module(path):
@@ -122,7 +134,7 @@ def test_datasets_is_ours():
 def test_every_component_file_has_a_yaml_and_the_reverse():
     for folder, group in (("pipeline/extractors", "extractor"), ("datasets", "dataset"),
                           ("pipeline/sources", "source"), ("pipeline/sinks", "sink")):  # fmt: skip
-        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "clips", "motion", "scenes"}
+        files = {path.stem for path in (ROOT / folder).glob("*.py")} - FOUNDATIONS
         assert files == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, folder
 
 

@@ -24,8 +24,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from infer import infer
 from pipeline import page
-from pipeline.accuracy import LISTED, TRUST, Accuracy, Found, Least, calibration_error, score_bin, wilson
+from pipeline.accuracy import LISTED, Accuracy, Found, Least
 from pipeline.build import build
+from pipeline.calibration import TRUST, calibration_error, score_bin
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.fanout import Fanout
@@ -33,14 +34,15 @@ from pipeline.metrics import classification
 from pipeline.sink import Sink
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.report import FINE, FIRST, LENGTHS, Report, length_bin
+from pipeline.uncertainty import wilson
 
 TAGS = (
     "html head meta title style body main header section h1 h2 p div b span table thead tbody tr th td figure figcaption "
-    "svg rect line circle path text code"
+    "svg rect line circle path text code audio video"
 )
 ATTRIBUTES = (
     "lang charset name content http-equiv class scope style title role aria-label aria-hidden viewbox d r cx cy "
-    "preserveaspectratio x y x1 y1 x2 y2 width height"
+    "preserveaspectratio x y x1 y1 x2 y2 width height src controls preload loop muted playsinline"
 )
 HOSTILE = [
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'><svg/onload=alert(1)>", "</style><b>", "<!--", "]]>",
@@ -63,6 +65,7 @@ class Strict(HTMLParser):
         assert tag in TAGS.split() and {name for name, _ in attrs} <= set(ATTRIBUTES.split()), (tag, attrs)
         found = dict(attrs)
         assert len(found) == len(attrs) and re.fullmatch(r"(--share: \d\.\d\d)?", found.get("style", ""))
+        assert re.fullmatch(r"(data:(audio/flac|video/mp4);base64,[A-Za-z0-9+/]+=*)?", found.get("src", ""))
         if tag != "meta":
             self.open.append(tag)
 

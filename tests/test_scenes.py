@@ -28,7 +28,7 @@ class Bursts:
     """Twelve clips of 0.5 s with a burst of tone in the middle, and four of hiss, which is class 0."""
 
     epoch = 0
-    numbers = [1 + n % 2 for n in range(12)] + [0] * 4
+    classes = [1 + n % 2 for n in range(12)] + [0] * 4
 
     def __len__(self):
         return 16
@@ -39,7 +39,7 @@ class Bursts:
             return Sample((np.random.default_rng(index).normal(0, 0.01, len(t)).astype(np.float32),), 0, [])
         wave = 0.2 * np.sin(2 * np.pi * (300 + 60 * index) * t) * (t >= 0.1) * (t < 0.4)
         return Sample(
-            (wave.astype(np.float32),), self.numbers[index], [(800, 3200, self.numbers[index])], key=f"{index}"
+            (wave.astype(np.float32),), self.classes[index], [(800, 3200, self.classes[index])], key=f"{index}"
         )
 
 
@@ -56,7 +56,7 @@ def test_a_scene_holds_its_clip_where_it_says_and_noise_as_loud_as_asked(snr):
     for index in range(12):
         wave, clip = scenes[index].x[0], clips[index].x[0]
         ((begin, end, label),) = scenes[index].spans
-        assert (len(wave), label, end - begin, wave.dtype) == (2 * RATE, clips.numbers[index], 2400, np.float32)
+        assert (len(wave), label, end - begin, wave.dtype) == (2 * RATE, clips.classes[index], 2400, np.float32)
         assert scenes[index].label == label and scenes[index].key == ""
         found = int(correlate(wave, clip, "valid").argmax())
         assert abs(found - (begin - 800)) <= RATE // 300  # a period of the lowest tone

@@ -1,6 +1,7 @@
 """train.py, as a user calls it."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -28,7 +29,16 @@ def train(tones, out, *more, **options):
 
 def test_a_runs_folder(trained):
     names = {path.name for path in trained.iterdir()}
-    assert {"model.safetensors", "last.ckpt", "metrics.json", "history.jsonl", "tensorboard", ".hydra"} <= names
+    assert {
+        "model.safetensors",
+        "last.ckpt",
+        "metrics.json",
+        "answers.jsonl",
+        "report.html",
+        "history.jsonl",
+        "tensorboard",
+        ".hydra",
+    } <= names
     assert "encoder:" in (trained / ".hydra" / "config.yaml").read_text()
     metrics = json.loads((trained / "metrics.json").read_text())
     history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
@@ -37,22 +47,134 @@ def test_a_runs_folder(trained):
     assert load(trained / "model.safetensors").labels == ["high", "low"]
 
 
-def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path):
-    def weights(folder):
-        return torch.load(folder / "last.ckpt", weights_only=True)["model"]
+EXACT = ["trainer.epochs=4", "trainer.patience=4", "trainer.batch=2", "trainer.save_every=1", "trainer.ema=0.9"]
 
-    whole = train(tones, tmp_path / "a", "trainer.epochs=4", "trainer.patience=4")
+
+def kept(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path):
+    """Interrupted after an epoch, then killed within one; the same weights, averages and history to the bit."""
+    whole = train(tones, tmp_path / "a", *EXACT)
     assert whole.returncode == 0, whole.stderr.decode()
-    stopped = start(tones, tmp_path / "b", "trainer.epochs=4", "trainer.patience=4")
-    wait_for_epochs(tmp_path / "b", 2)
+    stopped = start(tones, tmp_path / "b", *EXACT)
+    wait_for_epochs(tmp_path / "b", 1)
     stopped.send_signal(signal.SIGINT)
     _, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 130 and b"Traceback" not in err, err.decode()
-    done = train(tones, tmp_path / "c", "trainer.epochs=4", "trainer.patience=4", f"trainer.resume={tmp_path / 'b'}")
+    killed = start(tones, tmp_path / "b", *EXACT, f"trainer.resume={tmp_path / 'b'}")
+    wait_for_epochs(tmp_path / "b", 2)
+    seen = (tmp_path / "b" / "last.ckpt").stat().st_mtime_ns
+    while (tmp_path / "b" / "last.ckpt").stat().st_mtime_ns == seen and killed.poll() is None:
+        time.sleep(0.001)
+    killed.kill()
+    killed.communicate()
+    assert json.loads(kept(tmp_path / "b")["progress"])["step"] % 10, "the test has missed the middle of an epoch"
+    done = train(tones, tmp_path / "c", *EXACT, f"trainer.resume={tmp_path / 'b'}")
     assert done.returncode == 0, done.stderr.decode()
-    first, second = weights(tmp_path / "a"), weights(tmp_path / "c")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert len((tmp_path / "c" / "history.jsonl").read_text().splitlines()) == 4
+    same(tmp_path / "a", tmp_path / "c")
+
+
+def same(one, other):
+    """Two runs have come to the same, but for the time that they took."""
+    first, second = kept(one), kept(other)
+    for part in ("model", "best"):
+        assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
+    assert all(torch.equal(a, b) for a, b in zip(leaves(first["average"]), leaves(second["average"]), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(leaves(first["optimizer"]), leaves(second["optimizer"]), strict=True))
+    rows = [[json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] for run in (one, other)]
+    for row in rows[0] + rows[1]:
+        row.pop("seconds")
+    assert rows[0] == rows[1] and len(rows[0]) == 4
+    metrics = [json.loads((run / "metrics.json").read_text())["test"]["accuracy"] for run in (one, other)]
+    assert metrics[0] == metrics[1]
+
+
+def leaves(state):
+    if isinstance(state, torch.Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return [leaf for part in parts for leaf in leaves(part)]
+
+
+@pytest.mark.long
+def test_killed_at_twenty_random_moments(tones, tmp_path):
+    whole = train(tones, tmp_path / "a", *EXACT)
+    assert whole.returncode == 0, whole.stderr.decode()
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        folder = tmp_path / f"b{kills}"
+        process = start(tones, folder, *EXACT)
+        while not (folder / "last.ckpt").exists() and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+        kills += process.returncode < 0
+        done = train(tones, folder, *EXACT, f"trainer.resume={folder}")
+        assert done.returncode == 0, done.stderr.decode()
+        same(tmp_path / "a", folder)
+
+
+def test_another_training_is_not_resumed(trained, tones, tmp_path):
+    for key, value in (("seed", 5), ("trainer.batch", 4), ("optimizer.lr", 0.5)):
+        done = train(tones, tmp_path / "run", f"trainer.resume={trained}", f"dataset.cache={trained.parent / 'cache'}",
+                     "trainer.epochs=8", f"{key}={value}")  # fmt: skip
+        text = done.stderr.decode()
+        assert done.returncode == 2 and f"{key} was" in text and f"is {value}" in text, text
+
+
+def test_two_processes_train_as_one(tones, tmp_path):
+    """The loss of each epoch is that of one process with the same batches, and only one of them writes and speaks."""
+    calm = [
+        "augment=none",
+        "encoder.dropout=0",
+        "trainer.carry=0",
+        "trainer.epochs=2",
+        "trainer.batch=6",
+        "trainer.balance=weights",
+    ]
+    one = train(tones, tmp_path / "one", *calm)
+    assert one.returncode == 0, one.stderr.decode()
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(ROOT / "train.py"),
+    ]
+    more = [*QUICK, f"dataset.root={tones}", f"hydra.run.dir={tmp_path / 'two'}", *calm, "trainer.devices=2"]
+    cache = f"dataset.cache={tmp_path / 'cache'}"
+    two = subprocess.run([*command, *more, cache], capture_output=True, timeout=300, cwd=tmp_path)
+    assert two.returncode == 0, two.stderr.decode()
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for first, second in zip(*rows, strict=True):
+        assert first["train_loss"] == pytest.approx(second["train_loss"], abs=1e-5)
+        assert first["val_loss"] == pytest.approx(second["val_loss"], abs=1e-4)
+        assert first["train_accuracy"] == second["train_accuracy"]
+    assert two.stdout.decode().count("accuracy 100.0%") == one.stdout.decode().count("accuracy 100.0%") <= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "one", "two"], "nobody else made a folder"
+
+
+def test_devices_need_processes(tmp_path):
+    done = run("train.py", "trainer.devices=2", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2 and "torchrun --nproc_per_node=2 train.py" in done.stderr.decode()
+
+
+def test_a_full_disk_is_told_and_what_was_kept_is_whole(tones, tmp_path):
+    """No file of this process can have more than 60 kB: the first checkpoint fits, as the optimizer is not in it."""
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY)); " \
+        f"sys.argv[0] = 'train.py'; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"  # fmt: skip
+    more = [*QUICK, f"dataset.root={tones}", f"hydra.run.dir={tmp_path}", "trainer.epochs=2"]
+    done = subprocess.run([sys.executable, "-c", limit, *more], capture_output=True, timeout=120, cwd=ROOT)
+    text = done.stderr.decode()
+    assert done.returncode == 74 and "cannot write" in text and "Traceback" not in text, text
+    assert not list(tmp_path.glob("*.part"))
 
 
 def start(tones, out, *more):
@@ -176,7 +298,9 @@ def test_embedded_sounds_train_from_any_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr.decode()
     assert len(list(tmp_path.glob("runs/default/*/model.safetensors"))) == 1
-    assert b"accuracy" in done.stdout and b"run folder" in done.stdout
+    assert b"accuracy" in done.stdout and b"run folder" in done.stdout and b"report.html" in done.stdout
+    (page,) = tmp_path.glob("runs/default/*/report.html")
+    assert page.read_text().count("<audio") == 10  # of sounds that are made, not read
 
 
 def test_real_digits_are_learnt(real, tmp_path):

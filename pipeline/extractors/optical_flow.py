@@ -29,7 +29,7 @@ class OpticalFlow(Pixels):
     picture has no motion. Not differentiable; computed on the CPU.
     """
 
-    costly = compares = True
+    costly = compares = uncounted = True
 
     def __init__(
         self,

@@ -1,9 +1,7 @@
 """For people: a live panel, and the events above it; a table of files with counts."""
 
-import csv
 import sys
 import time
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -13,10 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.panel import Strip, classes, meter, shortened
-from pipeline.sink import Delays, Row, Sink, clean, event_line, gap_line, warning_line
+from pipeline.sink import Delays, Row, Sink, clean, event_line, gap_line, read_truth, warning_line
 
 EVERY = 0.2  # seconds between two pictures of the panel
 SHOWN = 4  # classes with bars, and open events
@@ -40,7 +37,7 @@ class Console(Sink):
     def __init__(self, posteriors: bool = False, truth: str | None = None) -> None:
         """``posteriors``: print every step too. ``truth``: a csv with start, end, label in seconds to print beside."""
         super().__init__(posteriors)
-        self.truth = read_truth(truth) if truth else None
+        self.truth = read_truth(truth, "sink.console.truth") if truth else None
         self.terminal = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
         self.plain = not self.terminal.encoding.lower().startswith("utf")
         self.live: Live | None = None
@@ -171,15 +168,6 @@ class Console(Sink):
                 for start, end, label in missed:
                     table.add_row(f"{start:.2f}", f"{end:.2f}", Text(clean(label)))
                 self.terminal.print(table if missed else table.title)
-
-
-def read_truth(path: str) -> list[tuple[float, float, str]]:
-    """Events from a csv with start, end, label; ConfigError if it is none."""
-    try:
-        with open(Path(path).expanduser(), newline="", encoding="utf-8") as file:
-            return [(float(row["start"]), float(row["end"]), row["label"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError) as error:
-        raise ConfigError(f"sink.console.truth: {path} is no csv with start, end, label ({error})") from None
 
 
 def overlaps(row: Row, span: tuple[float, float, str]) -> bool:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 import pipeline.page as page
-from pipeline.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, score_bin, sections, wilson
+from pipeline.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, sections
+from pipeline.calibration import SCORES, score_bin
 from pipeline.errors import ConfigError
 from pipeline.journal import Journal
 from pipeline.page import Html, Section
 from pipeline.sink import Row, Sink
+from pipeline.uncertainty import wilson
 
-SCORES = 20  # bins of scores
 FEW = 24  # classes that have a histogram each
 FINE, FIRST, LENGTHS = 10, -2, 70  # bins of durations: in a decade, power of ten of the first, in all
 MARKS = (0.01, 0.1, 1, 10, 60, 600, 3600, 36000)  # seconds on the axis of durations

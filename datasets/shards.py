@@ -1,0 +1,308 @@
+"""Clips in tar shards on local disks, in the layout of WebDataset: for data of more files than a disk likes to hold.
+
+    python -m datasets.shards SOURCE FOLDER     write a manifest, or a folder per class, as shards (--help)
+    python -m datasets.shards --check FOLDER    compare shards with their checksums
+
+The headers of a shard are read once and kept; after that a clip is its place in a file. So the clips can be drawn in
+any order, as from loose files: epochs are shuffled over all shards, and devices and workers share them by the clip.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import Field
+from rich.progress import track
+
+from datasets.clips import CACHE, SPLITS, Clip, Corpus, divide, existing_root
+from datasets.packing import pack
+from datasets.shard_contents import content, stamp_of
+from datasets.shard_index import NAME, Index, Split, checksum, read_index
+from pipeline.build import build, nearest
+from pipeline.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
+from pipeline.intake import Arrays, Intake
+from pipeline.tracks import read_chunk
+
+MANY = 100_000  # shards that one pattern can name
+PIECE = 1 << 22  # bytes copied at once
+SOME_ROWS, INTERRUPTED = 3, 130
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Shards(Corpus):
+    """The clips of the shards in ``root``. Nothing is ever unpacked, loaded as code, or fetched from elsewhere."""
+
+    ahead = False  # decoding all clips may take days
+
+    def __init__(
+        self,
+        root: str | None = None,
+        shards: dict[Split, str | None] | None = None,
+        val: Share = 0.15,
+        seed: int = 0,
+        crop: float | None = 10.0,
+        cache: str | None = None,
+        index: str | None = "default",
+        background: str | None = None,
+    ) -> None:
+        """``shards``: by split, which files are its shards: a pattern such as ``train-*.tar`` or
+        ``train-{000000..000009}.tar``, below ``root``; None: none. Without shards for ``val``, that share of train is
+        held out.
+        ``index``: where what the headers said is kept: a folder, ``default`` (the user's cache folder) or None.
+
+        If there is an index.json, it says which shards and labels there are; others are a ConfigError.
+        """
+        folder = existing_root(root, "a folder of shards, as `python -m datasets.shards` writes them")
+        listed = read_index(folder)
+        kept = None if index is None else CACHE.parent / "shards" if index == "default" else Path(index)
+        files = {split: expanded(folder, split, (shards or {}).get(split)) for split in get_args(Split)}
+        check_files(folder, files, shards or {}, listed)
+        clips: list[Clip] = [clip for split in SPLITS for clip in clips_of(files[split], split, kept)]
+        if listed:
+            known = set(listed.labels)
+            for clip in clips:
+                if clip.label not in known:
+                    hint = nearest(clip.label, listed.labels)
+                    raise ConfigError(f"dataset.root: label {clip.label!r} of {clip.name} is not in {NAME}{hint}")
+        if not files["val"]:
+            train = [clip for clip in clips if clip.split == "train"]
+            held = divide(train, {"train": 1 - val, "val": val}, seed)
+            clips = held + [clip for clip in clips if clip.split != "train"]
+        super().__init__(clips, cache, crop, background)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed(Clip):
+    """A clip in a shard, ``path``: ``size`` bytes at ``offset``; ``shard`` is the stamp of the whole archive."""
+
+    key: str = ""
+    offset: int = 0
+    size: int = 0
+    shard: str = ""
+
+    @property
+    def name(self) -> str:
+        """The shard, and the member in it."""
+        return f"{self.path}/{self.key}"
+
+    def stamp(self) -> str:
+        """Which bytes they are."""
+        return f"{self.shard}|{self.offset}|{self.size}"
+
+    def chunk(self, intake: Intake) -> Arrays:
+        """Decoded, by the rules for any file. MediaError if it cannot be read."""
+        with alone(self) as path:
+            try:
+                return read_chunk(path, intake, self.start, self.end)[0]
+            except MediaError as error:
+                raise MediaError(error.code, str(error.args[0]).replace(f"{path}: ", "")) from None
+
+
+@contextmanager
+def alone(clip: Packed) -> Iterator[str]:
+    """The bytes of a clip as a file of its own, for decoders: in memory where the system has such files, which are gone
+    with the process, else in the folder for temporary files.
+    """
+    if sys.platform == "linux":
+        file = os.memfd_create("clip")
+        try:
+            copy(clip, file)
+            yield f"/proc/self/fd/{file}"
+        finally:
+            os.close(file)
+    else:
+        with tempfile.NamedTemporaryFile() as temporary:
+            copy(clip, temporary.fileno())
+            yield temporary.name
+
+
+def copy(clip: Packed, target: int) -> None:
+    """The bytes of a clip to an open file. MediaError if they are not what they were."""
+    try:
+        source = os.open(clip.path, os.O_RDONLY)
+    except OSError as error:
+        raise MediaError("not_found", f"no shard: {error.strerror}") from None
+    try:
+        if stamp_of(clip.path, os.fstat(source)) != clip.shard:
+            raise MediaError("unreadable", "the shard was changed since training began")
+        at, end = clip.offset, clip.offset + clip.size
+        while at < end:
+            data = os.pread(source, min(PIECE, end - at), at)
+            if not data:
+                raise MediaError("unreadable", "the shard is cut short")
+            at += len(data)
+            while data:
+                data = data[os.write(target, data) :]
+    except OSError as error:
+        raise MediaError("unreadable", f"the shard cannot be read: {error.strerror}") from None
+    finally:
+        os.close(source)
+
+
+def expanded(folder: Path, split: str, pattern: str | None) -> list[Path]:
+    """The shards that a pattern names, in order. ConfigError for addresses, commands, and names that are not there."""
+    if pattern is None:
+        return []
+    key = f"dataset.shards.{split}"
+    if re.match(r"[a-z0-9]+:", pattern) or "|" in pattern:
+        raise ConfigError(f"{key}: got {pattern!r}; expected files on a local disk, such as 'train-*.tar'")
+    names, found = [pattern], []
+    while ranges := RANGE.search(names[0]):
+        first, last = int(ranges[1]), int(ranges[2])
+        if not 0 <= last - first < MANY or len(names) * (last - first + 1) > MANY:
+            raise ConfigError(f"{key}: {ranges[0]} in {pattern!r}; expected a range of at most {MANY} shards")
+        width = len(ranges[1])
+        names = [RANGE.sub(f"{n:0{width}}", name, count=1) for name in names for n in range(first, last + 1)]
+    for name in names:
+        if any(mark in name for mark in "*?["):
+            base = Path(name).anchor or folder
+            found += sorted(path for path in Path(base).glob(str(Path(name).relative_to(Path(name).anchor))))
+        elif not (folder / name).is_file():
+            raise ConfigError(f"{key}: {folder / name} is not there; copy it, or name others")
+        else:
+            found.append(folder / name)
+    return [path.resolve() for path in dict.fromkeys(found) if path.is_file()]
+
+
+def check_files(
+    folder: Path, files: Mapping[str, Sequence[Path]], patterns: Mapping[Split, str | None], listed: Index | None
+) -> None:
+    """ConfigError for no shards, for one in two splits, and for what an index says otherwise."""
+    if not files["train"]:
+        raise ConfigError(f"dataset.shards.train: no file is {patterns.get('train')!r} in {str(folder)!r}")
+    for path, count in Counter(path for split in SPLITS for path in files[split]).items():
+        if count > 1:
+            raise ConfigError(f"dataset.shards: {path} stands in two splits")
+    if listed is None:
+        return
+    expected = {(folder / shard.file).resolve(): shard for shard in listed.shards}
+    for split in SPLITS:
+        for path in files[split]:
+            if path not in expected or expected[path].split != split:
+                raise ConfigError(f"dataset.shards.{split}: {path} is not one of its shards in {NAME}; remove either")
+            if (size := path.stat().st_size) != expected[path].bytes:
+                warnings.warn(f"{path}: {size} bytes, {NAME} says {expected[path].bytes}; copy it again", stacklevel=2)
+    for path, shard in expected.items():
+        asked = patterns.get(shard.split)
+        if asked and fnmatch(shard.file, asked) and path not in files[shard.split]:
+            raise ConfigError(
+                f"dataset.shards.{shard.split}: {path} is in {NAME}, but not there; copy it, or name others"
+            )
+
+
+def clips_of(files: Sequence[Path], split: str, kept: Path | None) -> list[Packed]:
+    """The clips of a split's shards; what is passed over in a shard is a warning."""
+    clips: list[Packed] = []
+    with ThreadPoolExecutor(4) as pool:
+        contents = pool.map(partial(content, kept=kept), files)
+        for path, (shard, rows, odd) in zip(
+            files, track(contents, f"listing {split}", len(files), transient=True), strict=True
+        ):
+            if odd:
+                told = ", ".join(f"{what} ({count})" for what, count in odd.items())
+                warnings.warn(f"{path}: passed over: {told}", stacklevel=2)
+            for row in rows:
+                clips.append(
+                    Packed(path, row.label, split, row.start, row.end, row.group, row.key, row.offset, row.size, shard)
+                )
+    return clips
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.shards",
+        description="Write clips as tar shards in the layout of WebDataset, or check some. Interrupted? The same "
+        "command goes on. Then: python train.py dataset=shards dataset.root=FOLDER",
+    )
+    parser.add_argument("source", nargs="?", help="a manifest (csv or jsonl), or a folder with one per class")
+    parser.add_argument("folder", help="of the shards")
+    parser.add_argument("--check", action="store_true", help="compare the shards in FOLDER with their checksums")
+    parser.add_argument("--megabytes", type=float, default=256.0, help="a shard has at most (%(default)s)")
+    parser.add_argument("--clips", type=int, default=10_000, help="a shard has at most (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order, and of splits that are drawn (%(default)s)")
+    parser.add_argument("--group", help="column of the manifest whose values stand in one split each")
+    parser.add_argument(
+        "--split", action="append", default=[], metavar="NAME=A,B", help="what the column `split` means: val=fold3"
+    )
+    parser.add_argument("--val", type=float, default=0.15, help="share, where there is no such split (%(default)s)")
+    parser.add_argument("--test", type=float, default=0.15, help="likewise (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace shards of other clips or settings")
+    asked = parser.parse_args(arguments)
+    if asked.check == bool(asked.source) or asked.megabytes <= 0 or asked.clips < 1 or asked.seed < 0:
+        parser.error("expected SOURCE and FOLDER, or --check FOLDER; sizes above 0, a seed from 0")
+    warnings.showwarning = lambda message, *_: print(f"warning: {printable(message)}", file=sys.stderr)
+    try:
+        return check(Path(asked.folder)) if asked.check else written(asked)
+    except UserError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: cannot write {printable(error.filename or asked.folder)}: {error.strerror}", file=sys.stderr)
+        return UNWRITABLE
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def printable(text: object) -> str:
+    """What a terminal may be shown of a name."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def written(asked: argparse.Namespace) -> int:
+    """Write the shards; 3 if some files had to be left out."""
+    source = Path(asked.source).expanduser()
+    shares = {"val": asked.val, "test": asked.test, "seed": asked.seed}
+    settings: dict[str, Any]
+    if source.is_dir():
+        root, settings = source, {"_target_": "datasets.folder.Folder"}
+    else:
+        root, settings = source.parent, {"_target_": "datasets.manifest.Manifest", "file": source.name}
+        settings |= {"group": asked.group, "splits": splits(asked.split)}
+    corpus = build(settings | shares | {"root": str(root)}, Corpus, at="dataset")
+    index, lost = pack(
+        corpus.clips, root, Path(asked.folder).expanduser(), asked.megabytes, asked.clips, asked.seed, asked.overwrite
+    )
+    for split, counts in index.counts.items():
+        files = [shard for shard in index.shards if shard.split == split]
+        size = sum(shard.bytes for shard in files) / 1e6
+        print(f"{split}: clips {sum(counts.values())}, labels {len(counts)}, shards {len(files)}, {size:.1f} MB")
+    return SOME_ROWS if lost else 0
+
+
+def splits(given: Sequence[str]) -> dict[str, list[str]] | None:
+    """``train=a,b`` as ``{train: [a, b]}``; None without any."""
+    return {split: names.split(",") for split, _, names in (text.partition("=") for text in given)} or None
+
+
+def check(folder: Path) -> int:
+    """Whether all shards are what the index says; 1 if not."""
+    index = read_index(existing_root(str(folder), f"a folder of shards with {NAME}"))
+    if index is None:
+        raise ConfigError(f"{folder} has no {NAME}; expected what `python -m datasets.shards` writes")
+    wrong = 0
+    for shard in track(index.shards, "checking", transient=True):
+        path = folder / shard.file
+        if not path.is_file() or checksum(path) != shard.sha256:
+            print(f"{path}: {'is not what was written' if path.is_file() else 'is not there'}")
+            wrong += 1
+    print(f"{len(index.shards) - wrong} of {len(index.shards)} shards are whole")
+    return FAILED if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What a model costs: parameters, multiply-adds per second of input, and the time of one live block."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.cell import Cell
+from pipeline.intake import Arrays, Intake
+from pipeline.model import Classifier, on_device
+from pipeline.spectral import MelSpectrum
+from pipeline.stream import Stream
+
+SHORT = 0.02  # seconds of sound in a block whose time is measured: what a live stream may be given
+WARM, ROUNDS = 20, 120  # blocks before the measuring begins, and measured
+PATIENCE = 1.0  # seconds for both together
+
+
+def multiply_adds(model: Classifier) -> float:
+    """Multiplications with an addition per second of input, of one stream.
+
+    Counted are the products: matrices, convolutions, and recurrent products, on a clip of a second. Products that torch
+    computes are counted by its own counter as they happen. Cells run as kernels of ours, too, which it cannot see, so
+    they are counted from the shapes of their weights. A transform of N samples counts as 1.25 N log2 N (half of the 2.5
+    N log2 N operations of a real one, Frigo & Johnson 2005). Left out is what is done number by number (gates,
+    normalisation, pooling, smoothing), and what other libraries compute: ``uncounted``.
+    """
+    model = model.eval()
+    ticks = -(-model.rate // model.grain) * model.grain
+    counted: list[float] = []
+    stages = {name: stage for name, stage in model.named_modules() if isinstance(stage, Cell | MelSpectrum)}
+
+    def note(stage: Any, given: Any, made: Any) -> None:
+        counted.append(of_cell(stage, made[0]) if isinstance(stage, Cell) else of_transform(stage, made[0]))
+
+    hooks = [stage.register_forward_hook(note) for stage in stages.values()]
+    x = on_device(model.intake.tensors(model.intake.stacked([silence(model.intake, ticks)])), model)
+    counter: Any = FlopCounterMode(display=False)
+    try:
+        with counter, torch.no_grad():
+            model(x, model.initial(1))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    known = counter.get_flop_counts()
+    apart = [name for name, stage in stages.items() if isinstance(stage, Cell)] + ["smoothing"]
+    inside = [sum(known.get(f"{type(model).__name__}.{name}", {}).values()) for name in apart]
+    return float((counter.get_total_flops() - sum(inside)) / 2 + sum(counted)) * model.rate / ticks
+
+
+def uncounted(model: Classifier) -> list[str]:
+    """Names of extractors whose work is not counted, as other libraries do it (OpenCV's optical flow)."""
+    return [type(stage).__name__ for stage in model.modules() if getattr(stage, "uncounted", False)]
+
+
+def of_cell(cell: Cell, y: torch.Tensor) -> float:
+    """A cell that gave ``y (B, T, hidden, ...)``: each weight meets each step (and pixel, over images) once."""
+    products = [weight for weight in (cell.weight_ih, cell.weight_hh) if weight is not None]
+    pixels = y[0, :, 0].numel()  # steps, and over images pixels
+    return float(sum(weight.numel() for weight in products) * pixels)
+
+
+def of_transform(stage: MelSpectrum, y: torch.Tensor) -> float:
+    """The Fourier transforms before ``y (B, T, F)``."""
+    return 1.25 * stage.fft * math.log2(stage.fft) * y.shape[1]
+
+
+def silence(intake: Intake, ticks: int) -> Arrays:
+    """A chunk of zeros in which all tracks are there."""
+    made = intake.extended(intake.nothing(), ticks)
+    return (*made[:-1], np.ones_like(made[-1])) if intake.both else made
+
+
+def step_latency(model: Classifier) -> dict[str, float]:
+    """Median and 99th percentile, in milliseconds, of ``Stream.push`` of one live block on this machine, on one thread;
+    ``chunk``: seconds of input in it (20 ms of sound, or one picture, in whole steps).
+    """
+    rng, model = np.random.default_rng(0), model.live.eval()
+    stream = Stream(model, max(1, round(SHORT * model.rate / model.hop)))
+    chunk: list[Any] = []
+    for track in model.intake.tracks:
+        noise = rng.random((stream.size // model.intake.grain * track.steps, *track.shape))
+        chunk.append((noise * (255 if track.kind is np.uint8 else 0.1)).astype(track.kind))
+    if model.intake.both:
+        chunk[-1][:] = 1
+    threads, taken, began = torch.get_num_threads(), list[float](), time.perf_counter()
+    torch.set_num_threads(1)
+    try:
+        while len(taken) < WARM + ROUNDS and (len(taken) < 3 or time.perf_counter() - began < PATIENCE):
+            start = time.perf_counter()
+            stream.push(tuple(chunk))
+            taken.append(1000 * (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(threads)
+    p50, p99 = np.percentile(taken[min(WARM, len(taken) // 2) :], [50, 99])
+    return {"chunk": stream.size / model.rate, "p50_ms": round(float(p50), 4), "p99_ms": round(float(p99), 4)}
+
+
+def cost(model: Classifier, size: int | None = None) -> dict[str, Any]:
+    """All of it as plain values; ``size`` of the model's file in bytes, if there is one."""
+    found: dict[str, Any] = {"parameters": model.parameter_count()}
+    if size is not None:
+        found["bytes"] = size
+    found |= {"multiply_adds": round(multiply_adds(model)), "uncounted": uncounted(model)}
+    return found | {"step": step_latency(model)}

@@ -1,0 +1,45 @@
+"""What a wrong answer costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Cross-entropy with variations; a sum, so that parts of a batch add up to the whole.
+
+    Attributes:
+        smoothing: share of the truth that is spread over all classes (Szegedy et al. 2016).
+        focal: gamma of Lin et al. (2017): answers that are right already weigh (1 - p)^gamma; 0 is off.
+        weights: of the classes ``(K,)``, 1 on average over the training data; None: all are 1.
+    """
+
+    smoothing: float = 0.0
+    focal: float = 0.0
+    weights: Tensor | None = None
+
+    @property
+    def sharp(self) -> "Loss":
+        """The same without smoothing."""
+        return replace(self, smoothing=0.0)
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of ``(N, K)`` and classes ``(N,)``, where ``IGNORE`` costs nothing: their sum."""
+        logits, targets = logits.float(), targets.to(logits.device)
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        if not self.focal:
+            return cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=self.smoothing)
+        each = cross_entropy(logits, targets, weights, reduction="none", label_smoothing=self.smoothing)
+        right = logits.softmax(1).gather(1, targets.clamp_min(0)[:, None])[:, 0]
+        return ((1 - right) ** self.focal * each).sum()
+
+
+def balanced(classes: Sequence[int], count: int) -> Tensor:
+    """A weight for each of ``count`` classes, so that all weigh the same: N / (K N_k); 1 on average over the data."""
+    there = torch.bincount(torch.as_tensor(classes), minlength=count).double()
+    found = (there > 0).sum()
+    return torch.where(there > 0, there.sum() / (found * there.clamp_min(1)), 0.0).float()

@@ -1,0 +1,27 @@
+"""On what a training ran."""
+
+import os
+import platform
+
+import torch
+
+
+def machine(device: str) -> dict[str, str]:
+    """Processor, cores, threads, ``device`` and versions, as words."""
+    found = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": f"{os.cpu_count()}, of which {torch.get_num_threads()} computed",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+    }
+    return found | {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def processor() -> str:
+    """Its name, where the system tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or "unknown"

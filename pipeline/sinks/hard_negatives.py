@@ -1,0 +1,250 @@
+"""Sounds that the model took for something, cut out of recordings that hold nothing: what to train it on next."""
+
+import csv
+import hashlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import soundfile
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from pipeline.errors import ConfigError
+from pipeline.journal import Journal
+from pipeline.media import Samples, open_blocks, probe
+from pipeline.metrics import Span
+from pipeline.sink import Row, Sink, clean, read_truth
+
+LIST = "hard_negatives.csv"
+COLUMNS = ("path", "label", "group", "recording", "from", "to", "answer", "score")
+BACKGROUND = "background"  # the label of nothing, where a model has none
+STEM = 60  # characters of a recording's name that are kept
+
+
+class Cut(NamedTuple):
+    """A part of a recording, in seconds, with the label and the score of the surest wrong answer in it."""
+
+    start: float
+    end: float
+    answer: str
+    score: float
+
+
+class HardNegatives(Sink):
+    """Cuts false alarms out of the recordings as they are on the disk: ``PATH/LABEL/RECORDING_SECONDS.wav``, at the
+    recording's own rate, mono. ``PATH/hard_negatives.csv`` lists all that are in the folder, with those of earlier
+    runs, as ``dataset=manifest`` reads it.
+
+    An event is false if it has no part in common with a true one; no cut reaches into a true one. Of the sound, one cut
+    is held in memory at a time; the recordings are read a second time, once they are answered.
+    """
+
+    files = True
+
+    def __init__(
+        self,
+        path: str = "hard_negatives",
+        label: str | None = None,
+        context: NonNegativeFloat = 0.5,
+        longest: Annotated[float, Field(ge=0.1)] = 5.0,
+        most: PositiveInt = 200,
+        truth: str | None = "beside",
+    ) -> None:
+        """``label``: the folder in ``path`` (None: the model's label of nothing, or else ``background``). Around an
+        event ``context`` seconds are kept; what lasts more than ``longest`` seconds is cut into pieces. Of a recording
+        the ``most`` highest scores are taken. ``truth``: a csv with start, end, label (seconds) of what is really
+        there; beside: NAME.csv beside NAME.wav, if there is one; None: nothing is there.
+
+        ConfigError if the list in ``path`` is another table, OSError if it could not be written.
+        """
+        super().__init__()
+        self.folder = Path(path).expanduser()
+        self.label, self.context, self.longest, self.most, self.truth = label, context, longest, most, truth
+        if label is not None and (Path(label).name != label or label in (".", "..")):
+            raise ConfigError(f"sink.hard_negatives.label: got {label!r}; expected the name of a folder")
+        self.journal = Journal(str(self.folder / LIST), None)
+        self.journal.whole = True
+        self.outputs = (self.folder / LIST,)
+        self.rows = {row["path"]: row for row in listed(self.folder / LIST)}
+        self.quiet_labels: set[str] = {BACKGROUND}
+        self.found: list[Row] = []  # events of a stream
+        self.due = False
+        self.cuts, self.recordings, self.seconds_cut = 0, 0, 0.0
+
+    def know(self, labels: list[str], quiet: list[str]) -> None:
+        """Which labels mean nothing."""
+        self.quiet_labels = set(quiet) | {BACKGROUND}
+        silent = next(iter(quiet), BACKGROUND)
+        self.label = self.label or silent
+        if Path(self.label).name != self.label:
+            raise ConfigError(f"sink.hard_negatives.label: {self.label!r} cannot be a folder; choose another name")
+        if self.label not in labels:
+            print(
+                f"the model has no label {self.label!r}: trained with that folder it will have it, and make no events "
+                "of it" + ("" if self.label == BACKGROUND else f" with decoder.background=[{self.label}]"),
+                file=sys.stderr,
+            )
+
+    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
+        """A stream. ConfigError if it is no file, which could not be cut."""
+        super().start(name, labels, rate, hop)
+        if not Path(name).is_file():
+            raise ConfigError("sink.hard_negatives: cuts files; record first, then source=file source.path=RECORDING")
+        self.due = True
+
+    def event(self, row: Row) -> None:
+        """An event of a stream."""
+        self.found.append(row)
+
+    def file(self, row: Row) -> None:
+        """A file, or a part of one, with its events. One whose label is something holds that."""
+        if row["status"] != "error" and row.get("truth", "") in {"", *self.quiet_labels}:
+            bounds = float(row.get("start") or 0.0), float(row.get("end") or np.inf)
+            self.mine(row["path"], row["events"], bounds)
+
+    def mine(self, recording: str, events: Sequence[Row], bounds: tuple[float, float] = (0.0, np.inf)) -> None:
+        """Cut the false ones of these events out of a recording, within ``bounds`` in seconds."""
+        if self.truth not in (None, "beside") and self.recordings:
+            raise ConfigError("sink.hard_negatives.truth: is of one recording; for more of them take beside, or null")
+        cuts = chosen(events, truth_of(recording, self.truth), self.context, self.most, bounds)
+        self.recordings += 1
+        name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', Path(recording).stem)[:STEM]}-{digest(recording)}"
+        assert self.label is not None
+        parts = [piece for one in cuts for piece in pieces(one, self.longest)]
+        for cut, samples, rate in cut_out(recording, parts):
+            place = Path(self.label) / f"{name}_{cut.start:08.2f}.wav"
+            write(self.folder / place, samples, rate)
+            said = {"group": name, "recording": recording, "from": f"{cut.start:.3f}", "to": f"{cut.end:.3f}"}
+            answer = {"answer": clean(cut.answer), "score": f"{cut.score:.4f}"}
+            self.rows[str(place)] = {"path": str(place), "label": self.label, **said, **answer}
+            self.cuts += 1
+            self.seconds_cut += len(samples) / rate
+
+    def finish(self) -> None:
+        """Write the list, and tell people."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for row in self.rows.values() if (self.folder / row["path"]).is_file())
+        self.journal.write(text.getvalue())
+        self.journal.finish()
+        place = self.folder / (self.label or BACKGROUND)
+        said = f"hard negatives: {self.cuts} ({self.seconds_cut:.0f} s), of recordings: {self.recordings}; in {place}"
+        print(said, file=sys.stderr)
+
+    def close(self) -> None:
+        """The end of a stream: what was found is cut out."""
+        try:
+            if self.due:
+                self.due = False
+                self.mine(self.name, self.found)
+                self.finish()
+        finally:
+            self.journal.close()
+
+
+def listed(path: Path) -> list[dict[str, str]]:
+    """What a list names already. ConfigError if it is none of ours."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ()) != COLUMNS:
+            raise ConfigError(f"sink.hard_negatives.path: {path} is another table; choose another folder")
+        return [row for row in table if Path(row["path"]).parts[:1] != ("/",) and ".." not in Path(row["path"]).parts]
+
+
+def truth_of(recording: str, truth: str | None) -> list[Span]:
+    """What is really in a recording, in order of its start."""
+    path = str(Path(recording).with_suffix(".csv")) if truth == "beside" else truth
+    if path is None or (truth == "beside" and not Path(path).is_file()):
+        return []
+    return sorted(read_truth(path, "sink.hard_negatives.truth"))
+
+
+def chosen(
+    events: Iterable[Row], truth: Sequence[Span], context: float, most: int, bounds: tuple[float, float]
+) -> list[Cut]:
+    """The false events as parts to cut out, those less than ``context`` apart as one, in order of time. None of them
+    reaches over the ``bounds``, or into a true event.
+    """
+    edges = np.array([span[:2] for span in truth], float).reshape(-1, 2)
+    found: list[Cut] = []
+    for row in sorted(events, key=lambda row: (row["start"], row["end"])):
+        start, end = row["start"], row["end"]
+        if ((edges[:, 0] < end) & (edges[:, 1] > start)).any():
+            continue
+        cut = Cut(start, end, row["label"], row["score"])
+        last = found[-1] if found else None
+        between = last is not None and ((edges[:, 0] >= last.end) & (edges[:, 1] <= start)).any()
+        if last is not None and start - last.end < context and not between:
+            surest = max(last, cut, key=lambda one: one.score)
+            found[-1] = surest._replace(start=last.start, end=max(last.end, end))
+        else:
+            found.append(cut)
+    surest_first = sorted(found, key=lambda cut: -cut.score)[:most]
+    result = []
+    for cut in sorted(surest_first):
+        low = max([bounds[0], cut.start - context, *edges[edges[:, 1] <= cut.start, 1]])
+        high = min([bounds[1], cut.end + context, *edges[edges[:, 0] >= cut.end, 0]])
+        result.append(cut._replace(start=float(low), end=float(high)))
+    return result
+
+
+def pieces(cut: Cut, longest: float) -> list[Cut]:
+    """A part as equal parts of at most ``longest`` seconds."""
+    count = max(1, int(np.ceil((cut.end - cut.start) / longest - 1e-9)))
+    edges = np.linspace(cut.start, cut.end, count + 1).tolist()
+    return [cut._replace(start=start, end=end) for start, end in pairwise(edges)]
+
+
+def cut_out(recording: str, cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Samples, int]]:
+    """Each cut with its samples ``(N,)`` and their rate, in one pass through the recording; nothing of one that lies
+    behind its end. MediaError if it cannot be read.
+    """
+    if not cuts:
+        return
+    rate = probe(recording).rate
+    _, blocks = open_blocks(recording, rate)
+    waiting = sorted(cuts, key=lambda cut: cut.start, reverse=True)
+    held, first = np.zeros(0, np.float32), 0  # from which sample
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while waiting and round(waiting[-1].end * rate) <= first + len(held):
+            cut = waiting.pop()
+            yield cut, part(held, first, cut, rate), rate
+        if not waiting:
+            return
+        keep = max(first, min(first + len(held), round(waiting[-1].start * rate)))
+        held, first = held[keep - first :], keep
+    for cut in reversed(waiting):  # which end with the recording
+        samples = part(held, first, cut, rate)
+        if len(samples):
+            yield cut._replace(end=cut.start + len(samples) / rate), samples, rate
+
+
+def part(held: Samples, first: int, cut: Cut, rate: int) -> Samples:
+    """The samples of a cut, of those that begin with number ``first``."""
+    return held[max(0, round(cut.start * rate) - first) : max(0, round(cut.end * rate) - first)]
+
+
+def write(path: Path, samples: Samples, rate: int) -> None:
+    """A wav file of 16 bits, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        soundfile.write(beside, samples, rate, subtype="PCM_16", format="WAV")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def digest(recording: str) -> str:
+    """Six hex digits that tell recordings of one name apart."""
+    return hashlib.blake2b(os.fsencode(Path(recording).resolve()), digest_size=3).hexdigest()

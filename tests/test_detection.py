@@ -1,0 +1,284 @@
+"""Detection on long recordings: figures against slow counts, psds_eval and what must come out."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import configured, run, small_model, tone_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import detection
+from pipeline.detection import AN_HOUR, LEVELS, Heard, Recording
+from pipeline.errors import ConfigError, MediaError
+from pipeline.metrics import match_events
+from pipeline.model import load
+from train import train
+
+SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), max_size=7)
+
+
+def apart(pairs):
+    """Spans in order that do not overlap, ``(N, 2)``."""
+    found, last = [], 0
+    for gap, length in pairs:
+        found.append((last + gap, last + gap + length))
+        last += gap + length + 1
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+@given(SPANS, SPANS)
+def test_tolerance_counts_tick_by_tick(true, found):
+    spans, answers = apart(true), apart(found)
+    there, heard = np.zeros(600, bool), np.zeros(600, bool)
+    for start, end in spans:
+        there[start:end] = True
+    good = [there[start:end].mean() >= 0.5 for start, end in answers]
+    for (start, end), ok in zip(answers, good):
+        heard[start:end] |= ok
+    hits = sum(heard[start:end].mean() >= 0.5 for start, end in spans)
+    assert detection.tolerant(spans, answers) == (hits, len(spans), len(good) - sum(good))
+
+
+@given(SPANS, SPANS)
+def test_spans_that_overlap_cover_each_tick_once(true, others):
+    spans = apart(true)
+    crowded = np.array(sorted((start, start + length) for start, length in others), np.int64).reshape(-1, 2)
+    there = np.zeros(600, bool)
+    for start, end in crowded:
+        there[start:end] = True
+    assert detection.covered(spans, crowded).tolist() == [there[start:end].sum() for start, end in spans]
+
+
+TRUE = {
+    "a": [(142.1, 143.6), (293.1, 295.7), (302.3, 305.4), (391.3, 394.0), (1330.7, 1334.0), (1363.4, 1367.4)],
+    "b": [(71.0, 74.5), (291.2, 294.6), (304.2, 309.1), (1252.9, 1257.0), (1270.8, 1275.0), (1314.4, 1315.6)],
+}
+FOUND = [
+    {"a": [(292.9, 296.3), (302.3, 306.6), (391.0, 393.9), (1245.7, 1246.5)],
+     "b": [(70.0, 74.8), (292.4, 294.6), (302.1, 311.2), (1314.5, 1315.4), (1635.7, 1636.5)]},
+    {"a": [(293.8, 295.1), (495.7, 496.5), (1110.7, 1111.5), (1225.7, 1226.5), (1330.8, 1334.6)],
+     "b": [(55.7, 56.5), (70.3, 75.7), (290.7, 294.3), (304.9, 307.6), (1165.7, 1166.5), (1252.9, 1258.2), (1260.7, 1261.5),
+           (1271.0, 1274.7), (1314.3, 1315.8)]},
+    {"a": [(142.2, 143.9), (215.7, 216.5), (292.4, 295.7), (303.4, 306.0), (330.7, 331.5), (370.7, 371.5), (392.1, 393.9),
+           (1040.7, 1041.5), (1331.2, 1334.5), (1362.6, 1367.6), (1580.7, 1581.5)],
+     "b": [(71.5, 74.7), (292.5, 295.9), (303.8, 308.4), (440.7, 441.5), (580.7, 581.5), (660.7, 661.5), (695.7, 696.5),
+           (1250.6, 1258.2), (1269.4, 1274.0), (1314.4, 1315.8), (1475.7, 1476.5)]},
+]  # fmt: skip
+# Of psds_eval 0.5.3: dtc = gtc = 0.5, alpha_ct = alpha_st = 0, half an hour, by max_efpr.
+PSDS_EVAL = {5: 0.35, 10: 0.5333333333333333, 20: 0.7666666666666666, 100: 0.9533333333333333}
+
+
+@pytest.mark.parametrize("most", PSDS_EVAL)
+def test_the_area_is_that_of_psds_eval(most):
+    classes = []
+    for label, true in TRUE.items():
+        counts = [detection.tolerant(ticks(true), ticks(found[label])) for found in FOUND]
+        classes.append([(false / 0.5, hits / truths) for hits, truths, false in counts])
+    assert detection.psd(classes, most)[1] == pytest.approx(PSDS_EVAL[most], abs=1e-9)
+
+
+def ticks(spans):
+    return np.array([(round(10 * start), round(10 * end)) for start, end in spans], np.int64)
+
+
+def perfect(model, spans, steps=3000):
+    """Posteriors that are right to the step; the first class is the background."""
+    posteriors = np.zeros((steps, len(model.labels)), np.float32)
+    for index, found in enumerate(spans):
+        for start, end in found:
+            posteriors[start // model.hop : end // model.hop, index] = 0.9
+    posteriors[:, 0] = 1 - posteriors[:, 1:].sum(1)
+    rows = [np.array(found, np.int64).reshape(-1, 2) for found in spans]
+    return Heard("a.wav", posteriors, rows, steps * model.hop)
+
+
+def test_a_model_that_knows_everything():
+    model = small_model("decoder.minimum=0.05")
+    hop = model.hop  # 10 ms
+    spans = [[], [(100 * hop, 150 * hop), (400 * hop, 480 * hop)], [(700 * hop, 720 * hop)]]
+    got = detection.measured(model, [perfect(model, spans), perfect(model, spans)])
+    assert got["events"]["micro"] == {"hits": 6, "truths": 6, "answers": 6, "precision": 1, "recall": 1, "f1": 1}
+    assert got["events"]["macro_f1"] == 1 and got["false"] == 0 and got["missed"] == 0
+    assert got["latency"] == {"count": 6, "p50": 0.05, "p90": 0.05}  # as long as the shortest event
+    assert set(got["miss_at"]) == {str(most) for most in AN_HOUR} and set(got["miss_at"].values()) == {0}
+    assert got["psd"]["area"] == 1 and got["hours"] == pytest.approx(60 / 3600, abs=1e-5)
+    assert got["thresholds"] == {"high": 0.6, "low": 0.6}
+    assert json.loads(json.dumps(got)) == got
+
+
+def test_delays_count():
+    model = small_model("head.delay=0.2", "decoder.minimum=0.05")
+    found = perfect(model, [[], [(100 * model.hop, 150 * model.hop)], []])
+    assert detection.measured(model, [found])["latency"]["p50"] == pytest.approx(0.25)
+
+
+def test_a_recording_without_events_has_false_alarms_alone():
+    model = small_model()
+    heard = perfect(model, [[], [(100 * model.hop, 150 * model.hop)], []], 360_00)  # 0.1 h
+    nothing = Heard("b.wav", heard.posteriors, [np.zeros((0, 2), np.int64)] * 3, heard.ticks, 4)
+    got = detection.measured(model, [nothing])
+    assert got["false"] == 1 and got["false_an_hour"] == pytest.approx(10) and got["left_out"] == 4
+    assert got["missed"] is None and got["latency"]["p50"] is None and got["psd"]["area"] is None
+    assert set(got["miss_at"].values()) == {None}
+
+
+def wandering(model, seed, steps=4000):
+    rng = np.random.default_rng(seed)
+    walk = np.stack([np.convolve(rng.standard_normal(steps), np.ones(15) / 5, "same") for _ in model.labels], 1)
+    spans = [sorted((int(a), int(a) + 30 * model.hop) for a in rng.choice(steps // 60, 8, False) * 60 * model.hop)
+             for _ in model.labels]  # fmt: skip
+    for index, found in enumerate(spans):
+        for start, end in found:
+            walk[start // model.hop : end // model.hop, index] += 1.5
+    scores = (1 / (1 + np.exp(-walk))).astype(np.float32)
+    return Heard("w.wav", scores, [np.array(found, np.int64) for found in spans], steps * model.hop)
+
+
+def test_curves_are_those_of_whole_decoders_at_each_threshold():
+    model = small_model("decoder.minimum=0.03", "decoder.merge=0.02")
+    heard = [wandering(model, 0), wandering(model, 1)]
+    got = detection.measured(model, heard)
+    hours = sum(one.ticks for one in heard) / model.rate / 3600
+    seen = set()
+    for level, false_an_hour, missed in got["det"][::8]:
+        false = hits = truths = 0
+        for one in heard:
+            decoder = model.decoder(threshold=level, release=level * 2 / 3)
+            events = decoder.decode(one.posteriors) + decoder.close()
+            for index in (1, 2):
+                own = [event for event in events if event.label == model.labels[index]]
+                true = one.spans[index].tolist()
+                false += sum(not any(e.start < end and start < e.end for start, end in true) for e in own)
+                hits += sum(any(e.start < end and start < e.end for e in own) for start, end in true)
+                truths += len(true)
+        assert false_an_hour == pytest.approx(false / hours, abs=1e-4) and missed == pytest.approx(
+            1 - hits / truths, abs=1e-4
+        )
+        seen.add(false)
+    assert len(seen) > 3 and [row[0] for row in got["det"]] == LEVELS == sorted(LEVELS, reverse=True)
+    misses = [got["miss_at"][str(most)] for most in AN_HOUR]
+    assert misses == [min(m for _, f, m in got["det"] if f <= most) for most in AN_HOUR]
+    assert 0 < got["psd"]["area"] < 1
+
+
+def test_events_of_recordings_are_matched_apart():
+    model = small_model()
+    one = perfect(model, [[], [(100 * model.hop, 150 * model.hop)], []])
+    other = Heard("b.wav", np.zeros_like(one.posteriors), one.spans, one.ticks)  # nothing found in it
+    got = detection.measured(model, [one, other])["events"]
+    span = (1.0, 1.5, "high")
+    assert got["micro"] == got["classes"]["high"]
+    expected = match_events([span, (101.0, 101.5, "high")], [span])["micro"]
+    assert (got["micro"]["hits"], got["micro"]["truths"], got["micro"]["answers"]) == (
+        expected.hits,
+        expected.truths,
+        expected.answers,
+    )
+
+
+@pytest.fixture
+def stream(tmp_path):
+    """Ten seconds: two low tones and a high one between noise, with the truth beside it."""
+    rng = np.random.default_rng(0)
+    wave = 0.003 * rng.standard_normal(160_000)
+    rows = ["start,end,label"]
+    for start, hertz, label in ((1.0, 250, "low"), (4.0, 2500, "high"), (7.0, 280, "low")):
+        t = np.arange(9600) / 16000
+        wave[int(start * 16000) :][:9600] += 0.3 * np.sin(2 * np.pi * hertz * t)
+        rows.append(f"{start},{start + 0.6},{label}")
+    soundfile.write(tmp_path / "s.wav", wave.astype(np.float32), 16000)
+    (tmp_path / "s.csv").write_text("\n".join([*rows, "9,9.5,siren", ""]))
+    return tmp_path / "s.wav"
+
+
+def test_a_recording_is_heard_as_a_stream(stream):
+    model = small_model().live
+    (recording,) = detection.recordings(str(stream))
+    heard = detection.hear(model, recording)
+    wave, _ = soundfile.read(stream, dtype="float32")
+    with torch.inference_mode():
+        y, _ = model(model.whole((torch.from_numpy(wave)[None],), len(wave)), model.initial(1))
+    assert np.abs(heard.posteriors - y[0, model.delay : model.delay + len(heard.posteriors)].numpy()).max() < 1e-5
+    assert heard.ticks == 160_000 and heard.left_out == 1
+    assert [spans.tolist() for spans in heard.spans] == [[], [[64000, 73600]], [[16000, 25600], [112000, 121600]]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("s.csv", None, "s.csv does not exist; expected a table start,end,label"),
+        ("s.csv", "start,end\n1,2\n", "has no column 'label'"),
+        ("s.csv", "start,end,label\n1,2,a\n2,1,a\n", "row 2: expected 0 <= start < end"),
+        ("s.csv", "start,end,label\n1,x,a\n", "row 1: expected"),
+        ("s.csv", "start,end,label\nnan,2,a\n", "row 1: expected"),
+        ("s.csv", "start,end,label\n1,2,\n", "row 1: expected"),
+        ("list.csv", "file\ns.wav\n", "no table of recordings"),
+        ("list.jsonl", "[1]\n", "no table of recordings"),
+        ("list.csv", "path\n../s.wav\n", "'../s.wav' is no file in"),
+        ("list.csv", "path\nnone.wav\n", "'none.wav' is no file in"),
+        ("none.wav", None, "is no file"),
+    ],
+)
+def test_what_is_wrong_with_recordings_is_told(name, text, message, stream):
+    (stream.parent / "sub").mkdir()
+    place = stream.parent / name
+    place.unlink(missing_ok=True)
+    if text is not None:
+        place.write_text(text)
+    given = stream if name == "s.csv" else place
+    if "../" in (text or ""):
+        given = stream.parent / "sub" / name
+        given.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        detection.recordings([str(given)])
+    assert message in str(caught.value) and "streams" in str(caught.value)
+
+
+def test_tables_of_recordings(stream):
+    (stream.parent / "list.csv").write_text("path,snr\ns.wav,20\n")
+    (stream.parent / "list.jsonl").write_text('{"path": "s.wav"}\n')
+    for name in ("list.csv", "list.jsonl"):
+        (found,) = detection.recordings([str(stream.parent / name)])
+        assert found.path == stream and len(found.events) == 4
+    (stream.parent / "s.csv").write_text("start,end,label\n")
+    assert detection.recordings(str(stream))[0] == Recording(stream, [])
+    with pytest.raises(ConfigError, match="an empty list"):
+        detection.recordings([])
+
+
+def test_recordings_that_cannot_be_read_are_told_before_the_training(stream):
+    stream.write_bytes(b"no sound")
+    with pytest.raises(MediaError):
+        train(**configured("train", f"streams=[{stream}]", "dataset.clips=12", "dataset.held_out=12"))
+    with pytest.raises(ConfigError, match=r"streams: 'nowhere\.wav' is no file"):
+        train(**configured("train", "streams=nowhere.wav"))
+
+
+def test_training_with_streams(tones, stream, tmp_path):
+    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=4", "trainer.workers=0", "trainer.batch=8"]
+    for number in range(12):
+        tone_clip(tmp_path / "data" / "background" / f"{number}.wav", 50, seconds=1.0, seed=number)
+    for label in ("low", "high"):
+        (tmp_path / "data" / label).symlink_to(tones / label)
+    settings = [
+        "dataset=folder",
+        f"dataset.root={tmp_path / 'data'}",
+        "dataset.cache=null",
+        *quick,
+        f"streams={stream}",
+    ]
+    done = run("train.py", *settings, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr.decode()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    got = metrics["streams"]
+    assert got["recordings"] == ["s.wav"] and got["events"]["micro"]["truths"] == 3 and got["left_out"] == 1
+    live = load(tmp_path / "run").live
+    again = detection.measured(live, [detection.hear(live, one) for one in detection.recordings(str(stream))])
+    assert again == got and all(math.isfinite(value) for row in got["det"] for value in row)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Misses and false alarms" in page and "from start to detection" in page
+    assert "streams, 0.2 min: event F1" in " ".join(done.stdout.decode().split())

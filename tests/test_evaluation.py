@@ -1,0 +1,271 @@
+"""What is measured of a model, against others' formulas; what it costs, against counts by hand."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import configured, run, small_model
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from scipy.stats import bootstrap as resampled
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from datasets.clips import Clip, Clips
+from pipeline import cost
+from pipeline.calibration import TRUST, claims, histogram, score_bin
+from pipeline.evaluation import Answers, answers, figures, plain, rows
+from pipeline.model import Classifier, load
+from pipeline.sample import Sample, collate
+from pipeline.trainer import Trainer
+from pipeline.uncertainty import bootstrap, interval, wilson
+
+LABELS = ["a", "b", "c", "d"]
+
+
+def drawn(count=300, seed=0, groups=()):
+    """Answers that are right more often than not, and not well calibrated."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, count)
+    logits = rng.standard_normal((count, 4)) + 1.5 * np.eye(4)[truth]
+    scores = np.exp(2 * logits) / np.exp(2 * logits).sum(1, keepdims=True)
+    names = [f"clip{number}" for number in range(count)]
+    return Answers(
+        LABELS, truth, scores.astype(np.float32), names, list(groups) or [""] * count, np.full(count, 0.5),
+        [[True, False]] * count, 0.04,
+    )  # fmt: skip
+
+
+def test_figures_are_those_of_other_libraries():
+    found = drawn()
+    got = figures(found)
+    assert got["accuracy"] == accuracy_score(found.truth, found.answer) == plain(found)["accuracy"]
+    assert got["top2"] == pytest.approx(top_k_accuracy_score(found.truth, found.scores, k=2))
+    exact = found.scores / found.scores.sum(1, keepdims=True, dtype=np.float64)
+    assert got["loss"] == pytest.approx(log_loss(found.truth, exact), abs=1e-5)
+    scores, truth = torch.from_numpy(found.scores), torch.from_numpy(found.truth)
+    theirs = multiclass_calibration_error(scores, truth, 4, n_bins=TRUST, norm="l1").item()
+    assert got["calibration"]["error"] == pytest.approx(theirs, abs=1e-5) and theirs > 0.02
+    low, high = binomtest(int(found.hits.sum()), 300).proportion_ci(method="wilson")
+    assert (got["interval"]["low"], got["interval"]["high"]) == pytest.approx((low, high), abs=1e-9)
+    assert got["interval"]["method"] == "Wilson" and got["seconds"] == 150.0
+    edges = np.linspace(0, 1, 21)
+    assert got["scores"]["right"] == np.histogram(found.sure[found.hits], edges)[0].tolist()
+    own, others = (got["scores"]["classes"]["b"][key] for key in ("own", "others"))
+    assert own == np.histogram(found.scores[found.truth == 1, 1], edges)[0].tolist()
+    assert sum(own) + sum(others) == 300
+    assert json.loads(json.dumps(got)) == got  # plain values
+
+
+def test_nothing_to_measure():
+    empty = Answers(LABELS, np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
+    got = figures(empty)
+    assert got["count"] == 0 and got["accuracy"] == got["top2"] == got["calibration"]["error"] == 0
+    assert (got["interval"]["low"], got["interval"]["high"]) == (0, 1)
+
+
+@given(st.lists(st.floats(0, 1), max_size=40))
+def test_scores_are_binned_as_one_by_one(scores):
+    right = np.arange(len(scores)) % 3 == 0
+    expected = np.zeros((3, TRUST))
+    for score, hit in zip(scores, right):
+        expected[:, score_bin(score, TRUST)] += 1, hit, score
+    assert claims(scores, right) == pytest.approx(expected)
+    assert histogram(scores, TRUST) == expected[0].astype(int).tolist()
+
+
+def test_the_bootstrap_over_groups_is_scipys():
+    rng = np.random.default_rng(1)
+    counts = rng.integers(1, 30, 25)
+    hits = rng.binomial(counts, rng.beta(4, 2, 25))  # groups differ
+
+    def share(a, b, axis=-1):
+        return a.sum(axis) / b.sum(axis)
+
+    theirs = resampled(
+        (hits, counts), share, paired=True, vectorized=True, n_resamples=20000, method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    ours = bootstrap(hits, counts)
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    assert ours == bootstrap(hits, counts)  # seeded
+    assert bootstrap(hits, counts, 40000) == pytest.approx((theirs.low, theirs.high), abs=0.003)
+    assert max(counts) > 1 and theirs.high - theirs.low > 0.1
+
+
+def test_many_groups_are_drawn_in_parts(monkeypatch):
+    hits, counts = np.arange(50) % 2, np.ones(50, int)
+    whole = bootstrap(hits, counts)
+    monkeypatch.setattr("pipeline.uncertainty.AT_ONCE", 500)
+    assert bootstrap(hits, counts) == whole
+
+
+def test_groups_that_stand_together_widen_the_interval():
+    right = [number // 10 % 2 == 0 for number in range(100)]  # ten speakers, all right or all wrong
+    groups = [f"speaker{number // 10}" for number in range(100)]
+    alone, method = interval(right)
+    assert method == "Wilson" and alone == wilson(50, 100)
+    together, method = interval(right, groups)
+    assert method == "bootstrap over groups" and together[1] - together[0] > 2 * (alone[1] - alone[0])
+    # all right: resampling cannot know of anything else, but ten trials of ten prove no certainty
+    assert interval([True] * 100, groups)[0] == wilson(100, 100)
+    one = interval(right, ["S7"] * 100)
+    assert one[0] == wilson(50, 100) and "one" in one[1]
+    assert interval(right, [""] * 100) == (alone, "Wilson")  # each stands for itself
+
+
+class Listed:
+    """A split of given samples."""
+
+    epoch = 0
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def split_of(model, count=23):
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        wave = (rng.standard_normal(int(rng.integers(3000, 9000))) * rng.uniform(0.01, 1)).astype(np.float32)
+        found.append(Sample((wave,), number % 3, name=f"n{number}", group=f"g{number // 4}"))
+    found[5] = None  # cannot be read
+    return Listed(found)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 50])
+def test_answers_are_those_of_single_clips_in_order_and_the_worst_are_kept(batch):
+    model = small_model()
+    split = split_of(model)
+    found = Trainer(batch=batch, workers=0).answers(model, split, worst=3)
+    good = [sample for sample in split.samples if sample is not None]
+    assert found.names == [sample.name for sample in good] and found.groups == [sample.group for sample in good]
+    assert found.truth.tolist() == [sample.label for sample in good]
+    assert found.seconds == pytest.approx([len(sample.x[0]) / 16000 for sample in good])
+    with torch.inference_mode():
+        for place, sample in enumerate(good):
+            wave = torch.from_numpy(sample.x[0])[None]
+            alone = model.clip_posteriors(wave, torch.tensor([wave.shape[1]]))[0].numpy()
+            assert found.scores[place] == pytest.approx(alone, abs=1e-5)
+    ranks = found.scores[np.arange(len(good)), found.truth]
+    assert [one.place for one in found.worst] == np.argsort(ranks, kind="stable")[:3].tolist()
+    for one in found.worst:
+        assert np.array_equal(one.x[0], good[one.place].x[0])
+    assert Trainer(workers=0).evaluate(model, split)["accuracy"] == found.hits.mean()
+    assert not answers(model, [collate(good, model.intake)]).worst
+
+
+def test_groups_and_names_reach_the_answers(tmp_path, tones):
+    model = small_model(labels=("high", "low"))
+    clips = [Clip(tones / "low" / f"{n}.wav", "low", "test", group=f"room{n % 2}") for n in range(3)]
+    found = Trainer(batch=2, workers=0).answers(model, Clips(clips, ["high", "low"], model.intake))
+    assert found.groups == ["room0", "room1", "room0"] and found.names[2] == str(tones / "low" / "2.wav")
+    lines = [json.loads(line) for line in rows("test", found)]
+    assert [line["group"] for line in lines] == found.groups and lines[0]["truth"] == "low"
+    assert lines[1]["answer"] == found.labels[found.answer[1]]
+
+
+def test_accuracy_is_that_of_classifying_the_files(trained, tones, tmp_path):
+    lines = [json.loads(line) for line in (trained / "answers.jsonl").read_text().splitlines()]
+    metrics = json.loads((trained / "metrics.json").read_text())
+    for split in ("val", "test"):
+        own = [line for line in lines if line["split"] == split]
+        assert metrics[split]["accuracy"] == np.mean([line["truth"] == line["answer"] for line in own])
+    table = tmp_path / "answers.csv"
+    done = run(
+        "infer.py",
+        f"checkpoint={trained}",
+        "source=files",
+        f"source.paths={tones}",
+        "sink=csv",
+        f"sink.csv.path={table}",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    with open(table, newline="") as file:
+        batch = {row["path"]: row for row in csv.DictReader(file)}
+    for line in lines:
+        row = next(row for path, row in batch.items() if line["name"].endswith(path))
+        assert row["label"] == line["answer"] and float(row["score"]) == pytest.approx(line["score"], abs=2e-4)
+
+
+# What a model costs
+
+
+def counted(*overrides, labels=("a", "b", "c")):
+    return cost.multiply_adds(Classifier(configured("train", *overrides), list(labels)).eval())
+
+
+def test_a_gru_counted_by_hand():
+    """100 frames a second: a transform of 512 samples, 257 x 20 filters, a GRU of 16, and a head for three classes."""
+    plain = ["encoder=recurrent", "encoder.hidden=16", "extractor.mels=20", "head=mean"]
+    front, head = 1.25 * 512 * 9 + 257 * 20, 16 * 3
+    assert counted(*plain) == pytest.approx(100 * (front + 3 * 16 * (20 + 16) + head))
+    assert counted(*plain, "cell=lstm") == pytest.approx(100 * (front + 4 * 16 * (20 + 16) + head))
+    assert counted(*plain, "cell=elman") == pytest.approx(100 * (front + 16 * (20 + 16) + head))
+    two = 3 * 16 * (20 + 16) + 3 * 16 * (16 + 16)
+    assert counted(*plain, "encoder.layers=2") == pytest.approx(100 * (front + two + head))
+
+
+def test_convolutions_and_images_counted_by_hand():
+    """Two causal convolutions of stride 2 over 96 channels, then 25 steps a second of a GRU."""
+    got = counted("encoder.hidden=16", "extractor.mels=20")
+    front = 100 * (1.25 * 512 * 9 + 257 * 20)
+    assert got == pytest.approx(front + 50 * 5 * 20 * 96 + 25 * (5 * 96 * 96 + 3 * 16 * (96 + 16) + 16 * 3))
+    images = ["extractor=frames", "extractor.height=8", "extractor.width=8", "encoder=image_recurrent", "encoder.hidden=8",
+              "cell=conv_gru", "encoder.stem=[{channels: 4, stride: 2}]", "augment=pictures", "encoder.pool=1",
+              "encoder.layers=1"]  # fmt: skip
+    model = Classifier(configured("train", *images), ["a", "b"]).eval()
+    channels, rate = model.extractor.out_shape[0], model.rate
+    kernel = model.encoder.stages[-2].cell.kernel
+    stem, cell = 16 * 9 * channels * 4, 16 * kernel**2 * (3 * 8 * 4 + 3 * 8 * 8)
+    assert cost.multiply_adds(model) == pytest.approx(rate * (stem + cell + 8 * 2))
+
+
+def test_the_count_is_per_second_and_leaves_the_model_alone():
+    model = small_model("cell=lstm")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = cost.multiply_adds(model)
+    assert cost.multiply_adds(model) == first == cost.multiply_adds(model.live)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(stage._forward_hooks for stage in model.modules())
+
+
+def test_what_is_not_counted_is_said():
+    flow = Classifier(configured("train", "experiment=gestures", "dataset.root=/nowhere"), ["a", "b"])
+    assert cost.uncounted(flow) == ["OpticalFlow"] and cost.uncounted(small_model()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "chunk"),
+    [
+        (("encoder=recurrent",), 0.02),
+        ((), 0.04),
+        (("extractor=audiovisual", "extractor@extractor.picture=frames"), 0.2),
+    ],
+)
+def test_a_live_step_is_timed_on_one_thread(overrides, chunk):
+    model = Classifier(configured("train", *overrides), ["a", "b"])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        got = cost.step_latency(model)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert got["chunk"] == chunk and 0 < got["p50_ms"] <= got["p99_ms"]
+
+
+def test_costs_of_a_trained_model(trained):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    model = load(trained)
+    assert metrics["bytes"] == (trained / "model.safetensors").stat().st_size
+    assert metrics["parameters"] == model.parameter_count() and metrics["multiply_adds"] == cost.multiply_adds(model)

@@ -1,0 +1,217 @@
+"""output=hard_negatives: what the model took for something is cut out of recordings, and nothing else."""
+
+import csv
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import run, small_model, tone_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets.folder import Folder
+from datasets.manifest import Manifest
+from pipeline.errors import ConfigError
+from pipeline.sinks.hard_negatives import Cut, HardNegatives, chosen, cut_out, pieces
+
+RATE = 22050
+SHORT = ["decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0", "sink.hard_negatives.context=0.1"]
+
+
+def event(start, end, score=0.7, label="high"):
+    return {"start": start, "end": end, "peak": start, "label": label, "score": score}
+
+
+def noise(path, seconds, rate=RATE, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.random.default_rng(seed).standard_normal((int(seconds * rate), 2)), rate)
+    return path
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cuts_of(folder):
+    return {row["path"]: (float(row["from"]), float(row["to"])) for row in table(folder / "hard_negatives.csv")}
+
+
+@pytest.fixture(scope="module")
+def given_model(tmp_path_factory):
+    """A model with a label of nothing, and a recording in which it hears things."""
+    folder = tmp_path_factory.mktemp("given")
+    small_model("head.live=0.1").save(folder / "model.safetensors")
+    t = np.arange(RATE * 3) / RATE
+    wave = 0.3 * np.sin(2 * np.pi * 2000 * t) * (np.sin(2 * np.pi * 3 * t) > 0)
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        soundfile.write(folder / name / "street.wav", np.stack([wave, wave], 1), RATE)
+    return folder
+
+
+# As users call it
+
+
+def test_a_stream(given_model, tmp_path):
+    recording, out = given_model / "a" / "street.wav", tmp_path / "sounds"
+    done = run("infer.py", f"checkpoint={given_model}", f"source.path={recording}", "output=hard_negatives", *SHORT,
+               "sink=[csv,hard_negatives]", f"sink.csv.path={tmp_path}/events.csv", f"sink.hard_negatives.path={out}")  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    events = [(float(row["start"]), float(row["end"])) for row in table(tmp_path / "events.csv")]
+    cuts = cuts_of(out)
+    assert len(events) >= 3 and len(cuts) >= 3 and str(out / "background") in done.stderr.decode()
+    assert {str(path.relative_to(out)) for path in (out / "background").iterdir()} == set(cuts)
+    for start, end in events:
+        assert any(
+            low <= max(0, start - 0.1) + 1e-3 and min(3, end + 0.1) - 1e-3 <= high for low, high in cuts.values()
+        )
+    padded = np.pad(soundfile.read(recording, dtype="float32")[0].mean(1), (0, 20))
+    for path, (low, high) in cuts.items():
+        samples, rate = soundfile.read(out / path, dtype="float32")
+        assert rate == RATE and samples.ndim == 1 and len(samples) == pytest.approx((high - low) * RATE, abs=2)
+        first = round(low * RATE)
+        shifts = range(max(0, first - 12), first + 13)
+        near = [np.abs(samples - padded[shift : shift + len(samples)]).max() for shift in shifts]
+        assert min(near) < 2 / 32768  # to the sample; the list gives milliseconds
+
+
+def test_many_files(given_model, tmp_path):
+    """Of one name in two folders; one of them is listed as ``high``, which it may be taken for."""
+    (given_model / "list.csv").write_text("path,label\na/street.wav,background\nb/street.wav,high\n")
+    same = [f"checkpoint={given_model}", "source=files", *SHORT, "source.workers=1", "sink=[console,hard_negatives]"]
+    done = run("infer.py", *same, f"source.paths={given_model}/list.csv", f"sink.hard_negatives.path={tmp_path}")
+    assert done.returncode == 0, done.stderr.decode()
+    first = table(tmp_path / "hard_negatives.csv")
+    assert len(first) >= 3 and {row["recording"] for row in first} == {str(given_model / "a" / "street.wav")}
+    done = run("infer.py", *same, f"source.paths={given_model}/b", f"sink.hard_negatives.path={tmp_path}")
+    assert done.returncode == 0, done.stderr.decode()
+    both = table(tmp_path / "hard_negatives.csv")
+    assert both[: len(first)] == first and len(both) == 2 * len(first)
+    assert len({row["group"] for row in both}) == 2 and len(list((tmp_path / "background").iterdir())) == len(both)
+
+
+def test_what_was_cut_is_trained_with(tones, tmp_path):
+    shutil.copytree(tones, tmp_path / "sounds")
+    sink = HardNegatives(str(tmp_path / "sounds"))
+    sink.know(["high", "low"], [])
+    for number in range(3):
+        events = [event(start, start + 0.2) for start in (1, 3, 5)]
+        sink.mine(str(noise(tmp_path / f"{number}.wav", 6, seed=number)), events)
+    sink.finish()
+    sink.close()
+    trained = Folder(str(tmp_path / "sounds"), background="background")
+    assert trained.labels == ["background", "high", "low"] and len(trained.clips) == 24 + 9
+    own = [f"{label}/{number}.wav,{label},{number},,,,,\n" for label in ("high", "low") for number in range(12)]
+    with open(tmp_path / "sounds" / "hard_negatives.csv", "a") as file:
+        file.writelines(own)
+    listed = Manifest(str(tmp_path / "sounds"), file="hard_negatives.csv", group="group", val=0.3)
+    assert len(listed.clips) == 24 + 9  # and what is of one recording stands in one split
+    assert {clip.split for clip in listed.clips if clip.label == "background"} == {"train", "val", "test"}
+
+
+# What is cut
+
+
+def test_what_is_true_is_not_cut():
+    truth = [(2.0, 3.0, "high"), (5.0, 6.0, "low")]
+    events = [
+        event(0.5, 0.7),
+        event(1.8, 2.1),
+        event(3.2, 3.4),
+        event(4.0, 4.2),
+        event(5.5, 5.6, label="high"),
+        event(8, 9),
+    ]
+    cuts = chosen(events, truth, 0.5, 10, (0.0, 8.2))
+    assert [(cut.start, cut.end) for cut in cuts] == [(0.0, 1.2), (3.0, 3.9), (3.5, 4.7), (7.5, 8.2)]
+
+
+spans = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=12)
+
+
+@given(spans, spans, st.integers(0, 20), st.integers(1, 20))
+def test_cuts_hold_every_false_event_and_no_true_sound(found, true, context, most):
+    events = [event(start / 10, (start + length) / 10, score=(start + 1) / 300) for start, length in found]
+    truth = sorted((start / 10, (start + length) / 10, "x") for start, length in true)
+    cuts = chosen(events, truth, context / 10, most, (0.0, np.inf))
+    assert len(cuts) <= most and cuts == sorted(cuts)
+    for cut in cuts:
+        assert not any(start < cut.end - 1e-9 and cut.start + 1e-9 < end for start, end, _ in truth)
+        for piece in pieces(cut, 0.7):
+            assert piece.end - piece.start <= 0.7 + 1e-9
+    false = [row for row in events if not any(start < row["end"] and row["start"] < end for start, end, _ in truth)]
+    if len(false) <= most:
+        assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for cut in cuts) for row in false)
+        assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for row in false) for cut in cuts)
+
+
+def test_a_long_recording_is_not_held(tmp_path):
+    """Half an hour, cut in a hundred places: of 58 MB of samples, little more than a cut is in memory."""
+    with soundfile.SoundFile(tmp_path / "long.wav", "w", 8000, 1) as file:
+        for minute in range(30):
+            file.write(np.full(60 * 8000, minute / 100))
+    cuts = [Cut(18.0 * n + 1, 18.0 * n + 3, "high", 0.5) for n in range(100)]
+    tracemalloc.start()
+    count = 0
+    for cut, samples, rate in cut_out(str(tmp_path / "long.wav"), cuts):
+        assert len(samples) == 2 * rate and samples[0] == pytest.approx(int(cut.start // 60) / 100, abs=1e-4)
+        count += 1
+    assert count == 100 and tracemalloc.get_traced_memory()[1] < 3e6
+    tracemalloc.stop()
+
+
+def test_a_cut_ends_with_the_recording(tmp_path):
+    noise(tmp_path / "a.wav", 2)
+    (cut, samples, rate), *rest = cut_out(str(tmp_path / "a.wav"), [Cut(1.5, 2.5, "high", 1), Cut(2.2, 3, "high", 1)])
+    assert len(samples) == rate // 2 and cut.end == pytest.approx(2.0) and not rest
+
+
+def test_truth_beside_the_recording(tmp_path):
+    noise(tmp_path / "a.wav", 4)
+    (tmp_path / "a.csv").write_text("start,end,label\n1,2,high\n")
+    events = [event(1.5, 1.6), event(3.0, 3.2)]
+    for number, (truth, count) in enumerate((("beside", 1), (None, 2), (str(tmp_path / "a.csv"), 1))):
+        sink = HardNegatives(str(tmp_path / str(number)), truth=truth)
+        sink.know(["high", "none"], ["none"])
+        sink.mine(str(tmp_path / "a.wav"), events)
+        assert sink.cuts == count and len(list((sink.folder / "none").iterdir())) == count
+        sink.close()
+    (tmp_path / "a.csv").write_text("name\nx\n")
+    sink = HardNegatives(str(tmp_path / "b"))
+    sink.know(["high", "none"], ["none"])
+    with pytest.raises(ConfigError, match=r"sink\.hard_negatives\.truth: .*a\.csv is no csv with start, end, label"):
+        sink.mine(str(tmp_path / "a.wav"), events)
+
+
+def test_what_cannot_be(tmp_path, capsys):
+    (tmp_path / "hard_negatives.csv").write_text("path,price\nx,3\n")
+    with pytest.raises(ConfigError, match="is another table; choose another folder"):
+        HardNegatives(str(tmp_path))
+    with pytest.raises(ConfigError, match="expected the name of a folder"):
+        HardNegatives(str(tmp_path / "a"), label="../x")
+    sink = HardNegatives(str(tmp_path / "a"), truth=str(tmp_path / "t.csv"))
+    sink.know(["high", "low"], [])
+    assert "the model has no label 'background': trained with that folder it will have it" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="record first"):
+        sink.start("microphone", ["high", "low"], 16000, 160)
+    (tmp_path / "t.csv").write_text("start,end,label\n")
+    sink.mine(str(tone_clip(tmp_path / "one.wav", 300)), [])
+    with pytest.raises(ConfigError, match=r"truth: is of one recording; for more of them take beside"):
+        sink.mine(str(tmp_path / "two.wav"), [])
+
+
+def test_a_list_forgets_what_was_removed_and_trusts_no_path(tmp_path):
+    for turn in range(2):
+        sink = HardNegatives(str(tmp_path / "out"))
+        sink.know(["high"], [])
+        sink.mine(str(noise(tmp_path / f"{turn}.wav", 4, seed=turn)), [event(1, 1.2), event(3, 3.2)])
+        sink.finish()
+        sink.close()
+        assert len(cuts_of(tmp_path / "out")) == (2, 3)[turn]
+        next((tmp_path / "out" / "background").glob("0-*")).unlink(missing_ok=True)
+    with open(tmp_path / "out" / "hard_negatives.csv", "a") as file:
+        file.write("/etc/hosts,background,,,,,,\n../0.wav,background,,,,,,\n")
+    assert all(path.startswith("background/") for path in HardNegatives(str(tmp_path / "out")).rows)

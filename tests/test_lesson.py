@@ -1,0 +1,263 @@
+"""What training is made of: losses, learning rates, averages, the order of clips, steps; against torch and scikit-learn."""
+
+import os
+import signal
+import time
+import warnings
+from copy import deepcopy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_model
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning_fabric import Fabric
+from sklearn.utils.class_weight import compute_class_weight
+from torch.nn.functional import cross_entropy
+
+from pipeline.augmentation import Augmentation
+from pipeline.averages import Average
+from pipeline.errors import ConfigError, DivergedError, UserError
+from pipeline.feed import Feed, plan, shuffled
+from pipeline.intake import Intake
+from pipeline.lesson import Lesson
+from pipeline.losses import Loss, balanced
+from pipeline.run import Run
+from pipeline.sample import IGNORE, Sample, collate
+from pipeline.schedule import rate
+
+RATE = 16000
+
+
+def test_losses():
+    """A sum over rows: plain and weighted as torch, focal as its paper in float64."""
+    torch.manual_seed(0)
+    logits, targets = torch.randn(40, 5, dtype=torch.float64), torch.randint(0, 5, (40,))
+    targets[::7] = IGNORE
+    weights = torch.rand(5, dtype=torch.float64)
+    for smoothing in (0.0, 0.1):
+        expected = cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing).sum()
+        assert Loss(smoothing, 0.0, weights.float())(logits, targets) == pytest.approx(expected.item(), rel=1e-5)
+        assert Loss(smoothing, 0.0)(logits, targets) / (targets != IGNORE).sum() == pytest.approx(
+            cross_entropy(logits, targets, label_smoothing=smoothing).item(), rel=1e-5
+        )
+    total = 0.0
+    for row, target in zip(logits.numpy(), targets.tolist(), strict=True):
+        if target != IGNORE:
+            p = np.exp(row)[target] / np.exp(row).sum()
+            total -= (1 - p) ** 2.0 * np.log(p)
+    assert Loss(focal=2.0)(logits, targets) == pytest.approx(total, rel=1e-5)
+    assert Loss(0.1, 2.0).sharp == Loss(0.0, 2.0)
+
+
+def test_weights_of_classes():
+    classes = [0] * 10 + [1] * 3 + [2]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(classes))
+    assert balanced(classes, 3).tolist() == pytest.approx(expected)
+    assert balanced(classes, 5).tolist() == pytest.approx([*expected, 0, 0]), "classes that are not there"
+
+
+@pytest.mark.parametrize("epochs", [3, 20])
+def test_learning_rates(epochs):
+    """One cycle as torch has it; the others where their ends are known."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=epochs * 200 + 1)
+    for step in range(epochs * 200 + 1):
+        assert rate("one_cycle", step / 200, epochs, 0.0) == pytest.approx(theirs.get_last_lr()[0], abs=0.02)
+        optimizer.step()
+        theirs.step() if step < epochs * 200 else None
+    cosine = [rate("cosine", epoch, epochs, 1.0) for epoch in (0, 0.5, 1, (1 + epochs) / 2, epochs)]
+    assert cosine == pytest.approx([0, 0.5, 1, 0.5, 0], abs=2e-3)
+    assert [rate("constant", epoch, epochs, 2.0) for epoch in (1, 2, epochs)] == pytest.approx([0.5, 1, 1], abs=1e-3)
+    assert rate("cosine", 0.0, epochs, 0.0, spent=1.0) == 0.0 and rate("one_cycle", 0.0, epochs, 0.0, spent=1.0) < 1e-4
+
+
+def test_averages_of_weights():
+    layer = torch.nn.Linear(2, 2)
+    average = Average(layer, 0.9)
+    expected = layer.weight.detach().double().clone()
+    for step in range(1, 200):
+        with torch.no_grad():
+            layer.weight.add_(torch.randn(2, 2))
+        average.update()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * layer.weight.detach().double()
+    before = layer.weight.detach().clone()
+    with average.worn():
+        assert torch.allclose(layer.weight.double(), expected, atol=1e-4) and not torch.equal(layer.weight, before)
+    assert torch.equal(layer.weight, before)
+    other = Average(torch.nn.Linear(2, 2), 0.9)
+    other.restore(average.state())
+    assert other.steps == 199 and torch.equal(other.values["weight"], average.values["weight"])
+    with Average(layer, 0.0).worn():
+        assert torch.equal(layer.weight, before)
+
+
+@given(st.integers(1, 60), st.integers(1, 16), st.integers(1, 4), st.integers(1, 3))
+def test_every_clip_is_in_one_place(clips, batch, parts, world):
+    """All ranks make the same number of steps and parts, and share out the same batches as one alone."""
+    order = np.random.default_rng(0).permutation(clips).tolist()
+    plans = [plan(order, batch, parts, rank, world) for rank in range(world)]
+    assert {len(found) for found in plans} == {-(-clips // batch)}
+    assert all(len(step) == parts for found in plans for step in found)
+    for number, whole in enumerate(plan(order, batch)):
+        shared = sorted(clip for found in plans for part in found[number] for clip in part)
+        assert shared == sorted(whole[0])
+
+
+class Noises:
+    """Clips of noise; some do what clips should not. ``once``: a file that remembers that they have."""
+
+    epoch = 0
+
+    def __init__(self, count=12, faults=None, once=None, spans=False):
+        self.count, self.faults, self.once, self.spans = count, faults or {}, once, spans
+        self.classes = [number % 3 for number in range(count)]
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        fault = self.faults.get(index)
+        if fault and not (self.once and self.once.exists()):
+            if self.once:
+                self.once.touch()
+            fault()
+        rng = np.random.default_rng(index)
+        length = int(rng.integers(4000, 9000))
+        spans = [(1600, 3200, self.classes[index])] if self.spans else None
+        return Sample((rng.standard_normal(length).astype(np.float32),), self.classes[index], spans)
+
+
+def test_orders_of_clips():
+    split = Noises(100)
+    split.classes = [0] * 90 + [1] * 10
+    assert sorted(shuffled(split, 1, "none", 2)) == list(range(100))
+    assert shuffled(split, 1, "none", 2) == shuffled(split, 1, "none", 2) != shuffled(split, 2, "none", 2)
+    drawn = [split.classes[index] for seed in range(30) for index in shuffled(split, seed, "sampling", 2)]
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.03)
+    with pytest.raises(ConfigError, match=r"trainer\.balance"):
+        shuffled(SimpleNamespace(__len__=lambda: 3), 0, "sampling", 2)
+
+
+def fed(split, workers, timeout=4.0):
+    found = list(Feed(Intake(RATE), workers, timeout).steps(split, plan(range(len(split)), 3)))
+    return [part for step in found for part in step]
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_loads_and_dies_or_hangs_has_a_successor(fault, tmp_path):
+    """What comes is what would have come."""
+    expected = fed(Noises(), 0)
+    started = time.monotonic()
+    with pytest.warns(UserWarning, match="has failed, and others take its place"):
+        found = fed(Noises(faults={4: lambda: os.kill(os.getpid(), fault)}, once=tmp_path / "done"), 2)
+    assert time.monotonic() - started < 60
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one.x[0], other.x[0]) and torch.equal(one.labels, other.labels)
+
+
+def test_processes_that_always_hang_end_the_training_with_a_reason():
+    faults = {4: lambda: os.kill(os.getpid(), signal.SIGSTOP)}
+    with warnings.catch_warnings(), pytest.raises(UserError, match=r"again and again .*trainer\.timeout"):
+        warnings.simplefilter("ignore")
+        fed(Noises(faults=faults), 2, 2.0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_clip_that_fails_is_left_out(workers):
+    def fail():
+        raise RuntimeError("a broken disk")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told by the process that loads
+        found = fed(Noises(faults={4: fail, 6: fail, 7: fail, 8: fail}), workers)
+    assert [0 if batch is None else len(batch.labels) for batch in found] == [3, 2, 0, 3]
+
+
+class Mixing(Augmentation):
+    mixup = 0.4
+
+
+def lesson(model, tmp_path, augment=None, rate=0.1, frames=1.0):
+    fabric = Fabric(accelerator="cpu", devices=1)
+    settings = {"_target_": "torch.optim.SGD", "lr": rate}
+    run = Run(fabric, model, "background", settings, augment, 0.0, tmp_path, {})
+    run.set_rate(1.0)
+    return Lesson(fabric, run, Loss(0.05), frames, 1e9)
+
+
+def batches(*rows, spans=True):
+    split = Noises(spans=spans)
+    return [collate([split[index] for index in part], Intake(RATE)) for part in rows]
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_a_batch_in_parts_is_a_batch(tmp_path, spans):
+    """The loss and the weights after one step are the same, however clips of different lengths are shared out."""
+    ends = []
+    for parts in ([[0, 1, 2, 3, 4, 5]], [[0, 2, 4], [1, 3, 5]], [[0, 1], [2, 3, 4, 5], []]):
+        model = small_model()
+        teach = lesson(model, tmp_path)
+        given = [None if not part else batches(part, spans=spans)[0] for part in parts]
+        sums = teach.step(given)
+        ends.append((sums, deepcopy(model.state_dict())))
+    for sums, weights in ends[1:]:
+        assert sums == pytest.approx(ends[0][0], abs=1e-4)
+        for name, tensor in weights.items():
+            assert torch.allclose(tensor, ends[0][1][name], atol=1e-5), name
+
+
+def test_blocks_of_time_carry_the_state(tmp_path):
+    """One block is a step; and while the weights stand still, many cost what the whole clip does, and end where it does."""
+    given = batches([0, 1, 2, 3])
+    whole, cut = small_model(), small_model()
+    expected = lesson(whole, tmp_path).step(given)
+    assert lesson(cut, tmp_path).blocks(given[0], 60.0) == pytest.approx(expected, abs=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
+    model = small_model()
+    still = lesson(model, tmp_path, rate=0.0, frames=0.0)
+    expected, ends = still.step(given), still.run.carried
+    assert still.blocks(given[0], 0.1) == pytest.approx(expected, abs=1e-4)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(leaves(ends), leaves(still.run.carried), strict=True))
+
+
+def leaves(state):
+    return [state] if isinstance(state, torch.Tensor) else [leaf for part in state for leaf in leaves(part)]
+
+
+def test_nothing_to_learn_from_changes_nothing(tmp_path):
+    model = small_model()
+    before = deepcopy(model.state_dict())
+    teach = lesson(model, tmp_path)
+    assert teach.step([None]) == [0, 0, 0] and teach.blocks(None, 1.0) == [0, 0, 0]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_ends_it(tmp_path):
+    model = small_model()
+    with torch.no_grad():
+        model.head.stages[0].map.weight.fill_(torch.nan)
+    with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
+        lesson(model, tmp_path).step(batches([0, 1]))
+
+
+def test_mixed_pairs_cost_as_much_of_each(tmp_path):
+    """With labels that agree, mixing does not matter for the target: the loss is that of the mixed features alone."""
+    model = small_model()
+    teach = lesson(model, tmp_path, Mixing(), rate=0.0)
+    torch.manual_seed(3)
+    split = Noises(spans=False)
+    batch = collate([split[0], split[3], split[6]], Intake(RATE))
+    assert set(batch.labels.tolist()) == {0}
+    found = teach.step([batch])
+    torch.manual_seed(3)
+    share = float(torch.distributions.Beta(0.4, 0.4).sample())
+    order = torch.randperm(3)
+    x, _ = teach.run.features.changed(batch)
+    _, pooled, _ = model.logits(share * x + (1 - share) * x[order])
+    answer = pooled[torch.arange(3), model.last_step(batch.lengths)]
+    assert found[0] / 3 == pytest.approx(cross_entropy(answer, batch.labels, label_smoothing=0.05).item(), rel=1e-4)

@@ -1,0 +1,625 @@
+"""Tar shards: what is written, what is read, and what hostile archives do not achieve."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import tracemalloc
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, run, tone_clip
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, DistributedSampler
+
+from datasets import packing, shards
+from datasets.manifest import Manifest
+from datasets.shard_contents import content, rows_of
+from datasets.shards import Shards, alone, expanded
+from pipeline.errors import ConfigError
+from pipeline.intake import Intake
+from pipeline.model import load
+from pipeline.picture import Picture
+from pipeline.sample import collate
+
+SOUND = Intake(16000)
+EACH = {split: f"{split}-*.tar" for split in ("train", "val", "test")}
+
+
+def opened(folder, **options):
+    return Shards(str(folder), **{"shards": EACH, "index": None} | options)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A manifest of short tones of four speakers, in three splits, with six parts of one longer recording."""
+    root = tmp_path_factory.mktemp("source")
+    rows = []
+    for number in range(40):
+        label = ("low", "high")[number % 2]
+        path = tone_clip(root / label / f"{number}.{('wav', 'flac', 'ogg')[number % 3]}", 200 + 50 * number, 0.2)
+        split = ("train", "train", "train", "val", "test")[number // 2 % 5]
+        rows.append({"path": path.relative_to(root), "label": label, "split": split, "who": f"{split}{number % 4}"})
+    tone_clip(root / "long.wav", 500, 1.2)
+    for number in range(6):
+        split, label = ("train", "train", "val")[number // 2], ("low", "high")[number % 2]
+        part = {"start": number / 5, "end": number / 5 + 0.2, "who": f"{split}9"}
+        rows.append({"path": "long.wav", "label": label, "split": split} | part)
+    with open(root / "manifest.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "label", "split", "start", "end", "who"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def pack(source, out, *options):
+    """python -m datasets.shards, in this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        return shards.main([str(source), str(out), *map(str, options)])
+
+
+@pytest.fixture(scope="module")
+def packed(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards")
+    assert pack(source / "manifest.csv", out, "--group", "who", "--clips", 7) == 0
+    return out
+
+
+def origin(path, name):
+    """Where a clip in a shard came from, by the json that stands beside it."""
+    with tarfile.open(path) as archive:
+        return json.load(archive.extractfile(name.rpartition(".")[0] + ".json"))["name"]
+
+
+def by_origin(corpus, split, intake, root=None):
+    """The samples of a split by where they came from."""
+    part, found = corpus.split(split, intake), {}
+    for number, clip in enumerate(part.clips):
+        name = clip.path.relative_to(root).as_posix() if root else origin(clip.path, clip.key)
+        assert (name, clip.start) not in found
+        found[name, clip.start] = (clip.label, clip.end, clip.group, part[number])
+    return found
+
+
+def alike(manifest, packed, intake, root):
+    total = 0
+    for split in ("train", "val", "test"):
+        loose, kept = by_origin(manifest, split, intake, root), by_origin(packed, split, intake)
+        assert loose.keys() == kept.keys()
+        for name, (*facts, sample) in loose.items():
+            *others, same = kept[name]
+            assert facts == others and sample.label == same.label and sample.spans == same.spans
+            assert len(sample.x) == len(same.x)
+            for one, other in zip(sample.x, same.x):
+                assert one.dtype == other.dtype and np.array_equal(one, other)
+        total += len(loose)
+    return total
+
+
+def test_the_same_clips_give_the_same_samples(source, packed, tmp_path):
+    """Bit for bit, with and without caches; parts of recordings, groups and splits included."""
+    manifest = Manifest(str(source), group="who", cache=None)
+    assert alike(manifest, opened(packed), SOUND, source) == 46
+    for _ in range(2):  # decoded, then from the cache
+        options = {"cache": str(tmp_path / "clips"), "index": str(tmp_path / "index"), "background": "low"}
+        assert alike(Manifest(str(source), group="who", cache=None, background="low"), opened(packed, **options),
+                     SOUND, source) == 46  # fmt: skip
+    assert len(list(tmp_path.glob("clips/*/*.npz"))) == 46
+
+
+def test_real_videos_with_sound_give_the_same_samples(real, tmp_path):
+    root = tmp_path / "few"
+    with open(real / "fights" / "manifest.csv", newline="") as file:
+        table = [row for row in csv.DictReader(file) if row["has_audio"] == "1"]
+    few = [
+        row
+        for split, label in itertools.product(("train", "val"), ("fight", "no_fight"))
+        for row in [row for row in table if (row["split"], row["label"]) == (split, label)][:2]
+    ]
+    for row in few:
+        (root / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(real / "fights" / row["path"], root / row["path"])
+    keys = ("path", "label", "split")
+    (root / "list.jsonl").write_text("".join(json.dumps({key: row[key] for key in keys}) + "\n" for row in few))
+    assert pack(root / "list.jsonl", tmp_path / "out") == 0
+    for intake in (Intake(16000, Picture(10, 32, 32)), Intake(picture=Picture(10, 32, 32))):
+        assert alike(Manifest(str(root), "list.jsonl", cache=None), opened(tmp_path / "out"), intake, root) == 8
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_shards_are_shuffled_repeatable_and_of_bounded_size(source, packed, tmp_path, capsys):
+    assert pack(source / "manifest.csv", tmp_path / "again", "--group", "who", "--clips", 7) == 0
+    assert bytes_of(tmp_path / "again") == bytes_of(packed)
+    assert pack(source / "manifest.csv", tmp_path / "other", "--group", "who", "--clips", 7, "--seed", 1) == 0
+    assert bytes_of(tmp_path / "other")["train-000000.tar"] != bytes_of(packed)["train-000000.tar"]
+    order = [origin(clip.path, clip.key) for clip in opened(packed).clips if clip.split == "train"]
+    assert order != sorted(order) and sorted(order) != order[::-1]
+    index = json.loads((packed / "index.json").read_text())
+    assert index["labels"] == ["high", "low"] and index["counts"]["train"] == {"high": 14, "low": 14}
+    assert all(0 < shard["clips"] <= 7 for shard in index["shards"]) and sum(s["clips"] for s in index["shards"]) == 46
+    assert pack(source / "manifest.csv", tmp_path / "small", "--megabytes", 0.06) == 0
+    sizes = [path.stat().st_size for path in (tmp_path / "small").glob("*.tar")]
+    assert len(sizes) > 3 and max(sizes) <= 60_000
+    capsys.readouterr()
+    assert pack("--check", packed) == 0 and "whole" in capsys.readouterr().out
+
+
+def test_a_damaged_shard_is_found_by_its_checksum(packed, tmp_path, capsys):
+    shutil.copytree(packed, tmp_path / "copy")
+    path = tmp_path / "copy" / "train-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    (tmp_path / "copy" / "val-000000.tar").unlink()
+    assert pack("--check", tmp_path / "copy") == 1
+    out = capsys.readouterr().out
+    assert "train-000001.tar: is not what was written" in out and "val-000000.tar: is not there" in out
+
+
+def test_a_folder_per_class_and_files_that_are_no_recordings(tones, tmp_path, capsys):
+    root = shutil.copytree(tones, tmp_path / "tones")
+    (root / "low" / "text.wav").write_text("no sound")
+    (root / "low" / "pipe.wav").symlink_to("/dev/zero")
+    assert pack(root, tmp_path / "out", "--val", 0.25, "--test", 0.25) == 3  # done, but some files are errors
+    assert "text.wav" in (told := capsys.readouterr().err) and "pipe.wav" in told
+    data = opened(tmp_path / "out")
+    assert len(data.clips) == 24
+    kept = {clip.split for clip in data.clips}
+    assert kept == {"train", "val", "test"} and data.labels == ["high", "low"]
+
+
+# ---------------------------------------------------------------- interrupted, full, in the way
+def test_a_killed_run_goes_on(tmp_path):
+    """Killed at some point of each of several runs: in the end the shards are those of an undisturbed one."""
+    root = tmp_path / "sounds"
+    for number in range(80):
+        tone_clip(root / "ab"[number % 2] / f"{number}.wav", 300 + number, 0.05, 8000)
+    options = [str(root), "--clips", "1"]
+    assert pack(*options[:1], tmp_path / "whole", *options[1:]) == 0
+    out, count = tmp_path / "out", 0
+    for wanted in (1, 25):
+        command = [sys.executable, "-m", "datasets.shards", options[0], str(out), *options[1:]]
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        limit = time.monotonic() + 60
+        while len(list(out.glob("*.tar"))) < wanted and time.monotonic() < limit and child.poll() is None:
+            time.sleep(0.001)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        made = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+        assert wanted <= len(made) < 80 and len(made) > count
+        assert not (out / "index.json").exists()
+        count = len(made)
+    assert pack(*options[:1], out, *options[1:]) == 0
+    assert bytes_of(out) == bytes_of(tmp_path / "whole")
+    again = [name for name, when in made.items() if (out / name).stat().st_mtime_ns != when]
+    assert len(again) <= 1  # one may have taken its place just before it could be noted
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_shard(source, packed, tmp_path):
+    limit = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY)); "
+        "sys.argv[0] = 'shards'; runpy.run_module('datasets.shards', run_name='__main__')"
+    )
+    arguments = [str(source / "manifest.csv"), str(tmp_path / "out"), "--group", "who", "--clips", "7"]
+    done = subprocess.run([sys.executable, "-c", limit, *arguments], cwd=ROOT, capture_output=True)
+    text = done.stderr.decode()
+    assert done.returncode == 74 and "error: cannot write" in text and ".tar" in text and "Traceback" not in text, text
+    assert not list(tmp_path.glob("out/.*.tar.part")) and not (tmp_path / "out" / "index.json").exists()
+    assert pack(*arguments) == 0
+    assert bytes_of(tmp_path / "out") == bytes_of(packed)
+
+
+def test_shards_of_other_settings_are_not_mixed(source, packed, tmp_path, capsys):
+    out = shutil.copytree(packed, tmp_path / "out")
+    assert pack(source / "manifest.csv", out, "--clips", 3) == 2
+    assert "other clips or settings" in capsys.readouterr().err and bytes_of(out) == bytes_of(packed)
+    (out / "train-000009.tar").write_bytes(b"old")
+    assert pack(source / "manifest.csv", out, "--clips", 20, "--overwrite") == 0
+    assert len(list(out.glob("*.tar"))) < len(list(packed.glob("*.tar"))) and not (out / "train-000009.tar").exists()
+    assert len(opened(out).clips) == 46
+    (other := tmp_path / "other").mkdir()
+    (other / "train-000000.tar").write_bytes(b"of somebody else")
+    assert pack(source / "manifest.csv", other) == 2 and bytes_of(other) == {"train-000000.tar": b"of somebody else"}
+
+
+def test_two_writers_of_one_folder(source, tmp_path, capsys):
+    (tmp_path / packing.JOURNAL).touch()
+    with open(tmp_path / packing.JOURNAL) as file:
+        packing.lock(file.fileno())
+        assert pack(source / "manifest.csv", tmp_path) == 74
+    assert "another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.csv", "out"], "does not exist"),
+        (["manifest.csv", "out", "--group", "speaker"], "has no column 'speaker'"),
+        (["manifest.csv", "out", "--split", "val=test"], "no clip in split 'train'"),
+    ],
+)
+def test_what_cannot_be_written_as_shards(source, tmp_path, arguments, message, capsys):
+    assert pack(source / arguments[0], tmp_path / arguments[1], *arguments[2:]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- others' shards
+def test_webdataset_reads_our_shards(source, packed):
+    wds = pytest.importorskip("webdataset")
+    found = []
+    for path in sorted(packed.glob("train-*.tar")):
+        with open(path, "rb") as file:  # as webdataset opens, but does not close
+            source_of = ({"__url__": str(path)} | part for part in wds.tariterators.tar_file_iterator(file))
+            found += wds.tariterators.group_by_keys(source_of)
+    cards = [json.loads(sample["json"]) for sample in found]
+    assert sum(len(card.get("clips", [card])) for card in cards) == 28
+    for sample, card in zip(found, cards):
+        ending = Path(card["name"]).suffix[1:]
+        assert sample[ending] == (source / card["name"]).read_bytes()
+
+
+def test_we_read_shards_of_webdataset(source, tmp_path):
+    wds = pytest.importorskip("webdataset")
+    with wds.TarWriter(str(tmp_path / "train-0.tar")) as writer:
+        for number in range(8):
+            sound = (
+                source / f"{('low', 'high')[number % 2]}/{number}.{('wav', 'flac', 'ogg')[number % 3]}"
+            ).read_bytes()
+            ending = ("wav", "flac", "ogg")[number % 3]
+            writer.write({"__key__": f"deep/er/{number}", ending: sound, "cls": number % 2, "txt": "words"})
+    with wds.TarWriter(str(tmp_path / "other-0.tar"), compress=False) as writer:
+        for number in range(8, 12):
+            path = next(source.glob(f"*/{number}.*"))
+            card = {"label": number % 2, "start": 0.05}
+            writer.write({"__key__": str(number), path.suffix[1:]: path.read_bytes(), "json": card})
+    data = opened(tmp_path, shards={"train": "train-{0..0}.tar", "val": "other-?.tar"})
+    assert data.labels == ["0", "1"]
+    sample = data.split("train", SOUND)[3]
+    path = source / "high" / "3.wav"
+    assert np.array_equal(sample.x[0], soundfile.read(path, dtype="float32")[0]) and sample.label == 1
+    assert [len(data.split("val", SOUND)[n].x[0]) for n in range(4)] == [2400] * 4
+
+
+def test_without_shards_for_validation_a_share_of_train_is_held_out(source, packed):
+    for seed in (0, 1):
+        data = opened(packed, shards={"train": "train-*.tar", "val": None}, val=0.25, seed=seed)
+        groups = {split: {c.group for c in data.clips if c.split == split} for split in ("train", "val")}
+        assert len(data.clips) == 28 and groups["val"] and not groups["train"] & groups["val"]
+
+
+# ---------------------------------------------------------------- hostile
+WAVE = io.BytesIO()
+soundfile.write(WAVE, 0.1 * np.sin(np.arange(800)), 8000, format="WAV")
+WAVE = WAVE.getvalue()
+
+
+def entry(name, data=b"", kind=tarfile.REGTYPE, size=None, link="", form=tarfile.PAX_FORMAT, **pax):
+    """The bytes of one member, with whatever header."""
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, len(data) if size is None else size
+    member.pax_headers = pax
+    header = member.tobuf(form, "utf-8", "surrogateescape")
+    return header + data + b"\0" * (-len(data) % 512)
+
+
+def sample(key, label="a", **more):
+    return entry(f"{key}.wav", WAVE) + entry(f"{key}.json", json.dumps({"label": label} | more).encode())
+
+
+END = b"\0" * 1024
+
+
+def rows(data, tmp_path):
+    """The keys that a shard of these bytes gives, and what is odd about it."""
+    path = tmp_path / "x.tar"
+    path.write_bytes(data)
+    _, found, odd = content(path, None)
+    assert all(row.offset >= 0 and row.offset + row.size <= len(data) for row in found)
+    return [row.key for row in found], odd
+
+
+def raw(name, kind=b"0", size=b"00000000000", rest=b""):
+    """A header made by hand, with a checksum that is right."""
+    block = bytearray(name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size.ljust(12, b"\0") + b"0" * 11
+                      + b"\0" + b" " * 8 + kind + b"\0" * 100 + b"ustar\x0000" + rest)  # fmt: skip
+    block = block.ljust(512, b"\0")
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+HOSTILE = {
+    "absolute": (entry("/etc/passwd.wav", WAVE) + entry("/etc/passwd.json", b'{"label": "a"}'), "unsafe"),
+    "out of the folder": (sample("../../up"), "unsafe"),
+    "out in the middle": (sample("a/../../up"), "unsafe"),
+    "backslashes": (sample("..\\up"), "unsafe"),
+    "control characters": (sample("\x1b[2Jgone\n"), "unsafe"),
+    "a very long name": (sample("a" * 5000), "unsafe"),
+    "renamed by pax": (entry("a.wav", WAVE, path="/tmp/PWNED.wav"), "unsafe"),
+    "a symbolic link": (entry("l.wav", kind=tarfile.SYMTYPE, link="/etc/passwd"), "a link"),
+    "a hard link": (entry("l.wav", kind=tarfile.LNKTYPE, link="/etc/passwd"), "a link"),
+    "a device": (entry("d.wav", kind=tarfile.CHRTYPE), "no regular file"),
+    "a pipe": (entry("p.wav", kind=tarfile.FIFOTYPE), "no regular file"),
+    "an unknown kind": (raw(b"u.wav", b"Z", b"00000001000") + b"x" * 512, "no regular file"),
+    "a sparse file": (raw(b"s.wav", b"S", b"00000001000", b"\0" * 217 + b"\1") + b"\0" * 512 + b"x" * 512, "sparse"),
+    "a sparse file by pax": (entry("s.wav", WAVE, **{"GNU.sparse.major": "1", "GNU.sparse.realsize": "9" * 15}), "sparse"),
+    "the same again": (sample("good0", "b"), "there before"),
+    "two recordings": (entry("t.wav", WAVE) + entry("t.flac", WAVE) + entry("t.json", b'{"label": "a"}'), "not one recording"),
+    "two labels": (sample("t") + entry("t.cls", b"1"), "not one recording"),
+    "no label": (entry("n.wav", WAVE), "not one recording"),
+    "deep json": (entry("j.wav", WAVE) + entry("j.json", b'{"label":' + b"[" * 60000), "no sense"),
+    "long json": (entry("j.wav", WAVE) + entry("j.json", b" " * 70000 + b'{"label": "a"}'), "no sense"),
+    "a list": (entry("j.wav", WAVE) + entry("j.json", b"[1, 2]"), "no sense"),
+    "clips of clips": (entry("j.wav", WAVE) + entry("j.json", b'{"clips": [{"label": "a"}, {"clips": []}]}'), "no sense"),
+    "no utf-8": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "\xff"}'), "no sense"),
+    "half a character": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "\\ud800"}'), "no sense"),
+    "label true": (sample("j", True), "no sense"),
+    "label of nothing": (sample("j", ""), "no sense"),
+    "a novel": (sample("j", "a" * 300), "no sense"),
+    "start NaN": (sample("j", start=float("nan")), "no sense"),
+    "end before start": (sample("j", start=2, end=1), "no sense"),
+    "a huge number": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "a", "start": 1' + b"0" * 5000 + b"}"), "no sense"),
+    "a pickle beside": (entry("k.pkl", pickle.dumps(print)) + entry("k.json", b'{"label": "a"}'), None),
+    "a folder": (entry("folder/", kind=tarfile.DIRTYPE), None),
+    "pax records of no length": (entry("pax", b"0 path=x\n", tarfile.XHDTYPE), None),
+    "pax for all that follows": (entry("pax", b"17 path=/etc/x.wav\n", tarfile.XGLTYPE), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_member_is_passed_over(case, tmp_path):
+    """What stands before and behind it is used, and the rest is said in words."""
+    data, word = HOSTILE[case]
+    keys, odd = rows(sample("good0") + data + sample("good1") + END, tmp_path)
+    assert [key for key in keys if key.startswith("good")] == ["good0.wav", "good1.wav"] and len(keys) == 2, odd
+    assert not odd if word is None else any(word in text for text in odd), odd
+
+
+BROKEN = {
+    "nothing": (b"", 0),
+    "text": (b"no archive at all\n" * 100, 0),
+    "compressed": (b"\x1f\x8b\x08" + b"\0\1\2\3" * 500, 0),
+    "no end": (sample("good0") + sample("good1"), 2),
+    "cut in a header": (sample("good0") + sample("good1")[:100], 1),
+    "cut in a recording": (sample("good0") + sample("good1")[:1000], 1),
+    "cut before its label": (sample("good0") + entry("good1.wav", WAVE), 1),
+    "garbage": (sample("good0") + os.urandom(2048) + sample("good1") + END, 1),
+    "a size beyond the end": (sample("good0") + raw(b"big.wav", size=b"77777777777") + sample("good1") + END, 1),
+    "a negative size": (sample("good0") + raw(b"neg.wav", size=b"\xff" * 12) + sample("good1") + END, 1),
+    "a negative size by pax": (
+        sample("good0") + entry("pax", b"14 size=-5120\n", tarfile.XHDTYPE) + sample("good1") + END,
+        1,
+    ),
+    "an absurd pax header": (sample("good0") + entry("pax", b"x" * 70000, tarfile.XHDTYPE) + sample("good1") + END, 1),
+    "an absurd long name": (sample("good0") + entry("long", b"x" * 70000, tarfile.GNUTYPE_LONGNAME) + END, 1),
+    "a sparse map without end": (sample("good0") + raw(b"s.wav", b"S", rest=b"\0" * 217 + b"\1") + b"\1" * 5120, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_of_a_broken_shard_what_is_whole_is_used(case, tmp_path):
+    data, count = BROKEN[case]
+    keys, odd = rows(data, tmp_path)
+    assert keys == ["good0.wav", "good1.wav"][:count]
+    assert odd or case == "nothing"
+
+
+def test_bombs_cost_neither_memory_nor_time(tmp_path):
+    """Gigabytes in headers and members, which are holes on the disk; and a header upon header without end."""
+    path = tmp_path / "x.tar"
+    record = b"30 path=" + b"x" * 21 + b"\n"
+    many = b"".join(b"%d k%07d=%s\n" % (28, n, b"v" * 15) for n in range(2000))
+    for head in (
+        raw(b"pax", b"x", b"57777777777"),  # six gigabytes
+        raw(b"long", b"L", b"57777777777"),
+        sample("good0") + raw(b"big.wav", b"0", b"57777777777"),
+        entry("pax", record + many, tarfile.XHDTYPE) * 50,
+        raw(b"p", b"x", b"00000000000") * 5000,
+        raw(b"p", b"S", b"00000000000", b"\0" * 217 + b"\1") + b"\1" * 1_024_000,
+    ):
+        path.write_bytes(head)
+        os.truncate(path, 7 << 30)
+        started = time.process_time()
+        tracemalloc.start()
+        _, found, _ = content(path, None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_000_000 and time.process_time() - started < 5 and len(found) <= 1
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=12)), max_size=6), st.integers(0, 10_000)
+)
+def test_no_bytes_crash_the_listing(tmp_path, changes, length):
+    data = bytearray(sample("a") + entry("b/c.ogg", b"OggS" * 100, path="b/" + "c" * 120 + ".ogg") + sample("d") + END)
+    for at, new in changes:
+        at %= len(data)
+        data[at : at + len(new)] = new
+    rows(bytes(data[: max(len(data) - length, 0)] if length < 5000 else data), tmp_path)
+
+
+def test_nothing_is_written_and_nothing_run(tmp_path, monkeypatch):
+    """Listing and decoding hostile shards touches no file but what is kept of them."""
+    canary = tmp_path / "PWNED"
+
+    class Hostile:
+        def __reduce__(self):
+            return (canary.touch, ())
+
+    data = b"".join(part for part, _ in HOSTILE.values()) + sample("w", "b")
+    data += (
+        entry("w2.pkl", pickle.dumps(Hostile()))
+        + entry("w2.wav", pickle.dumps(Hostile()))
+        + entry("w2.json", b'{"label": "a"}')
+    )
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for split in ("train", "val"):
+        (folder / f"{split}-0.tar").write_bytes(sample("good0") + data + END)
+    monkeypatch.chdir(folder)
+    before = bytes_of(folder)
+    with pytest.warns(UserWarning, match="unsafe"):
+        part = opened(folder).split("train", Intake(8000))
+    with pytest.warns(UserWarning, match="skipped .*w2.wav: [a-z_]+: (?!/proc)"):
+        found = [part[n] for n in range(len(part))]
+    assert len(found) == 3 and found[-1] is None and len(found[0].x[0]) == 800
+    assert bytes_of(folder) == before and {path.name for path in tmp_path.iterdir()} == {"shards"}
+
+
+# ---------------------------------------------------------------- folders that make no sense
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("pipe:cat train-000000.tar", "local disk"),
+        ("https:" + "//example.org/train-{000000..000009}.tar", "local disk"),
+        ("s3:" + "//bucket/train.tar", "local disk"),
+        ("train-{000000..000099}.tar", "train-00000[0-9].tar is not there"),
+        ("train-{0..999999999}.tar", "at most 100000"),
+        ("train-{0..999}{0..999}.tar", "at most 100000"),
+        ("train-{3..1}.tar", "range"),
+        ("nothing-*.tar", "no file is"),
+        ("val-*.tar", "in two splits"),
+    ],
+)
+def test_patterns_that_make_no_sense(packed, pattern, message):
+    with pytest.raises(ConfigError, match=message):
+        opened(packed, shards=EACH | {"train": pattern})
+
+
+def test_patterns(packed, tmp_path):
+    names = lambda pattern, folder=packed: [path.name for path in expanded(folder, "train", pattern)]  # noqa: E731
+    assert names("train-{000001..000002}.tar") == ["train-000001.tar", "train-000002.tar"]
+    assert (
+        names("train-00000[12].tar")
+        == names(f"{packed}/train-00000[12].tar", tmp_path)
+        == names("train-00000{1..2}.tar")
+    )
+    assert names("*-{000000..000001}.tar")[:3] == ["test-000000.tar", "train-000000.tar", "val-000000.tar"]
+
+
+def test_an_index_that_says_otherwise(packed, tmp_path):
+    def changed(change):
+        folder = tmp_path / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(packed, folder)
+        index = json.loads((folder / "index.json").read_text())
+        change(folder, index)
+        (folder / "index.json").write_text(json.dumps(index))
+        return folder
+
+    def refused(change, message):
+        with pytest.raises(ConfigError, match=message):
+            opened(changed(change))
+
+    refused(lambda folder, index: index.update(labels=["low", "higher"]), "label 'high' .* did you mean 'higher'")
+    refused(
+        lambda folder, index: (folder / "train-000002.tar").unlink(), "train-000002.tar is in index.json, but not there"
+    )
+    refused(
+        lambda folder, index: shutil.copy(packed / "val-000000.tar", folder / "train-000077.tar"), "is not one of its"
+    )
+    refused(lambda folder, index: index["shards"][0].update(file="../../etc/x.tar"), "is no index of shards")
+    refused(lambda folder, index: index.update(version=2), "is no index of shards")
+    refused(lambda folder, index: index["shards"][0].update(bytes=-5), "is no index of shards")
+    refused(lambda folder, index: index.update(labels={"a": "b"}), "is no index of shards")
+    with pytest.warns(UserWarning) as told:
+        data = opened(changed(lambda folder, index: os.truncate(folder / "train-000000.tar", 40_000)))
+    told = " ".join(str(one.message) for one in told)
+    assert "40000 bytes, index.json says" in told and "cut short" in told and 39 < len(data.clips) < 46
+    for text in (b"", b"[", b"[" * 100_000, b"\xff\xfe", b"null", b'{"version": 1' + b"0" * 9000 + b"}"):
+        (tmp_path / "copy" / "index.json").write_bytes(text)
+        with pytest.raises(ConfigError, match="is no index of shards"):
+            opened(tmp_path / "copy")
+
+
+def test_a_shard_that_is_changed_or_lost_later(packed, tmp_path):
+    folder = shutil.copytree(packed, tmp_path / "copy")
+    part = opened(folder, index=str(tmp_path / "index")).split("train", SOUND)
+    first = part.clips[0].path
+    other = next(clip.path for clip in part.clips if clip.path != first)
+    data = first.read_bytes()
+    first.write_bytes(data[::-1])
+    other.unlink()
+    told = []
+    for number, clip in enumerate(part.clips):
+        if clip.path in (first, other):
+            with pytest.warns(UserWarning, match="skipped .*tar/") as warned:
+                assert part[number] is None
+            told.append(str(warned[0].message))
+    assert "changed since" in told[0] and "not_found" in " ".join(told)
+    first.write_bytes(data)  # another time: what is kept of the shard is not believed any more
+    assert len(
+        opened(folder, index=str(tmp_path / "index"), shards={"train": "train-000000.tar", "val": "val-*.tar"}).clips
+    )
+
+
+def test_what_is_kept_of_a_shard(packed, tmp_path, monkeypatch):
+    """Headers are read once; a record that is broken is made anew."""
+    first = opened(packed, index=str(tmp_path))
+    read = []
+    monkeypatch.setattr("datasets.shard_contents.rows_of", lambda *given: read.append(given) or rows_of(*given))
+    assert opened(packed, index=str(tmp_path)).clips == first.clips and not read
+    for path in tmp_path.glob("*.json"):
+        path.write_text(path.read_text()[: len(path.read_text()) // 2])
+    assert opened(packed, index=str(tmp_path)).clips == first.clips and len(read) == len(list(tmp_path.glob("*.json")))
+
+
+# ---------------------------------------------------------------- training
+def test_ranks_and_workers_share_the_clips(packed):
+    """Two processes with two workers each: in every epoch each clip comes to one of them, once."""
+    part = pickle.loads(pickle.dumps(opened(packed).split("train", SOUND)))  # as workers that are spawned get it
+    orders = []
+    for epoch in range(2):
+        names = []
+        for rank in range(2):
+            sampler = DistributedSampler(part, num_replicas=2, rank=rank, seed=3)
+            sampler.set_epoch(epoch)
+            loader = DataLoader(part, 4, sampler=sampler, num_workers=2, collate_fn=partial(collate, intake=SOUND))
+            names.append([key for batch in loader for key in batch.keys])
+        assert len(names[0]) == len(names[1]) == 14
+        assert sorted(itertools.chain(*names)) == sorted(f"{c.name}@{c.start}-{c.end}" for c in part.clips)
+        orders.append(names)
+    assert orders[0] != orders[1]
+
+
+def test_memory_files_are_closed(packed):
+    part = opened(packed).split("train", SOUND)
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for number in range(len(part)):
+        assert part[number] is not None
+    with pytest.raises(ZeroDivisionError), alone(part.clips[0]):
+        raise ZeroDivisionError
+    assert not before or len(os.listdir("/proc/self/fd")) == before
+
+
+def test_training_from_shards(tones, tmp_path):
+    """As a user would: shards from a folder per class, then train.py on those that a range names."""
+    command = [sys.executable, "-m", "datasets.shards", str(tones), str(tmp_path / "shards"), "--clips", "5"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0 and "train: clips 16, labels 2, shards 4" in made.stdout, made.stderr
+    settings = ["encoder.hidden=16", "extractor.mels=20", "trainer.workers=0", "trainer.batch=8", "trainer.epochs=8"]
+    settings += ["trainer.threads=1"]
+    settings += ["dataset=shards", f"dataset.root={tmp_path / 'shards'}", "dataset.index=null"]
+    settings += ['dataset.shards.train="train-{000000..000003}.tar"', f"hydra.run.dir={tmp_path / 'run'}"]
+    done = run("train.py", *settings)
+    assert done.returncode == 0, done.stderr.decode()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] == 1.0 and metrics["test"]["count"] == 4
+    assert load(tmp_path / "run" / "model.safetensors").labels == ["high", "low"]

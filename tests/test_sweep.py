@@ -1,0 +1,376 @@
+"""sweep=optuna: what is searched, that nothing is lost, and what is told of it."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, configured, run
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from pipeline.build import build
+from pipeline.errors import ConfigError, DivergedError, UserError
+from pipeline.space import Choices, Range, override, parsed, set_by, spelt
+from pipeline.sweep import Sweep, opened
+from pipeline.sweep_page import Tried, best_first
+
+optuna = pytest.importorskip("optuna")
+SPACE = {"x": {"low": -1.0, "high": 1.0}, "kind": {"choices": ["good", "bad"]}}
+
+
+class Curve:
+    """A training whose accuracy is known: it nears ``1 - (x - 0.3)^2``, or half of it, epoch by epoch."""
+
+    def __init__(self, epochs=4, fails=()):
+        self.epochs, self.fails, self.seen = epochs, fails, []
+
+    def __call__(self, overrides, out, report):
+        values = dict(text.split("=") for text in overrides)
+        x = float(values["x"])
+        self.seen.append((out.name, x, values["kind"]))
+        if len(self.seen) - 1 in self.fails:
+            raise self.fails[len(self.seen) - 1]
+        top = (1 - (x - 0.3) ** 2) * (1.0 if values["kind"] == "good" else 0.5)
+        rows = []
+        for epoch in range(1, self.epochs + 1):
+            rows.append(
+                {"epoch": epoch, "val_accuracy": top * epoch / self.epochs, "val_loss": 1 - top, "seconds": 0.1}
+            )
+            (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            report(epoch, rows[-1])
+
+
+def searched(out, train, given=(), settings=None, **options):
+    out.mkdir(exist_ok=True)
+    sweep = Sweep(**{"space": SPACE, "pruner": "none"} | options)
+    sweep.run(train, given, {"trainer": {"epochs": train.epochs}} | (settings or {}), out)
+    return study_of(out).trials
+
+
+def study_of(folder):
+    from pipeline.sweep import storage
+
+    return optuna.load_study(study_name="sweep", storage=storage(folder / "study.db"))
+
+
+# What is searched
+
+
+def test_a_space_is_nested_or_dotted():
+    space = parsed(
+        {"encoder": {"hidden": {"low": 32, "high": 128, "step": 32}, "dropout": None}, "optimizer.lr": {"low": 1e-4, "high": 1, "log": True},
+         "extractor": {"high": {"low": 4000, "high": 8000}}, "cell": {"choices": ["gru", [64, 32], None]}}
+    )  # fmt: skip
+    assert space == {
+        "encoder.hidden": Range(32, 128, 32, False, True),
+        "optimizer.lr": Range(1e-4, 1, None, True, False),
+        "extractor.high": Range(4000, 8000, None, False, True),
+        "cell": Choices(("gru", "[64,32]", "null")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (3, r"sweep\.space\.a: got 3; expected \{low"),
+        ({"low": 1}, "expected {low"),
+        ({"low": 1, "hihg": 2}, "no such key; did you mean 'high'"),
+        ({"low": 2, "high": 1}, "low must be below high"),
+        ({"low": 0, "high": 1, "log": True}, "low must be positive"),
+        ({"low": 1, "high": "x"}, "expected {low"),
+        ({"low": 1, "high": float("nan")}, "expected {low"),
+        ({"choices": ["one"]}, "two choices or more"),
+        ({"choices": "ab"}, "two choices or more"),
+        ({"choices": ["a", "b"], "low": 1}, "nothing beside them"),
+    ],
+)
+def test_a_space_that_makes_no_sense(entry, message):
+    with pytest.raises(ConfigError, match=message.replace("{", r"\{") if "\\" not in message else message):
+        Sweep(space={"a": entry})
+
+
+plain = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+)
+
+
+@given(plain | st.lists(plain, max_size=3))
+def test_values_are_spelt_as_hydra_reads_them(value):
+    read = OverridesParser.create().parse_override(f"key={spelt(value)}").value()
+    unquoted = read.text if hasattr(read, "text") else read
+    expected = value if isinstance(value, list) else [value]
+    for one, wanted in zip(unquoted if isinstance(value, list) else [unquoted], expected):
+        assert (one.text if hasattr(one, "text") else one) == wanted
+        assert isinstance(wanted, str) == isinstance(getattr(one, "text", one), str)
+
+
+def test_what_is_drawn_is_used_with_few_digits():
+    assert (
+        override("optimizer.lr", 0.00123456789) == "optimizer.lr=0.001235" and override("a", "[64,32]") == "a=[64,32]"
+    )
+    assert set_by(["+a.b=3", "cell=gru", "~head", "++x@y=1"]) == {"a.b", "cell", "head", "x"}
+
+
+def test_the_default_space_is_of_keys_that_are_there():
+    config = configured("train", "sweep=optuna")
+    sweep = build(config["sweep"], Sweep, at="sweep")
+    for key, part in sweep.space.items():
+        value = part.texts[-1] if isinstance(part, Choices) else part.high
+        configured("train", "sweep=optuna", override(key, value))  # raises for a key that is not
+
+
+# The course of a search, on a function whose best place is known
+
+
+def test_it_finds_what_is_best_and_sooner_than_chance(tmp_path):
+    trials = searched(tmp_path / "a", Curve(), trials=24)
+    best = max(trials, key=lambda trial: trial.value)
+    assert best.params["kind"] == "good" and abs(best.params["x"] - 0.3) < 0.1
+    late = [trial.params["kind"] for trial in trials[10:]]
+    assert late.count("good") > 0.75 * len(late)  # by chance it would be half
+    chance = searched(tmp_path / "b", Curve(), trials=24, sampler="random")
+    assert sum(trial.value for trial in trials[10:]) > sum(trial.value for trial in chance[10:])
+
+
+def test_the_value_is_the_best_epoch_on_validation_clips(tmp_path):
+    trials = searched(tmp_path / "a", Curve(), trials=3)
+    for trial in trials:
+        rows = [
+            json.loads(line) for line in (tmp_path / "a" / str(trial.number) / "history.jsonl").read_text().splitlines()
+        ]
+        assert trial.value == max(row["val_accuracy"] for row in rows)
+        assert trial.intermediate_values == {row["epoch"]: row["val_accuracy"] for row in rows}
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_poor_trials_are_pruned(tmp_path, pruner):
+    curve = Curve(epochs=9)
+    trials = searched(tmp_path / "a", curve, trials=16, pruner=pruner, warmup=1, sampler="random")
+    states = {name: [t for t in trials if t.state.name == name] for name in ("COMPLETE", "PRUNED")}
+    assert states["PRUNED"] and states["COMPLETE"]
+    assert all(len(trial.intermediate_values) < 9 for trial in states["PRUNED"])
+    best = max(trials, key=lambda trial: (1 - (trial.params["x"] - 0.3) ** 2) * (1 + (trial.params["kind"] == "good")))
+    assert best.state.name == "COMPLETE"
+    text = (tmp_path / "a" / "sweep.html").read_text()
+    assert "pruned" in text and f"trial {best.number}" in text
+
+
+def test_a_trial_that_fails_is_not_the_end(tmp_path, capsys):
+    fails = {
+        2: DivergedError("the loss is nan"),
+        3: torch.OutOfMemoryError("no memory"),
+        4: ConfigError("a does not fit b"),
+    }
+    trials = searched(tmp_path / "a", Curve(fails=fails), trials=6)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2 + ["FAIL"] * 3 + ["COMPLETE"]
+    assert "trial 2 failed: the loss is nan" in capsys.readouterr().err
+    assert "the loss is nan" in (tmp_path / "a" / "sweep.html").read_text()
+
+
+def test_what_is_wrong_with_all_trials_is_told_at_the_first(tmp_path):
+    curve = Curve(fails=dict.fromkeys(range(9), ConfigError("dataset.root: is not set")))
+    with pytest.raises(ConfigError, match=r"dataset\.root"):
+        searched(tmp_path / "a", curve, trials=3, settings={"dataset": 1})
+    assert len(curve.seen) == 1
+    assert len(searched(tmp_path / "a", Curve(), trials=3, settings={"dataset": 2})) == 3  # nothing was learned from it
+
+
+def test_a_search_without_any_success_is_an_error(tmp_path):
+    curve = Curve(fails=dict.fromkeys(range(9), DivergedError("the loss is nan")))
+    with pytest.raises(UserError, match="none of the 3 trials has succeeded; the last one: the loss is nan"):
+        searched(tmp_path / "a", curve, trials=3)
+
+
+def test_interrupted_anywhere_it_draws_what_it_would_have_drawn(tmp_path):
+    whole = Curve()
+    searched(tmp_path / "a", whole, trials=13)
+    for stop in (0, 11):
+        first, rest = Curve(fails={stop: KeyboardInterrupt()}), Curve()
+        with pytest.raises(KeyboardInterrupt):
+            searched(tmp_path / str(stop), first, trials=13)
+        searched(tmp_path / str(stop), rest, trials=13)
+        assert first.seen[:stop] + rest.seen == whole.seen
+
+
+def test_a_trial_that_kills_the_program_is_given_up(tmp_path):
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            searched(tmp_path / "a", Curve(fails={0: SystemExit(9)}), trials=2)
+    trials = searched(tmp_path / "a", Curve(), trials=2)
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
+    assert trials[0].user_attrs["error"] == "it ended the program 3 times"
+
+
+def test_a_search_of_other_settings_is_not_mixed_in(tmp_path):
+    searched(tmp_path / "a", Curve(), trials=2, settings={"seed": 1})
+    with pytest.raises(ConfigError, match="seed was 1, is 2"):
+        searched(tmp_path / "a", Curve(), trials=4, settings={"seed": 2})
+    with pytest.raises(ConfigError, match=r"space.*was"):
+        searched(tmp_path / "a", Curve(), trials=4, settings={"seed": 1}, space=SPACE | {"x": {"low": 0, "high": 1}})
+    assert len(searched(tmp_path / "a", Curve(), trials=4, settings={"seed": 1}, sampler="random")) == 4
+
+
+def test_two_searches_in_a_folder_would_be_one_too_many(tmp_path):
+    def within(overrides, out, report):
+        with pytest.raises(OSError, match="is being written by another run"):
+            searched(out.parent, Curve(), trials=1)
+        Curve()(overrides, out, report)
+
+    within.epochs = 4
+    searched(tmp_path / "a", within, trials=1)
+
+
+def test_a_folder_under_any_name(tmp_path):
+    folder = tmp_path / "50% {x}?#é"
+    assert len(searched(folder, Curve(), trials=1)) == 1
+    assert len(searched(folder, Curve(), trials=2)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_time_is_over(tmp_path):
+    assert len(searched(tmp_path / "a", Curve(), trials=50, minutes=1e-6)) == 0
+
+
+def test_what_the_command_line_sets_is_fixed(tmp_path):
+    with pytest.raises(KeyError, match="kind"):  # which this training misses among its overrides
+        searched(tmp_path / "a", Curve(), given=["kind=good"])
+    with pytest.raises(ConfigError, match=r"trainer\.resume: is of one run"):
+        searched(tmp_path / "b", Curve(), settings={"trainer": {"resume": "runs/x"}})
+    with pytest.raises(ConfigError, match=r"sweep\.space: is empty"):
+        searched(tmp_path / "b", Curve(), given=["kind=good", "x=1"])
+
+
+def test_without_optuna(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"needs Optuna, which is not installed: pip install 'optuna>=4'"):
+        searched(tmp_path / "a", Curve())
+
+
+def test_a_half_made_study_is_made_again(tmp_path):
+    (tmp_path / "study.db.tmp").write_bytes(b"half")
+    opened(tmp_path / "study.db", {}, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"study.db"}
+
+
+def test_the_best_of_equals_has_the_lower_loss():
+    rows = [Tried(0, "done", 0.9, 0.5, 1, 1, 1, {}), Tried(1, "done", 0.9, 0.4, 1, 1, 1, {}), Tried(2, "pruned", 0.95, 0.1, 1, 1, 1, {}),
+            Tried(3, "failed", None, 0.1, 1, 1, 1, {})]  # fmt: skip
+    assert [one.number for one in best_first(rows)] == [1, 0, 2]
+
+
+def test_a_page_needs_nothing_and_believes_nothing(tmp_path):
+    hostile = {
+        "x": {"low": -1.0, "high": 1.0},
+        "kind": {"choices": ["good", "bad"]},
+        "<script>alert(1)</script>": {"choices": [1, 2]},
+    }
+    searched(tmp_path / "a", Curve(), trials=12, space=hostile)
+    text = (tmp_path / "a" / "sweep.html").read_text()
+    assert "<script" not in text and "://" not in text and "default-src" in text
+    assert text.count("<svg") >= 6 and text.count("<circle") >= 4 * 12
+    for heading in ("Course", "Importance", "Settings", "Together", "Trials"):
+        assert f"<h2>{heading}</h2>" in text
+
+
+# As users call it
+
+
+QUICK = ["dataset=folder", "dataset.cache=null", "extractor.mels=20", "trainer.workers=0", "trainer.threads=1", "trainer.batch=8",
+         "trainer.epochs=3", "sweep=optuna", "sweep.trials=3", "sweep.warmup=1", "encoder.hidden=16", "~sweep.space.encoder"]  # fmt: skip
+
+
+def command(tones, out, *more):
+    return [*QUICK, f"dataset.root={tones}", f"hydra.run.dir={out}", *more]
+
+
+def weights(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def swept(tones, tmp_path_factory):
+    """A sweep's folder, and what was printed."""
+    out = tmp_path_factory.mktemp("sweeps") / "whole"
+    done = run("train.py", *command(tones, out))
+    assert done.returncode == 0, done.stderr.decode()
+    return out, done.stdout.decode()
+
+
+def test_each_trial_is_a_run(swept):
+    out, told = swept
+    trials = study_of(out).trials
+    assert len(trials) == 3 and {"study.db", "sweep.html", ".hydra"} <= {path.name for path in out.iterdir()}
+    for trial in trials:
+        folder = out / str(trial.number)
+        names = {path.name for path in folder.iterdir()}
+        assert {"model.safetensors", "last.ckpt", "history.jsonl", ".hydra"} <= names
+        config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        assert (
+            config.optimizer.lr == pytest.approx(trial.params["optimizer.lr"], rel=1e-3) and config.encoder.hidden == 16
+        )
+        assert config.head.pool == trial.params["head"] and "sweep" not in config
+        assert "optimizer.lr=" in (folder / ".hydra" / "overrides.yaml").read_text()
+        if trial.state.name == "COMPLETE":
+            assert json.loads((folder / "metrics.json").read_text())["val"]["accuracy"] == trial.value
+    assert not re.search(r"\btest\b", told)  # nobody is to choose by it
+
+
+def test_the_best_command_trains_the_best_model(swept, tmp_path):
+    out, told = swept
+    line = re.search(r"^best: python (train\.py .*)$", told, re.MULTILINE)[1]
+    number = re.search(r"its model: .*/(\d+)/model\.safetensors", told)[1]
+    assert "sweep" not in line.replace(str(out.parent), "")
+    done = run(*shlex.split(line), f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr.decode()
+    first, second = weights(out / number), weights(tmp_path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)]
+)
+def test_a_sweep_that_ends_in_the_middle_goes_on(swept, tones, tmp_path, number, code):
+    """Stopped within the second trial: the third, which is drawn from what both reached, is the same."""
+    started = subprocess.Popen([sys.executable, "train.py", *command(tones, tmp_path / "a")], cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, env=os.environ)  # fmt: skip
+    limit = time.monotonic() + 120
+    while not (tmp_path / "a" / "1" / "history.jsonl").is_file() and time.monotonic() < limit:
+        time.sleep(0.005)
+    started.send_signal(number)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == code and b"Traceback" not in err, err.decode()
+    assert (b"the same command with" in err) == (code == 130)
+    done = run("train.py", *command(tones, tmp_path / "a"))
+    assert done.returncode == 0, done.stderr.decode()
+    for before, after in zip(study_of(swept[0]).trials, study_of(tmp_path / "a").trials, strict=True):
+        assert (before.params, before.state, before.value) == (after.params, after.state, after.value)
+        first, second = (weights(folder / str(before.number)) for folder in (swept[0], tmp_path / "a"))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert study_of(tmp_path / "a").trials[1].user_attrs["starts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["+sweep.space.optimizer.lrr.choices=[1,2]"], "optimizer.lrr: no such key; did you mean 'optimizer.lr'"),
+        pytest.param(["--multirun", "seed=1,2"], "leave --multirun out", marks=pytest.mark.long),
+    ],
+)
+def test_wrong_settings(tones, tmp_path, arguments, message):
+    done = run("train.py", *arguments, *command(tones, tmp_path / "a", f"hydra.sweep.dir={tmp_path / 'b'}"))
+    text = done.stderr.decode()
+    assert done.returncode == 2 and message in text and "Traceback" not in text, text
+
+
+def test_a_key_of_a_sweep_without_one(tmp_path):
+    done = run("train.py", "sweep.trials=3", cwd=tmp_path)
+    assert done.returncode == 2 and b"sweep.trials: belongs to sweep=optuna" in done.stderr, done.stderr.decode()

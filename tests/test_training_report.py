@@ -1,0 +1,329 @@
+"""The page at the end of a training, and trainings side by side."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from conftest import configured, run, small_model
+from scipy.stats import bootstrap
+from test_report import HOSTILE, Strict, read, rows
+
+from pipeline import charts, exhibits, page
+from pipeline.errors import ConfigError
+from pipeline.evaluation import Answers, Exhibit
+from pipeline.intake import Intake
+from pipeline.model import Classifier
+from pipeline.page import Section
+from pipeline.picture import Picture
+from pipeline.report import main, written
+from pipeline.results import results
+from pipeline.runs import Run, differing, families, flat, found_in
+from pipeline.runs import read as read_run
+
+DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
+
+
+def media(text):
+    return [(kind, base64.b64decode(data)) for kind, data in DATA.findall(text)]
+
+
+def test_a_training_ends_with_its_page(trained):
+    text = (trained / "report.html").read_text()
+    main_, sections = read(trained / "report.html")
+    assert list(sections) == [
+        "Accuracy",
+        "Confusions",
+        "Calibration",
+        "Scores",
+        "How soon",
+        "Learning",
+        "Worst clips",
+        "Settings",
+        "Machine",
+    ]
+    metrics = json.loads((trained / "metrics.json").read_text())
+    tiles = {tile[1].text: (tile[0].text, tile[2].text) for tile in main_.find("header/div")}
+    assert tiles["accuracy, test"] == ("100.0\u00a0%", "51.0 – 100.0 (95\u00a0%)")
+    assert tiles["parameters"][0] == f"{metrics['parameters']:,}"
+    assert ["encoder.hidden", "16"] in rows(sections["Settings"]) and ["seed", "0"] in rows(sections["Settings"])
+    assert len(list(sections["Learning"].iter("svg"))) == 3
+    found = media(text)
+    lines = [json.loads(line) for line in (trained / "answers.jsonl").read_text().splitlines()]
+    test = sorted((line for line in lines if line["split"] == "test"), key=lambda line: line["truth_score"])
+    assert len(found) == len(test) == 4 and "://" not in text
+    for (kind, data), line, told in zip(found, test, rows(sections["Worst clips"])[1:]):
+        wave, rate = soundfile.read(io.BytesIO(data))
+        assert kind == "audio/flac" and rate == 16000 and line["name"] in told[0] and told[1] == line["truth"]
+        assert np.abs(wave - soundfile.read(line["name"])[0]).max() < 1e-4  # 16 bits
+    assert not list(trained.glob("*.tmp"))
+
+
+def answers_of(labels, intake, count=12, name=lambda number: f"n{number}"):
+    """Answers with clips to be shown."""
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet(np.ones(len(labels)), count).astype(np.float32)
+    tracks = []
+    if intake.sound:
+        tracks.append(rng.uniform(-2, 2, 6 * (intake.grain if intake.both else 1000)).astype(np.float32))
+    if intake.picture:
+        tracks.append(rng.integers(0, 255, (6, intake.picture.height, intake.picture.width, 3), np.uint8))
+    if intake.both:
+        tracks.append(np.ones((6, 2), np.float32))
+    return Answers(
+        labels, rng.integers(0, len(labels), count), scores, [name(number) for number in range(count)],
+        [name(number // 2) for number in range(count)], np.ones(count), [[True] * 3] * count, 0.1,
+        [Exhibit(number, tuple(tracks)) for number in range(3)],
+    )  # fmt: skip
+
+
+def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=None, **settings):
+    """A run's folder, written as a training writes it."""
+    folder.mkdir(parents=True)
+    model = model or small_model(labels=labels)
+    found = answers_of(list(labels), model.intake, name=name)
+    history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "train_accuracy": 0.1 * n, "val_accuracy": 0.1 * n, "lr": 0.1}
+               for n in (1, 2, 3)]  # fmt: skip
+    more = {"epochs": 3, "best_epoch": 2, "seconds": 1.5, "settings": {"seed": seed, "name": "x", **settings}}
+    metrics = results(model, {"val": found, "test": found}, more, history, folder)
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    return metrics
+
+
+def test_nothing_hostile_gets_into_the_pages(tmp_path):
+    labels = [label or "-" for label in HOSTILE]
+    finished(
+        tmp_path / "a", labels, name=lambda n: HOSTILE[n % len(HOSTILE)], dataset={"root": HOSTILE[0], HOSTILE[2]: 1}
+    )
+    main_, _ = read(tmp_path / "a" / "report.html")
+    text = "".join(main_.itertext())
+    assert "<script>alert(1)</script>" in text and "\\u202e" in text  # as text alone
+    finished(tmp_path / HOSTILE[11].replace("/", "_"), labels, seed=1)
+    assert main([str(tmp_path), f"out={tmp_path / 'c.html'}"]) == 0
+    read(tmp_path / "c.html")
+
+
+def test_hostile_runs_do_not_get_at_the_terminal(tmp_path, capsys):
+    finished(tmp_path / "a", ["a", "b"], dataset={"root": "\x1b[31m\u202e[bold]"})
+    finished(tmp_path / "b", ["a", "b"], dataset={"root": "other"})
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[31m" not in shown and "\u202e" not in shown and "[bold]" in shown
+
+
+# Clips in a page
+
+
+def test_long_and_loud_sound_is_cut(monkeypatch):
+    wave = np.linspace(-3, 3, 16000 * 30).astype(np.float32)
+    wave[5] = np.nan
+    ((kind, data),) = media(exhibits.shown((wave,), Intake(sound=16000)))
+    found, rate = soundfile.read(io.BytesIO(data), dtype="int16")
+    assert (kind, rate, len(found)) == ("audio/flac", 16000, 160_000) and found[5] == 0
+    ((_, data),) = media(
+        exhibits.audio(np.random.default_rng(0).uniform(-1, 1, 192_000 * 9).astype(np.float32), 192_000)
+    )
+    assert len(data) < 1.1 * exhibits.LARGEST
+    assert not media(exhibits.audio(wave, 300)) and "300 Hz" in exhibits.audio(wave, 300)
+
+
+@pytest.mark.parametrize("sound", [None, 16000])
+def test_pictures_move(sound):
+    """A square that walks, as the model saw it."""
+    images = np.zeros((20, 32, 48, 3), np.uint8)
+    for step in range(20):
+        images[step, 8:24, 2 * step : 2 * step + 10] = 255
+    intake = Intake(sound, Picture(10, 32, 48))
+    x = (images,) if sound is None else (np.zeros(32000, np.float32), images, np.ones((20, 2), np.float32))
+    found = media(exhibits.shown(x, intake))
+    assert [kind for kind, _ in found] == ["video/mp4"] + ["audio/flac"] * bool(sound)
+    with av.open(io.BytesIO(found[0][1])) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+        assert float(file.streams.video[0].average_rate) == 10
+    assert len(frames) == 20 and np.abs(np.stack(frames).astype(int) - images).mean() < 8
+
+
+def test_large_pictures_are_made_small():
+    noise = np.random.default_rng(0).integers(0, 255, (150, 600, 300, 3), np.uint8)
+    ((_, data),) = media(exhibits.video(noise, 10))
+    with av.open(io.BytesIO(data)) as file:
+        frames = list(file.decode(video=0))
+    assert len(data) <= exhibits.LARGEST and frames[0].height == 150 and 1 <= len(frames) < 100
+
+
+def test_pictures_of_a_training_are_in_its_page(tmp_path):
+    settings = [
+        "extractor=frames",
+        "encoder=image_recurrent",
+        "extractor.height=32",
+        "extractor.width=48",
+        "encoder.hidden=8",
+    ]
+    model = Classifier(configured("train", *settings), ["a", "b"]).eval()
+    finished(tmp_path / "a", ["a", "b"], model=model)
+    read(tmp_path / "a" / "report.html")
+    assert [kind for kind, _ in media((tmp_path / "a" / "report.html").read_text())] == ["video/mp4"] * 3
+
+
+# Figures
+
+
+def test_staircases_and_logarithms():
+    assert charts.stairs([(0, 1), (2, 3)]) == [(0, 1), (2, 1), (2, 3)] and charts.stairs([]) == []
+    moved, marks = charts.logarithmic([(0, 1.0), (10, 0.5), (1e6, 0.1)], 1.0, 1000.0)
+    assert moved == [(0.0, 1.0), (1.0, 0.5)] and marks == [(0.0, "1"), (1.0, "10"), (2.0, "100"), (3.0, "1k")]
+
+
+def test_figures_of_nothing():
+    for made in (charts.lines({}, "x", ""), charts.lines({"a": [(1, float("nan"))]}, "x", "", (0, 1)), charts.outlines([], [], ""),
+                 charts.two_tones([], [], ("a", "b"), "x", ""), charts.two_tones([0], [0], ("a", "b"), "x", "")):  # fmt: skip
+        Strict(page.page("t", "s", [Section("h", "s", [made])]))
+
+
+def test_bars_of_two_tones_stand_on_each_other():
+    text = charts.two_tones([2, 0], [1, 3], ("right", "wrong"), "score", "")
+    bars = re.findall(r'<rect x="[\d.]+" y="([\d.]+)" class="(\w+)" width="[\d.]+" height="([\d.]+)">', text)
+    (low, _, tall), (high, kind, short), (_, only, whole) = bars
+    assert float(high) + float(short) == pytest.approx(float(low)) and kind == only == "bad"
+    assert float(tall) == pytest.approx(2 * float(short), abs=0.03) and float(whole) == pytest.approx(
+        3 * float(short), abs=0.03
+    )
+
+
+# Side by side
+
+
+def made(number, cell="GRU", metrics=True, right=(), **settings):
+    accuracy = np.mean([hit for _, hit in right]) if right else 0.5
+    row = {"accuracy": accuracy, "macro_f1": 0.5, "interval": {"low": 0.1, "high": 0.9}}
+    figures = {"test": row, "parameters": 10, "multiply_adds": 1e6, "epochs": 2, "seconds": 3.0}
+    plain = {"seed": "0", "cell._target_": f"pipeline.cells.x.{cell}", "cell.bias": "True", **settings}
+    return Run(Path(f"/runs/{number}"), figures if metrics else {}, plain, {"test": list(right)})
+
+
+def test_only_settings_that_differ_are_shown():
+    runs = [
+        made(0),
+        made(1, "LSTM", **{"cell.peephole": "True"}),
+        made(2, **{"trainer.resume": "/old", "optimizer.lr": "1"}),
+    ]
+    assert differing(runs) == [{"cell": "GRU"}, {"cell": "LSTM"}, {"cell": "GRU", "optimizer.lr": "1"}]
+    assert differing([made(0), made(1)]) == [{}, {}]
+    broken = Run(runs[0].folder, {}, {"overrides": "cell=foo"})
+    assert differing([made(0), made(1), broken]) == [{}, {}, {"overrides": "cell=foo"}]
+
+
+def test_folds_and_seeds_are_pooled_over_groups():
+    rng = np.random.default_rng(0)
+    runs, hits, counts = [], np.zeros(20), np.zeros(20)
+    for fold in range(4):
+        for seed in (0, 1):
+            right = []
+            for speaker in range(5 * fold, 5 * fold + 5):
+                good = rng.random(30) < 0.4 + 0.5 * (speaker % 3 > 0)
+                right += [(f"speaker{speaker}", bool(hit)) for hit in good]
+                hits[speaker] += good.sum()
+                counts[speaker] += 30
+            runs.append(made(len(runs), right=right, seed=str(seed), **{"dataset.fold": f"{fold + 1}/4"}))
+    runs += [made(9, "LSTM", right=[("speaker0", True)]), made(10, metrics=False)]
+    (found,) = families(runs)
+    accuracies = [run.metrics["test"]["accuracy"] for run in runs[:8]]
+    assert found.varied == "seeds and folds" and len(found.runs) == 8 and found.clips == 1200
+    assert (found.mean, found.least, found.most) == pytest.approx(
+        (np.mean(accuracies), min(accuracies), max(accuracies))
+    )
+    assert found.pooled == pytest.approx(hits.sum() / 1200)
+    theirs = bootstrap((hits, counts), lambda a, b, axis=-1: a.sum(axis) / b.sum(axis), paired=True, vectorized=True,
+                       n_resamples=20000, method="percentile", rng=np.random.default_rng(1)).confidence_interval  # fmt: skip
+    assert found.pooled_interval == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_runs_with_other_settings_are_no_family():
+    assert not list(families([made(0), made(1, seed="1", **{"optimizer.lr": "2"})]))
+    assert not list(families([made(0), made(1)]))  # the same twice
+
+
+def test_settings_are_flat():
+    assert flat({"a": {"b": 1, "c": {}}, "d": None, "e": [1]}) == {"a.b": "1", "a.c": "{}", "d": "null", "e": "[1]"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Three runs, two of which differ in their seed alone."""
+    place = tmp_path_factory.mktemp("compared")
+    for name, seed, lr in (("0", 0, 0.1), ("2", 1, 0.1), ("10", 0, 0.2)):
+        finished(place / name, ["a", "b"], seed, optimizer={"lr": lr})
+    return place
+
+
+def test_comparison_on_the_terminal_and_as_a_page(folders, tmp_path, capsys):
+    out = tmp_path / "c.html"
+    assert main([str(folders), "--out", str(out)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    metrics = json.loads((folders / "0" / "metrics.json").read_text())
+    accuracy, limits = 100 * metrics["test"]["accuracy"], metrics["test"]["interval"]
+    assert f"{accuracy:.1f}" in shown and f"{100 * limits['low']:.1f}–{100 * limits['high']:.1f}" in shown
+    assert "2 seeds: 0 … 2" in shown and "seed=1, optimizer.lr=0.1" in shown and str(out) in shown
+    _, sections = read(out)
+    assert list(sections) == ["Accuracy", "Runs", "Seeds and folds", "Learning"]
+    table = rows(sections["Runs"])
+    assert [row[0] for row in table[1:]] == ["0", "2", "10"] and table[3][1] == "seed=0, optimizer.lr=0.2"
+    assert main([str(folders / "0"), f"out={out}"]) == 0  # a single one, too
+
+
+def test_failed_runs_are_told(folders):
+    runs = [read_run(folder) for folder in found_in([folders])]
+    runs.append(Run(folders / "3", {}, {"overrides": "optimizer.lr=1e30"}))
+    Strict(written(runs))
+    assert "failed" in written(runs) and "overrides=optimizer.lr=1e30" in written(runs)
+    Strict(written(runs[-1:]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "metrics.json").unlink(), "holds no finished run"),
+        (lambda folder: (folder / "metrics.json").write_text("{"), "is broken or of another version"),
+        (lambda folder: (folder / "metrics.json").write_text("[]"), "is broken or of another version"),
+        (lambda folder: (folder / "metrics.json").write_text('{"settings": {}, "test": {"accuracy": "x"}}'), "another version"),
+        (lambda folder: (folder / "answers.jsonl").write_text("{}\n"), "another version"),
+        (lambda folder: shutil.rmtree(folder), "is no folder"),
+    ],
+)  # fmt: skip
+def test_what_is_no_run(change, message, folders, tmp_path, capsys):
+    shutil.copytree(folders / "0", tmp_path / "run")
+    change(tmp_path / "run")
+    assert main([str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_usage(capsys):
+    assert main([]) == 2 and "no folders" in capsys.readouterr().err
+    assert main(["--ouput=x"]) == 2 and "no such option" in capsys.readouterr().err
+    assert main(["--help"]) == 0 and "side by side" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="is no folder"):
+        found_in(["/nowhere"])
+
+
+def test_a_page_that_cannot_be_written(folders, tmp_path, capsys):
+    assert main([str(folders), f"out={tmp_path / 'none' / 'c.html'}"]) == 74
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_multirun_ends_with_the_comparison_also_if_a_run_fails(tones, tmp_path):
+    quick = ["encoder.hidden=8", "extractor.mels=20", "trainer.workers=0", "trainer.batch=8", "trainer.epochs=1"]
+    done = run("train.py", "--multirun", "head=mean,max", "dataset=folder", "dataset.cache=null", *quick,
+               f"dataset.root={tones},/nowhere", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    assert done.returncode == 2 and b"/nowhere" in done.stderr
+    shown = " ".join(done.stdout.decode().split())
+    assert "head.pool=mean" in shown and "head.pool=max" in shown and "failed" in shown
+    _, sections = read(tmp_path / "sweep" / "comparison.html")
+    table = rows(sections["Runs"])[1:]
+    assert [row[0] for row in table] == ["0", "2", "1", "3"] and [row[2] for row in table][2:] == ["failed"] * 2
+    assert "dataset.root=/nowhere" in table[2][1]
