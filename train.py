@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
@@ -28,6 +28,7 @@ def train(
     optimizer: dict[str, Any],
     trainer: dict[str, Any],
     false_alarms: NonNegativeFloat | None,
+    events: Literal["f1"] | None,
     streams: str | list[str] | None,
     out: Path = Path(),
     report: Callable[[int, Mapping[str, Any]], None] | None = None,
@@ -42,8 +43,9 @@ def train(
     from pipeline.model import PARTS, Classifier
     from pipeline.trainer import Trainer
 
-    if false_alarms is not None and decoder.get("threshold") is not None:
-        raise ConfigError("false_alarms: chooses decoder.threshold, which is set, too; set only one of them")
+    if false_alarms is not None and (events or decoder.get("threshold") is not None):
+        other = "as events does" if events else "which is set"
+        raise ConfigError(f"false_alarms: chooses decoder.threshold, {other}, too; set only one of them")
     started = time.perf_counter()
     heard = recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
@@ -83,7 +85,7 @@ def told(
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     found = {split: coach.answers(best, splits[split], worst=WORST) for split in ("val", "test") if len(splits[split])}
     more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
-    if settings["false_alarms"] is not None:
+    if settings["false_alarms"] is not None or settings["events"]:
         more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     if heard:

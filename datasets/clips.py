@@ -21,11 +21,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
+from datasets.scenes import Recording, Scene, Scenes
 from pipeline.build import nearest
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Arrays, Intake
 from pipeline.media import Samples
-from pipeline.sample import Sample
+from pipeline.sample import Sample, Split
 from pipeline.tracks import read_chunk
 
 SPLITS = ("train", "val", "test")
@@ -90,7 +91,17 @@ class Clips(Dataset[Sample | None]):
         self.index = {label: number for number, label in enumerate(labels)}
         self.clips, self.intake, self.cache, self.background = list(clips), intake, cache, background
         self.crop = round(crop * intake.rate / intake.grain) * intake.grain if crop else None
+        self.scene: Scene | None = None  # in which they are shown in training, and heard as a stream
         self.epoch = 0
+
+    def stream(self) -> Split:
+        """What a model listens to, of these clips: them in noise if there are scenes, else themselves."""
+        return Recording(*self.shown()) if self.scene else self
+
+    def shown(self) -> tuple[Split, Scene, int, int]:
+        """What scenes are made of: clips, settings, the class of the background, and the rate."""
+        assert self.scene is not None and self.background is not None
+        return self, self.scene, self.index[self.background], self.intake.only_sound("dataset.scene")
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -199,9 +210,11 @@ class Corpus:
         cache: str | None = "default",
         crop: float | None = None,
         background: str | None = None,
+        scene: Scene | None = None,
     ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
         ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
+        ``scene``: training clips are put into noise (see ``scenes.py``); then no clip needs to have that label.
 
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
@@ -210,12 +223,16 @@ class Corpus:
         self.crop = crop
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
-        self.background = background
+        self.background, self.scene = background, scene
+        if scene and background is None:
+            raise ConfigError("dataset.scene: needs dataset.background, the label of what is between the clips")
+        if scene and background not in self.labels:
+            self.labels = sorted([*self.labels, str(background)])
         if background is not None and background not in self.labels:
             hint = nearest(background, self.labels)
             raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
 
-    def split(self, name: str, intake: Intake) -> Clips:
+    def split(self, name: str, intake: Intake) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
@@ -224,7 +241,8 @@ class Corpus:
             part.prepare(name)
         if clips and not part.clips:
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")
-        return part
+        part.scene = self.scene
+        return Scenes(*part.shown()) if self.scene and name == "train" else part
 
 
 def check_splits(clips: Sequence[Clip]) -> None:

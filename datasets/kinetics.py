@@ -13,6 +13,7 @@ from datasets.clips import SPLITS, Clip, Clips, Corpus, divide, existing_root
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.media import VIDEO
+from pipeline.sample import Split
 
 WHAT = (
     "a folder with train/<class>/*.mp4 and val/<class>/*.mp4 (and test/), or with the videos right in train/, val/ and "
@@ -54,7 +55,7 @@ class Kinetics(Corpus):
             found["train"] = divide(videos, {"train": 1 - val, "val": val}, seed)
         super().__init__([clip for clips in found.values() for clip in clips], cache, crop)
 
-    def split(self, name: str, intake: Intake) -> Clips:
+    def split(self, name: str, intake: Intake) -> Split:
         """As of any corpus; but without a cache, files are looked for and not decoded beforehand, which takes hours."""
         if self.cache is not None:
             return super().split(name, intake)

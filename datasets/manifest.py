@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from datasets.clips import Clip, Corpus, divide, existing_root
+from datasets.scenes import Scene
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
 
@@ -35,6 +36,7 @@ class Manifest(Corpus):
         crop: float | None = 10.0,
         cache: str | None = "default",
         background: str | None = None,
+        scene: Scene | None = None,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
@@ -62,7 +64,7 @@ class Manifest(Corpus):
         elif "val" not in found:
             held = divide([clip for clip in clips if clip.split == "train"], {"train": 1 - val, "val": val}, seed)
             clips = held + [clip for clip in clips if clip.split != "train"]
-        super().__init__(clips, cache, crop, background)
+        super().__init__(clips, cache, crop, background, scene)
 
 
 def folded(clips: Sequence[Clip], fold: str, values: Sequence[str], seed: int) -> list[Clip]:

@@ -1,7 +1,7 @@
-"""Causal convolution over time: local patterns (syllables, onsets) before the recurrent layers."""
+"""Causal convolutions over time, and over time and frequency: local patterns before the recurrent layers."""
 
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, gelu
+from torch.nn.functional import conv1d, conv2d, gelu
 
 from pipeline.kernels import passes
 from pipeline.lean import Array, Arrays, fits, own, unchanged
@@ -52,3 +52,54 @@ class CausalConv(Stage):
         y, past = passes().convolve(x, state, *own(self.conv), self.hop, self.dilation)
         y = passes().gelu(passes().normalise(y, *own(self.norm), self.norm.eps))
         return (x + y if self.residual else y), past
+
+
+class SpectrumConv(Stage):
+    """Convolution over time and bands, LayerNorm, GELU, dropout: ``(B, T*stride, planes*bands)`` to
+    ``(B, T, channels*bands')``, where ``squeeze`` bands become one.
+
+    A spectrum is one plane of bands. The same pattern is known wherever it lies in frequency, so voices of another
+    pitch need fewer examples (as in Tang and Lin 2018). Causal in time, zeros beyond the lowest and highest band. With
+    equal shapes the input is added (He et al. 2016). The state is the inputs to be seen again.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        squeeze: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        """``inputs`` numbers a step, in ``planes``. ValueError if the kernel is even or does not span the strides."""
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(
+                f"encoder.spectrum: got a kernel of {kernel}; expected an odd one, which has a middle band"
+            )
+        if kernel < max(stride, squeeze):
+            raise ValueError(
+                f"a convolution of kernel {kernel} cannot have stride {max(stride, squeeze)}: inputs would be skipped"
+            )
+        self.planes, self.bands, self.hop, self.squeeze = planes, inputs // planes, stride, squeeze
+        size = channels * ((self.bands - 1) // squeeze + 1)
+        self.in_shape, self.out_shape = (inputs,), (size,)
+        self.past = kernel - stride
+        self.residual = stride == squeeze == 1 and planes == channels
+        self.conv = nn.Conv2d(planes, channels, kernel, (stride, squeeze), (0, kernel // 2))
+        self.norm = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(dropout)
+
+    def initial(self, batch: int) -> State:
+        """Zeros before the start."""
+        return self.zeros(batch, self.past, *self.in_shape)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One output per ``stride`` inputs."""
+        joined, state = left_context(state, x)
+        planes = joined.view(*joined.shape[:2], self.planes, self.bands).transpose(1, 2)
+        y = conv2d(planes, self.conv.weight, self.conv.bias, self.conv.stride, self.conv.padding)
+        y = self.dropout(gelu(self.norm(y.transpose(1, 2).flatten(2))))
+        return (x + y if self.residual else y), state

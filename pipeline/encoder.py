@@ -1,4 +1,4 @@
-"""The encoder: optional convolutions, over pictures or over time, then stacked recurrent layers."""
+"""The encoder: optional convolutions, over pictures, spectra or time, then stacked recurrent layers."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.cell import Cell
 from pipeline.conv_cell import ConvCell
-from pipeline.convolution import CausalConv
+from pipeline.convolution import CausalConv, SpectrumConv
 from pipeline.lean import Array, Arrays
 from pipeline.recurrent import RecurrentLayer
 from pipeline.stage import Chain, Stage, State
@@ -26,6 +26,16 @@ class Convolution(BaseModel):
     kernel: PositiveInt = 5
     stride: PositiveInt = 1
     dilation: PositiveInt = 1
+
+
+class SpectrumConvolution(BaseModel):
+    """One entry of ``encoder.spectrum``."""
+
+    model_config = ConfigDict(extra="forbid")
+    channels: PositiveInt
+    kernel: PositiveInt = 3
+    stride: PositiveInt = 1
+    squeeze: PositiveInt = 1
 
 
 class ImageConvolution(BaseModel):
@@ -56,6 +66,7 @@ class Encoder(Chain):
         stem: list[ImageConvolution] | None = None,
         pool: PositiveInt = 1,
         spatial: Literal["mean", "max", "flatten"] = "mean",
+        spectrum: list[SpectrumConvolution] | None = None,
         convolutions: list[Convolution] | None = None,
         checkpoint: NonNegativeInt = 0,
     ) -> None:
@@ -81,6 +92,10 @@ class Encoder(Chain):
             shape = add(f"stem{number}", ImageConv(shape, dropout=dropout, **entry.model_dump()))
         if len(shape) == 3 and not over_images:
             shape = add("vector", ToVector(shape, spatial))
+        planes = 1
+        for number, bands in enumerate(spectrum or [], 1):
+            shape = add(f"spectrum{number}", SpectrumConv(shape[0], planes, dropout=dropout, **bands.model_dump()))
+            planes = bands.channels
         for number, conv in enumerate(convolutions or [], 1):
             shape = add(f"conv{number}", CausalConv(shape[0], dropout=dropout, **conv.model_dump()))
         for number, size in enumerate(sizes, 1):

@@ -54,7 +54,10 @@ class Features:
         x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
         once = self.costly and all(batch.keys) and not augment.raw
         mirror = model.fronts()[-1][0].mirror
-        found, batch = augment.tracks(self.looked_up(batch) if once else model.measured(x), batch, mirror)
+        # Without gradient where nothing is learnt: an extractor then computes in pieces that stay in the cache.
+        with torch.set_grad_enabled(any(parameter.requires_grad for parameter in model.extractor.parameters())):
+            found = self.looked_up(batch) if once else model.measured(x)
+        found, batch = augment.tracks(found, batch, mirror)
         found[-1] = extended(found[-1], self.steps(int(batch.lengths.max())))
         y = model.assembled(found, x[2] if isinstance(x, tuple) else None)
         return augment.features(y, model.extractor.hop / model.rate), batch

@@ -191,7 +191,7 @@ def whole(stored: Any) -> State:
 
 def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide what a training comes to."""
-    found = {key: value for key, value in settings.items() if key not in ("name", "false_alarms", "streams")}
+    found = {key: value for key, value in settings.items() if key not in ("name", "false_alarms", "events", "streams")}
     trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in FREE}
     return found | {"trainer": trainer}
 

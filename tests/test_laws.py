@@ -95,6 +95,7 @@ CASES = {
     **{f"{g}={o}": (component, g, o) for g in ("extractor", "head", "smoothing") for o in options(g)},
     **{f"head={o},window={w}": (head, o, w) for o in options("head") for w in (0.02, 0.1)},
     **{f"conv_recurrent,{c}": (encoder, "conv_recurrent", c) for c in VECTORS},
+    "spectral_recurrent,gru": (encoder, "spectral_recurrent", "gru", 1),
     **{f"{c},layers={n}": (encoder, "recurrent", c, n) for c in options("cell") for n in (1, 2, 3)},
     **{f"classifier,cell={c}": (whole, c) for c in VECTORS},
     **{

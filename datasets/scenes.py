@@ -1,0 +1,186 @@
+"""Scenes: clips at random times in background noise, as a stream has them, and the times of what is in them.
+
+A model that was trained on clips alone has never heard a word begin after a minute of rain. ``Scenes`` puts each
+training clip somewhere into a longer piece of noise, with ``trainer.carry`` one piece goes on where another ended;
+``Recording`` strings the clips of a split together, for choosing thresholds on what a stream will be like.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from torch.utils.data import Dataset
+
+from pipeline.media import Samples
+from pipeline.sample import Sample, Split
+
+TEXTURES = 48  # of noise that are drawn, and as many that are made of background clips
+LONG = 8.0  # seconds of each
+Rng = np.random.Generator
+
+
+class Scene(BaseModel):
+    """``dataset.scene``. ``seconds``: length of a training scene (longer clips stay as they are). ``snr``: lowest and
+    highest ratio of a clip's sound to the noise, in dB. ``gap``: shortest and longest pause in a ``Recording``, in
+    seconds. ``plain``: share of training clips that stay as they are.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    seconds: PositiveFloat = 2.0
+    snr: tuple[float, float] = (0.0, 30.0)
+    gap: tuple[float, float] = (0.5, 3.0)
+    plain: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+    @model_validator(mode="after")
+    def ordered(self) -> "Scene":
+        """ValueError for a range that begins after its end."""
+        for key in ("snr", "gap"):
+            low, high = getattr(self, key)
+            if low > high or (key == "gap" and low < 0):
+                raise ValueError(f"{key}: got {low} to {high}; expected the lower one first, pauses from 0")
+        return self
+
+
+class Scenes(Dataset[Sample | None]):
+    """The clips of a split, each at a random time of a piece of noise; other times and noise in each epoch."""
+
+    def __init__(self, clips: Split, scene: Scene, background: int, rate: int) -> None:
+        """``clips`` with known spans; ``background`` is the class whose clips are noise; ``rate`` in Hz."""
+        self.clips, self.scene, self.rate = clips, scene, rate
+        self.noise = Noise(clips, background, rate)
+
+    @property
+    def epoch(self) -> int:
+        """That of the clips."""
+        return self.clips.epoch
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self.clips.epoch = number
+
+    @property
+    def classes(self) -> list[int]:
+        """The class of each clip."""
+        found: list[int] = getattr(self.clips, "classes", [])
+        return found
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample | None:
+        rng, sample = np.random.default_rng([self.epoch, index]), self.clips[index]
+        ticks = round(self.scene.seconds * self.rate)
+        if sample is None or len(sample.x[0]) >= ticks or rng.random() < self.scene.plain:
+            return sample
+        wave = np.zeros(ticks, np.float32)
+        spans = place(wave, sample, int(rng.integers(ticks - len(sample.x[0]) + 1)))
+        wave += self.noise.cut(rng, ticks) * level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
+        return replace(sample, x=(wave,), spans=spans, key="")
+
+
+class Recording(Dataset[Sample | None]):
+    """The clips of a split in an order drawn once, with pauses, in pieces of some half a minute; each piece has its own
+    noise, at its own ratio to the mean level of its clips. The label of a piece says nothing.
+    """
+
+    epoch = 0
+
+    def __init__(self, clips: Split, scene: Scene, background: int, rate: int, piece: float = 30.0) -> None:
+        """As ``Scenes``; ``piece`` in seconds."""
+        rng = np.random.default_rng(len(clips))
+        noise = Noise(clips, background, rate)
+        self.pieces: list[Sample] = []
+        now: list[Sample] = []
+        for index in rng.permutation(len(clips)).tolist():
+            if (sample := clips[index]) is not None and sample.label != background:
+                now.append(sample)
+            if sum(len(sample.x[0]) + np.mean(scene.gap) * rate for sample in now) >= piece * rate:
+                self.pieces.append(strung(rng, now, scene, noise, rate))
+                now = []
+        if now:
+            self.pieces.append(strung(rng, now, scene, noise, rate))
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, index: int) -> Sample | None:
+        return self.pieces[index]
+
+
+def strung(rng: Rng, clips: list[Sample], scene: Scene, noise: "Noise", rate: int) -> Sample:
+    """Clips one after another with pauses, in noise."""
+    starts, position = [], 0
+    for sample in clips:
+        starts.append(position + round(rng.uniform(*scene.gap) * rate))
+        position = starts[-1] + len(sample.x[0])
+    wave = np.zeros(position + round(scene.gap[1] * rate), np.float32)
+    spans = [span for sample, start in zip(clips, starts, strict=True) for span in place(wave, sample, start)]
+    loud = float(np.mean([level(sample) for sample in clips]))
+    wave += noise.cut(rng, len(wave)) * loud * 10 ** (-rng.uniform(*scene.snr) / 20)
+    return Sample((wave,), clips[0].label, spans)
+
+
+def place(wave: Samples, sample: Sample, start: int) -> list[tuple[int, int, int]]:
+    """Add a clip at sample ``start``; its spans there."""
+    wave[start : start + len(sample.x[0])] += sample.x[0]
+    return [(start + begin, start + end, label) for begin, end, label in sample.spans or []]
+
+
+def level(sample: Sample) -> float:
+    """RMS of a clip where its sound is; of all of it, if nothing is known."""
+    begin, end, _ = (sample.spans or [(0, len(sample.x[0]), 0)])[0]
+    return float(np.sqrt(np.mean(np.square(sample.x[0][begin:end])) + 1e-12))
+
+
+class Noise:
+    """Textures of noise with an RMS of 1: drawn ones, and clips of the background played to and fro."""
+
+    def __init__(self, clips: Split, background: int, rate: int) -> None:
+        """Drawn once; which clips are background is read from ``clips.classes``, if it has them."""
+        rng = np.random.default_rng(len(clips))
+        size = round(LONG * rate)
+        self.textures = [texture(rng, size, rate) for _ in range(TEXTURES)]
+        quiet = [index for index, label in enumerate(getattr(clips, "classes", [])) if label == background]
+        for index in rng.permutation(quiet)[:TEXTURES].tolist():
+            if (sample := clips[index]) is not None and np.ptp(sample.x[0]) > 0:
+                there = sample.x[0] - sample.x[0].mean()
+                self.textures.append(unit(np.resize(np.concatenate([there, there[::-1]]), size)))
+
+    def cut(self, rng: Rng, ticks: int) -> Samples:
+        """A random part of a random texture, so many samples long."""
+        chosen = self.textures[rng.integers(len(self.textures))]
+        return np.resize(np.roll(chosen, -int(rng.integers(len(chosen)))), ticks)
+
+
+def texture(rng: Rng, size: int, rate: int) -> Samples:
+    """Noise of a random colour with a broad hill in its spectrum, which swells as surf or is strewn with drops."""
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    hertz = np.fft.rfftfreq(size, 1 / rate).clip(20)
+    octaves = np.log2(hertz / np.exp(rng.uniform(np.log(150), np.log(0.4 * rate))))
+    decibel = -rng.uniform(0, 6) * np.log2(hertz / 1000) + rng.uniform(0, 15) * np.exp(
+        -0.5 * (octaves / rng.uniform(0.3, 1.5)) ** 2
+    )
+    wave: NDArray[Any] = np.fft.irfft(spectrum * 10 ** (decibel / 20), size)
+    t = np.arange(size) / rate
+    kind = rng.random()
+    if kind < 0.4:
+        wave = wave * 10 ** (
+            rng.uniform(2, 8)
+            / 20
+            * np.sin(2 * np.pi * round(LONG * rng.uniform(0.12, 0.6)) / LONG * t + rng.uniform(0, 6))
+        )
+    elif kind < 0.7:
+        drops = (rng.random(size) < rng.uniform(20, 300) / rate) * rng.exponential(1, size)
+        shape = np.exp(-np.arange(round(0.01 * rate)) / (rng.uniform(0.0005, 0.003) * rate)) * rng.standard_normal(
+            round(0.01 * rate)
+        )
+        wave = unit(wave) + rng.uniform(0.3, 1.5) * unit(np.convolve(drops, shape)[:size])
+    return unit(wave)
+
+
+def unit(wave: NDArray[Any]) -> Samples:
+    """The same with an RMS of 1."""
+    found: Samples = (wave / np.sqrt(np.mean(np.square(wave, dtype=np.float64)) + 1e-20)).astype(np.float32)
+    return found

@@ -1,0 +1,230 @@
+"""Clips in noise: what is drawn, where the times are, and how decoders are chosen on such a stream."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import configured, run, small_model, tone_clip
+from pydantic import ValidationError
+from scipy.signal import correlate
+
+from datasets.manifest import Manifest
+from datasets.scenes import Noise, Recording, Scene, Scenes
+from pipeline.build import build
+from pipeline.errors import ConfigError
+from pipeline.events import Decoder
+from pipeline.intake import Intake
+from pipeline.metrics import match_events
+from pipeline.sample import Sample
+from pipeline.thresholds import GRID, Heard, hear, matched, most
+from train import train
+
+RATE = 8000
+INTAKE = Intake(sound=RATE)
+
+
+class Bursts:
+    """Twelve clips of 0.5 s with a burst of tone in the middle, and four of hiss, which is class 0."""
+
+    epoch = 0
+    classes = [1 + n % 2 for n in range(12)] + [0] * 4
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        t = np.arange(RATE // 2) / RATE
+        if index >= 12:
+            return Sample((np.random.default_rng(index).normal(0, 0.01, len(t)).astype(np.float32),), 0, [])
+        wave = 0.2 * np.sin(2 * np.pi * (300 + 60 * index) * t) * (t >= 0.1) * (t < 0.4)
+        return Sample(
+            (wave.astype(np.float32),), self.classes[index], [(800, 3200, self.classes[index])], key=f"{index}"
+        )
+
+
+def rms(x):
+    return np.sqrt(np.mean(np.square(x, dtype=np.float64)))
+
+
+@pytest.mark.parametrize("snr", [(3.0, 3.0), (20.0, 20.0)])
+def test_a_scene_holds_its_clip_where_it_says_and_noise_as_loud_as_asked(snr):
+    clips = Bursts()
+    scenes = Scenes(clips, Scene(seconds=2.0, snr=snr, plain=0.0), 0, RATE)
+    assert len(scenes) == len(clips)
+    starts = set()
+    for index in range(12):
+        wave, clip = scenes[index].x[0], clips[index].x[0]
+        ((begin, end, label),) = scenes[index].spans
+        assert (len(wave), label, end - begin, wave.dtype) == (2 * RATE, clips.classes[index], 2400, np.float32)
+        assert scenes[index].label == label and scenes[index].key == ""
+        found = int(correlate(wave, clip, "valid").argmax())
+        assert abs(found - (begin - 800)) <= RATE // 300  # a period of the lowest tone
+        wave[begin - 800 : begin - 800 + len(clip)] -= clip
+        # The textures have an RMS of 1 over 8 seconds; two of them may be louder or softer.
+        assert 20 * np.log10(rms(clip[800:3200]) / rms(wave)) == pytest.approx(snr[0], abs=9)
+        starts.add(begin)
+    assert len(starts) > 6
+
+
+def test_scenes_differ_in_each_epoch_and_repeat_within_it():
+    scenes = Scenes(Bursts(), Scene(plain=0.0), 0, RATE)
+    first = scenes[3]
+    assert np.array_equal(first.x[0], scenes[3].x[0]) and first.spans == scenes[3].spans
+    scenes.epoch = 1
+    assert scenes[3].spans != first.spans and not np.array_equal(first.x[0], scenes[3].x[0])
+
+
+def test_some_clips_stay_as_they_are():
+    clips = Bursts()
+    assert Scenes(clips, Scene(plain=1.0), 0, RATE)[2].key == "2"
+    assert Scenes(clips, Scene(plain=0.0, seconds=0.5), 0, RATE)[2].key == "2"
+    scenes, kept = Scenes(clips, Scene(plain=0.4), 0, RATE), 0
+    for epoch in range(40):
+        scenes.epoch = epoch
+        kept += sum(scenes[index].key != "" for index in range(12))
+    assert 0.3 < kept / 480 < 0.5
+
+
+def test_the_epoch_is_passed_on_to_clips_that_are_cut_at_random():
+    clips = Bursts()
+    Scenes(clips, Scene(), 0, RATE).epoch = 7
+    assert clips.epoch == 7
+
+
+def test_a_recording_holds_all_clips_with_pauses():
+    clips = Bursts()
+    recording = Recording(clips, Scene(gap=(0.5, 1.0), snr=(40.0, 40.0)), 0, RATE, piece=5.0)
+    count = 0
+    for number in range(len(recording)):
+        wave, spans = recording[number].x[0], recording[number].spans
+        for (_, end, _), (begin, _, _) in pairwise(spans):
+            assert 0.5 * RATE <= begin - end - 1600 <= RATE  # 0.1 s of silence at both ends of a clip
+        assert 0.6 * RATE <= spans[0][0] <= 1.1 * RATE and len(wave) >= spans[-1][1] + RATE
+        inside = np.zeros(len(wave), bool)
+        for begin, end, label in spans:
+            inside[begin:end] = True
+            assert label in (1, 2)
+        assert 20 * np.log10(rms(wave[inside]) / rms(wave[~inside])) == pytest.approx(40, abs=6)
+        count += len(spans)
+    assert count == 12 and len(recording) > 1
+    assert np.array_equal(Recording(clips, Scene(), 0, RATE)[0].x[0], Recording(clips, Scene(), 0, RATE)[0].x[0])
+
+
+def test_textures_differ_in_colour_and_have_one_level():
+    noise = Noise(Bursts(), 0, RATE)
+    assert len(noise.textures) == 48 + 4  # the clips of the background are played to and fro
+    slopes = []
+    for wave in noise.textures[:48]:
+        power = np.abs(np.fft.rfft(wave)) ** 2
+        hertz = np.fft.rfftfreq(len(wave), 1 / RATE)
+        slopes.append(
+            10 * np.log10(power[(hertz > 200) & (hertz < 400)].mean() / power[(hertz > 2000) & (hertz < 3900)].mean())
+        )
+        assert rms(wave) == pytest.approx(1, abs=1e-3)
+    assert np.std(slopes) > 5
+    assert len(noise.cut(np.random.default_rng(0), 20 * RATE)) == 20 * RATE
+
+
+def test_scene_settings_are_checked():
+    with pytest.raises(ValidationError, match="snr"):
+        Scene(snr=(10.0, 0.0))
+    with pytest.raises(ValidationError, match="gap"):
+        Scene(gap=(-1.0, 0.0))
+    with pytest.raises(ConfigError, match="lower one first"):
+        build(configured("train", "dataset=manifest", "dataset.scene={gap: [3, 1]}")["dataset"], at="dataset")
+
+
+def labelled(folder):
+    rows = ["path,label,split"]
+    for number in range(24):
+        label, split = ("low", "high")[number % 2], ("train", "train", "val")[number // 2 % 3]
+        tone_clip(
+            folder / f"{number}.wav", 200 + 1800 * (number % 2) + 10 * number, seconds=0.4, rate=RATE, seed=number
+        )
+        rows.append(f"{number}.wav,{label},{split}")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return str(folder)
+
+
+def test_scenes_bring_the_label_of_what_is_between_clips(tmp_path):
+    root = labelled(tmp_path)
+    with pytest.raises(ConfigError, match=r"dataset\.scene: needs dataset\.background"):
+        Manifest(root, cache=None, scene=Scene())
+    with pytest.raises(ConfigError, match="no clip has the label '_nothing_'"):
+        Manifest(root, cache=None, background="_nothing_")
+    data = Manifest(root, cache=None, background="_nothing_", scene=Scene())
+    assert data.labels == ["_nothing_", "high", "low"]
+    train, val = data.split("train", INTAKE), data.split("val", INTAKE)
+    assert len(train[0].x[0]) in (2 * RATE, int(0.4 * RATE)) and len(val[0].x[0]) == int(0.4 * RATE)
+    assert isinstance(val.stream(), Recording)
+    assert Manifest(root, cache=None).split("val", INTAKE).stream().clips == val.clips
+
+
+def test_a_model_hears_the_recording(tmp_path):
+    data = Manifest(labelled(tmp_path), cache=None, background="_nothing_", scene=Scene(gap=(1.0, 1.0)))
+    val = data.split("val", INTAKE)
+    model = small_model("extractor.rate=8000", labels=data.labels)
+    found = hear(model.live, val)
+    seconds = sum(len(val.stream()[n].x[0]) for n in range(len(val.stream()))) / RATE
+    assert found.hours * 3600 == pytest.approx(seconds, abs=1)
+    assert [len(spans) for spans in found.spans] == [0, 4, 4]
+
+
+def heard(seed, steps=3000, hop=160):
+    """Scores of three labels: high where their spans are, at the wrong level, ragged, with bursts elsewhere."""
+    rng = np.random.default_rng(seed)
+    y, spans = rng.beta(1, 9, (steps, 3)), [[], [], []]
+    for number, start in enumerate(range(100, steps - 100, 90)):
+        label, length = 1 + number % 2, int(rng.integers(20, 50))
+        spans[label].append((start * hop, (start + length) * hop))
+        y[start : start + length, label] = rng.beta(8, 10, length)
+        y[start + 60 : start + 62, label] = rng.beta(8, 8)
+    rows = [np.array(found, np.int64).reshape(-1, 2) for found in spans]
+    return Heard(y.astype(np.float32), rows, steps * hop / 16000 / 3600)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_chosen_decoder_is_right_more_often_and_its_f1_is_that_of_its_events(seed):
+    model, found = small_model(), heard(seed)  # a step of 160 samples; the first label is background
+    assert model.hop == 160
+    before = matched(model, found, {"threshold": 0.6, "release": 2 / 3, "minimum": 0.05, "merge": 0.0})
+    settings, after = most(model, found)
+    assert after.scores[2] > before.scores[2] + 0.3
+    decoder = Decoder(model.labels, 160, 16000, **settings, background=["background"])
+    events = decoder.decode(found.posteriors) + decoder.close()
+    answer = [(event.start / 16000, event.end / 16000, event.label) for event in events]
+    truth = [
+        (a / 16000, b / 16000, label) for label, rows in zip(model.labels, found.spans, strict=True) for a, b in rows
+    ]
+    assert match_events(truth, answer)["micro"] == after and after.truths == len(truth)
+
+
+def test_a_stream_without_events_is_no_reason_to_fail():
+    found = Heard(np.zeros((50, 3), np.float32), [np.zeros((0, 2), np.int64)] * 3, 0.1)
+    settings, match = most(small_model(), found)
+    assert match.scores == (0.0, 0.0, 0.0) and set(settings) == set(GRID)
+
+
+def test_training_in_scenes_with_the_decoder_of_most_f1(tmp_path):
+    root, out = labelled(tmp_path / "data"), tmp_path / "run"
+    quick = [
+        "encoder=recurrent",
+        "encoder.hidden=16",
+        "extractor.mels=20",
+        "trainer.epochs=2",
+        "trainer.workers=0",
+        "trainer.batch=8",
+    ]
+    source = ["dataset=manifest", f"dataset.root={root}", "dataset.cache=null", "dataset.background=_nothing_"]
+    scene = ["dataset.scene={seconds: 1.0}", "extractor.rate=8000", "decoder.background=[_nothing_]", "head=max"]
+    done = run("train.py", *source, *scene, *quick, "events=f1", f"hydra.run.dir={out}")
+    assert done.returncode == 0, done.stderr.decode()
+    events = json.loads((out / "metrics.json").read_text())["events"]
+    assert events["val"]["true"] == 8 and set(events["val"]["classes"]) == {"high", "low"}
+
+
+def test_the_two_ways_to_choose_a_decoder_exclude_each_other():
+    config = configured("train", "false_alarms=3", "events=f1")
+    with pytest.raises(ConfigError, match="set only one"):
+        train(**{key: value for key, value in config.items() if key != "hydra"})
