@@ -9,16 +9,20 @@ the first one. The loops are torch.nn and torchaudio alone: DataLoader, MelSpect
 convolutions (Conv1d, LayerNorm, GELU, dropout), nn.GRU of the same size, LayerNorm, dropout and Linear, mean over the
 clip's steps, cross-entropy, AdamW, clipping of the gradient.
 
+Epochs end with what ours does then (validation, last.ckpt, the best model): take all clips, or it weighs too much.
+
 * bare: without any augmentation, on the same cached arrays as ours;
 * augmented: level, shift, white noise on half of the clips, and torchaudio's masks, twice each; no speed;
 * files: augmented, and soundfile decodes in the workers, as most loops do it (soxr would resample; here none needs it).
 
-Everything with torch.set_num_threads(1), turns taken round by round, medians. Parameters are printed: the same but for
-the standardisation, which has none.
+Everything with torch.set_num_threads(1), turns taken round by round, medians. Seconds are those of the clock and those of
+processors, workers included: the latter hardly depend on what else the machine does (ours are those of two epochs less
+those of one). Ours has a LayerNorm between two recurrent layers, which nn.GRU lacks.
 """
 
 import argparse
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -46,6 +50,12 @@ from pipeline.model import PARTS, Classifier
 from pipeline.trainer import Trainer
 
 RATE, HOP = 16000, 160
+
+
+def processors():
+    """Seconds of processors that this process and its ended children have had."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 class Plain(nn.Module):
@@ -132,6 +142,11 @@ class Loop:
         assert np.isfinite(total) and hits
         return time.perf_counter() - started
 
+    def measured(self):
+        """Seconds of an epoch by the clock, and of processors."""
+        before = processors()
+        return self.epoch(), processors() - before
+
 
 class Ours:
     """Trainer.fit, two epochs at a time."""
@@ -139,8 +154,15 @@ class Ours:
     def __init__(self, split, val, labels, config, workers):
         self.split, self.val, self.labels, self.config, self.workers = split, val, labels, config, workers
 
-    def epoch(self):
-        settings = self.config["trainer"] | {"epochs": 2, "workers": self.workers, "threads": 1}
+    def measured(self):
+        first, before = processors(), self.fit(1)
+        middle, seconds = processors(), self.fit(2)
+        assert before
+        return seconds, (processors() - middle) - (middle - first)
+
+    def fit(self, epochs):
+        """Seconds of the last epoch by the clock."""
+        settings = self.config["trainer"] | {"epochs": epochs, "workers": self.workers, "threads": 1}
         coach = build(settings, Trainer, at="trainer")
         change = build(self.config["augment"], Augmentation, at="augment")
         coach.seed(0)
@@ -187,17 +209,18 @@ def main():
             times = {name: [] for name in ways}
             for turn in range(asked.rounds + 1):
                 for name, way in ways.items():
-                    seconds = way.epoch()
+                    seconds = way.measured()
                     if turn:
                         times[name].append(seconds)
-            middle = {name: statistics.median(taken) for name, taken in times.items()}
+            middle = {name: [statistics.median(kind) for kind in zip(*taken)] for name, taken in times.items()}
             base = middle["Rivulet, augmented"]
             for name, way in ways.items():
                 count = sum(p.numel() for p in getattr(way, "network", model).parameters() if p.requires_grad)
-                spread = f"{min(times[name]):.2f} ... {max(times[name]):.2f}"
-                rate = f"{len(train) / middle[name]:.0f}"
-                rows.append([encoder, workers, name, f"{count:,}", rate, spread, f"{base / middle[name]:.2f}"])
-    columns = ["encoder", "workers", "way", "parameters", "clips/s", "seconds", "clips/s, times ours"]
+                clock, used = middle[name]
+                walls = [wall for wall, _ in times[name]]
+                row = [f"{len(train) / clock:.0f}", f"{min(walls):.2f} ... {max(walls):.2f}", f"{base[0] / clock:.2f}"]
+                rows.append([encoder, workers, name, f"{count:,}", *row, f"{used:.2f}", f"{base[1] / used:.2f}"])
+    columns = ["encoder", "workers", "way", "parameters", "clips/s", "seconds", "times ours", "CPU s", "times ours"]
     note = f"one epoch of {len(train)} clips of {Path(asked.folder).name}, batches of 32, torch.set_num_threads(1), {asked.rounds} rounds in turns; others on this machine: load {os.getloadavg()[0]:.1f}"
     report("train", columns, rows, note)
 

@@ -25,19 +25,21 @@ def lines(
     points = [point for line in drawn.values() for point in line if all(map(math.isfinite, point))]
     xs = [a for a, _ in points] + [place for place, _ in marks] or [0.0, 1.0]
     ys = [b for _, b in points] or [0.0, 1.0]
-    plot = Plot((min(xs), max(xs)), limits or (min(0.0, *ys), max(ys)))
+    ends = (min(xs), max(xs)) if max(xs) > min(xs) else (xs[0] - 0.5, xs[0] + 0.5)
+    plot = Plot(ends, limits or (min(0.0, *ys), max(ys)))
     inside, keys = [], []
     for (name, line), tone in zip(drawn.items(), TONES, strict=False):
         inside.append(tag("path", d=track(line, plot), class_=f"track {tone}"))
+        inside += [dot(plot, *line[0], told, tone) for _ in line if len(line) == 1 and math.isfinite(line[0][1])]
         keys.append(tag("span", short(name, 40), class_=f"key {tone}"))
     inside += [dot(plot, a, b, told) for a, b in dots if math.isfinite(a) and math.isfinite(b)]
     places = marks or [(value, brief(value)) for value in ticks(min(xs), max(xs), 6)]
     return tag("figure", tag("figcaption", *keys), plot.draw(inside, places, x, says, told))
 
 
-def dot(plot: Plot, x: float, y: float, told: Callable[[float], str]) -> Html:
+def dot(plot: Plot, x: float, y: float, told: Callable[[float], str], tone: str = "main") -> Html:
     """A point, with its value for those who point at it."""
-    return tag("circle", tag("title", told(y)), cx=plot.x(x), cy=plot.y(y), r=2.5, class_="main")
+    return tag("circle", tag("title", told(y)), cx=plot.x(x), cy=plot.y(y), r=2.5, class_=tone)
 
 
 def stairs(line: Line) -> list[tuple[float, float]]:

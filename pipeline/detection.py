@@ -14,6 +14,7 @@ is nothing in it. Three views, as no one of them tells all:
 import csv
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.build import TARGET, arguments_for
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MediaError
 from pipeline.events import SHARE, Decoder
 from pipeline.intake import Intake
 from pipeline.metrics import Alarms, Matches, alarms, match_events
@@ -150,9 +151,16 @@ def readable(given: Iterable[Recording], intake: Intake) -> None:
 
 
 def detected(model: Classifier, given: Iterable[Recording]) -> dict[str, Any]:
-    """All figures of a model on recordings, as plain values; it listens as it will live."""
-    live = model.live
-    return measured(live, [hear(live, recording) for recording in given])
+    """All figures of a model on recordings, as plain values; it listens as it will live. One that turns out to be
+    damaged is left out.
+    """
+    live, heard = model.live, []
+    for recording in given:
+        try:
+            heard.append(hear(live, recording))
+        except MediaError as error:
+            warnings.warn(f"streams: left out {recording.path}: {error}", stacklevel=2)
+    return measured(live, heard)
 
 
 def measured(model: Classifier, heard: Sequence[Heard]) -> dict[str, Any]:

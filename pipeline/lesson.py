@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from pipeline.devices import gathered, summed
-from pipeline.errors import ConfigError, DivergedError
+from pipeline.errors import ConfigError, DivergedError, NotFiniteError
 from pipeline.losses import Loss
 from pipeline.run import Run
 from pipeline.sample import IGNORE, Batch
@@ -56,16 +56,28 @@ class Lesson:
         """Change the weights by their gradients. DivergedError if the loss is no number."""
         total, hits = summed(self.fabric, [total, hits])
         if not math.isfinite(total):
-            raise DivergedError(
-                f"the loss is {total} in epoch {self.run.progress.epoch + 1}; lower optimizer.lr or trainer.clip, or "
-                "look at the data"
-            )
+            raise self.diverged(total)
         run = self.run
         self.fabric.clip_gradients(run.logits, run.adapt, max_norm=self.clip)
         run.adapt.step()
         run.adapt.zero_grad()
         run.average.update()
         return [total * counts[0], hits, counts[0]]
+
+    def diverged(self, loss: float) -> DivergedError:
+        """There is no way on from here."""
+        epoch = self.run.progress.epoch + 1
+        return DivergedError(
+            f"the loss is {loss} in epoch {epoch}; lower optimizer.lr or trainer.clip, or look at the data"
+        )
+
+    def answers(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Logits of features, as ``Classifier.logits``. DivergedError if a memory has become infinite."""
+        try:
+            found: tuple[Tensor, Tensor, State] = self.run.logits(x, state)
+        except NotFiniteError:
+            raise self.diverged(math.nan) from None
+        return found
 
     def counts(self, batches: Sequence[Batch], targets: Sequence[Tensor]) -> list[float]:
         """Of a whole step, on all devices: clips, and steps of time whose class is known."""
@@ -90,7 +102,7 @@ class Lesson:
         order = torch.randperm(rows) if alpha else torch.arange(rows)
         if alpha:
             x = share * x + (1 - share) * x[order.to(x.device)]
-        logits, pooled, self.run.carried = self.run.logits(x, self.begin(rows))
+        logits, pooled, self.run.carried = self.answers(x, self.begin(rows))
         answer = pooled[torch.arange(rows), self.run.model.last_step(batch.lengths)]
         total = self.against(answer, logits, batch.labels, targets, counts)
         if alpha:
@@ -126,7 +138,7 @@ class Lesson:
             cost, right = self.nothing(), 0
             if made and start < targets.shape[1]:
                 x, clips = made[0][:, start * hop : (start + size) * hop], made[1]
-                logits, _, state = self.run.logits(x, state)
+                logits, _, state = self.answers(x, state)
                 pooled, past = pool(logits, past)
                 state, past = detach(state), detach(past)
                 end = model.last_step(clips.lengths) - start

@@ -25,7 +25,7 @@ from pipeline.runs import Family, Run, differing, families, found_in, read
 from pipeline.training_page import amount
 
 COLUMNS = ("run", "settings", "val %", "test %", "at 95 %", "F1", "parameters", "MAC/s", "epochs", "s")
-SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips")
+SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
 LINES = 4  # runs whose learning is drawn
 TOLD = 6  # settings of a run on the terminal
 
@@ -64,7 +64,7 @@ def spread(family: Family, place: Path) -> tuple[str, ...]:
     first, *_, last = [str(run.folder.relative_to(place)) for run in family.runs]
     shares = (f"{100 * value:.1f}" for value in (family.mean, family.least, family.most, family.pooled))
     who = f"{len(family.runs)} {family.varied}: {first} … {last}"
-    return who, *shares, between(*family.pooled_interval), f"{family.clips:,}"
+    return who, *shares, between(*family.pooled_interval), f"{family.clips:,}", f"{family.groups:,}"
 
 
 def shown(runs: Sequence[Run]) -> None:

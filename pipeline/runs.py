@@ -19,13 +19,13 @@ NUMBERS = "parameters", "epochs", "seconds"
 @dataclass(frozen=True)
 class Run:
     """A run's folder. ``metrics``: metrics.json, empty for a run that failed; ``settings`` by dotted key; ``right``:
-    by split, for each clip what it stands and falls with (its group, or itself), and whether it was answered right.
+    by split, of each clip its group ('' if unknown), what it is called, and whether it was answered right.
     """
 
     folder: Path
     metrics: Mapping[str, Any]
     settings: Mapping[str, str]
-    right: Mapping[str, Sequence[tuple[str, bool]]] = field(default_factory=dict)
+    right: Mapping[str, Sequence[tuple[str, str, bool]]] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -69,12 +69,12 @@ def read(folder: Path) -> Run:
         split = metrics["test" if "test" in metrics else "val"]
         _ = [float(metrics[key]) for key in NUMBERS], float(metrics["multiply_adds"]), float(split["accuracy"])
         _ = [float(split["interval"][side]) for side in ("low", "high")], float(split["macro_f1"])
-        right: dict[str, list[tuple[str, bool]]] = {}
+        right: dict[str, list[tuple[str, str, bool]]] = {}
         if (folder / ANSWERS).is_file():
             with open(folder / ANSWERS, encoding="utf-8") as file:
                 for number, row in enumerate(map(json.loads, file)):
-                    own = str(row["group"] or row["name"] or f"#{number}")
-                    right.setdefault(str(row["split"]), []).append((own, row["truth"] == row["answer"]))
+                    own = str(row["group"]), str(row["name"] or f"#{number}"), row["truth"] == row["answer"]
+                    right.setdefault(str(row["split"]), []).append(own)
     except FileNotFoundError:
         raise ConfigError(f"{str(folder)!r} is no run's folder: it has no {METRICS}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,7 +118,8 @@ def named(key: str) -> str:
 @dataclass(frozen=True)
 class Family:
     """Runs that differ in their seed or fold alone: how their accuracies spread, and the accuracy over all their clips
-    with its interval, in which a clip or group that several runs answered counts as one.
+    with its interval, in which clips of one group count as one, however many runs answered them. Where no groups are
+    known, the folds are the groups if they follow a column (``dataset.fold_by``), or else each clip is its own.
     """
 
     runs: list[Run]
@@ -129,6 +130,7 @@ class Family:
     pooled: float
     pooled_interval: Interval
     clips: int
+    groups: int
 
 
 def families(runs: Sequence[Run]) -> Iterator[Family]:
@@ -147,9 +149,14 @@ def families(runs: Sequence[Run]) -> Iterator[Family]:
 def family(members: list[Run], varied: str) -> Family:
     """One of them."""
     accuracies = [float(run.metrics[run.split]["accuracy"]) for run in members]
-    answered = [answer for run in members for answer in run.right.get(run.split, ())]
-    groups, right = [group for group, _ in answered], [hit for _, hit in answered]
+    answered = [(run, *answer) for run in members for answer in run.right.get(run.split, ())]
+    known, right = any(group for _, group, *_ in answered), [hit for *_, hit in answered]
+    apart = all(run.settings.get("dataset.fold_by", "null") != "null" for run in members) and "folds" in varied
+    groups = [
+        group or (name if known or not apart else f"fold {run.settings['dataset.fold']}")
+        for run, group, name, _ in answered
+    ]
     pooled = sum(right) / len(right) if right else 0.0
     mean = sum(accuracies) / len(accuracies)
     limits = interval(right, groups)[0]
-    return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(right))
+    return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(right), len(set(groups)))

@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import sqlite3
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ import pipeline.page as page
 from pipeline.build import Config
 from pipeline.errors import ConfigError, UserError
 from pipeline.journal import emptied
-from pipeline.space import Choices, Part, override, parsed, set_by, spelt, used
+from pipeline.space import Choices, Part, override, parsed, set_by, spelt
 from pipeline.sweep_page import Tried, best_first, written
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Report: TypeAlias = Callable[[int, Mapping[str, Any]], None]  # is called after 
 Train: TypeAlias = Callable[[list[str], Path, Report], object]  # with these overrides, in this folder
 STUDY = "sweep"
 STARTS = 3  # of a trial that ends the program each time, as one that takes all memory does
-SHOWN = 10  # trials in the table
+SHOWN, BROAD = 10, 160  # trials in the table; characters of it where there is no terminal
 ENOUGH = 6  # trials for an estimate of what matters
 BEGUN = 10  # trials that are drawn at random before any is chosen
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -211,8 +212,9 @@ class Search:
             table.add_column(column, justify="right", overflow="fold")
         for one in ranked[:SHOWN]:
             numbers = str(one.number), f"{one.accuracy:.1%}", str(one.epochs), f"{one.seconds:.0f}"
-            table.add_row(*numbers, *(str(used(value)) for value in one.values.values()))
-        told = Console(soft_wrap=True, highlight=False, markup=False)
+            table.add_row(*numbers, *(brief(value) for value in one.values.values()))
+        room = None if sys.stdout.isatty() else BROAD
+        told = Console(soft_wrap=True, highlight=False, markup=False, width=room)
         told.print(table, soft_wrap=False)
         if ranked:
             told.print(f"best: {self.command(ranked[0])}")
@@ -242,6 +244,11 @@ def names(keys: Sequence[str]) -> list[str]:
     """Keys without what stands before their last dot, where that tells them apart."""
     last = [key.rpartition(".")[2] for key in keys]
     return [key if last.count(name) > 1 else name for key, name in zip(keys, last, strict=True)]
+
+
+def brief(value: Any) -> str:
+    """A value in a table."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def distribution(part: Part) -> "optuna.distributions.BaseDistribution":

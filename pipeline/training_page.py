@@ -47,7 +47,7 @@ def opening(metrics: Figures, split: str) -> Html:
     return page.tiles([
         (page.share(row["accuracy"]), f"accuracy, {split}", f"{low} – {high} (95\u00a0%)"),
         (f"{row['macro_f1']:.3f}", "macro F1", "mean of the classes"),
-        (page.share(row["top2"]), "among the best two", ""),
+        *([(page.share(row["top2"]), "among the best two", "")] if len(row["classes"]) > 2 else []),
         (f"{row['count']:,}", "clips", f"{page.lasting(row['seconds'])} in all"),
         (f"{metrics['parameters']:,}", "parameters", ""),
         (amount(metrics["multiply_adds"]), "multiply-adds", f"per second of input, {counted}"),
@@ -227,8 +227,7 @@ def worst(found: Answers, intake: Intake) -> Section | None:
         "The clips whose truth got the lowest scores, as the model heard or saw them; of long ones, the beginning. "
         "Sometimes it is the truth that is wrong."
     )
-    columns = "clip", "truth", "its score", "answer", "score"
-    return Section("Worst clips", says, [page.table(columns, rows, ("its score", "score"))])
+    return Section("Worst clips", says, [page.table(("clip", "truth", "answer"), rows)])
 
 
 def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
@@ -239,8 +238,6 @@ def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
     group = page.tag("span", f"{found.groups[place]}", class_="remark")
     return (
         page.join(shown(exhibit.x, intake), named, group),
-        found.labels[truth],
-        f"{found.scores[place, truth]:.3f}",
-        found.labels[answer] if answer != truth else "right",
-        f"{found.sure[place]:.3f}",
+        f"{page.short(found.labels[truth], 40)} {found.scores[place, truth]:.3f}",
+        f"{page.short(found.labels[answer], 40)} {found.sure[place]:.3f}" if answer != truth else "right",
     )

@@ -1,16 +1,15 @@
 """Where training data come from: splits, checks, cache, and sounds made on the fly."""
 
 import csv
-import io
 import json
 import warnings
-import zipfile
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from conftest import tone_clip
+from safetensors.numpy import save, save_file
 
 from datasets.clips import Clip, Corpus, divide, loud_part
 from datasets.esc50 import ESC50
@@ -151,16 +150,15 @@ def test_bad_files_are_skipped_by_name_and_the_cache_is_used(tmp_path):
     data = Corpus([*clips, *(Clip(c.path, c.label, "val") for c in clips)], cache=str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match=r"skipped .*bad\.wav: unreadable"):
         part = data.split("train", SOUND)
-    assert len(part) == 12 and len(list((tmp_path / "cache").rglob("*.npz"))) == 12
+    assert len(part) == 12 and len(list((tmp_path / "cache").rglob("*.safetensors"))) == 12
     first = part[0].x[0]
     cached = part.cache_file(part.clips[0])
-    np.savez(cached, track0=first * 2)  # what is read now can only come from the cache
+    save_file({"track0": first * 2}, cached)  # what is read now can only come from the cache
     assert np.array_equal(part[0].x[0], first * 2)
-    huge = io.BytesIO()
-    np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
-    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as file:
-        file.writestr("track0.npy", huge.getvalue())
-    for broken in (b"torn", b"", (tmp_path / "huge.npz").read_bytes()):
+    whole = cached.read_bytes()
+    head = json.dumps({"track0": {"dtype": "F32", "shape": [10**15], "data_offsets": [0, 4 * 10**15]}}).encode()
+    huge, other = len(head).to_bytes(8, "little") + head, save({"track1": first})
+    for broken in (b"torn", b"", whole[:-1], huge, b"\xff" * 64, other):
         cached.write_bytes(broken)
         assert np.array_equal(part[0].x[0], first)
 

@@ -237,10 +237,13 @@ def test_nothing_to_learn_from_changes_nothing(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_loss_that_is_no_number_ends_it(tmp_path):
+@pytest.mark.parametrize("part", ["head", "encoder"])
+def test_a_loss_that_is_no_number_ends_it(tmp_path, part):
+    """Whether the answer or a memory is infinite."""
     model = small_model()
     with torch.no_grad():
-        model.head.stages[0].map.weight.fill_(torch.nan)
+        for parameter in getattr(model, part).parameters():
+            parameter.fill_(torch.nan)
     with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
         lesson(model, tmp_path).step(batches([0, 1]))
 

@@ -14,7 +14,6 @@ import tarfile
 import time
 import tracemalloc
 import warnings
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,16 @@ import soundfile
 from conftest import ROOT, run, tone_clip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, DistributedSampler
 
 from datasets import packing, shards
 from datasets.manifest import Manifest
 from datasets.shard_contents import content, rows_of
 from datasets.shards import Shards, alone, expanded
 from pipeline.errors import ConfigError
+from pipeline.feed import Feed, plan, shuffled
 from pipeline.intake import Intake
 from pipeline.model import load
 from pipeline.picture import Picture
-from pipeline.sample import collate
 
 SOUND = Intake(16000)
 EACH = {split: f"{split}-*.tar" for split in ("train", "val", "test")}
@@ -118,7 +116,7 @@ def test_the_same_clips_give_the_same_samples(source, packed, tmp_path):
         options = {"cache": str(tmp_path / "clips"), "index": str(tmp_path / "index"), "background": "low"}
         assert alike(Manifest(str(source), group="who", cache=None, background="low"), opened(packed, **options),
                      SOUND, source) == 46  # fmt: skip
-    assert len(list(tmp_path.glob("clips/*/*.npz"))) == 46
+    assert len(list(tmp_path.glob("clips/*/*.safetensors"))) == 46
 
 
 def test_real_videos_with_sound_give_the_same_samples(real, tmp_path):
@@ -582,20 +580,24 @@ def test_what_is_kept_of_a_shard(packed, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- training
-def test_ranks_and_workers_share_the_clips(packed):
-    """Two processes with two workers each: in every epoch each clip comes to one of them, once."""
-    part = pickle.loads(pickle.dumps(opened(packed).split("train", SOUND)))  # as workers that are spawned get it
+@pytest.mark.parametrize("patterns", [EACH, EACH | {"train": "train-{000000..000002}.tar"}])
+def test_processes_and_workers_share_the_clips(packed, patterns):
+    """Two processes with two workers each, as the trainer feeds them: in every epoch each clip comes to one of them,
+    once, whether their number is even or odd.
+    """
+    part = pickle.loads(
+        pickle.dumps(opened(packed, shards=patterns).split("train", SOUND))
+    )  # as spawned workers get it
     orders = []
-    for epoch in range(2):
-        names = []
+    for seed in range(2):
+        keys = []
         for rank in range(2):
-            sampler = DistributedSampler(part, num_replicas=2, rank=rank, seed=3)
-            sampler.set_epoch(epoch)
-            loader = DataLoader(part, 4, sampler=sampler, num_workers=2, collate_fn=partial(collate, intake=SOUND))
-            names.append([key for batch in loader for key in batch.keys])
-        assert len(names[0]) == len(names[1]) == 14
-        assert sorted(itertools.chain(*names)) == sorted(f"{c.name}@{c.start}-{c.end}" for c in part.clips)
-        orders.append(names)
+            steps = plan(shuffled(part, seed, "none", 2), 6, rank=rank, world=2)
+            batches = [batch for step in Feed(SOUND, 2, 60).steps(part, steps) for batch in step]
+            keys.append([key for batch in batches if batch for key in batch.keys])
+        assert abs(len(keys[0]) - len(keys[1])) <= 3 and all(keys)
+        assert sorted(itertools.chain(*keys)) == sorted(f"{c.name}@{c.start}-{c.end}" for c in part.clips)
+        orders.append(keys)
     assert orders[0] != orders[1]
 
 

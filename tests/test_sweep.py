@@ -131,14 +131,12 @@ def test_the_default_space_is_of_keys_that_are_there():
 # The course of a search, on a function whose best place is known
 
 
-def test_it_finds_what_is_best_and_sooner_than_chance(tmp_path):
-    trials = searched(tmp_path / "a", Curve(), trials=24)
+def test_it_finds_what_is_best(tmp_path):
+    trials = searched(tmp_path / "a", Curve(epochs=1), trials=24)
     best = max(trials, key=lambda trial: trial.value)
     assert best.params["kind"] == "good" and abs(best.params["x"] - 0.3) < 0.1
     late = [trial.params["kind"] for trial in trials[10:]]
     assert late.count("good") > 0.75 * len(late)  # by chance it would be half
-    chance = searched(tmp_path / "b", Curve(), trials=24, sampler="random")
-    assert sum(trial.value for trial in trials[10:]) > sum(trial.value for trial in chance[10:])
 
 
 def test_the_value_is_the_best_epoch_on_validation_clips(tmp_path):
@@ -191,10 +189,10 @@ def test_a_search_without_any_success_is_an_error(tmp_path):
 
 
 def test_interrupted_anywhere_it_draws_what_it_would_have_drawn(tmp_path):
-    whole = Curve()
+    whole = Curve(epochs=1)
     searched(tmp_path / "a", whole, trials=13)
     for stop in (0, 11):
-        first, rest = Curve(fails={stop: KeyboardInterrupt()}), Curve()
+        first, rest = Curve(epochs=1, fails={stop: KeyboardInterrupt()}), Curve(epochs=1)
         with pytest.raises(KeyboardInterrupt):
             searched(tmp_path / str(stop), first, trials=13)
         searched(tmp_path / str(stop), rest, trials=13)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, run, tone_clip
+from conftest import ROOT, configured, run, tone_clip
 
 from pipeline.model import load
 
@@ -276,6 +276,11 @@ def test_hydra_as_users_know_it(tmp_path):
         "trainer.resume",
     ):
         assert word in taught
+
+
+def test_an_experiment_names_its_folder():
+    assert configured("train", "experiment=keywords")["name"] == "keywords" and configured("train")["name"] == "default"
+    assert configured("train", "experiment=keywords", "name=mine")["name"] == "mine"
 
 
 def test_multirun(tones, tmp_path):

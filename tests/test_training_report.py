@@ -26,6 +26,7 @@ from pipeline.report import main, written
 from pipeline.results import results
 from pipeline.runs import Run, differing, families, flat, found_in
 from pipeline.runs import read as read_run
+from pipeline.uncertainty import wilson
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 
@@ -60,7 +61,12 @@ def test_a_training_ends_with_its_page(trained):
     assert len(found) == len(test) == 4 and "://" not in text
     for (kind, data), line, told in zip(found, test, rows(sections["Worst clips"])[1:]):
         wave, rate = soundfile.read(io.BytesIO(data))
-        assert kind == "audio/flac" and rate == 16000 and line["name"] in told[0] and told[1] == line["truth"]
+        assert (
+            kind == "audio/flac"
+            and rate == 16000
+            and line["name"] in told[0]
+            and told[1] == f"{line['truth']} {line['truth_score']:.3f}"
+        )
         assert np.abs(wave - soundfile.read(line["name"])[0]).max() < 1e-4  # 16 bits
     assert not list(trained.glob("*.tmp"))
 
@@ -200,7 +206,7 @@ def test_bars_of_two_tones_stand_on_each_other():
 
 
 def made(number, cell="GRU", metrics=True, right=(), **settings):
-    accuracy = np.mean([hit for _, hit in right]) if right else 0.5
+    accuracy = np.mean([hit for *_, hit in right]) if right else 0.5
     row = {"accuracy": accuracy, "macro_f1": 0.5, "interval": {"low": 0.1, "high": 0.9}}
     figures = {"test": row, "parameters": 10, "multiply_adds": 1e6, "epochs": 2, "seconds": 3.0}
     plain = {"seed": "0", "cell._target_": f"pipeline.cells.x.{cell}", "cell.bias": "True", **settings}
@@ -227,11 +233,11 @@ def test_folds_and_seeds_are_pooled_over_groups():
             right = []
             for speaker in range(5 * fold, 5 * fold + 5):
                 good = rng.random(30) < 0.4 + 0.5 * (speaker % 3 > 0)
-                right += [(f"speaker{speaker}", bool(hit)) for hit in good]
+                right += [(f"speaker{speaker}", "", bool(hit)) for hit in good]
                 hits[speaker] += good.sum()
                 counts[speaker] += 30
             runs.append(made(len(runs), right=right, seed=str(seed), **{"dataset.fold": f"{fold + 1}/4"}))
-    runs += [made(9, "LSTM", right=[("speaker0", True)]), made(10, metrics=False)]
+    runs += [made(9, "LSTM", right=[("speaker0", "", True)]), made(10, metrics=False)]
     (found,) = families(runs)
     accuracies = [run.metrics["test"]["accuracy"] for run in runs[:8]]
     assert found.varied == "seeds and folds" and len(found.runs) == 8 and found.clips == 1200
@@ -242,6 +248,20 @@ def test_folds_and_seeds_are_pooled_over_groups():
     theirs = bootstrap((hits, counts), lambda a, b, axis=-1: a.sum(axis) / b.sum(axis), paired=True, vectorized=True,
                        n_resamples=20000, method="percentile", rng=np.random.default_rng(1)).confidence_interval  # fmt: skip
     assert found.pooled_interval == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_folds_are_groups_where_no_others_are_known():
+    def fold(number, good, group="", **settings):
+        right = [(group and f"{group}{clip}", f"{number}-{clip}", clip < good) for clip in range(100)]
+        return made(number, right=right, **{"dataset.fold": f"{number}/3", "dataset.fold_by": "speaker"} | settings)
+
+    (found,) = families([fold(1, 50), fold(2, 70), fold(3, 90)])
+    assert found.groups == 3 and found.pooled == pytest.approx(0.7) and found.varied == "folds"
+    assert found.pooled_interval == pytest.approx((0.5, 0.9), abs=0.02)  # one speaker three times, or the other
+    (found,) = families([fold(1, 50, group="g"), fold(2, 70, group="g"), fold(3, 90, group="g")])
+    assert found.groups == 100
+    (found,) = families([fold(n, good, **{"dataset.fold_by": "null"}) for n, good in ((1, 50), (2, 70), (3, 90))])
+    assert found.groups == 300 and found.pooled_interval == wilson(210, 300)
 
 
 def test_runs_with_other_settings_are_no_family():
