@@ -155,29 +155,48 @@ class Noise:
 
 
 def texture(rng: Rng, size: int, rate: int) -> Samples:
-    """Noise of a random colour with a broad hill in its spectrum, which swells as surf or is strewn with drops."""
-    spectrum = np.fft.rfft(rng.standard_normal(size))
+    """Noise of a random colour with a broad hill in its spectrum, steady or with something in it."""
     hertz = np.fft.rfftfreq(size, 1 / rate).clip(20)
     octaves = np.log2(hertz / np.exp(rng.uniform(np.log(150), np.log(0.4 * rate))))
-    decibel = -rng.uniform(0, 6) * np.log2(hertz / 1000) + rng.uniform(0, 15) * np.exp(
-        -0.5 * (octaves / rng.uniform(0.3, 1.5)) ** 2
-    )
-    wave: NDArray[Any] = np.fft.irfft(spectrum * 10 ** (decibel / 20), size)
-    t = np.arange(size) / rate
-    kind = rng.random()
-    if kind < 0.4:
-        wave = wave * 10 ** (
-            rng.uniform(2, 8)
-            / 20
-            * np.sin(2 * np.pi * round(LONG * rng.uniform(0.12, 0.6)) / LONG * t + rng.uniform(0, 6))
-        )
-    elif kind < 0.7:
-        drops = (rng.random(size) < rng.uniform(20, 300) / rate) * rng.exponential(1, size)
-        shape = np.exp(-np.arange(round(0.01 * rate)) / (rng.uniform(0.0005, 0.003) * rate)) * rng.standard_normal(
-            round(0.01 * rate)
-        )
-        wave = unit(wave) + rng.uniform(0.3, 1.5) * unit(np.convolve(drops, shape)[:size])
-    return unit(wave)
+    hill = rng.uniform(0, 15) * np.exp(-0.5 * (octaves / rng.uniform(0.3, 1.5)) ** 2)
+    decibel = hill - rng.uniform(0, 6) * np.log2(hertz / 1000)
+    wave = unit(np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * 10 ** (decibel / 20), size))
+    return unit((steady, swelling, dropping, busy)[rng.integers(4)](rng, wave, rate))
+
+
+def steady(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+    """As it is."""
+    return wave
+
+
+def swelling(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+    """Louder and softer by 2 to 8 dB, some times in its length."""
+    turns = rng.integers(1, 5)
+    swell: NDArray[Any] = np.sin(2 * np.pi * turns * np.arange(len(wave)) / len(wave))
+    return wave * 10 ** (rng.uniform(2, 8) / 20 * swell)
+
+
+def dropping(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+    """With 20 to 300 clicks a second."""
+    drops = (rng.random(len(wave)) < rng.uniform(20, 300) / rate) * rng.exponential(1, len(wave))
+    click = np.exp(-np.arange(rate // 100) / (rng.uniform(0.0005, 0.003) * rate)) * rng.standard_normal(rate // 100)
+    return wave + rng.uniform(0.3, 1.5) * unit(np.convolve(drops, click)[: len(wave)])
+
+
+def busy(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+    """With sounds that are no words, 0 to 20 dB above it: noise, or a gliding pitch with its harmonics."""
+    made: NDArray[Any] = wave.astype(np.float64)
+    for _ in range(rng.integers(4, 16)):
+        t = np.arange(round(rng.uniform(0.05, 0.7) * rate)) / rate
+        pitch = np.exp(rng.uniform(np.log(100), np.log(1500))) * np.linspace(1, np.exp(rng.uniform(-0.5, 0.5)), len(t))
+        turns = 2 * np.pi * np.cumsum(pitch) / rate
+        count = max(1, int(min(8, 0.4 * rate / pitch.max())))
+        tone = np.sum([rng.exponential() / k * np.sin(k * turns + rng.uniform(0, 6)) for k in range(1, count + 1)], 0)
+        sound = unit(tone if rng.random() < 0.6 else rng.standard_normal(len(t)))
+        shape = np.minimum(1, t / rng.uniform(0.002, 0.1)) * np.exp(-t / rng.uniform(0.05, 1))
+        start = rng.integers(len(wave) - len(t))
+        made[start : start + len(t)] += sound * shape * 10 ** (rng.uniform(0, 20) / 20)
+    return made
 
 
 def unit(wave: NDArray[Any]) -> Samples:

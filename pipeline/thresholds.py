@@ -109,8 +109,9 @@ def most(model: Classifier, found: Heard) -> tuple[dict[str, float], Matches]:
     now = {"threshold": 0.6, "release": 2 / 3, "minimum": 0.05, "merge": 0.0}
     for key in [*GRID, *GRID]:
         scores = [matched(model, found, now | {key: value}).scores[2] for value in GRID[key]]
-        smooth = np.convolve(np.pad(scores, 1, "edge"), [0.25, 0.5, 0.25], "valid")
-        now[key] = GRID[key][int(smooth.argmax())]
+        best = int(np.convolve(np.pad(scores, 1, "edge"), [0.25, 0.5, 0.25], "valid").argmax())
+        if scores[best] > scores[GRID[key].index(now[key])]:
+            now[key] = GRID[key][best]
     return decoder_settings(now), matched(model, found, now)
 
 
