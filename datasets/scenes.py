@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch.utils.data import Dataset
 
 from pipeline.media import Samples
@@ -24,7 +24,8 @@ Rng = np.random.Generator
 class Scene(BaseModel):
     """``dataset.scene``. ``seconds``: length of a training scene (longer clips stay as they are). ``snr``: lowest and
     highest ratio of a clip's sound to the noise, in dB. ``gap``: shortest and longest pause in a ``Recording``, in
-    seconds. ``plain``: share of training clips that stay as they are.
+    seconds. ``plain``: share of training clips that stay as they are. ``trim``: up to so many seconds are cut off each
+    end of a training clip (never more than a fifth of it), as where weak sounds were taken for silence.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -32,6 +33,7 @@ class Scene(BaseModel):
     snr: tuple[float, float] = (0.0, 30.0)
     gap: tuple[float, float] = (0.5, 3.0)
     plain: Annotated[float, Field(ge=0, le=1)] = 0.3
+    trim: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
     def ordered(self) -> "Scene":
@@ -74,6 +76,8 @@ class Scenes(Dataset[Sample | None]):
         ticks = round(self.scene.seconds * self.rate)
         if sample is None or len(sample.x[0]) >= ticks or rng.random() < self.scene.plain:
             return sample
+        if self.scene.trim:
+            sample = trimmed(rng, sample, self.scene.trim * self.rate)
         wave = np.zeros(ticks, np.float32)
         spans = place(wave, sample, int(rng.integers(ticks - len(sample.x[0]) + 1)))
         wave += self.noise.cut(rng, ticks) * level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
@@ -120,6 +124,17 @@ def strung(rng: Rng, clips: list[Sample], scene: Scene, noise: "Noise", rate: in
     loud = float(np.mean([level(sample) for sample in clips]))
     wave += noise.cut(rng, len(wave)) * loud * 10 ** (-rng.uniform(*scene.snr) / 20)
     return Sample((wave,), clips[0].label, spans)
+
+
+def trimmed(rng: Rng, sample: Sample, most: float) -> Sample:
+    """A clip without up to ``most`` samples at each end."""
+    wave = sample.x[0]
+    first, last = (rng.uniform(0, min(most, len(wave) / 5), 2)).astype(int).tolist()
+    end = len(wave) - last
+    spans = [
+        (max(0, a - first), min(b, end) - first, label) for a, b, label in sample.spans or [] if a < end and b > first
+    ]
+    return replace(sample, x=(wave[first:end],), spans=spans)
 
 
 def place(wave: Samples, sample: Sample, start: int) -> list[tuple[int, int, int]]:

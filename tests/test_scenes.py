@@ -1,6 +1,7 @@
 """Clips in noise: what is drawn, where the times are, and how decoders are chosen on such a stream."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -41,6 +42,14 @@ class Bursts:
         return Sample(
             (wave.astype(np.float32),), self.classes[index], [(800, 3200, self.classes[index])], key=f"{index}"
         )
+
+
+class Whole(Bursts):
+    """The same bursts without the silence around them, over the whole clip."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return replace(sample, x=(np.resize(sample.x[0][800:3200], 4000),), spans=[(0, 4000, sample.label)])
 
 
 def rms(x):
@@ -84,6 +93,20 @@ def test_some_clips_stay_as_they_are():
         scenes.epoch = epoch
         kept += sum(scenes[index].key != "" for index in range(12))
     assert 0.3 < kept / 480 < 0.5
+
+
+def test_the_ends_of_clips_are_cut_off_with_their_times():
+    scenes, clips, lengths = Scenes(Bursts(), Scene(snr=(60.0, 60.0), plain=0.0, trim=0.15), 0, RATE), Bursts(), set()
+    for index in range(12):
+        wave, clip = scenes[index].x[0], clips[index].x[0]
+        ((begin, end, _),) = scenes[index].spans
+        lengths.add(end - begin)
+        assert rms(wave[begin:end]) == pytest.approx(rms(clip[800:3200]), rel=0.05)
+        assert rms(np.delete(wave, slice(begin, end))) < 0.02 * rms(clip[800:3200])
+    assert lengths == {2400}  # a fifth of the clip at most, which is its silence
+    scenes.clips = Whole()
+    lengths = {end - begin for index in range(12) for begin, end, _ in scenes[index].spans}
+    assert len(lengths) > 6 and 2400 <= min(lengths) < max(lengths) <= 4000
 
 
 def test_the_epoch_is_passed_on_to_clips_that_are_cut_at_random():
