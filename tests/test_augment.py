@@ -12,6 +12,7 @@ from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.extractors.frame_difference import FrameDifference
 from pipeline.extractors.frames import Frames
+from pipeline.extractors.moving_region import MovingRegion
 from pipeline.extractors.optical_flow import OpticalFlow
 from pipeline.features import Features
 from pipeline.intake import Intake
@@ -125,7 +126,13 @@ def moving():
 
 
 @pytest.mark.parametrize(
-    "extractor", [OpticalFlow(10, 48, 64, rows=6, columns=8), Frames(10, 48, 64), FrameDifference(10, 48, 64)]
+    "extractor",
+    [
+        OpticalFlow(10, 48, 64, rows=6, columns=8),
+        MovingRegion(10, 48, 64),
+        Frames(10, 48, 64),
+        FrameDifference(10, 48, 64),
+    ],
 )
 def test_mirrored_features_are_those_of_mirrored_pictures(extractor):
     x = moving()
