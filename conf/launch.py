@@ -82,6 +82,8 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
         sys.exit(failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE))
     except KeyboardInterrupt:
         sys.exit(failed("interrupted", INTERRUPTED))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # all is done, and this process is ending; by its own code
     sys.exit(flushed(max(codes, default=OK)))
 
 

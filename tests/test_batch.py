@@ -541,7 +541,8 @@ def test_shards_are_the_whole(thousand, undisturbed, tmp_path):
 def test_real_answers_equal_the_test_figure(real, tmp_path):
     """The accuracy of a manifest's rows is what train.py says of them."""
     out = tmp_path / "run"
-    quick = ["experiment=digits", f"dataset.root={real / 'fsdd'}", "trainer.epochs=1", "encoder.hidden=16",
+    quick = ["experiment=digits", f"dataset.root={real / 'fsdd'}", "trainer.epochs=1", "encoder=conv_recurrent",
+             "encoder.hidden=16", "dataset.scene=null", "dataset.background=null", "decoder.background=[]", "events=null",
              f"dataset.cache={tmp_path / 'cache'}"]  # fmt: skip
     done = run("train.py", *quick, f"hydra.run.dir={out}", limit=500)
     assert done.returncode == 0, done.stderr.decode()

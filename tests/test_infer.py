@@ -251,7 +251,7 @@ def test_help_teaches(tmp_path):
     text = run("infer.py", "--help", cwd=tmp_path).stdout.decode()
     for word in (
         "source: both, file, files, ledgers, microphone, stdin",
-        "sink: command, console, csv, jsonl",
+        "sink: command, console, csv, hard_negatives, jsonl",
         "Exit codes",
         "checkpoint=M",
     ):
