@@ -77,7 +77,7 @@ class MovingRegion(Pixels):
         self.out_shape = (CHANNELS, cells, cells)
 
     def initial(self, batch: int) -> State:
-        """No picture yet: place, the two backgrounds, the last maps, weights of change, and whether one was seen."""
+        """No picture yet: its place, two backgrounds, the last maps, weights of change, and whether one was seen."""
         size = self.in_shape[1:]
         grid = size[0] // CELL, size[1] // CELL
         return (
