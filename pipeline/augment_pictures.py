@@ -39,14 +39,18 @@ class AugmentPictures(Augmentation):
         mixup: NonNegativeFloat = 0.0,
         flip: bool = False,
         swap: list[tuple[str, str]] | None = None,
+        offset: NonNegativeFloat = 0.0,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
         """``shift``: up to this share of width and height aside; ``scale``: larger or smaller by up to e to this power;
         ``brightness``: up or down by this share of white, ``contrast`` of the differences (pixels; features are
         multiplied by it). ``speed``: faster or slower. ``jitter``: share of pictures in whose place a neighbour in time
         is seen; ``drop``: share that are lost, so that the one before stands still. ``mixup``: see ``Augmentation``.
         ``flip`` left and right for half of the clips: only where no label depends on it, but for the pairs that
-        ``swap`` says become each other.
+        ``swap`` says become each other. ``offset`` and ``noise``, for features that are vectors: what is added to each
+        number of a clip as a whole, and at each step, normally distributed, in deviations of the training data.
         """
+        self.offset, self.noise = offset, noise
         self.pairs = swap or []
         self.turned = torch.zeros(0, dtype=torch.int64)  # the class that each class becomes
         self.where, self.shift, self.scale, self.flip, self.mixup = where, shift, scale, flip, mixup
@@ -91,6 +95,14 @@ class AugmentPictures(Augmentation):
         if x.ndim == 5:
             x = self.in_space(x) * (1 + self.contrast * spread(len(x), x.device)).view(-1, 1, 1, 1, 1)
         return [*features[:-1], x], batch
+
+    def features(self, x: Tensor, step: float) -> Tensor:
+        """Standardised vectors ``(B, T, F)`` somewhat aside, as in another place, and uneven."""
+        if x.ndim == 3 and self.offset:
+            x = x + self.offset * torch.randn(len(x), 1, x.shape[2]).to(x)
+        if x.ndim == 3 and self.noise:
+            x = x + self.noise * torch.randn(x.shape).to(x)
+        return x
 
     def turn(self, x: Tensor, batch: Batch, mirror: Callable[[Tensor], Tensor]) -> tuple[Tensor, Batch]:
         """Half of the clips turned left to right, and their labels with them."""

@@ -12,6 +12,7 @@ from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.extractors.frame_difference import FrameDifference
 from pipeline.extractors.frames import Frames
+from pipeline.extractors.motion_statistics import MotionStatistics
 from pipeline.extractors.moving_region import MovingRegion
 from pipeline.extractors.optical_flow import OpticalFlow
 from pipeline.features import Features
@@ -130,6 +131,7 @@ def moving():
     [
         OpticalFlow(10, 48, 64, rows=6, columns=8),
         MovingRegion(10, 48, 64),
+        MotionStatistics(10, 48, 64),
         Frames(10, 48, 64),
         FrameDifference(10, 48, 64),
     ],

@@ -24,7 +24,7 @@ FLOORS = [
     },
     {"pipeline.kernels", "pipeline.golden", "pipeline.ring", "pipeline.guard", "pipeline.extractor", "pipeline.sample", "pipeline.source", "pipeline.tracks", "pipeline.ledger", "pipeline.video_writer",
         "pipeline.screen", "pipeline.fanout", "pipeline.outbox", "pipeline.panel"},
-    {"datasets.scenes", "pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.augmentation", "pipeline.feed", "pipeline.warp"},
+    {"datasets.scenes", "pipeline.cell", "pipeline.decoding", "pipeline.tally", "pipeline.timeline", "pipeline.spectral", "pipeline.pixels", "pipeline.flow", "pipeline.augmentation", "pipeline.feed", "pipeline.warp"},
     {"pipeline.conv_cell", "pipeline.decoders", "pipeline.recorder", "pipeline.live", "pipeline.together", "pipeline.layouts", "pipeline.augment", "pipeline.augment_pictures"},
     {
         "pipeline.cells", "pipeline.extractors", "pipeline.recurrent", "pipeline.convolution", "pipeline.stem",

@@ -5,7 +5,7 @@ places say where a person acts and how large; so the one who stands far away fil
 Motion is Farnebäck's (SCIA 2003). Change shows what motion cannot: an arm that is held.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
+from pipeline.flow import averaged, farneback, steady
 from pipeline.lean import Array
 from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size, grey
 from pipeline.stage import State
 
 CELL = 4  # pixels a side, over which everything is averaged before the region is cut out
-LEVELS, ITERATIONS, NEAR, SMOOTH = 3, 3, 5, 1.2  # Farnebäck's usual figures
 SLOW = 0.04  # difference of a pixel in 0 ... 1 from the slow background that is noise
 FAST = 0.02  # difference of a cell from the fast one
 DRIFT = 0.01  # what the light may change beyond three quarters of all cells
@@ -119,9 +119,9 @@ class MovingRegion(Pixels):
             picture = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32) / 255
             if not known:
                 before, slow, fast, known = now, picture, picture, True
-            held = averaged(np.maximum(np.abs(picture - slow).max(2) - SLOW, 0))
+            held = self.averaged(np.maximum(np.abs(picture - slow).max(2) - SLOW, 0))
             held = np.maximum(held - np.quantile(held, 0.75).astype(np.float32) - DRIFT, 0)
-            quick = np.maximum(averaged(np.abs(picture - fast).max(2)) - FAST, 0)
+            quick = np.maximum(self.averaged(np.abs(picture - fast).max(2)) - FAST, 0)
             slow, fast = slow + self.slow * (picture - slow), fast + self.fast * (picture - fast)
             mean = mean + self.smooth * (np.stack([*self.motion(before, now), held, quick]) - mean)
             weight = (1 - self.memory) * weight + held**POWER
@@ -133,13 +133,13 @@ class MovingRegion(Pixels):
 
     def motion(self, before: Array, now: Array) -> list[Array]:
         """Motion of each cell between two pictures to the right, left, downwards, upwards: each ``(H/4, W/4)``."""
-        import cv2
-
-        figures = (0.5, LEVELS, self.window, ITERATIONS, NEAR, SMOOTH, 0)
-        flow: Any = cv2.calcOpticalFlowFarneback(before, now, None, *figures)  # type: ignore[call-overload]
-        flow = (flow - np.median(flow.reshape(-1, 2), axis=0)) * np.float32(self.rate / len(now))
-        across, down = averaged(flow[..., 0]), averaged(flow[..., 1])
+        flow = steady(farneback(before, now, self.window)) * np.float32(self.rate / len(now))
+        across, down = self.averaged(flow).transpose(2, 0, 1)
         return [np.maximum(part, 0) for part in (across, -across, down, -down)]
+
+    def averaged(self, pixels: Array) -> Array:
+        """``(H, W, ...)`` to ``(H/4, W/4, ...)``."""
+        return averaged(pixels, pixels.shape[0] // CELL, pixels.shape[1] // CELL)
 
     def cut(self, maps: Tensor, weights: Tensor) -> Tensor:
         """Maps ``(B, T, 6, H/4, W/4)`` to the regions that the weights ``(B, T, H/4, W/4)`` of change tell."""
@@ -152,13 +152,6 @@ class MovingRegion(Pixels):
         grid = affine_grid(theta, [len(flat), CHANNELS, side, side], align_corners=False)
         y = avg_pool2d(grid_sample(flat, grid, align_corners=False), FINE)
         return y.sqrt().view(*maps.shape[:2], *self.out_shape)
-
-
-def averaged(pixels: Array) -> Array:
-    """Pixels ``(H, W)`` to means of cells ``(H/4, W/4)``."""
-    height, width = pixels.shape
-    means: Array = pixels.reshape(height // CELL, CELL, width // CELL, CELL).mean((1, 3))
-    return means
 
 
 def region(weights: Tensor, reach: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from pipeline.flow import averaged, farneback, steady
 from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size, grey
 from pipeline.stage import State
 
 PRESETS = ("dis_ultrafast", "dis_fast", "dis_medium")
-LEVELS, ITERATIONS, NEAR, SMOOTH = 3, 3, 5, 1.2  # Farnebäck's usual figures
 
 
 class OpticalFlow(Pixels):
@@ -79,20 +79,18 @@ class OpticalFlow(Pixels):
 
     def estimator(self) -> Callable[[Any, Any], Any]:
         """OpenCV's function of two pictures; it keeps nothing between calls that matters."""
+        if self.method == "farneback":
+            return lambda before, now: farneback(before, now, self.window)
         import cv2
 
-        if self.method == "farneback":
-            figures = (0.5, LEVELS, self.window, ITERATIONS, NEAR, SMOOTH, 0)
-            return lambda before, now: cv2.calcOpticalFlowFarneback(before, now, None, *figures)  # type: ignore[call-overload]
         dis = cv2.DISOpticalFlow_create(PRESETS.index(self.method))  # type: ignore[attr-defined]
         return lambda before, now: dis.calc(before, now, None)
 
     def cells(self, flow: Any) -> Any:
         """Motion of every pixel ``(H, W, 2)`` to that of the cells ``(3, rows, columns)``."""
         if self.steady:
-            flow = flow - np.median(flow.reshape(-1, 2), axis=0)
+            flow = steady(flow)
         flow = flow * np.float32(self.rate / flow.shape[0])
         parts = np.concatenate([flow, np.hypot(flow[..., :1], flow[..., 1:])], axis=2)
-        height, width = flow.shape[0] // self.rows, flow.shape[1] // self.columns
-        found = parts.reshape(self.rows, height, self.columns, width, 3).mean((1, 3)).transpose(2, 0, 1)
+        found = averaged(parts, self.rows, self.columns).transpose(2, 0, 1)
         return np.sign(found) * np.sqrt(np.abs(found)) if self.root else found
