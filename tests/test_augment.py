@@ -162,8 +162,7 @@ def test_a_flip_turns_labels_and_spans_into_their_partners():
 
 
 def test_costly_features_are_computed_once_and_changed_each_time():
-    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.rows=6",
-                        "extractor.columns=8")  # fmt: skip
+    config = configured("train", "experiment=gestures_region", "extractor.height=48", "extractor.width=64", "extractor.cells=6")  # fmt: skip
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))
     images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
@@ -172,7 +171,7 @@ def test_costly_features_are_computed_once_and_changed_each_time():
     first, _ = features.changed(batch)
     kept = {key: [y.clone() for y in tracks] for key, tracks in features.kept.items()}
     second, _ = features.changed(batch)
-    assert kept.keys() == {"a", "b"} and kept["b"][0].shape == (4, 3, 6, 8)
+    assert kept.keys() == {"a", "b"} and kept["b"][0].shape == (4, 6, 6, 6)
     assert all(torch.equal(y, features.kept[key][0]) for key, (y,) in kept.items())
     assert first.shape != second.shape or not torch.equal(first, second)
     assert torch.equal(features.plain(batch), features.plain(batch))
@@ -180,8 +179,8 @@ def test_costly_features_are_computed_once_and_changed_each_time():
 
 @pytest.mark.parametrize("more", [["head.delay=0.3"], ["encoder.convolutions=[{channels: 8, kernel: 5, stride: 4}]"]])
 def test_features_that_change_in_time_still_fill_the_steps_of_the_model(more):
-    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.rows=6",
-                        "extractor.columns=8", "augment.speed=0.5", *more)  # fmt: skip
+    config = configured("train", "experiment=gestures_region", "extractor.height=48", "extractor.width=64", "extractor.cells=6",
+                        "augment.speed=0.5", *more)  # fmt: skip
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))
     images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
