@@ -25,20 +25,20 @@ def infer(
     sink: dict[str, dict[str, Any]],
 ) -> int:
     """A source through a model into its sinks. The signature is the schema of conf/infer.yaml."""
-    from pipeline.nursery import warm
+    from pipeline.reading.nursery import warm
 
     if source.get("_target_") == "pipeline.sources.files.Files" and "local" in str(engine.get("_target_")):
         warm()
     from pipeline.build import build
     from pipeline.engine import Engine
     from pipeline.events import changed
-    from pipeline.fanout import Fanout
-    from pipeline.listen import listen
     from pipeline.model import model_file
-    from pipeline.selftest import check
+    from pipeline.output.fanout import Fanout
     from pipeline.source import Source
     from pipeline.sources.files import Files
     from pipeline.sources.ledgers import Ledgers
+    from pipeline.streaming.listen import listen
+    from pipeline.streaming.selftest import check
 
     origin: Any = build(source, at="source")
     if getattr(origin, "listing", False):
@@ -111,10 +111,10 @@ def classify_files(model: Any, origin: Any, target: Any, engine: Any, decoder: d
     """Classify many files."""
     from contextlib import ExitStack
 
-    from pipeline.batch import Work
     from pipeline.errors import ConfigError
-    from pipeline.job import Job
-    from pipeline.ledger import Ledger
+    from pipeline.jobs.batch import Work
+    from pipeline.jobs.job import Job
+    from pipeline.jobs.ledger import Ledger
 
     if target.streamed:
         raise ConfigError(

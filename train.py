@@ -38,8 +38,8 @@ def train(
 
     from pipeline.augmentation import Augmentation
     from pipeline.build import build
-    from pipeline.detection import readable, recordings
     from pipeline.errors import ConfigError
+    from pipeline.measures.detection import readable, recordings
     from pipeline.model import PARTS, Classifier
     from pipeline.trainer import Trainer
 
@@ -76,11 +76,11 @@ def told(
     out: Path,
 ) -> int:
     """Test the best model, on ``heard`` recordings, too; report."""
-    from pipeline.detection import detected
+    from pipeline.measures.detection import detected
+    from pipeline.measures.thresholds import tune
     from pipeline.model import load
-    from pipeline.results import results
-    from pipeline.summary import summary
-    from pipeline.thresholds import tune
+    from pipeline.report.results import results
+    from pipeline.report.summary import summary
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     found = {split: coach.answers(best, splits[split], worst=WORST) for split in ("val", "test") if len(splits[split])}
@@ -98,7 +98,7 @@ def told(
 
 def compare(jobs: list[Job]) -> None:
     """The runs of --multirun side by side, and as a page beside them."""
-    from pipeline.report import compared
+    from pipeline.report.comparison import compared
 
     done = [job.folder for job in jobs if job.code == OK]
     failed = {job.folder: job.overrides for job in jobs if job.code != OK}

@@ -9,7 +9,7 @@ right, its onset is within 200 ms, and its end within the greater of 200 ms and 
 by default with percentage_of_length 0.5). The line "onset only" drops the condition on the end, "1 s onset" also
 widens the collar: a classifier trained on clips without times knows what was said, but not when it began. True events
 of the model's background labels (which by its own settings never make events) are left out. The last line, with the
-model's own decoder, is what train.py puts into metrics.json with streams=... (see pipeline/detection.py).
+model's own decoder, is what train.py puts into metrics.json with streams=... (see pipeline/measures/detection.py).
 """
 
 import sys
@@ -21,9 +21,9 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from table import report  # beside this file
 
-from pipeline.detection import hear, measured, recordings
 from pipeline.events import changed
-from pipeline.metrics import match_events
+from pipeline.measures.detection import hear, measured, recordings
+from pipeline.measures.metrics import match_events
 from pipeline.model import load
 
 

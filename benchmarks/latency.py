@@ -30,8 +30,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from table import report  # beside this file
 
+from pipeline.layers.recurrent import RecurrentLayer
 from pipeline.model import Classifier, load
-from pipeline.recurrent import RecurrentLayer
 from pipeline.stream import Stream
 
 ROUNDS = 300

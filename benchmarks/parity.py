@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from table import report  # beside this file
 
-from pipeline.media import read
 from pipeline.model import load
+from pipeline.reading.media import read
 from pipeline.stream import Stream
 
 

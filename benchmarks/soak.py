@@ -27,8 +27,8 @@ import torch
 from latency import plain_model  # beside this file
 from table import report
 
-from pipeline.media import read
 from pipeline.model import load
+from pipeline.reading.media import read
 from pipeline.stream import Stream
 
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data")) / "streams"

@@ -35,8 +35,8 @@ from omegaconf import OmegaConf
 from table import report  # beside this file
 
 from pipeline.model import Classifier
-from pipeline.scheduler import Scheduler
 from pipeline.stream import Stream
+from pipeline.streaming.scheduler import Scheduler
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT, WARM, LOST = 0.1, 1.0, 1.0  # seconds: of the 99th percentile, of warming up, behind which a trial is given up

@@ -39,13 +39,13 @@ from torch import nn
 
 from pipeline.build import build
 from pipeline.cells.lstm import ConvLSTM
-from pipeline.listen import listen
 from pipeline.model import Classifier, load
+from pipeline.output.video_writer import VideoWriter
+from pipeline.reading.video import AHEAD
 from pipeline.sink import Sink
 from pipeline.sources.file import File
 from pipeline.stream import Stream
-from pipeline.video import AHEAD
-from pipeline.video_writer import VideoWriter
+from pipeline.streaming.listen import listen
 
 RATE = 30
 LABELS = ["a", "b", "c", "d"]

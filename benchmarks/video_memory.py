@@ -31,8 +31,8 @@ def resident():
 def make(path, minutes):
     """One minute of motion, again and again, so that making it is quick."""
     from datasets.moving_shapes import LABELS, compose
-    from pipeline.picture import Picture
-    from pipeline.video_writer import VideoWriter
+    from pipeline.output.video_writer import VideoWriter
+    from pipeline.reading.picture import Picture
 
     rng = np.random.default_rng(0)
     images, _ = compose(rng, list(LABELS) * 3, 1.2, (0.2, 0.5), Picture(RATE, 240, 320))

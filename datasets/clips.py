@@ -25,9 +25,9 @@ from datasets.scenes import Recording, Scene, Scenes
 from pipeline.build import nearest
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Arrays, Intake
-from pipeline.media import Samples
+from pipeline.reading.media import Samples
+from pipeline.reading.tracks import read_chunk
 from pipeline.sample import Sample, Split
-from pipeline.tracks import read_chunk
 
 SPLITS = ("train", "val", "test")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"

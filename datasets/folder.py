@@ -7,7 +7,7 @@ from pydantic import Field
 
 from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root
 from pipeline.errors import ConfigError
-from pipeline.media import media_files
+from pipeline.reading.media import media_files
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

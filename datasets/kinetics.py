@@ -12,7 +12,7 @@ from pydantic import Field
 from datasets.clips import SPLITS, Clip, Clips, Corpus, divide, existing_root
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
-from pipeline.media import VIDEO
+from pipeline.reading.media import VIDEO
 from pipeline.sample import Split
 
 WHAT = (

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch.utils.data import Dataset
 
 from pipeline.intake import Intake
-from pipeline.picture import Images, Picture
+from pipeline.reading.picture import Images, Picture
 from pipeline.sample import Sample, Span
 
 Rng = np.random.Generator

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from datasets.motion import Motions, Rng, Seen, colours, filmed, texture
 from pipeline.intake import Intake
-from pipeline.picture import Images, Picture
-from pipeline.video_writer import write_video
+from pipeline.output.video_writer import write_video
+from pipeline.reading.picture import Images, Picture
 
 Path2 = NDArray[Any]  # (T, 2) positions x, y in picture heights
 BACKGROUND = "background"  # nothing moves

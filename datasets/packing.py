@@ -25,9 +25,9 @@ from rich.progress import track
 from datasets.clips import SPLITS, Clip
 from datasets.shard_index import NAME, Index, Shard, Split, read_index, write_index
 from datasets.tar import BLOCK, LARGEST
-from pipeline.container import admit
 from pipeline.errors import ConfigError, MediaError
-from pipeline.journal import lock
+from pipeline.output.journal import lock
+from pipeline.reading.container import admit
 
 JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch.utils.data import Dataset
 
-from pipeline.media import Samples
+from pipeline.reading.media import Samples
 from pipeline.sample import Sample, Split
 
 TEXTURES = 48  # of noise that are drawn, and as many that are made of background clips

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.tar import Member, members
-from pipeline.media import AUDIO, VIDEO
+from pipeline.reading.media import AUDIO, VIDEO
 
 MEDIA = AUDIO | VIDEO | {".bin"}
 CARD = 1 << 16  # bytes of a json or cls

@@ -33,7 +33,7 @@ from datasets.shard_index import NAME, Index, Split, checksum, read_index
 from pipeline.build import build, nearest
 from pipeline.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
 from pipeline.intake import Arrays, Intake
-from pipeline.tracks import read_chunk
+from pipeline.reading.tracks import read_chunk
 
 MANY = 100_000  # shards that one pattern can name
 PIECE = 1 << 22  # bytes copied at once

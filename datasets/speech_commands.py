@@ -6,7 +6,7 @@ import numpy as np
 
 from datasets.clips import Clip, Corpus, existing_root
 from pipeline.errors import ConfigError
-from pipeline.media import probe
+from pipeline.reading.media import probe
 
 WORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
 WHAT = (

@@ -2,7 +2,7 @@
 
 A cell writes its equations once, in ``equations``, in terms of a small vocabulary ``m``. Who speaks it decides how they
 are run: ``Eager`` below runs them with torch (any device, any precision, autograd; the readable loop), and
-``pipeline.tape`` records them, so that ``pipeline.kernels`` can derive their gradient and compile both.
+``pipeline.compiled.tape`` records them, so that ``kernels`` beside it can derive their gradient and compile both.
 """
 
 from types import SimpleNamespace
@@ -13,10 +13,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
+from pipeline.compiled.fused import LONG
+from pipeline.compiled.kernels import FEW, few, stream, unroll
+from pipeline.compiled.lean import Array, Arrays, array, fits, serves
 from pipeline.errors import NotFiniteError
-from pipeline.fused import LONG
-from pipeline.kernels import FEW, few, stream, unroll
-from pipeline.lean import Array, Arrays, array, fits, serves
 from pipeline.stage import Stage, State
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -38,8 +38,8 @@ class Cell(Stage):
         seen: names of the gates with a peephole to c.
         remember: the gate that keeps the memory when it is large (+1) or small (-1); ``forget_bias`` sets it.
 
-    Weights are laid out and initialised as in ``torch.nn`` (uniform in +-1/sqrt(hidden)); ``pipeline.layouts`` copies
-    trained ones in.
+    Weights are laid out and initialised as in ``torch.nn`` (uniform in +-1/sqrt(hidden)); ``pipeline.layers.layouts``
+    copies trained ones in.
     """
 
     inputs: tuple[str, ...]

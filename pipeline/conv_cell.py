@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from pipeline.cell import Cell
-from pipeline.kernels import Program, learning, program_of
-from pipeline.lean import array, serves
-from pipeline.precision import convolve, shorten
+from pipeline.compiled.kernels import Program, learning, program_of
+from pipeline.compiled.lean import array, serves
+from pipeline.layers.precision import convolve, shorten
 
 ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 

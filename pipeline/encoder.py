@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from pipeline.cell import Cell
+from pipeline.compiled.lean import Array, Arrays
 from pipeline.conv_cell import ConvCell
-from pipeline.convolution import CausalConv, SpectrumConv
-from pipeline.lean import Array, Arrays
-from pipeline.recurrent import RecurrentLayer
+from pipeline.layers.convolution import CausalConv, SpectrumConv
+from pipeline.layers.recurrent import RecurrentLayer
+from pipeline.layers.stem import ImageConv, ImagePool, ToVector
+from pipeline.layers.unroll import checkpointed
 from pipeline.stage import Chain, Stage, State
-from pipeline.stem import ImageConv, ImagePool, ToVector
-from pipeline.unroll import checkpointed
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

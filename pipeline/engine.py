@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from pipeline.batch import Work
-from pipeline.decoders import Asked
+from pipeline.jobs.batch import Work
+from pipeline.reading.decoders import Asked
 from pipeline.sink import Row
 
 

@@ -4,8 +4,8 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
+from pipeline.layers.standardize import Standardize
 from pipeline.stage import Stage
-from pipeline.standardize import Standardize
 
 
 class Extractor(Stage):

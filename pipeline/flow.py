@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.lean import Array
+from pipeline.compiled.lean import Array
 
 LEVELS, ITERATIONS, NEAR, SMOOTH = 3, 3, 5, 1.2  # Farnebäck's usual figures
 

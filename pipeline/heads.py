@@ -7,8 +7,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
-from pipeline.kernels import passes
-from pipeline.lean import Array, Arrays, fits, own, unchanged
+from pipeline.compiled.kernels import passes
+from pipeline.compiled.lean import Array, Arrays, fits, own, unchanged
 from pipeline.stage import Chain, Stage, State, left_context
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.media import Samples
-from pipeline.picture import Images, Picture
+from pipeline.reading.media import Samples
+from pipeline.reading.picture import Images, Picture
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
 Chunk: TypeAlias = Samples | Images | Arrays

@@ -23,12 +23,12 @@ from pipeline.build import build
 from pipeline.errors import ModelError
 from pipeline.events import Decoder
 from pipeline.extractor import Extractor
-from pipeline.golden import Golden, clip, duration, offline, sizes, taken, versions
 from pipeline.heads import Head
 from pipeline.intake import Tensors
-from pipeline.precision import Precision, lower
+from pipeline.layers.precision import Precision, lower
+from pipeline.layers.standardize import Standardize
 from pipeline.stage import Chain, Stage, State, tree
-from pipeline.standardize import Standardize
+from pipeline.streaming.golden import Golden, clip, duration, offline, sizes, taken, versions
 
 FORMAT = 1
 HEADER = "rivulet"

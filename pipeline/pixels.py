@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.extractor import Extractor
 from pipeline.intake import Intake
-from pipeline.picture import Fit, Picture
+from pipeline.reading.picture import Fit, Picture
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[int, Field(ge=1, le=1000)]

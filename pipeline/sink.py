@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.events import Event
-from pipeline.picture import Image
+from pipeline.reading.picture import Image
 
 Row = dict[str, Any]
 NOTED = 1.0  # seconds; shorter gaps (a slow model has many) are only summed up where people read

@@ -7,8 +7,8 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from pipeline.kernels import passes
-from pipeline.lean import Array, Arrays, fits
+from pipeline.compiled.kernels import passes
+from pipeline.compiled.lean import Array, Arrays, fits
 from pipeline.stage import Stage, State
 
 BLOCK = 128  # steps solved at once: memory stays flat for recordings of any length

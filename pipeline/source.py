@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pipeline.intake import Arrays, Intake
-from pipeline.picture import Image
+from pipeline.reading.picture import Image
 
 Policy: TypeAlias = Literal["reset", "hold", "zeros", "keep"]  # what a gap does to the state, see ``Stream.gap``
 

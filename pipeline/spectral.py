@@ -12,10 +12,10 @@ import torchaudio
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from pipeline.compiled.kernels import SHORT, passes
+from pipeline.compiled.lean import Array, Arrays, fits
 from pipeline.extractor import Extractor
 from pipeline.intake import Intake
-from pipeline.kernels import SHORT, passes
-from pipeline.lean import Array, Arrays, fits
 from pipeline.stage import State, left_context
 
 LANES = 16  # numbers that the compiled transform computes at a time

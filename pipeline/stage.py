@@ -25,7 +25,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.lean import Array, Arrays, array, arrays, hooked, serves, tensors
+from pipeline.compiled.lean import Array, Arrays, array, arrays, hooked, serves, tensors
 
 # A nested tuple of tensors. mypy has no good word for "any nesting", and needs none: only the tree map looks inside.
 State: TypeAlias = Any

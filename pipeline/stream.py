@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, NotFiniteError
 from pipeline.events import Decoder, Event
-from pipeline.guard import Guard
 from pipeline.intake import Arrays, Chunk, joined
 from pipeline.model import Classifier, on_device
-from pipeline.snapshot import Card, Memory, pack, refused, unpack
 from pipeline.source import Policy
 from pipeline.stage import State, detach
+from pipeline.streaming.guard import Guard
+from pipeline.streaming.snapshot import Card, Memory, pack, refused, unpack
 
 FILL = 10.0  # seconds of a gap that are computed at most
 

@@ -20,18 +20,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.augmentation import Augmentation
 from pipeline.build import Config
-from pipeline.devices import fabric, leading
 from pipeline.errors import ConfigError, DivergedError
-from pipeline.evaluation import Answers, answers, plain
-from pipeline.features import Features
-from pipeline.feed import Balance, Feed, plan, shuffled, weights_of
 from pipeline.intake import Intake
-from pipeline.lesson import Lesson
-from pipeline.losses import Loss
+from pipeline.measures.evaluation import Answers, answers, plain
 from pipeline.model import Classifier
-from pipeline.run import Progress, Run
 from pipeline.sample import Batch, Split
-from pipeline.schedule import Schedule, rate
+from pipeline.training.devices import fabric, leading
+from pipeline.training.features import Features
+from pipeline.training.feed import Balance, Feed, plan, shuffled, weights_of
+from pipeline.training.lesson import Lesson
+from pipeline.training.losses import Loss
+from pipeline.training.run import Progress, Run
+from pipeline.training.schedule import Schedule, rate
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 FITTED = 20  # batches by which features are standardised

@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import configured
 
-from pipeline.augment_both import AugmentBoth
-from pipeline.augment_pictures import AugmentPictures
 from pipeline.augmentation import Augmentation
+from pipeline.augmentations.both import AugmentBoth
+from pipeline.augmentations.pictures import AugmentPictures
 from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.extractors.frame_difference import FrameDifference
@@ -15,11 +15,11 @@ from pipeline.extractors.frames import Frames
 from pipeline.extractors.motion_statistics import MotionStatistics
 from pipeline.extractors.moving_region import MovingRegion
 from pipeline.extractors.optical_flow import OpticalFlow
-from pipeline.features import Features
 from pipeline.intake import Intake
 from pipeline.model import Classifier
-from pipeline.picture import Picture
+from pipeline.reading.picture import Picture
 from pipeline.sample import Sample, collate
+from pipeline.training.features import Features
 
 SEEING = Intake(picture=Picture(10, 24, 32))
 STILL = {"shift": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0, "speed": 0.0, "jitter": 0.0, "drop": 0.0}

@@ -9,7 +9,17 @@ from conftest import configured, run, tone_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.acoustics import (
+from pipeline.augmentation import Augmentation
+from pipeline.augmentations.both import AugmentBoth
+from pipeline.augmentations.sound import Augment
+from pipeline.build import build
+from pipeline.errors import ConfigError
+from pipeline.extractors.logmel import LogMel
+from pipeline.extractors.mfcc import MFCC
+from pipeline.intake import Intake
+from pipeline.model import Classifier
+from pipeline.sample import Sample, collate
+from pipeline.training.acoustics import (
     coloured,
     convolved,
     excerpts,
@@ -20,19 +30,9 @@ from pipeline.acoustics import (
     measured_rooms,
     mixed,
 )  # fmt: skip
-from pipeline.augment import Augment
-from pipeline.augment_both import AugmentBoth
-from pipeline.augmentation import Augmentation
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.extractors.logmel import LogMel
-from pipeline.extractors.mfcc import MFCC
-from pipeline.features import Features
-from pipeline.intake import Intake
-from pipeline.model import Classifier
-from pipeline.recordings import recordings
-from pipeline.sample import Sample, collate
-from pipeline.warp import paced, placed, warped
+from pipeline.training.features import Features
+from pipeline.training.recordings import recordings
+from pipeline.training.warp import paced, placed, warped
 
 RATE = 8000
 SOUND = Intake(RATE)

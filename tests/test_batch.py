@@ -20,17 +20,17 @@ from conftest import ROOT, run, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import decoding
-from pipeline.batch import Batch, Work, classify
-from pipeline.decoders import Again, Decoders, Ended, understood
-from pipeline.decoding import Limits
 from pipeline.errors import ConfigError, MediaError, UserError
 from pipeline.intake import Intake
-from pipeline.ledger import Ledger, key_of, sound
-from pipeline.listing import Entry
+from pipeline.jobs.batch import Batch, Work, classify
+from pipeline.jobs.ledger import Ledger, key_of, sound
 from pipeline.model import load
+from pipeline.reading import decoding
+from pipeline.reading.decoders import Again, Decoders, Ended, understood
+from pipeline.reading.decoding import Limits
+from pipeline.reading.listing import Entry
+from pipeline.reading.tracks import read_chunk
 from pipeline.stream import Stream
-from pipeline.tracks import read_chunk
 
 RATE = 16000
 
@@ -201,7 +201,7 @@ def rogue_serve(*arguments):
 
 @pytest.fixture
 def rogue(monkeypatch):
-    monkeypatch.setattr("pipeline.decoders.serve", rogue_serve)
+    monkeypatch.setattr("pipeline.reading.decoders.serve", rogue_serve)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
 
 

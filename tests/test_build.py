@@ -46,7 +46,7 @@ def test_wrong_values_are_named(key, value, message):
 @pytest.mark.parametrize(
     "target",
     [
-        "os.system", "builtins.eval", "torch.load", "pipeline.media.os.system", "pipeline.media.os", "pipeline.model.load",
+        "os.system", "builtins.eval", "torch.load", "pipeline.reading.media.os.system", "pipeline.reading.media.os", "pipeline.model.load",
         "pipeline.stage.torch.load", "datasets.clips.Path", "subprocess.Popen", "pipeline", "", 7, None,
         "pipeline.no_such.Thing", "pipeline.cells.gru.Cell", "torch.optim.LBFGS",
     ],

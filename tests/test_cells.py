@@ -10,7 +10,6 @@ from conftest import ROOT, configured, options, run
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.prune import identity
 
-from pipeline import lean
 from pipeline.build import build
 from pipeline.cell import Cell
 from pipeline.cells.elman import Elman
@@ -19,6 +18,7 @@ from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
+from pipeline.compiled import lean
 
 IMAGE = (2, 5, 4)
 

@@ -12,18 +12,18 @@ from test_oracle_cells import CONV, STEPS, Images, begin, conv_cell, distance, e
 from torch.nn.functional import conv2d
 from torchvision.transforms.v2 import functional
 
-from pipeline import lean
 from pipeline.cells.gru import ConvGRU
 from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
+from pipeline.compiled import lean
 from pipeline.conv_cell import ConvCell
 from pipeline.extractors.frame_cnn import FrameCNN
 from pipeline.model import Classifier, fingerprint
-from pipeline.scheduler import Scheduler
 from pipeline.stage import pick, stack
 from pipeline.stream import Stream
+from pipeline.streaming.scheduler import Scheduler
 
 OPTIONS = [{}, {"bias": False}, {"kernel": 5}, {"kernel": 1}, {"stride": 2}, {"dilation": 2}, {"gate": "hard_sigmoid"}]
 OPTIONS += [{"learn_initial": True}, {"orthogonal": True}, {"hidden": 1}, {"shape": (1, 7, 6)}, {"shape": (4, 1, 1)}]

@@ -17,7 +17,7 @@ from datasets.folder import Folder
 from datasets.manifest import Manifest
 from datasets.speech_commands import SpeechCommands
 from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write_demo
-from pipeline.augment import Augment, moved
+from pipeline.augmentations.sound import Augment, moved
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.sample import IGNORE, collate

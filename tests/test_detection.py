@@ -11,10 +11,10 @@ from conftest import configured, run, small_model, tone_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import detection
-from pipeline.detection import AN_HOUR, LEVELS, Heard, Recording
 from pipeline.errors import ConfigError, MediaError
-from pipeline.metrics import match_events
+from pipeline.measures import detection
+from pipeline.measures.detection import AN_HOUR, LEVELS, Heard, Recording
+from pipeline.measures.metrics import match_events
 from pipeline.model import load
 from train import train
 

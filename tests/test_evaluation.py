@@ -15,13 +15,13 @@ from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from datasets.clips import Clip, Clips
-from pipeline import cost
-from pipeline.calibration import TRUST, claims, histogram, score_bin
-from pipeline.evaluation import Answers, answers, figures, plain, rows
+from pipeline.measures import cost
+from pipeline.measures.calibration import TRUST, claims, histogram, score_bin
+from pipeline.measures.evaluation import Answers, answers, figures, plain, rows
+from pipeline.measures.uncertainty import bootstrap, interval, wilson
 from pipeline.model import Classifier, load
 from pipeline.sample import Sample, collate
 from pipeline.trainer import Trainer
-from pipeline.uncertainty import bootstrap, interval, wilson
 
 LABELS = ["a", "b", "c", "d"]
 
@@ -99,7 +99,7 @@ def test_the_bootstrap_over_groups_is_scipys():
 def test_many_groups_are_drawn_in_parts(monkeypatch):
     hits, counts = np.arange(50) % 2, np.ones(50, int)
     whole = bootstrap(hits, counts)
-    monkeypatch.setattr("pipeline.uncertainty.AT_ONCE", 500)
+    monkeypatch.setattr("pipeline.measures.uncertainty.AT_ONCE", 500)
     assert bootstrap(hits, counts) == whole
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event, changed
-from pipeline.metrics import Alarms, alarms, classification, confusion, match_events
+from pipeline.measures.metrics import Alarms, alarms, classification, confusion, match_events
 
 LABELS = ["background", "a", "b"]
 HOP = 10  # ticks, of which there are 1000 a second

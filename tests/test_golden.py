@@ -7,9 +7,9 @@ from conftest import configured, small_model
 from test_model import rewritten
 
 from pipeline.errors import ModelError
-from pipeline.golden import sound
 from pipeline.model import Classifier, load
-from pipeline.selftest import check, resampled
+from pipeline.streaming.golden import sound
+from pipeline.streaming.selftest import check, resampled
 
 SEEING = ["encoder.hidden=8", "head.window=0.3"]
 MODELS = {

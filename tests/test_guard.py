@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.guard import FULL, QUIET, TEXTS, Guard, finite
-from pipeline.media import LOUDEST, read
 from pipeline.model import Classifier
+from pipeline.reading.media import LOUDEST, read
 from pipeline.stage import tree
 from pipeline.stream import Stream
+from pipeline.streaming.guard import FULL, QUIET, TEXTS, Guard, finite
 
 RATE = 16000
 DENORMAL = 1e-41

@@ -18,10 +18,10 @@ from conftest import ROOT, configured, run, tone_clip
 from hydra.errors import HydraException
 
 from conf.launch import explained
-from pipeline.batch import Work, classify
-from pipeline.listing import Entry
-from pipeline.media import read
+from pipeline.jobs.batch import Work, classify
 from pipeline.model import load
+from pipeline.reading.listing import Entry
+from pipeline.reading.media import read
 from pipeline.stream import Stream
 
 

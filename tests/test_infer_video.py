@@ -8,8 +8,8 @@ from conftest import run
 
 from datasets.moving_shapes import WAYS, compose
 from pipeline.model import load
-from pipeline.picture import Picture
-from pipeline.video_writer import write_video
+from pipeline.output.video_writer import write_video
+from pipeline.reading.picture import Picture
 
 QUICK = ["extractor.height=16", "extractor.width=16", "encoder.hidden=8", "trainer.workers=0", "trainer.batch=8"]
 

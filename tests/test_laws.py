@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.build import build
-from pipeline.fuse import Fuse
 from pipeline.intake import Intake
+from pipeline.layers.fuse import Fuse
 from pipeline.model import Classifier
 from pipeline.stage import Chain, Stage, detach, pick, stack, tree
 

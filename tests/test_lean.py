@@ -8,10 +8,10 @@ from scipy.signal import lfilter
 from scipy.special import softmax
 from torch.nn.utils.parametrizations import weight_norm
 
-from pipeline import lean
-from pipeline.convolution import CausalConv
+from pipeline.compiled import lean
 from pipeline.extractors.logmel import LogMel
 from pipeline.heads import Mean
+from pipeline.layers.convolution import CausalConv
 from pipeline.model import Classifier
 from pipeline.smoothing import EMA
 from pipeline.spectral import MelSpectrum

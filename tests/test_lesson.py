@@ -18,15 +18,15 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import cross_entropy
 
 from pipeline.augmentation import Augmentation
-from pipeline.averages import Average
 from pipeline.errors import ConfigError, DivergedError, UserError
-from pipeline.feed import Feed, plan, shuffled
 from pipeline.intake import Intake
-from pipeline.lesson import Lesson
-from pipeline.losses import Loss, balanced
-from pipeline.run import Run
 from pipeline.sample import IGNORE, Sample, collate
-from pipeline.schedule import rate
+from pipeline.training.averages import Average
+from pipeline.training.feed import Feed, plan, shuffled
+from pipeline.training.lesson import Lesson
+from pipeline.training.losses import Loss, balanced
+from pipeline.training.run import Run
+from pipeline.training.schedule import rate
 
 RATE = 16000
 

@@ -20,17 +20,17 @@ from conftest import configured, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.capture import Box, Capture, LostError, Opened, Shot
+from pipeline.capture.camera import Box, Capture, LostError, Opened, Shot
+from pipeline.capture.live import EXACT, SNAP, STILL, Grid, Live
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Intake
-from pipeline.live import EXACT, SNAP, STILL, Grid, Live
 from pipeline.model import Classifier
-from pipeline.picture import Picture, on_grid
+from pipeline.reading.picture import Picture, on_grid
+from pipeline.reading.tracks import read_chunk
 from pipeline.source import Gap, Piece
 from pipeline.sources.url import Url
 from pipeline.sources.webcam import Webcam
 from pipeline.stream import FILL, Stream
-from pipeline.tracks import read_chunk
 
 RATE, SIZE = 10, Picture(10, 8, 8)
 SEEING = Intake(picture=SIZE)

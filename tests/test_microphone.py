@@ -19,18 +19,18 @@ from conftest import ROOT, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture import LostError
+from pipeline.capture.camera import LostError
+from pipeline.capture.recorder import POLL, Recorder
+from pipeline.capture.ring import Ring
+from pipeline.capture.timeline import JITTER
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
-from pipeline.media import read
 from pipeline.model import load
-from pipeline.picture import Picture
-from pipeline.recorder import POLL, Recorder
-from pipeline.ring import Ring
+from pipeline.reading.media import read
+from pipeline.reading.picture import Picture
 from pipeline.source import Gap, Piece
 from pipeline.sources.microphone import Microphone, within
 from pipeline.stream import Stream
-from pipeline.timeline import JITTER
 
 RATE = 16000
 CODE = 4001  # samples say which they are: number n is (n % CODE + 1) / 8192, exact in float32

@@ -7,7 +7,7 @@ import torch
 from conftest import configured
 from scipy.stats import entropy
 
-from pipeline.augment_pictures import AugmentPictures
+from pipeline.augmentations.pictures import AugmentPictures
 from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.extractor import Extractor

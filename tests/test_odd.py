@@ -22,18 +22,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from datasets.manifest import Manifest
-from pipeline import container as doors
 from pipeline.build import build
 from pipeline.encoder import Encoder
 from pipeline.errors import ConfigError, MediaError, ModelError
 from pipeline.intake import Intake
-from pipeline.media import media_files, probe, read
 from pipeline.model import HEADER, Classifier, load
-from pipeline.picture import Picture
-from pipeline.sniff import Form
-from pipeline.tracks import read_chunk
-from pipeline.video import decode as decode_video
-from pipeline.video import probe_video, read_frames
+from pipeline.reading import container as doors
+from pipeline.reading.media import media_files, probe, read
+from pipeline.reading.picture import Picture
+from pipeline.reading.sniff import Form
+from pipeline.reading.tracks import read_chunk
+from pipeline.reading.video import decode as decode_video
+from pipeline.reading.video import probe_video, read_frames
 
 SCRIPT = ROOT.parent / "shared" / "oddmedia" / "make_odd.py"
 STATUS = {"ok": "ok", "warn": "warning", "error": "error", "refuse": "error"}
@@ -522,8 +522,8 @@ from itertools import islice
 sys.path.insert(0, {str(ROOT)!r})
 from pipeline.errors import MediaError
 from pipeline.intake import Intake
-from pipeline.picture import Picture
-from pipeline.tracks import open_chunks
+from pipeline.reading.picture import Picture
+from pipeline.reading.tracks import open_chunks
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
 intake = {intake}  # with the libraries that it needs, which are not the file's

@@ -6,14 +6,14 @@ import torch
 from references import OPERATORS, onnx_session
 from scipy.signal import correlate2d
 
-from pipeline import kernels, lean
 from pipeline.cells.elman import ConvElman, Elman
 from pipeline.cells.gru import GRU, ConvGRU, ConvGRUResetBefore, GRUResetBefore
 from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
-from pipeline.layouts import from_torch, to_onnx
+from pipeline.compiled import kernels, lean
+from pipeline.layers.layouts import from_torch, to_onnx
 
 TORCH = {"elman": (Elman, torch.nn.RNN), "gru": (GRU, torch.nn.GRU), "lstm": (LSTM, torch.nn.LSTM)}
 DENSE = {

@@ -12,7 +12,7 @@ import torch
 from pipeline.cells.elman import Elman
 from pipeline.cells.gru import GRU, GRUResetBefore
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
-from pipeline.layouts import from_keras
+from pipeline.layers.layouts import from_keras
 
 HARD = {"gate": "hard_sigmoid"}
 CASES = {

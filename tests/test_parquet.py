@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.events import Event
-from pipeline.fanout import Fanout
+from pipeline.output.fanout import Fanout
 from pipeline.sink import Sink, clean, expanded
 from pipeline.sinks import parquet
 from pipeline.sinks.csv import CSV

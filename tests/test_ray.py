@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run, small_model, tone_clip
 
-from pipeline.batch import Work
-from pipeline.listing import Entry
+from pipeline.jobs.batch import Work
+from pipeline.reading.listing import Entry
 
 there = importlib.util.find_spec("ray") is not None
 ray = pytest.mark.skipif(not there, reason="Ray is not installed; run `make test-ray`")

@@ -23,18 +23,18 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from infer import infer
-from pipeline import page
-from pipeline.accuracy import LISTED, Accuracy, Found, Least
 from pipeline.build import build
-from pipeline.calibration import TRUST, calibration_error, score_bin
 from pipeline.errors import ConfigError
 from pipeline.events import Event
-from pipeline.fanout import Fanout
-from pipeline.metrics import classification
+from pipeline.measures.accuracy import LISTED, Accuracy, Found, Least
+from pipeline.measures.calibration import TRUST, calibration_error, score_bin
+from pipeline.measures.metrics import classification
+from pipeline.measures.uncertainty import wilson
+from pipeline.output.fanout import Fanout
+from pipeline.report import page
 from pipeline.sink import Sink
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.report import FINE, FIRST, LENGTHS, Report, length_bin
-from pipeline.uncertainty import wilson
 
 TAGS = (
     "html head meta title style body main header section h1 h2 p div b span table thead tbody tr th td figure figcaption "
@@ -178,7 +178,7 @@ def test_what_is_counted_is_what_scikit_learn_and_training_count(classes, tmp_pa
 
 
 def test_the_accuracy_is_that_of_training_to_the_last_bit(monkeypatch):
-    monkeypatch.setattr("pipeline.accuracy.PENDING", 64)
+    monkeypatch.setattr("pipeline.measures.accuracy.PENDING", 64)
     posteriors, truth = answers(1001, 5)
     labels = list("abcde")
     found = Accuracy(labels, 0)

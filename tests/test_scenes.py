@@ -16,9 +16,9 @@ from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.events import Decoder
 from pipeline.intake import Intake
-from pipeline.metrics import match_events
+from pipeline.measures.metrics import match_events
+from pipeline.measures.thresholds import GRID, Heard, hear, matched, most
 from pipeline.sample import Sample
-from pipeline.thresholds import GRID, Heard, hear, matched, most
 from train import train
 
 RATE = 8000

@@ -9,10 +9,10 @@ import torch
 from conftest import configured, small_model
 
 from pipeline.model import Classifier
-from pipeline.scheduler import KEPT, Scheduler, Waits
 from pipeline.stage import Stage, stack, tree
 from pipeline.stream import Stream
-from pipeline.tiles import alike
+from pipeline.streaming.scheduler import KEPT, Scheduler, Waits
+from pipeline.streaming.tiles import alike
 
 BLOCK = 4
 

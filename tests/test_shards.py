@@ -28,10 +28,10 @@ from datasets.manifest import Manifest
 from datasets.shard_contents import content, rows_of
 from datasets.shards import Shards, alone, expanded
 from pipeline.errors import ConfigError
-from pipeline.feed import Feed, plan, shuffled
 from pipeline.intake import Intake
 from pipeline.model import load
-from pipeline.picture import Picture
+from pipeline.reading.picture import Picture
+from pipeline.training.feed import Feed, plan, shuffled
 
 SOUND = Intake(16000)
 EACH = {split: f"{split}-*.tar" for split in ("train", "val", "test")}

@@ -16,23 +16,23 @@ import torch
 from conftest import ROOT, configured, run, small_model
 
 from infer import infer
-from pipeline.display import Display, NoDisplayError
 from pipeline.errors import ConfigError, MediaError
 from pipeline.events import Event
-from pipeline.fanout import Fanout
-from pipeline.listen import listen
 from pipeline.model import Classifier, load
-from pipeline.overlay import BAR, COLOURS, HEAD, LOW, MARGIN, Scene, Span, clock, draw, plan
-from pipeline.picture import Picture
-from pipeline.screen import Screen
+from pipeline.output.display import Display, NoDisplayError
+from pipeline.output.fanout import Fanout
+from pipeline.output.overlay import BAR, COLOURS, HEAD, LOW, MARGIN, Scene, Span, clock, draw, plan
+from pipeline.output.screen import Screen
+from pipeline.output.video_writer import VideoWriter
+from pipeline.reading.picture import Picture
+from pipeline.reading.video import read_frames
 from pipeline.sink import Closed, Sink
 from pipeline.sinks.console import Console
 from pipeline.sinks.jsonl import JSONLines
 from pipeline.sinks.video import Video
 from pipeline.source import Gap, Piece
 from pipeline.sources.webcam import Webcam
-from pipeline.video import read_frames
-from pipeline.video_writer import VideoWriter
+from pipeline.streaming.listen import listen
 
 LABELS = ["background", "Hände", "走る"]
 SMALL = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encoder=image_recurrent", "encoder.hidden=8",

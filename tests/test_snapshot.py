@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
-from pipeline import snapshot
 from pipeline.errors import SnapshotError
 from pipeline.model import Classifier, load
 from pipeline.stream import Stream
+from pipeline.streaming import snapshot
 
 DENSE = ["elman", "jordan", "lstm", "peephole_lstm", "coupled_lstm", "coupled_peephole_lstm", "gru", "gru_reset_before", "mgu", "min_gru"]  # fmt: skip
 SOUND = ("encoder=conv_recurrent", "extractor.mels=20", "head.window=0.3", "head.delay=0.04")

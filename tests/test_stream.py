@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.intake import Intake
-from pipeline.media import read
 from pipeline.model import Classifier
-from pipeline.snapshot import leaves
+from pipeline.reading.media import read
+from pipeline.reading.tracks import read_chunk
 from pipeline.stage import tree
 from pipeline.stream import Stream
-from pipeline.tracks import read_chunk
+from pipeline.streaming.snapshot import leaves
 
 
 def listen(model, wave, sizes, block=3):

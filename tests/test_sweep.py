@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 
 from pipeline.build import build
 from pipeline.errors import ConfigError, DivergedError, UserError
-from pipeline.space import Choices, Range, override, parsed, set_by, spelt
-from pipeline.sweep import Sweep, opened
-from pipeline.sweep_page import Tried, best_first
+from pipeline.report.sweep import Tried, best_first
+from pipeline.training.space import Choices, Range, override, parsed, set_by, spelt
+from pipeline.training.sweep import Sweep, opened
 
 optuna = pytest.importorskip("optuna")
 SPACE = {"x": {"low": -1.0, "high": 1.0}, "kind": {"choices": ["good", "bad"]}}
@@ -57,7 +57,7 @@ def searched(out, train, given=(), settings=None, **options):
 
 
 def study_of(folder):
-    from pipeline.sweep import storage
+    from pipeline.training.sweep import storage
 
     return optuna.load_study(study_name="sweep", storage=storage(folder / "study.db"))
 

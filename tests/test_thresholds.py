@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.events import Decoder
-from pipeline.metrics import alarms
+from pipeline.measures.metrics import alarms
+from pipeline.measures.thresholds import LEVELS, Heard, answers, choose, figures, hear, spans_of, tune
 from pipeline.model import Classifier, load
 from pipeline.sample import Sample
-from pipeline.thresholds import LEVELS, Heard, answers, choose, figures, hear, spans_of, tune
 from train import train
 
 STEP = st.integers(0, 9).map(lambda tenths: tenths / 10)

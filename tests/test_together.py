@@ -16,12 +16,12 @@ from test_golden import model_of
 from test_live import SENDER, free_port
 from test_microphone import server  # noqa: F401 - a fixture
 
+from pipeline.capture.together import LONG, Together
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Intake
-from pipeline.picture import Picture
+from pipeline.reading.picture import Picture
 from pipeline.source import Gap, Piece, Source
 from pipeline.sources.both import Both
-from pipeline.together import LONG, Together
 
 RATE, FPS = 1000, 10
 BOTH = Intake(RATE, Picture(FPS, 2, 2))

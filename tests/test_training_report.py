@@ -15,18 +15,18 @@ from conftest import configured, run, small_model
 from scipy.stats import bootstrap
 from test_report import HOSTILE, Strict, read, rows
 
-from pipeline import charts, exhibits, page
 from pipeline.errors import ConfigError
-from pipeline.evaluation import Answers, Exhibit
 from pipeline.intake import Intake
+from pipeline.measures.evaluation import Answers, Exhibit
+from pipeline.measures.uncertainty import wilson
 from pipeline.model import Classifier
-from pipeline.page import Section
-from pipeline.picture import Picture
-from pipeline.report import main, written
-from pipeline.results import results
-from pipeline.runs import Run, differing, families, flat, found_in
-from pipeline.runs import read as read_run
-from pipeline.uncertainty import wilson
+from pipeline.reading.picture import Picture
+from pipeline.report import charts, exhibits, page
+from pipeline.report.comparison import main, written
+from pipeline.report.page import Section
+from pipeline.report.results import results
+from pipeline.report.runs import Run, differing, families, flat, found_in
+from pipeline.report.runs import read as read_run
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 

@@ -11,8 +11,8 @@ from pipeline.cells.gru import GRU, ConvGRU
 from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import LSTM
 from pipeline.encoder import Encoder
+from pipeline.layers.unroll import at_end, checkpointed, generate, ragged, repeat, restarting, truncated
 from pipeline.stage import Chain, detach, pick, stack, tree
-from pipeline.unroll import at_end, checkpointed, generate, ragged, repeat, restarting, truncated
 
 CELLS = [c for c in options("cell") if not c.startswith("conv_")]
 

@@ -22,18 +22,18 @@ from conftest import ROOT, configured, small_model
 from torchvision.transforms.v2 import functional
 
 from datasets.clips import Clip, Clips
-from pipeline.ahead import ahead
-from pipeline.batch import Work, classify
-from pipeline.decoding import Limits, chunk_of, decoded
 from pipeline.errors import MediaError
-from pipeline.fuse import Fuse
 from pipeline.intake import Intake, joined
-from pipeline.listing import Entry
+from pipeline.jobs.batch import Work, classify
+from pipeline.layers.fuse import Fuse
 from pipeline.model import Classifier
-from pipeline.picture import Picture, on_grid
-from pipeline.tracks import open_chunks, read_chunk
-from pipeline.video import probe_video, read_frames
-from pipeline.video_writer import VideoWriter, write_video
+from pipeline.output.video_writer import VideoWriter, write_video
+from pipeline.reading.ahead import ahead
+from pipeline.reading.decoding import Limits, chunk_of, decoded
+from pipeline.reading.listing import Entry
+from pipeline.reading.picture import Picture, on_grid
+from pipeline.reading.tracks import open_chunks, read_chunk
+from pipeline.reading.video import probe_video, read_frames
 
 HEIGHT, WIDTH = 32, 64
 NATIVE = (HEIGHT, WIDTH)
@@ -344,8 +344,8 @@ def test_training_batches_and_live_see_the_same_pixels(tmp_path, how):
 FLAT = """
 import sys, numpy
 from pipeline.intake import Intake
-from pipeline.picture import Picture
-from pipeline.tracks import open_chunks
+from pipeline.reading.picture import Picture
+from pipeline.reading.tracks import open_chunks
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2**20

@@ -26,8 +26,8 @@ from datasets.ucf101 import UCF101
 from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
-from pipeline.picture import Picture
-from pipeline.video_writer import write_video
+from pipeline.output.video_writer import write_video
+from pipeline.reading.picture import Picture
 
 SEEN = Intake(None, Picture(10, 16, 16))
 BOTH = Intake(8000, Picture(10, 16, 16))

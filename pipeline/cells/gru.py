@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.cell import Cell
+from pipeline.compiled.fused import fused
 from pipeline.conv_cell import ConvCell
-from pipeline.fused import fused
 
 
 class GRU(Cell):

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.batch import Work, classify
-from pipeline.decoders import Asked
 from pipeline.engine import Engine
+from pipeline.jobs.batch import Work, classify
+from pipeline.reading.decoders import Asked
 from pipeline.sink import Row
 
 

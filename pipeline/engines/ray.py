@@ -21,13 +21,13 @@ from typing import Any, TypeAlias
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.batch import Batch, Predictor, Work, failed
-from pipeline.decoders import Asked
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError, MediaError, UserError
-from pipeline.interrupts import Interrupts
-from pipeline.listing import Entry
+from pipeline.jobs.batch import Batch, Predictor, Work, failed
+from pipeline.reading.decoders import Asked
+from pipeline.reading.listing import Entry
 from pipeline.sink import Row
+from pipeline.streaming.interrupts import Interrupts
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TASKS = 500  # that an actor gets, about, before all actors are made anew: so much is known of files in advance

@@ -5,10 +5,10 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from pipeline.extractor import Extractor
-from pipeline.fuse import Fuse
 from pipeline.intake import Intake
+from pipeline.layers.fuse import Fuse
+from pipeline.layers.standardize import Standardize
 from pipeline.stage import State
-from pipeline.standardize import Standardize
 
 
 class AudioVisual(Extractor):

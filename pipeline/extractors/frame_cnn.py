@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
-from pipeline.picture import Fit
+from pipeline.layers.precision import shorten_all
 from pipeline.pixels import Pixels, Rate, Size
-from pipeline.precision import shorten_all
+from pipeline.reading.picture import Fit
 from pipeline.stage import State
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect

@@ -3,8 +3,8 @@
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from pipeline.picture import Fit
 from pipeline.pixels import Colour, Pixels, Rate, Size
+from pipeline.reading.picture import Fit
 from pipeline.stage import State
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.lean import Array, Arrays
+from pipeline.compiled.lean import Array, Arrays
 from pipeline.spectral import MelSpectrum
 from pipeline.stage import State
 

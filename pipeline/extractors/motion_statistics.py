@@ -11,10 +11,10 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from pipeline.compiled.lean import Array
 from pipeline.flow import averaged, farneback, steady
-from pipeline.lean import Array
-from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size, grey
+from pipeline.reading.picture import Fit
 from pipeline.stage import State
 
 CELL = 4  # pixels a side, over which motion is averaged

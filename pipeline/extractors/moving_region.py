@@ -13,10 +13,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
+from pipeline.compiled.lean import Array
 from pipeline.flow import averaged, farneback, steady
-from pipeline.lean import Array
-from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size, grey
+from pipeline.reading.picture import Fit
 from pipeline.stage import State
 
 CELL = 4  # pixels a side, over which everything is averaged before the region is cut out

@@ -13,8 +13,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pipeline.flow import averaged, farneback, steady
-from pipeline.picture import Fit
 from pipeline.pixels import Pixels, Rate, Size, grey
+from pipeline.reading.picture import Fit
 from pipeline.stage import State
 
 PRESETS = ("dis_ultrafast", "dis_fast", "dis_medium")

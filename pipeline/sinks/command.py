@@ -13,7 +13,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
-from pipeline.outbox import Outbox
+from pipeline.output.outbox import Outbox
 from pipeline.sink import Row
 
 PLACES = ["label", "start", "end", "peak", "score", "stream"]

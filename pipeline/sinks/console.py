@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.events import Event
-from pipeline.panel import Strip, classes, meter, shortened
+from pipeline.output.panel import Strip, classes, meter, shortened
 from pipeline.sink import Delays, Row, Sink, clean, event_line, gap_line, read_truth, warning_line
 
 EVERY = 0.2  # seconds between two pictures of the panel

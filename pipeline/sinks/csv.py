@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import PositiveFloat
 
-from pipeline.journal import Journal
+from pipeline.output.journal import Journal
 from pipeline.sink import Row, Sink, clean, expanded
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")

@@ -16,9 +16,9 @@ import soundfile
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline.errors import ConfigError
-from pipeline.journal import Journal
-from pipeline.media import Samples, open_blocks, probe
-from pipeline.metrics import Span
+from pipeline.measures.metrics import Span
+from pipeline.output.journal import Journal
+from pipeline.reading.media import Samples, open_blocks, probe
 from pipeline.sink import Row, Sink, clean, read_truth
 
 LIST = "hard_negatives.csv"

@@ -4,7 +4,7 @@ import json
 
 from pydantic import PositiveFloat
 
-from pipeline.journal import Journal
+from pipeline.output.journal import Journal
 from pipeline.sink import Row, Sink
 
 

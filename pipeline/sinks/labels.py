@@ -2,7 +2,7 @@
 
 from pydantic import PositiveFloat
 
-from pipeline.journal import Journal
+from pipeline.output.journal import Journal
 from pipeline.sink import Row, Sink, clean
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError
-from pipeline.journal import Journal, beside, emptied, force
+from pipeline.output.journal import Journal, beside, emptied, force
 from pipeline.sink import EVENT, Row, Sink, clean, expanded
 
 NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-import pipeline.page as page
-from pipeline.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, sections
-from pipeline.calibration import SCORES, score_bin
+import pipeline.report.page as page
 from pipeline.errors import ConfigError
-from pipeline.journal import Journal
-from pipeline.page import Html, Section
+from pipeline.measures.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, sections
+from pipeline.measures.calibration import SCORES, score_bin
+from pipeline.measures.uncertainty import wilson
+from pipeline.output.journal import Journal
+from pipeline.report.page import Html, Section
 from pipeline.sink import Row, Sink
-from pipeline.uncertainty import wilson
 
 FEW = 24  # classes that have a histogram each
 FINE, FIRST, LENGTHS = 10, -2, 70  # bins of durations: in a decade, power of ten of the first, in all

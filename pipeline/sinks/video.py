@@ -5,10 +5,10 @@ from collections import deque
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.overlay import Plan, draw, plan
-from pipeline.picture import Image
-from pipeline.screen import Screen
-from pipeline.video_writer import VideoWriter
+from pipeline.output.overlay import Plan, draw, plan
+from pipeline.output.screen import Screen
+from pipeline.output.video_writer import VideoWriter
+from pipeline.reading.picture import Image
 
 PART = 30  # pictures; so many and those in the encoder are lost if the program is killed
 WAITING = 256 << 20  # bytes of pictures that wait for their answers

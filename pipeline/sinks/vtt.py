@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import PositiveFloat
 
-from pipeline.journal import Journal
+from pipeline.output.journal import Journal
 from pipeline.sink import Row, Sink, clean
 
 HEAD = "WEBVTT\n\n"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.errors import ConfigError
-from pipeline.outbox import Outbox
+from pipeline.output.outbox import Outbox
 from pipeline.sink import Row
 
 FIRST, MOST = 0.25, 30.0  # seconds until the next attempt: twice as many each time, up to the second

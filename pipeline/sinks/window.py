@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from pipeline.display import Display, NoDisplayError
 from pipeline.errors import ConfigError, MediaError
-from pipeline.overlay import Plan, draw, plan
-from pipeline.picture import Image
-from pipeline.screen import Screen
+from pipeline.output.display import Display, NoDisplayError
+from pipeline.output.overlay import Plan, draw, plan
+from pipeline.output.screen import Screen
+from pipeline.reading.picture import Image
 from pipeline.sink import Closed
 
 

@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 
 from pydantic import PositiveFloat
 
+from pipeline.capture.together import Together
 from pipeline.errors import ConfigError, UserError
 from pipeline.intake import Intake
 from pipeline.source import Gap, Piece, Policy, Source
-from pipeline.together import Together
 
 Which = Literal["sound", "picture"]
 Arriving: TypeAlias = "queue.Queue[tuple[Which, Piece | Gap | BaseException | None]]"

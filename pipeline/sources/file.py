@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import PositiveFloat
 
-from pipeline.ahead import ahead
 from pipeline.intake import Intake, recut
-from pipeline.picture import Image
+from pipeline.reading.ahead import ahead
+from pipeline.reading.picture import Image
+from pipeline.reading.tracks import Both, open_chunks
 from pipeline.source import Piece, Source
-from pipeline.tracks import Both, open_chunks
 
 
 class File(Source):

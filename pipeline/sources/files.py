@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.decoding import Limits
 from pipeline.errors import ConfigError
-from pipeline.listing import Entry, Named, is_manifest, listing, mark, text, warn
-from pipeline.tally import FailOn
+from pipeline.jobs.tally import FailOn
+from pipeline.reading.decoding import Limits
+from pipeline.reading.listing import Entry, Named, is_manifest, listing, mark, text, warn
 
 Scalar = str | bool | int | float | None
 Resume = Literal["auto", "errors", "never"]

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.errors import ConfigError, UserError
-from pipeline.fanout import Fanout
-from pipeline.ledger import Ledger
+from pipeline.jobs.ledger import Ledger
+from pipeline.jobs.tally import FailOn, Tally, even, record
+from pipeline.output.fanout import Fanout
 from pipeline.sink import Row
-from pipeline.tally import FailOn, Tally, even, record
 
 
 class Ledgers:

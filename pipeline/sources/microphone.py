@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.capture import LostError
+from pipeline.capture.camera import LostError
+from pipeline.capture.recorder import Put, Recorder
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Intake
-from pipeline.recorder import Put, Recorder
 from pipeline.source import Gap, Piece, Policy, Source
 
 PATIENCE = 10.0  # seconds for which PortAudio may open or close a device

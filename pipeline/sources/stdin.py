@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Intake
-from pipeline.media import Resampler
+from pipeline.reading.media import Resampler
 from pipeline.source import Piece, Source
 
 CONTAINERS = (b"RIFF", b"fLaC", b"OggS", b"ID3\x03", b"ID3\x04")

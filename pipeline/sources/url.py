@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 from pydantic import PositiveFloat
 
-from pipeline.capture import Capture, Keep, LostError
+from pipeline.capture.camera import Capture, Keep, LostError
+from pipeline.capture.grabbers import address as grab
+from pipeline.capture.live import Live
 from pipeline.errors import ConfigError, MediaError
-from pipeline.grabbers import address as grab
 from pipeline.intake import Intake
-from pipeline.live import Live
 from pipeline.source import Gap, Piece, Policy, Source
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp", "srt")

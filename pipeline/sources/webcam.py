@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.capture import Capture, Keep, LostError
+from pipeline.capture.camera import Capture, Keep, LostError
+from pipeline.capture.grabbers import device as grab
+from pipeline.capture.live import Live
 from pipeline.errors import ConfigError, MediaError
-from pipeline.grabbers import device as grab
 from pipeline.intake import Intake
-from pipeline.live import Live
 from pipeline.source import Gap, Piece, Policy, Source
 
 INDEXES = 10  # that are tried to list the cameras

@@ -1,0 +1,228 @@
+"""Random changes to sound that leave the label true: on samples, and on features."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from torch import Tensor
+from torchaudio.functional import mask_along_axis_iid
+
+from pipeline.augmentation import Augmentation
+from pipeline.errors import ConfigError
+from pipeline.extractor import Extractor
+from pipeline.intake import Intake
+from pipeline.sample import Batch, Span
+from pipeline.training.acoustics import (
+    KNOTS,
+    coloured,
+    convolved,
+    excerpts,
+    filtered,
+    made_rooms,
+    measured_rooms,
+    mixed,
+)
+from pipeline.training.recordings import recordings
+from pipeline.training.warp import moved, paced, placed, warped
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Stretch = Annotated[float, Field(ge=0, lt=0.5)]
+Range = tuple[float, float]
+NOISES = {"each": 60.0, "total": 1800.0}  # seconds of recorded noise that are read: 115 MB at 16 kHz
+ROOMS = {"each": 1.0, "total": 300.0}  # and of impulse responses
+
+
+class Augment(Augmentation):
+    """A sound is stretched and moved, stands in a room, gets noise, passes a microphone; then its features are
+    stretched, and bands and stretches of them masked (SpecAugment, Park et al. 2019). Each clip draws for itself.
+    """
+
+    raw = True
+
+    def __init__(
+        self,
+        gain: NonNegativeFloat = 6.0,
+        polarity: bool = False,
+        shift: NonNegativeFloat = 0.1,
+        speed: Stretch = 0.1,
+        tempo: Stretch = 0.0,
+        room: Share = 0.0,
+        rooms: str | list[str] | None = None,
+        reverb: Range = (0.1, 0.6),
+        direct: Range = (0.0, 15.0),
+        noise: Share = 0.5,
+        babble: Share = 0.0,
+        recorded: Share = 0.5,
+        noises: str | list[str] | None = None,
+        snr: Range = (10.0, 40.0),
+        tilt: NonNegativeFloat = 0.0,
+        equalizer: NonNegativeFloat = 0.0,
+        band: Share = 0.0,
+        low: Range = (50.0, 500.0),
+        high: Range = (3000.0, 8000.0),
+        warp: Stretch = 0.0,
+        time_mask: NonNegativeFloat = 0.1,
+        band_mask: NonNegativeInt = 8,
+        masks: NonNegativeInt = 2,
+        mixup: NonNegativeFloat = 0.0,
+    ) -> None:
+        """``gain``, ``tilt``, ``equalizer``: at most so many dB up or down (in all, an octave, in each octave);
+        ``shift``: at most so many seconds earlier or later; ``speed``, ``tempo``, ``warp``: shares by which a clip is
+        longer or shorter (lower or higher with it; pitch kept), and its spectrum higher or lower (``warp.py``).
+
+        ``room``, ``noise``, ``babble``, ``recorded``, ``band``: shares of the clips that are heard in a room, get noise
+        of random colour, another clip of the batch or noise of ``noises``, and are cut to a band; the pairs are from
+        where their numbers are drawn, ``acoustics.py`` says what of. ``rooms``, ``noises``: folders or files. ``masks``
+        times ``time_mask`` seconds and ``band_mask`` channels at most are set to the mean. ``mixup``: see
+        ``Augmentation``. ValueError for what cannot act.
+        """
+        pairs = {"reverb": reverb, "direct": direct, "snr": snr, "low": low, "high": high}
+        for key, (least, most) in pairs.items():
+            if least > most or (least <= 0 and key in ("reverb", "low", "high")):
+                raise ValueError(f"augment.{key}: got {[least, most]}; expected two numbers, the smaller one first")
+        for key, files, share, value in (("rooms", rooms, "room", room), ("noises", noises, "recorded", recorded)):
+            if files and not value:
+                raise ValueError(f"augment.{key} would not be heard: set augment.{share}, the share of clips with it")
+        self.gain, self.polarity, self.tilt, self.equalizer = gain, polarity, tilt, equalizer
+        self.shift, self.speed, self.tempo, self.warp = shift, speed, tempo, warp
+        self.room, self.rooms, self.noise, self.babble = room, rooms, noise, babble
+        self.recorded, self.noises, self.band, self.pairs = recorded if noises else 0.0, noises, band, pairs
+        self.time_mask, self.band_mask, self.masks, self.mixup = time_mask, band_mask, masks, mixup
+        self.bands, self.top, self.hop = torch.zeros(0), 0.0, 1  # Hz of the features' channels; samples of a step
+        self.responses, self.recording = torch.zeros(0, 0), torch.zeros(0)
+
+    def timed(self) -> list[str]:
+        """The keys in use that act in time."""
+        return [key for key in ("shift", "speed", "tempo") if getattr(self, key)]
+
+    def sounding(self) -> list[str]:
+        """The keys in use that act on samples, but not in time."""
+        keys = ("gain", "polarity", "room", "noise", "babble", "recorded", "tilt", "equalizer", "band")
+        return [key for key in keys if getattr(self, key)]
+
+    def know(self, labels: list[str], extractor: Extractor) -> None:
+        """ConfigError for a model of pictures, or what it says in ``listen``."""
+        if extractor.intake.picture:
+            better = "both" if extractor.intake.sound else "pictures"
+            raise ConfigError(f"augment: changes sound, but the model takes pictures; choose augment={better}")
+        self.listen(extractor, "augment")
+
+    def listen(self, front: Extractor, at: str) -> None:
+        """Recordings are read, and the extractor is asked for its channels; ``at`` is where the keys stand. ConfigError
+        if there are none.
+        """
+        rate = front.intake.rate
+        self.top, self.hop = rate / 2, front.hop
+        if self.warp:
+            bands = front.bands()
+            if bands is None:
+                kind = type(front).__name__
+                raise ConfigError(
+                    f"{at}.warp: stretches frequencies, but features of {kind} have no axis of them; set {at}.warp=0, "
+                    "or take extractor=logmel"
+                )
+            self.bands = bands
+        if self.noises and not len(self.recording):
+            self.recording = torch.cat(recordings(self.noises, rate, f"{at}.noises", **NOISES))
+        if self.rooms and not len(self.responses):
+            self.responses = measured_rooms(recordings(self.rooms, rate, f"{at}.rooms", **ROOMS))
+
+    def clips(self, batch: Batch, intake: Intake) -> Batch:
+        """A batch whose samples, lengths and times are changed alike."""
+        waves, lengths, spans, rate = batch.x[0], batch.lengths, batch.spans, intake.sound or 0
+        if self.speed or self.shift:
+            waves, lengths, spans = self.in_time(waves, lengths, spans, rate)
+        waves = self.surrounded(waves, rate)
+        if self.tilt or self.equalizer or self.band:
+            waves = self.heard(waves, rate)
+        if self.gain:
+            waves = waves * 10 ** (spread(len(waves)) * self.gain / 20)
+        if self.polarity:
+            waves = waves * torch.randint(2, (len(waves), 1)).mul(2).sub(1)
+        return replace(batch, x=(waves, *batch.x[1:]), lengths=lengths, spans=spans)
+
+    def in_time(
+        self, x: Tensor, lengths: Tensor, spans: list[list[Span] | None], rate: int
+    ) -> tuple[Tensor, Tensor, list[list[Span] | None]]:
+        """Longer or shorter, earlier or later."""
+        factors = (1 + self.speed * spread(len(x)))[:, 0].tolist()
+        shifts = (self.shift * rate * spread(len(x)))[:, 0].round().int().tolist()
+        x, lengths = placed(x, lengths, factors, shifts)
+        return x, lengths, list(map(moved, spans, factors, shifts, lengths.tolist()))
+
+    def surrounded(self, x: Tensor, rate: int) -> Tensor:
+        """In rooms, among noises: those of each kind that are drawn."""
+        changed = x.clone() if self.room or self.noise or self.babble or self.recorded else x
+        if len(rows := some(len(x), self.room)):
+            changed[rows] = convolved(x[rows], self.drawn_rooms(len(rows), rate))
+        if len(rows := some(len(x), self.babble)):
+            changed[rows] = self.with_noise(changed[rows], x[rows - 1], rate)  # batches are shuffled
+        if len(rows := some(len(x), self.recorded)):
+            changed[rows] = self.with_noise(changed[rows], excerpts(self.recording, len(rows), x.shape[1]), rate)
+        if len(rows := some(len(x), self.noise)):
+            changed[rows] = self.with_noise(changed[rows], coloured(len(rows), x.shape[1]), rate)
+        return changed
+
+    def drawn_rooms(self, rows: int, rate: int) -> Tensor:
+        """Impulse responses ``(B, L)``, of recordings if there are any."""
+        if len(self.responses):
+            return self.responses[torch.randint(len(self.responses), (rows,))]
+        return made_rooms(self.between("reverb", rows), self.between("direct", rows), rate)
+
+    def with_noise(self, x: Tensor, noise: Tensor, rate: int) -> Tensor:
+        """Both, at the signal-to-noise ratio that is drawn."""
+        return mixed(x, noise, self.between("snr", len(x)), rate)
+
+    def heard(self, x: Tensor, rate: int) -> Tensor:
+        """Through microphones, some of them of a narrow band."""
+        rows = len(x)
+        narrow = torch.rand(rows, 1) < self.band
+        low = torch.where(narrow, self.between("low", rows, geometric=True), 0.0)
+        high = torch.where(narrow, self.between("high", rows, geometric=True), torch.inf)
+        high = torch.where(high < rate / 2, high, torch.inf)
+        gains = self.equalizer * (2 * torch.rand(rows, KNOTS[1]) - 1)
+        return filtered(x, self.tilt * spread(rows), gains, low, high, rate)
+
+    def between(self, key: str, rows: int, geometric: bool = False) -> Tensor:
+        """Numbers ``(rows, 1)`` between those of ``key``, drawn evenly, or evenly over their logarithm."""
+        ends = torch.tensor(self.pairs[key])
+        least, most = ends.log() if geometric else ends
+        drawn: Tensor = least + (most - least) * torch.rand(rows, 1)
+        return drawn.exp() if geometric else drawn
+
+    def tracks(
+        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
+    ) -> tuple[list[Tensor], Batch]:
+        """The features of the sound, as the extractor made them, stretched over frequency and time."""
+        x = features[0]
+        if self.warp:
+            x = warped(x, self.bands.to(x.device), (1 + self.warp * spread(len(x))).to(x.device), self.top)
+        if self.tempo:
+            factors = 1 + self.tempo * spread(len(x))[:, 0]
+            lengths = (batch.lengths * factors).round().long().clamp(min=1)
+            x = paced(x, -(-batch.lengths // self.hop), -(-lengths // self.hop))
+            spans = list(map(moved, batch.spans, factors.tolist(), [0] * len(x), lengths.tolist()))
+            batch = replace(batch, lengths=lengths, spans=spans)
+        return [x, *features[1:]], batch
+
+    def features(self, x: Tensor, step: float) -> Tensor:
+        """Standardised features ``(B, T, F)`` with stretches masked; ``step`` in seconds. Images stay as they are."""
+        if x.ndim > 3:
+            return x
+        for _ in range(self.masks):
+            for axis, size in ((1, round(self.time_mask / step)), (2, self.band_mask)):
+                if 0 < size < x.shape[axis]:
+                    x = mask_along_axis_iid(x[:, None], size, 0.0, axis + 1)[:, 0]
+        return x
+
+
+def spread(rows: int) -> Tensor:
+    """Numbers ``(rows, 1)`` from -1 to 1."""
+    return 2 * torch.rand(rows, 1) - 1
+
+
+def some(rows: int, share: float) -> Tensor:
+    """Which of ``rows`` are drawn, each by the chance ``share``."""
+    return (torch.rand(rows) < share).nonzero()[:, 0] if share else torch.zeros(0, dtype=torch.int64)

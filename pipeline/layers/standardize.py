@@ -1,0 +1,54 @@
+"""Fixed normalisation: statistics of the training data, measured once and stored with the weights."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from pipeline.compiled.lean import Array, Arrays, own
+from pipeline.stage import Stage, State
+
+
+class Standardize(Stage):
+    """(x - mean) / std per feature; per channel, if the steps are images ``(C, H, W)``.
+
+    Normalising by the clip itself would need its future, so the figures are fixed.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """``shape`` of one step; starts as the identity."""
+        super().__init__()
+        self.in_shape = self.out_shape = shape
+        figures = (shape[0], 1, 1) if len(shape) == 3 else shape
+        self.register_buffer("mean", torch.zeros(figures))
+        self.register_buffer("std", torch.ones(figures))
+
+    def fit(self, features: Iterable[Tensor]) -> None:
+        """Set mean and standard deviation from tensors ``(N, *shape)``, summed in float64."""
+        count = 0
+        total = squares = torch.zeros_like(self.mean, dtype=torch.float64)
+        for block in features:
+            block = block.double()
+            if block.ndim == 4:  # every pixel is an example of its channel
+                block = block.movedim(1, -1).reshape(-1, block.shape[1], 1, 1)
+            count += len(block)
+            total = total + block.sum(0)
+            squares = squares + block.square().sum(0)
+        if count:
+            mean = total / count
+            self.mean.copy_(mean)
+            self.std.copy_((squares / count - mean.square()).clamp_min(1e-8).sqrt().clamp_min(1e-3))
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Stateless."""
+        return (x - self.mean) / self.std, state
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays]:
+        """The same."""
+        _, mean, std = own(self)
+        y: Array = x - mean
+        y /= std
+        return y, state

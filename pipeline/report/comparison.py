@@ -1,0 +1,181 @@
+"""Trainings side by side: `python -m pipeline.report runs/a runs/b ... [out=comparison.html]`.
+
+A folder is a run's, or holds runs (of a sweep, of an experiment). Only settings that differ are shown. Runs that differ
+in their seed or their fold alone are summed up, too: mean, least, greatest, and the accuracy over all their clips.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import pipeline.report.charts as charts
+import pipeline.report.page as page
+from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.report.page import Html, Section
+from pipeline.report.runs import Family, Run, differing, families, found_in, read
+from pipeline.report.training import amount
+
+COLUMNS = ("run", "settings", "val %", "test %", "at 95 %", "F1", "parameters", "MAC/s", "epochs", "s")
+SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
+LINES = 4  # runs whose learning is drawn
+TOLD = 6  # settings of a run on the terminal
+
+
+def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
+    """The runs as texts, a row for each with so many settings at ``most``; '–' where there is nothing."""
+    made = []
+    place = common(runs)
+    for run, different in zip(runs, differing(runs), strict=True):
+        name, told = str(run.folder.relative_to(place)), [f"{key}={value}" for key, value in different.items()]
+        more = [f"and {len(told) - most} more"] if most is not None and len(told) > most else []
+        settings = ", ".join([*told[:most], *more])
+        if not run.metrics:
+            made.append((name, settings or "–", "failed", *["–"] * 7))
+            continue
+        row, found = run.metrics, run.metrics[run.split]
+        limits = between(found["interval"]["low"], found["interval"]["high"])
+        accuracies = (f"{100 * row[split]['accuracy']:.1f}" if split in row else "–" for split in ("val", "test"))
+        numbers = f"{row['parameters']:,}", amount(row["multiply_adds"]), f"{row['epochs']}", f"{row['seconds']:,.0f}"
+        made.append((name, settings or "–", *accuracies, limits, f"{found['macro_f1']:.3f}", *numbers))
+    return made
+
+
+def between(low: float, high: float) -> str:
+    """An interval in per cent."""
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def common(runs: Sequence[Run]) -> Path:
+    """The folder that all runs are in."""
+    return Path(os.path.commonpath([run.folder.parent for run in runs]))
+
+
+def spread(family: Family, place: Path) -> tuple[str, ...]:
+    """A family as texts."""
+    first, *_, last = [str(run.folder.relative_to(place)) for run in family.runs]
+    shares = (f"{100 * value:.1f}" for value in (family.mean, family.least, family.most, family.pooled))
+    who = f"{len(family.runs)} {family.varied}: {first} … {last}"
+    return who, *shares, between(*family.pooled_interval), f"{family.clips:,}", f"{family.groups:,}"
+
+
+def shown(runs: Sequence[Run]) -> None:
+    """The comparison on the terminal. What files have put into it does not get at the terminal."""
+    console = Console()
+    place = common(runs)
+    names, settings, *figures = zip(*rows(runs, TOLD), strict=True)
+    console.print(printed(f"runs in {place}", (COLUMNS[0], *COLUMNS[2:]), zip(names, *figures, strict=True)))
+    if any(one != "–" for one in settings):
+        console.print(printed("settings that differ", COLUMNS[:2], zip(names, settings, strict=True)))
+    if found := list(families(runs)):
+        console.print(printed("the same but for seeds or folds", SPREAD, [spread(one, place) for one in found]))
+
+
+def printed(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    """A table for the terminal."""
+    table = Table(title=Text(page.spelt(title)), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in columns:
+        words = column in ("run", "runs", "settings")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for line in lines:
+        table.add_row(*(Text(page.spelt(text)) for text in line))
+    return table
+
+
+def written(runs: Sequence[Run]) -> str:
+    """The comparison as a page."""
+    different, there = differing(runs), [run for run in runs if run.metrics]
+    bars = [
+        (
+            ", ".join([run.folder.name, *(f"{key}={value}" for key, value in settings.items())]),
+            run.metrics[run.split]["accuracy"],
+            page.share(run.metrics[run.split]["accuracy"]),
+            between(*(run.metrics[run.split]["interval"][side] for side in ("low", "high"))),
+        )
+        for run, settings in zip(runs, different, strict=True)
+        if run.metrics
+    ]
+    linked = [(page.name(line[0]), *line[1:]) for line in rows(runs)]
+    says = "Of the test clips (validation, where there are none), and 95\u00a0% intervals."
+    sections = [
+        Section("Accuracy", says, [page.bars(bars)]),
+        Section("Runs", "Settings that differ, and figures.", [page.table(COLUMNS, linked, COLUMNS[2:])]),
+    ]  # fmt: skip
+    if found := list(families(runs)):
+        says = (
+            "Runs that differ in their seed or fold alone. Over all clips, what several runs answered counts once for "
+            "the interval."
+        )
+        sections.append(
+            Section(
+                "Seeds and folds", says, [page.table(SPREAD, [spread(one, common(runs)) for one in found], SPREAD[1:])]
+            )
+        )
+    if lines := {run.folder.name: learnt(run) for run in there[:LINES]}:
+        drawn = charts.lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), (), page.percent)
+        more = f" Of the first {LINES} runs." if len(there) > LINES else ""
+        sections.append(Section("Learning", f"Validation accuracy by epoch.{more}", [drawn]))
+    head: Html = page.facts(
+        {"folder": str(common(runs)), "runs": f"{len(runs):,}", "failed": f"{len(runs) - len(there):,}"}
+    )
+    return page.page("Trainings compared", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}", sections, [head])
+
+
+def learnt(run: Run) -> list[tuple[float, float]]:
+    """Validation accuracy by epoch, as far as the history can be read."""
+    try:
+        with open(run.folder / "history.jsonl", encoding="utf-8") as file:
+            history: list[Any] = [json.loads(line) for line in file]
+        return [(float(row["epoch"]), float(row["val_accuracy"])) for row in history]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def compared(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Path, str] | None = None) -> None:
+    """Print the comparison of finished runs, and write it to ``out``. ``failed``: folders of runs without a result, and
+    what was set for them. ConfigError for a folder that is no run's.
+    """
+    runs = [read(folder) for folder in folders]
+    runs += [Run(folder, {}, {"overrides": said}) for folder, said in (failed or {}).items()]
+    shown(runs)
+    if out is not None:
+        page.save(out, written(runs))
+        Console().print(f"comparison: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The program; its exit code."""
+    folders, out, rest = list[str](), None, list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("-h", "--help"):
+            print(__doc__)
+            return 0
+        if argument == "--out" and rest:
+            out = Path(rest.pop(0))
+        elif argument.startswith(("out=", "--out=")):
+            out = Path(argument.partition("=")[2])
+        elif argument.startswith("-"):
+            print(f"error: {page.spelt(argument)}: no such option; expected folders and out=FILE", file=sys.stderr)
+            return USAGE
+        else:
+            folders.append(argument)
+    try:
+        if not folders:
+            raise ConfigError("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]")
+        compared(found_in(folders), out)
+    except UserError as error:
+        print(f"error: {page.spelt(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: cannot write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+        return UNWRITABLE
+    return 0

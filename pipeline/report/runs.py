@@ -1,0 +1,162 @@
+"""Finished trainings, read back from their folders and put side by side."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.measures.uncertainty import Interval, interval
+
+METRICS, ANSWERS = "metrics.json", "answers.jsonl"
+TARGET = "_target_"
+REPEATED = ("seed", "dataset.fold")  # settings in which runs of one family differ
+ASIDE = ("trainer.resume", "name")  # settings that change nothing
+NUMBERS = "parameters", "epochs", "seconds"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder. ``metrics``: metrics.json, empty for a run that failed; ``settings`` by dotted key; ``right``:
+    by split, of each clip its group ('' if unknown), what it is called, and whether it was answered right.
+    """
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    settings: Mapping[str, str]
+    right: Mapping[str, Sequence[tuple[str, str, bool]]] = field(default_factory=dict)
+
+    @property
+    def split(self) -> str:
+        """The split that counts."""
+        return "test" if "test" in self.metrics else "val"
+
+
+def flat(settings: Any, at: str = "") -> dict[str, str]:
+    """Nested settings by dotted keys, as they are written on a command line."""
+    if not isinstance(settings, Mapping) or (not settings and at):
+        return {at: "null" if settings is None else str(settings)}
+    parts = (flat(one, f"{at}.{name}" if at else str(name)) for name, one in settings.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def found_in(folders: Iterable[str | Path]) -> list[Path]:
+    """The runs' folders among some: each itself, or the runs right in it (of a sweep, of an experiment).
+
+    ConfigError for a folder that is and holds no run.
+    """
+    found: list[Path] = []
+    for given in folders:
+        folder = Path(given).expanduser().resolve()
+        inside = [path.parent for path in folder.glob(f"*/{METRICS}")] if folder.is_dir() else []
+        if (folder / METRICS).is_file():
+            inside = [folder]
+        if not inside:
+            why = "holds no finished run" if folder.is_dir() else "is no folder"
+            raise ConfigError(f"{str(given)!r} {why}; expected a run's folder, with {METRICS} in it")
+        found += sorted(
+            inside, key=lambda path: (len(path.name), path.name) if path.name.isdigit() else (99, path.name)
+        )
+    return list(dict.fromkeys(found))
+
+
+def read(folder: Path) -> Run:
+    """A finished run. ConfigError if its files are missing, broken, or of another version."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        settings = flat(metrics["settings"])
+        split = metrics["test" if "test" in metrics else "val"]
+        _ = [float(metrics[key]) for key in NUMBERS], float(metrics["multiply_adds"]), float(split["accuracy"])
+        _ = [float(split["interval"][side]) for side in ("low", "high")], float(split["macro_f1"])
+        right: dict[str, list[tuple[str, str, bool]]] = {}
+        if (folder / ANSWERS).is_file():
+            with open(folder / ANSWERS, encoding="utf-8") as file:
+                for number, row in enumerate(map(json.loads, file)):
+                    own = str(row["group"]), str(row["name"] or f"#{number}"), row["truth"] == row["answer"]
+                    right.setdefault(str(row["split"]), []).append(own)
+    except FileNotFoundError:
+        raise ConfigError(f"{str(folder)!r} is no run's folder: it has no {METRICS}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{str(folder)!r} cannot be compared: it is broken or of another version ({error!r})"
+        ) from None
+    return Run(folder, metrics, settings, right)
+
+
+def differing(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Of each run, the settings in which the runs differ, those aside that change nothing; of one that failed, what is
+    known.
+
+    Where runs have different components (``cell._target_``), the component is told, and options are told that all of
+    these components have.
+    """
+    told = [run for run in runs if run.metrics]
+    keys = list(dict.fromkeys(key for run in told for key in run.settings if key not in ASIDE))
+    varied = [key for key in keys if len({run.settings.get(key) for run in told}) > 1]
+    chosen = {key.removesuffix(f".{TARGET}") for key in varied if key.endswith(f".{TARGET}")}
+
+    def owned(key: str) -> bool:
+        everywhere = all(key in run.settings for run in told)
+        return everywhere or not any(key.startswith(f"{part}.") for part in chosen)
+
+    rows = []
+    for run in runs:
+        if not run.metrics:
+            rows.append(dict(run.settings))
+            continue
+        row = {key: run.settings[key] for key in varied if key in run.settings and owned(key)}
+        rows.append({named(key): value.rpartition(".")[2] if TARGET in key else value for key, value in row.items()})
+    return rows
+
+
+def named(key: str) -> str:
+    """A key as people choose it: ``cell``, not ``cell._target_``."""
+    return key.removesuffix(f".{TARGET}")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Runs that differ in their seed or fold alone: how their accuracies spread, and the accuracy over all their clips
+    with its interval, in which clips of one group count as one, however many runs answered them. Where no groups are
+    known, the folds are the groups if they follow a column (``dataset.fold_by``), or else each clip is its own.
+    """
+
+    runs: list[Run]
+    varied: str  # "folds", "seeds", or both
+    mean: float
+    least: float
+    most: float
+    pooled: float
+    pooled_interval: Interval
+    clips: int
+    groups: int
+
+
+def families(runs: Sequence[Run]) -> Iterator[Family]:
+    """The families of two runs at least."""
+    kinds: dict[str, list[Run]] = {}
+    for run in runs:
+        rest = {key: value for key, value in run.settings.items() if key not in (*REPEATED, *ASIDE)}
+        if run.metrics:
+            kinds.setdefault(json.dumps([run.split, rest], sort_keys=True), []).append(run)
+    for members in kinds.values():
+        varied = [key for key in REPEATED if len({run.settings.get(key) for run in members}) > 1]
+        if varied:
+            yield family(members, " and ".join({"seed": "seeds", "dataset.fold": "folds"}[key] for key in varied))
+
+
+def family(members: list[Run], varied: str) -> Family:
+    """One of them."""
+    accuracies = [float(run.metrics[run.split]["accuracy"]) for run in members]
+    answered = [(run, *answer) for run in members for answer in run.right.get(run.split, ())]
+    known, right = any(group for _, group, *_ in answered), [hit for *_, hit in answered]
+    apart = all(run.settings.get("dataset.fold_by", "null") != "null" for run in members) and "folds" in varied
+    groups = [
+        group or (name if known or not apart else f"fold {run.settings['dataset.fold']}")
+        for run, group, name, _ in answered
+    ]
+    pooled = sum(right) / len(right) if right else 0.0
+    mean = sum(accuracies) / len(accuracies)
+    limits = interval(right, groups)[0]
+    return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(right), len(set(groups)))

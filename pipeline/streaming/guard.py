@@ -1,0 +1,175 @@
+"""Guards at both ends of a stream: what comes in is made sound, what comes out is checked, and nothing bad stays.
+
+What is done about what comes in, each time it comes, and with one warning per episode unless it says otherwise:
+
+* ``not_finite``: samples that are NaN or infinite become 0.
+* ``too_loud``: samples beyond ``LOUDEST`` times full scale become full scale, with their sign.
+* ``clipped``: more than ``SHARE`` of a block's samples at full scale. Only told: what is lost cannot be brought back.
+* ``offset``: a mean over the last second of more than ``OFFSET``. Only told: taking it out would change what the model
+  was trained on, and a filter bank that begins above 0 Hz hardly sees it.
+* denormal samples become 0, without a warning: none of them can be heard, but they can be slow.
+* ``not_computed``: after a step, the state or the posteriors are not finite. The state before the step stays, and the
+  block's posteriors are the last good ones; after ``HELD`` seconds of that, all zeros (nothing is heard, so that open
+  events end), and the state begins anew.
+
+An episode of a kind is over when it has not come for ``QUIET`` seconds. All of this looks at whole blocks, so it does
+not depend on the sizes in which samples arrive.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.intake import Arrays
+from pipeline.reading.media import LOUDEST, Samples
+from pipeline.stage import State
+
+FULL = 0.999  # of full scale: at full scale
+SHARE = 0.01  # of a block
+OFFSET = 0.05  # of full scale
+SETTLING = 1.0  # seconds over which the offset is averaged
+QUIET = 10.0  # seconds
+HELD = 1.0  # seconds
+TINY = float(np.finfo(np.float32).tiny)
+TEXTS = {
+    "not_finite": "samples that are no numbers; taken as 0",
+    "too_loud": f"samples beyond {LOUDEST:g} times full scale; taken as full scale (floats from -1 to 1 are expected)",
+    "clipped": "samples stand at full scale; lower the gain of the recording",
+    "offset": f"the samples' mean is not 0 but beyond {OFFSET:g}; look for a faulty microphone or converter",
+    "not_computed": "the model's state became infinite; it goes on from the last good one",
+}
+Count = Annotated[int, Field(ge=0, le=2**62)]
+
+
+@dataclass
+class Counts:
+    """What a stream has met so far: samples, or blocks for ``not_computed``."""
+
+    not_finite: Count = 0
+    too_loud: Count = 0
+    clipped: Count = 0
+    denormal: Count = 0
+    not_computed: Count = 0
+    offset: Annotated[float, Field(ge=-LOUDEST, le=LOUDEST)] = 0.0  # mean of the last second
+    failing: Count = 0  # ticks for which no step could be computed, up to now
+    seen: dict[str, Count] = field(default_factory=dict)  # kind -> tick at which it was last seen to end
+
+
+class Guard:
+    """The guard of one stream.
+
+    Attributes:
+        counts: what it has met.
+        warnings: rows ``{time, code, text}``, time in seconds; the stream empties the list.
+        held: the last posteriors ``(K,)`` that were finite.
+    """
+
+    def __init__(self, rate: int, sound: bool, initial: State, classes: int) -> None:
+        """``rate`` ticks a second; whether the first track is ``sound``; ``initial`` state, number of ``classes``."""
+        self.rate, self.sound, self.initial, self.classes = rate, sound, initial, classes
+        self.counts, self.warnings = Counts(), list[dict[str, Any]]()
+        self.begin()
+
+    def begin(self) -> None:
+        """What follows begins anew."""
+        self.held = np.zeros(self.classes, np.float32)
+        self.counts.failing, self.counts.offset = 0, 0.0
+
+    def clean(self, block: Arrays, start: int) -> Arrays:
+        """A block made sound, and counted; ``start``: its first tick."""
+        return (self.samples(block[0], start), *block[1:]) if self.sound else block
+
+    def samples(self, x: Samples, start: int) -> Samples:
+        """Samples ``(N,)``, N > 0, all finite, normal and within ``LOUDEST``."""
+        bad = 0
+        if float(x.min()) > -FULL and float(x.max()) < FULL:  # NaN is neither
+            total = float(x.sum())
+        else:
+            x, total, bad = self.repaired(x, start)
+        small = np.abs(x) < TINY
+        if small.any():
+            denormal = int(np.count_nonzero(x[small]))
+            if denormal:
+                self.counts.denormal += denormal
+                x = np.where(small, np.float32(0), x)
+        share = 1 - math.exp(-len(x) / (SETTLING * self.rate))
+        mean = total / (len(x) - bad) if len(x) > bad else 0.0
+        self.counts.offset += share * (mean - self.counts.offset)
+        if abs(self.counts.offset) > OFFSET:
+            self.warn("offset", start, start + len(x))
+        return x
+
+    def repaired(self, x: Samples, start: int) -> tuple[Samples, float, int]:
+        """Samples of which some are at full scale or worse; with the sum of the good ones, and how many are bad."""
+        size, finite = np.abs(x), np.isfinite(x)
+        loud = finite & (size > LOUDEST)
+        full = finite & (size >= FULL) & ~loud
+        self.counts.not_finite += self.told("not_finite", ~finite, start)
+        self.counts.too_loud += self.told("too_loud", loud, start)
+        self.counts.clipped += self.told("clipped", full, start, SHARE * len(x))
+        good = np.where(finite & ~loud, x, np.float32(0))
+        whole: Samples = np.where(loud, np.copysign(np.float32(1), x), good)
+        return whole, float(good.sum()), int(np.count_nonzero(~finite | loud))
+
+    def told(self, code: str, where: NDArray[np.bool_], start: int, most: float = 0.0) -> int:
+        """How many there are; with a warning if they are more than ``most``."""
+        count = int(np.count_nonzero(where))
+        if count > most:
+            places = np.flatnonzero(where)
+            self.warn(code, start + int(places[0]), start + int(places[-1]) + 1)
+        return count
+
+    def warn(self, code: str, start: int, end: int) -> None:
+        """Something from tick ``start`` to tick ``end``: a warning if an episode begins with it."""
+        last = self.counts.seen.get(code)
+        if last is None or start - last > QUIET * self.rate:
+            self.warnings.append({"time": round(start / self.rate, 3), "code": code, "text": TEXTS[code]})
+        self.counts.seen[code] = end
+
+    def checked(self, y: NDArray[np.float32], state: State, before: State, start: int, ticks: int) -> tuple[Any, State]:
+        """Posteriors ``(T, K)`` and the state after a block of ``ticks``, or what stands in for them; ``before``: the
+        state before it, or None if whoever computed has looked at the state already.
+        """
+        if finite(y) and (before is None or finite(state, self.initial)):
+            self.held, self.counts.failing = y[-1], 0
+            return y, state
+        self.counts.not_computed += 1
+        self.warn("not_computed", start, start + ticks)
+        self.counts.failing += ticks
+        if self.counts.failing > HELD * self.rate or not finite(before, self.initial):
+            before, self.held = self.initial, np.zeros_like(self.held)
+        return np.repeat(self.held[None], len(y), axis=0), before
+
+
+def finite(values: State, initial: State = None) -> bool:
+    """Whether all numbers of a state (or array) are finite, or minus infinity where the ``initial`` state has that."""
+    if values is None:
+        return False
+    if bounded(values):
+        return True
+    if isinstance(values, tuple):
+        return all(map(finite, values, initial if isinstance(initial, tuple) else (None,) * len(values)))
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    fine = np.isfinite(array)
+    if initial is not None and bool((initial == -math.inf).any()):  # a maximum of nothing yet
+        fine |= array == -math.inf
+    return bool(fine.all())
+
+
+def bounded(values: State) -> bool:
+    """Whether the sums of squares are finite: then all numbers are. It takes a fraction of looking at each of them."""
+    if type(values) is tuple:
+        for part in values:  # noqa: SIM110 - twice as fast as all()
+            if not bounded(part):
+                return False
+        return True
+    if isinstance(values, Tensor):
+        if not values.is_floating_point():
+            return True
+        values = (values if values.is_cpu else values.cpu()).detach().numpy()
+    return math.isfinite(np.vdot(values, values))

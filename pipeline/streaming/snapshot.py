@@ -1,0 +1,236 @@
+"""What a stream remembers, as safe bytes: safetensors with a JSON header. Reading them runs nothing and trusts nothing.
+
+The bytes say which model they are of and carry a digest of themselves, so that damage is found. A digest is no seal:
+who can write the bytes can write it, too. Therefore every claim is compared with the model, and nothing is allocated
+that is larger than the bytes are.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from torch import Tensor
+
+from pipeline.errors import SnapshotError
+from pipeline.intake import Arrays
+from pipeline.model import Classifier, fingerprint
+from pipeline.stage import State
+from pipeline.streaming.guard import TEXTS, Counts, finite
+
+FORMAT = 1
+HEADER = "rivulet-stream"  # one entry: a digest, and the card; of several, the order would not be fixed
+LARGEST = 1 << 26  # bytes of what is waiting, and of a block, at most
+TEXT = 1 << 20  # bytes of the header at most
+LAST = 2**62  # no counter is larger
+KNOWN: "WeakKeyDictionary[Classifier, tuple[tuple[int, ...], str]]" = WeakKeyDictionary()
+Counter = Annotated[int, Field(ge=0, le=LAST)]
+
+
+class Card(BaseModel):
+    """The header: the counters of a stream, see ``Stream``, and what its decoder and its guard remember."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    format: int = FORMAT
+    model: str = ""
+    size: Annotated[int, Field(ge=1, le=LAST)]
+    ticks: Counter
+    surplus: Counter
+    skip: Counter
+    steps: Counter
+    end: Counter | None
+    closed: bool
+    decoder: dict[str, Any]
+    guard: Counts
+
+
+class Memory(NamedTuple):
+    """All that a stream remembers; ``held``: the last good posteriors ``(K,)``."""
+
+    card: Card
+    state: State
+    waiting: Arrays
+    newest: Arrays
+    held: NDArray[np.float32]
+
+
+def refused(why: str) -> SnapshotError:
+    """The error for all bytes that cannot be used."""
+    return SnapshotError(f"snapshot: {why}; take another with Stream.snapshot()")
+
+
+def pack(model: Classifier, memory: Memory) -> bytes:
+    """Bytes for ``unpack``. SnapshotError if what is waiting is larger than ``LARGEST``."""
+    check_size(model, memory.card.size, memory.waiting)
+    text = memory.card.model_copy(update={"model": identity(model)}).model_dump_json()
+    named = {f"state.{number}": array_of(leaf) for number, leaf in enumerate(leaves(memory.state))}
+    named |= {f"waiting.{number}": array for number, array in enumerate(memory.waiting)}
+    named |= {f"newest.{number}": array for number, array in enumerate(memory.newest)} | {"held": memory.held}
+    named = {name: np.ascontiguousarray(array) for name, array in named.items()}
+    return save(named, {HEADER: f"{digest_of(text, named)} {text}"})
+
+
+def unpack(model: Classifier, data: bytes) -> Memory:
+    """What ``pack`` was given, on the model's device. SnapshotError says what is wrong with the bytes."""
+    initial = model.initial(1)
+    expected = {f"state.{number}": leaf for number, leaf in enumerate(leaves(initial))}
+    most = 2 * LARGEST + 2 * TEXT + sum(leaf.nbytes for leaf in expected.values())
+    if len(data) > most:
+        raise refused(f"{len(data)} bytes; a stream of this model has {most} at most")
+    text, digest = header_of(data)
+    try:
+        named: Mapping[str, NDArray[Any]] = load(bytes(data))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise refused(f"no whole safetensors ({error})") from None
+    if digest_of(text, named) != digest:
+        raise refused("damaged: the digest is another")
+    card = card_of(model, text)
+    tracks = range(len(model.intake.tracks))
+    names = {*expected, "held", *(f"{what}.{number}" for what in ("waiting", "newest") for number in tracks)}
+    if named.keys() != names:
+        raise refused(f"it holds {', '.join(sorted(named))}; expected {', '.join(sorted(names))}")
+    for name, leaf in expected.items():
+        check_shape(name, named[name], tuple(leaf.shape), array_of(leaf).dtype)
+    check_shape("held", named["held"], (len(model.labels),), np.dtype(np.float32))
+    waiting, newest = (tuple(named[f"{what}.{number}"].copy() for number in tracks) for what in ("waiting", "newest"))
+    check_tracks(model, card, waiting, newest)
+    fresh = iter([torch.tensor(named[name], device=model.anchor.device) for name in expected])
+    state = like(initial, fresh)
+    if not finite(state, initial) or not finite(named["held"]) or any(negative(leaf) for leaf in leaves(state)):
+        raise refused("its state is not finite, or counts less than nothing")
+    return Memory(card, state, waiting, newest, named["held"].copy())
+
+
+def header_of(data: bytes) -> tuple[str, str]:
+    """The card's text, and the digest, from the header of safetensors."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(TEXT, len(data) - 8):
+        raise refused(f"{len(data)} bytes, which are no whole safetensors with a header of {TEXT} bytes at most")
+    try:
+        entry = json.loads(bytes(data[8 : 8 + size]).decode())["__metadata__"][HEADER]
+        digest, _, text = entry.partition(" ")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise refused(f"safetensors, but no snapshot of a stream ({error!r})") from None
+    return text, digest
+
+
+def card_of(model: Classifier, text: str) -> Card:
+    """The header, if all that it says can be true of a stream of this model."""
+    try:
+        version = json.loads(text).get("format")
+        if version != FORMAT:
+            raise refused(f"format {version!r:.40}; this version reads format {FORMAT}")
+        card = Card.model_validate_json(text)
+    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
+        raise refused(f"its header is not right ({error})") from None
+    if card.model != identity(model):
+        raise refused(f"of the model {card.model!r:.40}, but this one is {identity(model)!r}")
+    wrong = [
+        name
+        for name, bad in {
+            "size": card.size % model.grain,
+            "surplus": card.surplus >= model.grain,
+            "skip": card.skip > model.delay,
+            "guard.seen": not card.guard.seen.keys() <= TEXTS.keys(),
+            "decoder": not plain(card.decoder),
+        }.items()
+        if bad
+    ]
+    if wrong:
+        raise refused(f"its header is out of range: {', '.join(wrong)}")
+    return card
+
+
+def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
+    """SnapshotError if what is waiting, or a block of ``size`` ticks, is larger than ``LARGEST``."""
+    block = sum(
+        size // model.intake.grain * track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize
+        for track in model.intake.tracks
+    )
+    found = sum(array.nbytes for array in waiting)
+    if block > LARGEST or found > LARGEST:
+        raise refused(f"a block of {block} bytes, and {found} waiting; expected {LARGEST} of each at most")
+
+
+def check_tracks(model: Classifier, card: Card, waiting: Arrays, newest: Arrays) -> None:
+    """SnapshotError if what is waiting is not what the model takes, or not what the counters tell."""
+    intake, ticks = model.intake, model.intake.ticks(waiting)
+    for number, track in enumerate(intake.tracks):
+        for what, array, steps in (
+            (f"waiting.{number}", waiting[number], ticks // intake.grain * track.steps),
+            (f"newest.{number}", newest[number], min(1, len(newest[0]))),
+        ):
+            check_shape(what, array, (steps, *track.shape), np.dtype(track.kind))
+    check_size(model, card.size, waiting)
+    received = (card.steps + model.delay - card.skip) * model.hop + ticks
+    if ticks % intake.grain or (card.end is None and received != card.ticks):
+        raise refused(f"its counters contradict each other: {card.ticks} ticks, of which {received} are known")
+    if any(not finite(array) for array in waiting[1:] if array.dtype == np.float32):
+        raise refused("its marks are not finite")
+
+
+def check_shape(name: str, array: NDArray[Any], shape: tuple[int, ...], kind: "np.dtype[Any]") -> None:
+    """SnapshotError if an array is another."""
+    if array.shape != shape or array.dtype != kind:
+        raise refused(f"{name} is {array.dtype} {array.shape}; expected {kind} {shape}")
+
+
+def identity(model: Classifier) -> str:
+    """The model's fingerprint, computed again only when a weight has changed: it takes a thousand times as long."""
+    tensors = [*model.parameters(), *model.buffers()]
+    now = tuple(n for t in tensors for n in (t.data_ptr(), 0 if t.is_inference() else t._version))
+    known = KNOWN.get(model)
+    if known is None or known[0] != now:
+        known = KNOWN[model] = now, fingerprint(model)
+    return known[1]
+
+
+def digest_of(text: str, named: Mapping[str, NDArray[Any]]) -> str:
+    """A digest of the header and of all arrays."""
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16)
+    for name, array in sorted(named.items()):
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode(errors="surrogatepass"))
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def plain(value: Any) -> bool:
+    """Whether all numbers in JSON's values are finite and no counter is too large."""
+    if isinstance(value, dict | list):
+        return all(map(plain, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -LAST <= value <= LAST
+
+
+def leaves(state: State) -> Iterator[Tensor]:
+    """The tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from leaves(part)
+
+
+def like(state: State, fresh: Iterator[Tensor]) -> State:
+    """The next tensors in the places of those of a state."""
+    return next(fresh) if isinstance(state, Tensor) else tuple(like(part, fresh) for part in state)
+
+
+def array_of(leaf: Tensor) -> NDArray[Any]:
+    """A tensor's numbers."""
+    found: NDArray[Any] = leaf.detach().cpu().numpy()
+    return found
+
+
+def negative(leaf: Tensor) -> bool:
+    """Whether a counter is below zero, or larger than any can be."""
+    return not leaf.is_floating_point() and bool(((leaf < 0) | (leaf > LAST)).any())

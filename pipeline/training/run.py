@@ -1,0 +1,216 @@
+"""One training under way: the model with what changes it, where it stands, and its files."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from pipeline.augmentation import Augmentation
+from pipeline.build import Config, build
+from pipeline.errors import ConfigError
+from pipeline.model import Classifier
+from pipeline.output.journal import beside
+from pipeline.stage import State, tree
+from pipeline.training.averages import Average
+from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
+from pipeline.training.devices import gathered
+from pipeline.training.features import Features
+
+FREE = (
+    "device",
+    "workers",
+    "threads",
+    "timeout",
+    "resume",
+    "save_every",
+    "patience",
+    "epochs",
+    "minutes",
+)  # may change
+
+
+@dataclass
+class Progress:
+    """Where the training stands: all that is needed to go on, beside the weights."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # steps done of the next one
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # of these: loss, right answers, clips
+    step: int = 0
+    seconds: float = 0.0  # of training, in earlier processes, too
+    best: float = -math.inf  # validation score of the best model
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Run:
+    """A training's model, optimizer, average and progress. Only the first of several processes writes files."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: Classifier,
+        background: str | None,
+        optimizer: Config,
+        augment: Augmentation | None,
+        decay: float,
+        out: Path,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """``decay`` of the average of the weights."""
+        self.fabric, self.model, self.out, self.settings = fabric, model, out, settings
+        self.features = Features(model, augment)
+        self.background = model.labels.index(background) if background is not None else None
+        adapt: torch.optim.Optimizer = build(
+            optimizer, torch.optim.Optimizer, at="optimizer", params=parameter_groups(model, optimizer)
+        )
+        self.rates: list[float] = [group["lr"] for group in adapt.param_groups]
+        self.logits, self.adapt = fabric.setup(Logits(model), adapt)
+        self.average = Average(model, decay)
+        self.progress = Progress()
+        self.begun = time.perf_counter()
+        self.best = self.weights()
+        self.carried: State | None = None  # in which the clips of the last batch ended
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far."""
+        return self.progress.seconds + time.perf_counter() - self.begun
+
+    def set_rate(self, share: float) -> None:
+        """Learning rates as a share of the greatest."""
+        for group, rate in zip(self.adapt.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's numbers as they are now."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def finish_epoch(self, row: dict[str, Any]) -> None:
+        """Note an epoch's figures, and keep the model, with its mean weights, if it is the best so far."""
+        progress = self.progress
+        progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
+        progress.history.append(row)
+        score = row["val_accuracy"] - 1e-4 * row["val_loss"]  # among equal accuracies, the lower loss
+        better = score > progress.best
+        if better:
+            progress.best, progress.best_epoch = score, progress.epoch
+            with self.average.worn():
+                self.best = self.weights()
+                self.keep_best()
+        if self.fabric.global_rank == 0:
+            lines = "".join(json.dumps(row) + "\n" for row in progress.history)
+            part = beside(self.out / "history.jsonl")
+            part.write_text(lines)
+            part.replace(self.out / "history.jsonl")
+        self.keep()
+
+    def keep_best(self) -> None:
+        """Write model.safetensors."""
+        if self.fabric.global_rank == 0:
+            self.model.save(
+                self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history}
+            )
+
+    def keep(self) -> None:
+        """Write last.ckpt, with which training goes on from here to the bit. All processes have to call it."""
+        mine = {"generators": generators(), "carried": plain(self.carried)}
+        everybody = gathered(self.fabric, mine)
+        if self.fabric.global_rank:
+            return
+        facts = vars(self.progress) | {"seconds": self.seconds}
+        save(
+            self.out / FILE,
+            {
+                "model": self.weights(),
+                "best": self.best,
+                "optimizer": self.adapt.state_dict(),
+                "average": self.average.state(),
+                "processes": everybody,
+                "progress": json.dumps(facts),
+                "config": json.dumps([self.model.config, self.model.labels]),
+                "settings": json.dumps(fixed(self.settings)),
+            },
+        )
+
+    def restore(self, path: Path) -> None:
+        """Go on where a run's last.ckpt left it. ConfigError if it is missing, broken or of another training."""
+        state = load(path)
+        if state.get("config") != json.dumps([self.model.config, self.model.labels]):
+            raise ConfigError(f"trainer.resume: {path} is of another model or other labels; resume as it was begun")
+        if other := differences(json.loads(state.get("settings", "{}")), json.loads(json.dumps(fixed(self.settings)))):
+            raise ConfigError(f"trainer.resume: {path} was begun with other settings: {other}; resume as it was begun")
+        if len(state["processes"]) != self.fabric.world_size:
+            raise ConfigError(
+                f"trainer.resume: {path} is of {len(state['processes'])} processes, not {self.fabric.world_size}"
+            )
+        vars(self.progress).update(json.loads(state["progress"]))
+        self.best = state["best"]
+        self.model.load_state_dict(self.best)
+        if self.progress.best_epoch:
+            self.keep_best()
+        self.model.load_state_dict(state["model"])
+        self.adapt.load_state_dict(state["optimizer"])
+        self.average.restore(state["average"])
+        mine = state["processes"][self.fabric.global_rank]
+        if mine["carried"] is not None:
+            self.carried = tree(lambda tensor: tensor.to(self.model.anchor.device), whole(mine["carried"]))
+        set_generators(mine["generators"])
+
+
+class Logits(nn.Module):
+    """What is called in training: ``Classifier.logits``."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Features and the state in which the encoder begins."""
+        return self.model.logits(x, state)
+
+
+def plain(state: State | None) -> Any:
+    """A state as lists of tensors on the CPU, which can be stored."""
+    if state is None or isinstance(state, Tensor):
+        return None if state is None else state.detach().cpu().clone()
+    return [plain(part) for part in state]
+
+
+def whole(stored: Any) -> State:
+    """A state from such lists."""
+    return stored if isinstance(stored, Tensor) else tuple(whole(part) for part in stored)
+
+
+def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a training comes to."""
+    found = {key: value for key, value in settings.items() if key not in ("name", "false_alarms", "events", "streams")}
+    trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in FREE}
+    return found | {"trainer": trainer}
+
+
+def differences(there: Any, here: Any, at: str = "") -> str:
+    """What two settings have otherwise, as words; '' if nothing."""
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        return "" if there == here else f"{at} was {there!r}, is {here!r}"
+    keys = dict.fromkeys([*there, *here])
+    parts = (differences(there.get(key), here.get(key), f"{at}.{key}".lstrip(".")) for key in keys)
+    return ", ".join(part for part in parts if part)
+
+
+def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any]]:
+    """Weight decay pulls on matrices only, not on biases, normalisation, peepholes and learned initial memories."""
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    matrices = [n for n, p in trainable.items() if p.ndim > 1 and not n.endswith((".weight_ch", ".start"))]
+    decay = optimizer.get("weight_decay", 0.0)
+    return [
+        {"params": [trainable[name] for name in matrices], "weight_decay": decay},
+        {"params": [p for name, p in trainable.items() if name not in matrices], "weight_decay": 0.0},
+    ]
