@@ -98,6 +98,7 @@ class Trainer:
         cores = max(1, (os.cpu_count() or 1) // devices)
         torch.set_num_threads(threads or (max(1, cores // 2) if workers else cores))
         self.fabric = fabric(device, devices, nodes, precision)
+        console.quiet = not self.leads
 
     @property
     def leads(self) -> bool:
@@ -128,10 +129,13 @@ class Trainer:
         training. DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError
         if those who load data fail again and again; OSError if a file cannot be written.
         """
+        if self.tbptt and augment and augment.mixup:
+            raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
+        weights = weights_of(train, self.balance, len(model.labels))
         out.mkdir(parents=True, exist_ok=True)
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings)
         feed = Feed(model.intake, self.workers, self.timeout)
-        loss = Loss(self.label_smoothing, self.focal, weights_of(train, self.balance, len(model.labels)))
+        loss = Loss(self.label_smoothing, self.focal, weights)
         lesson = Lesson(self.fabric, run, loss, self.frames, self.clip, self.carry)
         if self.resume:
             run.restore(Path(self.resume))

@@ -175,6 +175,9 @@ def test_costly_features_are_computed_once_and_changed_each_time():
     assert all(torch.equal(y, features.kept[key][0]) for key, (y,) in kept.items())
     assert first.shape != second.shape or not torch.equal(first, second)
     assert torch.equal(features.plain(batch), features.plain(batch))
+    assert Features(model, None).kept is features.kept, "the next training has them"
+    other = Classifier(configured("train", "experiment=gestures_region", "extractor.height=40"), LABELS)
+    assert not Features(other, None).kept
 
 
 @pytest.mark.parametrize("more", [["head.delay=0.3"], ["encoder.convolutions=[{channels: 8, kernel: 5, stride: 4}]"]])
@@ -220,3 +223,11 @@ def test_a_track_is_lost_at_random_but_never_both():
     assert lost.sum(1).max() == 1 and abs(lost[:, 0].mean() - 0.3) < 0.04 and abs(lost[:, 1].mean() - 0.15) < 0.03
     with pytest.raises(ValueError, match="sound and pictures would come apart"):
         AugmentBoth(build(configured("train")["augment"], Augmentation, at="augment"), augment())
+    for wrong, message in (({"speed": 0.1, "drop": 0.1}, r"picture\.speed and augment\.picture\.drop must be 0"),
+                           ({"noise": 0.1}, r"augment\.picture\.noise must be 0")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            AugmentBoth(sound, augment(**wrong))
+    with pytest.raises(ValueError, match="not be more than 1 together"):
+        AugmentBoth(sound, augment(), lose_sound=0.7, lose_picture=0.6)
+    with pytest.raises(ValueError, match=r"set augment\.flip=true"):
+        augment(swap=[("left", "right")])

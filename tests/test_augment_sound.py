@@ -103,6 +103,10 @@ def test_noise_lies_below_the_loud_part_of_each_clip():
             ratio = 20 * np.log10(loud / 2**0.5 / max(1e-12, added[row].item()))
             assert abs(ratio - decibel[row].item()) < 0.3 or not noise[row].any()
         assert not added[3]
+    others = x.roll(1, 0)  # sparse ones
+    added = level(mixed(x, others, decibel, RATE, clips=True) - x, RATE)[:, 0]
+    for row, loud in ((1, 0.01), (2, 0.1)):
+        assert 20 * np.log10(loud / 2**0.5 / added[row].item()) == pytest.approx(decibel[row].item(), abs=0.3)
 
 
 @pytest.mark.parametrize("kind", ["noise", "babble", "recorded"])

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,7 +52,10 @@ def test_losses():
             p = np.exp(row)[target] / np.exp(row).sum()
             total -= (1 - p) ** 2.0 * np.log(p)
     assert Loss(focal=2.0)(logits, targets) == pytest.approx(total, rel=1e-5)
-    assert Loss(0.1, 2.0).sharp == Loss(0.0, 2.0)
+    assert Loss(0.1, 2.0, weights).sharp == Loss(0.0, 2.0), "weights are those of clips"
+    sure = torch.tensor([[40.0, 0, 0]], requires_grad=True)
+    Loss(focal=0.5)(sure, torch.tensor([0])).backward()
+    assert sure.grad.isfinite().all()
 
 
 def test_weights_of_classes():
@@ -72,6 +78,8 @@ def test_learning_rates(epochs):
     cosine = [rate("cosine", epoch, epochs, 1.0) for epoch in (0, 0.5, 1, (1 + epochs) / 2, epochs)]
     assert cosine == pytest.approx([0, 0.5, 1, 0.5, 0], abs=2e-3)
     assert [rate("constant", epoch, epochs, 2.0) for epoch in (1, 2, epochs)] == pytest.approx([0.5, 1, 1], abs=1e-3)
+    assert rate("cosine", 0.2, epochs, 1.0, spent=0.5 / epochs) == pytest.approx(0.5, abs=1e-2), "the clock rises, too"
+    assert rate("cosine", 0.75, 1, 1.0) == pytest.approx(0.5, abs=1e-2), "half of a short training"
     assert rate("cosine", 0.0, epochs, 0.0, spent=1.0) == 0.0 and rate("one_cycle", 0.0, epochs, 0.0, spent=1.0) < 1e-4
 
 
@@ -182,8 +190,8 @@ class Mixing(Augmentation):
     mixup = 0.4
 
 
-def lesson(model, tmp_path, augment=None, rate=0.1, frames=1.0):
-    fabric = Fabric(accelerator="cpu", devices=1)
+def lesson(model, tmp_path, augment=None, rate=0.1, frames=1.0, fabric=None):
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
     settings = {"_target_": "torch.optim.SGD", "lr": rate}
     run = Run(fabric, model, "background", settings, augment, 0.0, tmp_path, {})
     run.set_rate(1.0)
@@ -209,6 +217,50 @@ def test_a_batch_in_parts_is_a_batch(tmp_path, spans):
         assert sums == pytest.approx(ends[0][0], abs=1e-4)
         for name, tensor in weights.items():
             assert torch.allclose(tensor, ends[0][1][name], atol=1e-5), name
+
+
+# Steps, as each of two processes gets its parts of them.
+SHARES = {
+    "short": [([[0]], [[]]), ([[4, 5]], [[6, 7]])],
+    "parts": [([[0, 2], []], [[1], []]), ([[4], [5]], [[6, 7], []])],
+    "blocks": [([[0, 1]], [[4, 5]]), ([[2]], [[]])],
+}
+
+
+def lively():
+    """With a memory that is learnt, which has a gradient in first blocks alone."""
+    return small_model("cell.learn_initial=true")
+
+
+def test_uneven_shares_of_two_devices(tmp_path):
+    """Where one has no clips, or less blocks of time: the weights of both stay those of one process."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = Path(__file__).parent / "devices" / "lessons.py"
+    done = subprocess.run([*command, script, tmp_path], capture_output=True, timeout=200)
+    assert done.returncode == 0, done.stderr.decode()
+    for case, steps in SHARES.items():
+        model = lively()
+        teach = lesson(model, tmp_path)
+        for number, step in enumerate(steps):
+            clips = [index for rank in step for part in rank for index in part]
+            batch = batches(clips)[0]
+            sums = teach.blocks(batch, 0.1) if case == "blocks" else teach.step([batch])
+            for rank in (0, 1):
+                other = torch.load(tmp_path / f"{case}-{rank}.pt", weights_only=True)
+                assert other["found"][number] == pytest.approx(sums, abs=1e-4), case
+        for rank in (0, 1):
+            other = torch.load(tmp_path / f"{case}-{rank}.pt", weights_only=True)["weights"]
+            for name, tensor in model.state_dict().items():
+                assert torch.allclose(tensor, other[name], atol=1e-5), (case, rank, name)
+
+
+def test_blocks_without_an_answer_change_nothing(tmp_path):
+    """Where times are not known, only the blocks in which clips end are steps."""
+    model = small_model()
+    teach = lesson(model, tmp_path, frames=0.0)
+    teach.carry = 0.0
+    sums = teach.blocks(batches([2], spans=False)[0], 0.1)
+    assert sums[2] == 1 and teach.run.average.steps == 1
 
 
 def test_blocks_of_time_carry_the_state(tmp_path):

@@ -34,21 +34,26 @@ class AugmentBoth(Augmentation):
         lose_picture: Share = 0.15,
         mixup: NonNegativeFloat = 0.0,
     ) -> None:
-        """Shares of the clips that lose a track; of those with both, none loses both. ValueError for settings of the
-        sound that would take the tracks apart, or that cannot act.
+        """Shares of the clips that lose a track; of those with both, none loses both. ValueError for settings that
+        would take the tracks apart, or that cannot act.
         """
+        apart = "sound and pictures would come apart"
         for keys, why in (
-            (sound.timed(), "sound and pictures would come apart"),
-            (["masks"] if sound.masks else [], "features are joined before they are masked"),
+            ([f"picture.{key}" for key in picture.timed()], apart),
+            ([f"picture.{key}" for key in ("offset", "noise") if getattr(picture, key)], "features are joined before"),
+            ([f"sound.{key}" for key in sound.timed()], apart),
+            (["sound.masks"] if sound.masks else [], "features are joined before they are masked"),
             (
-                [] if picture.raw else sound.sounding(),
+                [] if picture.raw else [f"sound.{key}" for key in sound.sounding()],
                 "augment.picture.where=features are computed only once",
             ),
         ):
             if keys:
-                raise ValueError(f"{' and '.join(f'augment.sound.{key}' for key in keys)} must be 0: {why}")
+                raise ValueError(f"{' and '.join(f'augment.{key}' for key in keys)} must be 0: {why}")
         if sound.mixup or picture.mixup:
             raise ValueError("augment.sound.mixup and augment.picture.mixup must be 0: set augment.mixup, for both")
+        if lose_sound + lose_picture > 1:
+            raise ValueError("augment.lose_sound and augment.lose_picture must not be more than 1 together")
         self.sound, self.picture, self.mixup = sound, picture, mixup
         self.lose_sound, self.lose_picture = lose_sound, lose_picture
         self.raw = picture.raw

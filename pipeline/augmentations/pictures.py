@@ -49,7 +49,10 @@ class AugmentPictures(Augmentation):
         ``flip`` left and right for half of the clips: only where no label depends on it, but for the pairs that
         ``swap`` says become each other. ``offset`` and ``noise``, for features that are vectors: what is added to each
         number of a clip as a whole, and at each step, normally distributed, in deviations of the training data.
+        ValueError for ``swap`` without ``flip``.
         """
+        if swap and not flip:
+            raise ValueError("augment.swap would never act: set augment.flip=true")
         self.offset, self.noise = offset, noise
         self.pairs = swap or []
         self.turned = torch.zeros(0, dtype=torch.int64)  # the class that each class becomes
@@ -57,6 +60,10 @@ class AugmentPictures(Augmentation):
         self.brightness, self.contrast = brightness, contrast
         self.speed, self.jitter, self.drop = speed, jitter, drop
         self.raw = where == "pixels"
+
+    def timed(self) -> list[str]:
+        """The keys in use that act in time."""
+        return [key for key in ("speed", "jitter", "drop") if getattr(self, key)]
 
     def know(self, labels: list[str], extractor: Extractor) -> None:
         """What each class becomes when left and right change places. ConfigError for a model of sound alone."""

@@ -158,7 +158,7 @@ class Augment(Augmentation):
         if len(rows := some(len(x), self.room)):
             changed[rows] = convolved(x[rows], self.drawn_rooms(len(rows), rate))
         if len(rows := some(len(x), self.babble)):
-            changed[rows] = self.with_noise(changed[rows], x[rows - 1], rate)  # batches are shuffled
+            changed[rows] = self.with_noise(changed[rows], x[rows - 1], rate, clips=True)  # batches are shuffled
         if len(rows := some(len(x), self.recorded)):
             changed[rows] = self.with_noise(changed[rows], excerpts(self.recording, len(rows), x.shape[1]), rate)
         if len(rows := some(len(x), self.noise)):
@@ -171,9 +171,9 @@ class Augment(Augmentation):
             return self.responses[torch.randint(len(self.responses), (rows,))]
         return made_rooms(self.between("reverb", rows), self.between("direct", rows), rate)
 
-    def with_noise(self, x: Tensor, noise: Tensor, rate: int) -> Tensor:
+    def with_noise(self, x: Tensor, noise: Tensor, rate: int, clips: bool = False) -> Tensor:
         """Both, at the signal-to-noise ratio that is drawn."""
-        return mixed(x, noise, self.between("snr", len(x)), rate)
+        return mixed(x, noise, self.between("snr", len(x)), rate, clips)
 
     def heard(self, x: Tensor, rate: int) -> Tensor:
         """Through microphones, some of them of a narrow band."""

@@ -29,9 +29,9 @@ class Standardize(Stage):
     def fit(self, features: Iterable[Tensor]) -> None:
         """Set mean and standard deviation from tensors ``(N, *shape)``, summed in float64."""
         count = 0
-        total = squares = torch.zeros_like(self.mean, dtype=torch.float64)
+        total = squares = torch.zeros(self.mean.shape, dtype=torch.float64)
         for block in features:
-            block = block.double()
+            block = block.cpu().double()  # which Apple's devices lack
             if block.ndim == 4:  # every pixel is an example of its channel
                 block = block.movedim(1, -1).reshape(-1, block.shape[1], 1, 1)
             count += len(block)

@@ -31,9 +31,11 @@ def level(x: Tensor, rate: int) -> Tensor:
     return ((power * loud).sum(1, keepdim=True) / loud.sum(1, keepdim=True)).sqrt()
 
 
-def mixed(x: Tensor, noise: Tensor, decibel: Tensor, rate: int) -> Tensor:
-    """``x`` with noise whose RMS is ``decibel (B, 1)`` below the loud part of each row. Silence stays silent."""
-    rms = noise.square().mean(1, keepdim=True).sqrt()
+def mixed(x: Tensor, noise: Tensor, decibel: Tensor, rate: int, clips: bool = False) -> Tensor:
+    """``x`` with noise whose RMS is ``decibel (B, 1)`` below the loud part of each row; if the noise is other ``clips``,
+    that of their loud part, as their pauses and ends do not count. Silence stays silent.
+    """
+    rms = level(noise, rate) if clips else noise.square().mean(1, keepdim=True).sqrt()
     y: Tensor = x + noise * (level(x, rate) / rms.clamp(min=SILENT) * 10 ** (-decibel / 20))
     return y
 
@@ -52,7 +54,8 @@ def coloured(rows: int, length: int) -> Tensor:
 
 def excerpts(recording: Tensor, rows: int, length: int) -> Tensor:
     """Parts ``(rows, length)`` of a recording ``(N,)``, cut at random; a shorter one is repeated."""
-    recording = recording.repeat(-(-length // len(recording)))
+    if len(recording) < length:
+        recording = recording.repeat(-(-length // len(recording)))
     return recording.unfold(0, length, 1)[torch.randint(len(recording) - length + 1, (rows,))]
 
 

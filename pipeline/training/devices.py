@@ -1,16 +1,31 @@
 """How many processes train one model, and what they tell each other."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+PATIENCE = timedelta(days=7)  # for another process: it may be validating, which takes as long as it takes
+
+
+class Processes(DDPStrategy):
+    """Processes that know of each other, with models that do not: gradients are added up by ``share``.
+
+    DistributedDataParallel would wait for ever where one process has no clips left, or less blocks of time.
+    """
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        """As it is."""
+        return module
 
 
 def fabric(device: str, devices: int, nodes: int, precision: str) -> Fabric:
@@ -27,15 +42,40 @@ def fabric(device: str, devices: int, nodes: int, precision: str) -> Fabric:
             f"trainer.devices: {devices} needs as many processes; start them by torchrun --nproc_per_node={devices}"
             f"{several} train.py ... trainer.devices={devices}{'' if nodes == 1 else f' trainer.nodes={nodes}'}"
         )
-    made = Fabric(
-        accelerator=device,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if world > 1 else "auto",
-        precision=PRECISION[precision],
-    )
+    try:
+        made = Fabric(
+            accelerator=device,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=Processes(timeout=PATIENCE) if world > 1 else "auto",
+            precision=PRECISION[precision],
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"trainer.device: {device!r} cannot be used here ({error}); set trainer.device=cpu") from None
     made.launch()
     return made
+
+
+def share(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
+    """Gradients become their sums over all processes; those that no process has stay None."""
+    if fabric.world_size == 1:
+        return
+    learnt = [parameter for parameter in parameters if parameter.requires_grad]
+    here = torch.tensor([float(p.grad is not None) for p in learnt], device=learnt[0].device)
+    flat: Tensor = torch.cat(
+        [here, *((p if p.grad is None else p.grad).detach().flatten() * (p.grad is not None) for p in learnt)]
+    )
+    torch.distributed.all_reduce(flat)
+    somewhere, *sums = torch.split(flat, [len(learnt), *(p.numel() for p in learnt)])
+    for parameter, there, total in zip(learnt, somewhere.tolist(), sums, strict=True):
+        parameter.grad = total.view_as(parameter).clone() if there else None
+
+
+def together(fabric: Fabric, model: nn.Module) -> None:
+    """All processes begin with the weights of the first."""
+    if fabric.world_size > 1:
+        for tensor in [*model.parameters(), *model.buffers()]:
+            torch.distributed.broadcast(tensor.detach(), 0)
 
 
 def summed(fabric: Fabric, numbers: list[float]) -> list[float]:

@@ -1,6 +1,9 @@
 """From batches of clips to what the encoder sees in training: augmentation, extractors, and what is computed once."""
 
+import hashlib
+import json
 from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from itertools import islice
 
 import torch
@@ -12,13 +15,14 @@ from pipeline.sample import Batch
 
 
 class Features:
-    """Features of batches for one model. Those of a costly extractor are kept in memory, one entry per clip."""
+    """Features of batches for one model. Those of a costly extractor are kept in memory, one entry per clip, and the
+    next training in this process (of another fold, with another seed) finds them if it has the same extractor.
+    """
 
     def __init__(self, model: Classifier, augment: Augmentation | None) -> None:
         """``augment`` changes the clips in training."""
         self.model, self.augment = model, augment or Augmentation()
         self.augment.know(model.labels, model.extractor)
-        self.kept: dict[str, list[Tensor]] = {}
         self.costly = getattr(model.extractor, "costly", False)
 
     @torch.inference_mode()
@@ -40,26 +44,39 @@ class Features:
             if not any(parameter.requires_grad for parameter in front.parameters()):
                 standardize.fit(rows)
 
+    @cached_property
+    def kept(self) -> dict[str, list[Tensor]]:
+        """Features of clips, by their keys."""
+        model, digest = self.model, hashlib.sha256()
+        for tensor in model.extractor.state_dict().values():
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+        return kept(json.dumps([model.config["extractor"], model.delay * model.hop, digest.hexdigest()]))
+
     def plain(self, batch: Batch) -> Tensor:
         """Standardised features ``(B, T, ...)`` of whole clips, the delay included."""
-        x = on_device(self.model.whole(batch.x, int(batch.lengths.max())), self.model)
-        if self.costly and all(batch.keys):
-            return self.model.assembled(self.looked_up(batch), x[2] if isinstance(x, tuple) else None)
-        return self.model.assembled(self.model.measured(x), x[2] if isinstance(x, tuple) else None)
+        return self.model.assembled(*self.found(batch, self.costly and all(batch.keys)))
+
+    def found(self, batch: Batch, once: bool) -> tuple[list[Tensor], Tensor | None]:
+        """Features of each track, and which tracks are there if there are two; ``once``: computed for a clip once."""
+        model = self.model
+        if once and not model.intake.both:
+            return self.looked_up(batch), None
+        x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
+        present = x[2] if isinstance(x, tuple) else None
+        return self.looked_up(batch) if once else model.measured(x), present
 
     def changed(self, batch: Batch) -> tuple[Tensor, Batch]:
         """The same of clips changed at random, and the batch with their new times."""
         model, augment = self.model, self.augment
         batch = augment.clips(batch, model.intake)
-        x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
         once = self.costly and all(batch.keys) and not augment.raw
         mirror = model.fronts()[-1][0].mirror
         # Without gradient where nothing is learnt: an extractor then computes in pieces that stay in the cache.
         with torch.set_grad_enabled(any(parameter.requires_grad for parameter in model.extractor.parameters())):
-            found = self.looked_up(batch) if once else model.measured(x)
+            found, present = self.found(batch, once)
         found, batch = augment.tracks(found, batch, mirror)
         found[-1] = extended(found[-1], self.steps(int(batch.lengths.max())))
-        y = model.assembled(found, x[2] if isinstance(x, tuple) else None)
+        y = model.assembled(found, present)
         return augment.features(y, model.extractor.hop / model.rate), batch
 
     def steps(self, longest: int) -> int:
@@ -91,6 +108,12 @@ class Features:
             whole = on_device(self.model.whole(clip, length), self.model)
             self.kept[key] = [y[0] for y in self.model.measured(whole)]
         return self.kept[key]
+
+
+@lru_cache(maxsize=1)
+def kept(extractor: str) -> dict[str, list[Tensor]]:
+    """Features that an ``extractor`` has made; of the last one alone."""
+    return {}
 
 
 def extended(y: Tensor, steps: int) -> Tensor:

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -50,13 +51,9 @@ class Feed:
 
     def steps(self, split: Split, plan: Sequence[Step]) -> Iterator[list[Batch | None]]:
         """The parts of each step of a plan; None for one of which nothing could be read."""
-        parts: list[Batch | None] = []
-        wanted = [len(step) for step in plan]
-        for part in self.batches(split, [part for step in plan for part in step]):
-            parts.append(part)
-            if len(parts) == wanted[0]:
-                yield parts
-                parts, wanted = [], wanted[1:]
+        coming = self.batches(split, [part for step in plan for part in step])
+        for step in plan:
+            yield list(islice(coming, len(step)))
 
     def batches(self, split: Split, parts: Sequence[list[int]]) -> Iterator[Batch | None]:
         """A batch for each list of clip numbers. UserError if those who load them die or hang again and again."""
@@ -140,5 +137,6 @@ def plan(order: Sequence[int], batch: int, parts: int = 1, rank: int = 0, world:
 
 
 def weights_of(split: Split, balance: Balance, labels: int) -> Tensor | None:
-    """The weights of the classes in the loss; None: all are the same."""
-    return balanced(classes(split), labels) if balance == "weights" else None
+    """The weights of the classes in the loss; None: all are the same. ConfigError if they are asked for in vain."""
+    found = None if balance == "none" else balanced(classes(split), labels)
+    return found if balance == "weights" else None

@@ -7,6 +7,7 @@ however the clips are shared out.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -15,7 +16,7 @@ from torch import Tensor
 from pipeline.errors import ConfigError, DivergedError, NotFiniteError
 from pipeline.sample import IGNORE, Batch
 from pipeline.stage import State, detach, tree
-from pipeline.training.devices import gathered, summed
+from pipeline.training.devices import gathered, share, summed
 from pipeline.training.losses import Loss
 from pipeline.training.run import Run
 
@@ -43,32 +44,33 @@ class Lesson:
         if not counts[0]:
             return NOTHING
         total = hits = 0.0
-        for number, (made, wanted) in enumerate(zip(ready, targets, strict=True)):
-            with self.fabric.no_backward_sync(self.run.logits, enabled=number + 1 < len(parts)):
-                cost, right = self.nothing(), 0
-                if made is not None and wanted is not None:
-                    cost, right = self.cost(*made, wanted, counts)
-                self.fabric.backward(cost * self.fabric.world_size)  # which takes the mean over processes
-            total, hits = total + float(cost.detach()), hits + right
+        for made, wanted in zip(ready, targets, strict=True):
+            if made is not None and wanted is not None:
+                cost, right = self.cost(*made, wanted, counts)
+                self.fabric.backward(cost)
+                total, hits = total + float(cost.detach()), hits + right
         return self.turn(total, hits, counts)
 
     def turn(self, total: float, hits: float, counts: Sequence[float]) -> list[float]:
-        """Change the weights by their gradients. DivergedError if the loss is no number."""
+        """Change the weights by the gradients of all devices. DivergedError if the loss or a gradient is no number."""
         total, hits = summed(self.fabric, [total, hits])
         if not math.isfinite(total):
-            raise self.diverged(total)
+            raise self.diverged("loss", total)
         run = self.run
-        self.fabric.clip_gradients(run.logits, run.adapt, max_norm=self.clip)
+        share(self.fabric, list(run.model.parameters()))
+        norm: Any = self.fabric.clip_gradients(run.logits, run.adapt, max_norm=self.clip, error_if_nonfinite=False)
+        if not math.isfinite(norm):
+            raise self.diverged("gradient's norm", float(norm))
         run.adapt.step()
         run.adapt.zero_grad()
         run.average.update()
         return [total * counts[0], hits, counts[0]]
 
-    def diverged(self, loss: float) -> DivergedError:
+    def diverged(self, what: str, value: float) -> DivergedError:
         """There is no way on from here."""
         epoch = self.run.progress.epoch + 1
         return DivergedError(
-            f"the loss is {loss} in epoch {epoch}; lower optimizer.lr or trainer.clip, or look at the data"
+            f"the {what} is {value} in epoch {epoch}; lower optimizer.lr or trainer.clip, or look at the data"
         )
 
     def answers(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
@@ -76,17 +78,13 @@ class Lesson:
         try:
             found: tuple[Tensor, Tensor, State] = self.run.logits(x, state)
         except NotFiniteError:
-            raise self.diverged(math.nan) from None
+            raise self.diverged("loss", math.nan) from None
         return found
 
     def counts(self, batches: Sequence[Batch], targets: Sequence[Tensor]) -> list[float]:
         """Of a whole step, on all devices: clips, and steps of time whose class is known."""
         known = sum(int((found != IGNORE).sum()) for found in targets)
         return summed(self.fabric, [float(sum(len(batch.labels) for batch in batches)), float(known)])
-
-    def nothing(self) -> Tensor:
-        """The loss of no clips; other processes wait for its gradient."""
-        return sum((p.sum() * 0.0 for p in self.run.model.parameters() if p.requires_grad), torch.zeros(()))
 
     def targets(self, x: Tensor, batch: Batch) -> Tensor:
         """The class of each answer ``(B, T)`` to features, ``IGNORE`` where it is not known or does not count."""
@@ -120,39 +118,41 @@ class Lesson:
         return cost
 
     def blocks(self, batch: Batch | None, seconds: float) -> list[float]:
-        """A change of the weights for every so many ``seconds`` of a batch; the state goes on, gradients do not."""
+        """A change of the weights for every so many ``seconds`` of a batch; the state goes on, gradients do not.
+
+        In a block in which nothing is known, on any device, the weights stay.
+        """
         model, pool, hop = self.run.model, self.run.model.head.stages[1], self.run.model.encoder.hop
         size = max(1, round(seconds * model.rate / model.hop))
         made = None if batch is None else self.run.features.changed(batch)
         if made and made[0].requires_grad:
             raise ConfigError("trainer.tbptt: the extractor learns, which needs the whole clip; set trainer.tbptt=null")
         targets = self.targets(*made) if made else torch.empty(0, 0)
+        ends = model.last_step(made[1].lengths).clamp(max=targets.shape[1] - 1) if made else torch.empty(0)
         longest = max(gathered(self.fabric, targets.shape[1]))
         sums = self.counts([made[1]] if made else [], [])[0]
-        if not sums:
-            return NOTHING
         total = hits = 0.0
         state, past = (self.begin(len(made[1].labels)), pool.initial(len(made[1].labels))) if made else ((), ())
-        for start in range(0, longest, size):
-            known = summed(self.fabric, [float((targets[:, start : start + size] != IGNORE).sum())])[0]
-            cost, right = self.nothing(), 0
-            if made and start < targets.shape[1]:
-                x, clips = made[0][:, start * hop : (start + size) * hop], made[1]
-                logits, _, state = self.answers(x, state)
-                pooled, past = pool(logits, past)
+        for start in range(0, longest if sums else 0, size):
+            wanted = targets[:, start : start + size]
+            over = ((ends >= start) & (ends < start + size)).nonzero()[:, 0]  # the clips that end here
+            known, ending = summed(self.fabric, [float((wanted != IGNORE).sum()), float(len(over))])
+            cost, right = 0.0, 0
+            if made and wanted.shape[1]:
+                with torch.set_grad_enabled(bool(known or ending)):
+                    logits, _, state = self.answers(made[0][:, start * hop : (start + size) * hop], state)
+                    pooled, past = pool(logits, past)
                 state, past = detach(state), detach(past)
-                end = model.last_step(clips.lengths) - start
-                over = ((end >= 0) & (end < logits.shape[1])).nonzero()[
-                    :, 0
-                ]  # the clips that end here, and have answers
-                answer, labels = pooled[over, end[over]], clips.labels[over]
-                cost = self.against(answer, logits, labels, targets[:, start : start + size], (sums, known))
-                right = int((answer.argmax(1).cpu() == labels).sum())
-            self.fabric.backward(cost * self.fabric.world_size)
-            found = self.turn(float(cost.detach()), right, (sums,))
-            total, hits = total + found[0], hits + found[1]
+                if logits.requires_grad:
+                    answer, labels = pooled[over, ends[over] - start], made[1].labels[over]
+                    loss = self.against(answer, logits, labels, wanted, (sums, known))
+                    self.fabric.backward(loss)
+                    cost, right = float(loss.detach()), int((answer.argmax(1).cpu() == labels).sum())
+            if known or ending:
+                found = self.turn(cost, right, (sums,))
+                total, hits = total + found[0], hits + found[1]
         self.run.carried = state if made else self.run.carried
-        return [total, hits, sums]
+        return [total, hits, sums] if sums else NOTHING
 
     def begin(self, rows: int) -> State:
         """Where the encoder starts: from the beginning, or (a share ``carry`` of the rows) in the state in which some

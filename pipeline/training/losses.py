@@ -24,8 +24,8 @@ class Loss:
 
     @property
     def sharp(self) -> "Loss":
-        """The same without smoothing."""
-        return replace(self, smoothing=0.0)
+        """For single steps of time: without smoothing, and without weights, which are those of clips."""
+        return replace(self, smoothing=0.0, weights=None)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of ``(N, K)`` and classes ``(N,)``, where ``IGNORE`` costs nothing: their sum."""
@@ -35,7 +35,8 @@ class Loss:
             return cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=self.smoothing)
         each = cross_entropy(logits, targets, weights, reduction="none", label_smoothing=self.smoothing)
         right = logits.softmax(1).gather(1, targets.clamp_min(0)[:, None])[:, 0]
-        return ((1 - right) ** self.focal * each).sum()
+        wrong = (1 - right).clamp_min(1e-6)  # at 0 the root of a small gamma has no slope
+        return (wrong**self.focal * each).sum()
 
 
 def balanced(classes: Sequence[int], count: int) -> Tensor:

@@ -20,7 +20,7 @@ from pipeline.output.journal import beside
 from pipeline.stage import State, tree
 from pipeline.training.averages import Average
 from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
-from pipeline.training.devices import gathered
+from pipeline.training.devices import gathered, together
 from pipeline.training.features import Features
 
 FREE = (
@@ -73,6 +73,7 @@ class Run:
         )
         self.rates: list[float] = [group["lr"] for group in adapt.param_groups]
         self.logits, self.adapt = fabric.setup(Logits(model), adapt)
+        together(fabric, model)
         self.average = Average(model, decay)
         self.progress = Progress()
         self.begun = time.perf_counter()
