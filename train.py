@@ -43,9 +43,9 @@ def train(
     from pipeline.model import PARTS, Classifier
     from pipeline.trainer import Trainer
 
-    if false_alarms is not None and (events or decoder.get("threshold") is not None):
-        other = "as events does" if events else "which is set"
-        raise ConfigError(f"false_alarms: chooses decoder.threshold, {other}, too; set only one of them")
+    wishes = {"false_alarms": false_alarms, "events": events, "decoder.threshold": decoder.get("threshold")}
+    if len(given := [key for key, value in wishes.items() if value is not None]) > 1:
+        raise ConfigError(f"{' and '.join(given)}: each says where events begin; set only one of them")
     started = time.perf_counter()
     heard = recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")

@@ -32,8 +32,8 @@ def level(x: Tensor, rate: int) -> Tensor:
 
 
 def mixed(x: Tensor, noise: Tensor, decibel: Tensor, rate: int, clips: bool = False) -> Tensor:
-    """``x`` with noise whose RMS is ``decibel (B, 1)`` below the loud part of each row; if the noise is other ``clips``,
-    that of their loud part, as their pauses and ends do not count. Silence stays silent.
+    """``x`` with noise whose RMS is ``decibel (B, 1)`` below the loud part of each row; if the noise is other
+    ``clips``, that of their loud part, as their pauses and ends do not count. Silence stays silent.
     """
     rms = level(noise, rate) if clips else noise.square().mean(1, keepdim=True).sqrt()
     y: Tensor = x + noise * (level(x, rate) / rms.clamp(min=SILENT) * 10 ** (-decibel / 20))

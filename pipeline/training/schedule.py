@@ -11,9 +11,9 @@ def rate(kind: Schedule, epoch: float, epochs: int, warmup: float, spent: float 
     """Share of the greatest learning rate after ``epoch`` of ``epochs`` epochs, or ``spent`` of the time (0 ... 1).
 
     Where the clock decides, an epoch is so much of the time as of all epochs. ``cosine`` rises in a line for ``warmup``
-    epochs (half of the training, if there are no more) and falls to zero (Loshchilov & Hutter 2017); ``constant`` stays up
-    there; ``one_cycle`` rises for 30 % of the time from 1/25 and falls to almost nothing, both as a half cosine (Smith
-    & Topin 2018, as torch's OneCycleLR, but for momentum).
+    epochs (half of the training, if there are no more) and falls to zero (Loshchilov & Hutter 2017); ``constant`` stays
+    up there; ``one_cycle`` rises for 30 % of the time from 1/25 and falls to almost nothing, both as a half cosine
+    (Smith & Topin 2018, as torch's OneCycleLR, but for momentum).
     """
     done = min(1.0, max(epoch / epochs, spent))
     if kind == "one_cycle":
