@@ -192,8 +192,9 @@ def test_training_with_a_wish(tones, tmp_path):
 
 
 def test_a_wish_and_a_threshold_are_too_much():
-    with pytest.raises(ConfigError, match=r"false_alarms: chooses decoder\.threshold, which is set, too"):
-        train(**configured("train", "false_alarms=1", "decoder.threshold=0.5"))
+    for key, value in (("false_alarms", "1"), ("events", "f1")):
+        with pytest.raises(ConfigError, match=rf"{key} and decoder\.threshold: .* set only one of them"):
+            train(**configured("train", f"{key}={value}", "decoder.threshold=0.5"))
 
 
 def test_thresholds_of_single_labels_on_the_command_line(trained, tones):
