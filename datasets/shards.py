@@ -79,7 +79,7 @@ class Shards(Corpus):
                     raise ConfigError(f"dataset.root: label {clip.label!r} of {clip.name} is not in {NAME}{hint}")
         if not files["val"]:
             train = [clip for clip in clips if clip.split == "train"]
-            held = divide(train, {"train": 1 - val, "val": val}, seed)
+            held = divide(train, {"train": 1 - val, "val": val}, seed, background)
             clips = held + [clip for clip in clips if clip.split != "train"]
         super().__init__(clips, cache, crop, background)
 
