@@ -314,6 +314,15 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, backgroun
     return [replace(clip, split=chosen[clip.kin]) for clip in clips]
 
 
+def three(val: float, test: float) -> dict[str, float]:
+    """Shares of the three splits. ConfigError if nothing is left to learn from."""
+    if val + test >= 1:
+        raise ConfigError(
+            f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; expected less than 1"
+        )
+    return {"train": 1 - val - test, "val": val, "test": test}
+
+
 def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
     """Split names for ``groups`` by share, at least one each where there are enough; train takes the rest."""
     result: dict[str, str] = {}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root
+from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root, three
 from pipeline.errors import ConfigError
 from pipeline.reading.media import media_files
 
@@ -42,8 +42,7 @@ class Folder(Corpus):
                 held = divide(train, {"train": 1 - val, "val": val}, seed, background)
                 clips = held + [clip for clip in clips if clip.split == "test"]
         else:
-            shares = {"train": 1 - val - test, "val": val, "test": test}
-            clips = divide(labelled(folder, ""), shares, seed, background)
+            clips = divide(labelled(folder, ""), three(val, test), seed, background)
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
         super().__init__(clips, cache, crop, background)

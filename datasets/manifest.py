@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from datasets.clips import Clip, Corpus, divide, existing_root
+from datasets.clips import Clip, Corpus, divide, existing_root, three
 from datasets.scenes import Scene
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
@@ -58,10 +58,13 @@ class Manifest(Corpus):
             clips = folded(clips, fold, [str(row.get(fold_by or group or "") or "") for row in rows], seed)
         elif splits:
             names = {name: split for split, listed in splits.items() for name in listed}
+            for split, listed in splits.items():
+                if other := next((name for name in listed if names[name] != split), None):
+                    raise ConfigError(f"dataset.splits: {other!r} is in {split} and {names[other]}")
             clips = [replace(clip, split=names[clip.split]) for clip in clips if clip.split in names]
         found = {clip.split for clip in clips}
         if found == {""}:
-            clips = divide(clips, {"train": 1 - val - test, "val": val, "test": test}, seed, background)
+            clips = divide(clips, three(val, test), seed, background)
         elif "val" not in found:
             train = [clip for clip in clips if clip.split == "train"]
             held = divide(train, {"train": 1 - val, "val": val}, seed, background)
