@@ -33,7 +33,10 @@ def train(
     out: Path = Path(),
     report: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> int:
-    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml. ``report``: see ``fit``."""
+    """Data and model, fit, test, report. The signature is the schema of conf/train.yaml.
+
+    With ``report`` (see ``fit``) this is a trial of a sweep: it is not tested, as its validation clips alone judge it.
+    """
     settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
 
     from pipeline.augmentation import Augmentation
@@ -63,7 +66,7 @@ def train(
     progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
     if not coach.leads:
         return OK
-    return told(coach, splits, progress, settings, heard, started, out)
+    return told(coach, splits, progress, settings, heard, started, out, trial=report is not None)
 
 
 def told(
@@ -74,8 +77,9 @@ def told(
     heard: list[Any],
     started: float,
     out: Path,
+    trial: bool,
 ) -> int:
-    """Test the best model, on ``heard`` recordings, too; report."""
+    """Test the best model, on ``heard`` recordings, too; report. Of a ``trial``, what it reached in validation."""
     from pipeline.measures.detection import detected
     from pipeline.measures.thresholds import tune
     from pipeline.model import load
@@ -83,14 +87,15 @@ def told(
     from pipeline.report.summary import summary
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
-    found = {split: coach.answers(best, splits[split], worst=WORST) for split in ("val", "test") if len(splits[split])}
+    shown = [split for split in (("val",) if trial else ("val", "test")) if len(splits[split])]
+    found = {split: coach.answers(best, splits[split], worst=WORST) for split in shown}
     more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
-    if settings["false_alarms"] is not None or settings["events"]:
+    if not trial and (settings["false_alarms"] is not None or settings["events"]):
         more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
-    if heard:
+    if heard and not trial:
         more["streams"] = detected(best, heard)
-    more["seconds"] = round(time.perf_counter() - started, 1)
+    more["seconds"] = round(progress.seconds + time.perf_counter() - started, 1)
     metrics = results(best, found, more, progress.history, out)
     summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
     return OK

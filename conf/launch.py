@@ -128,7 +128,7 @@ def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any]) ->
         raise ConfigError("sweep: chooses by itself what to train; leave --multirun out")
     given = [text for text in job.overrides.task if not re.match(r"[+~]*sweep\b", text)]
 
-    def train(overrides: list[str], out: Path, report: Report) -> int:
+    def train(overrides: list[str], out: Path, report: Report | None) -> int:
         every = [*given, *overrides]
         try:
             config = composed(name, every)

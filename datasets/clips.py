@@ -35,7 +35,9 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivul
 
 @dataclass(frozen=True, slots=True)  # slots: there may be millions
 class Clip:
-    """A labelled recording, or its part from ``start`` to ``end`` seconds. Clips of a ``group`` share a split."""
+    """A labelled recording, or its part from ``start`` to ``end`` seconds. Clips of a ``group`` share a split, where
+    splits are drawn also those of one recording.
+    """
 
     path: Path
     label: str
@@ -48,6 +50,11 @@ class Clip:
     def name(self) -> str:
         """Which recording it is, for people and as a key."""
         return str(self.path)
+
+    @property
+    def kin(self) -> str:
+        """What is drawn into one split with it: its group, or else its recording."""
+        return self.group or self.name
 
     def stamp(self) -> str:
         """Which bytes they are: of another file, or of one that was changed, it is another. MediaError without any."""
@@ -273,28 +280,47 @@ def check_splits(clips: Sequence[Clip]) -> None:
             raise ConfigError(f"dataset.group: group {group!r} stands in {' and '.join(sorted(found))}")
 
 
-def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int) -> list[Clip]:
-    """Give clips without a split one at random: ``shares`` per split name, label by label, whole groups together.
+def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, background: str | None = None) -> list[Clip]:
+    """Give clips without a split one at random: ``shares`` per split name, label by label. Clips of one group stay
+    together, and so do those of one recording that have no group.
 
-    ConfigError if a label has fewer clips (or groups) than there are splits to fill.
+    ConfigError if a label has fewer recordings (or groups) than there are splits to fill; those of the ``background``
+    are all in train then, with a warning, as there may be one long recording of nothing.
     """
     rng = np.random.default_rng(seed)
     by_label: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         by_label[clip.label].append(clip)
     wanted = [name for name, share in shares.items() if share > 0]
-    chosen: dict[str, str] = {}  # group -> split
+    drawn: list[list[str]] = []  # the groups of each label
     for label, members in sorted(by_label.items()):
-        groups = sorted({clip.group or f"{clip.name}@{clip.start}" for clip in members})
+        groups = sorted({clip.kin for clip in members})
         if len(groups) < len(wanted):
-            raise ConfigError(
-                f"dataset: label {label!r} has {len(groups)} clip{'s' * (len(groups) != 1)} (or groups); at least "
-                f"{len(wanted)} are needed to stand in {', '.join(wanted)}. Add clips or remove the label"
-            )
+            many = "s" * (len(groups) != 1)
+            there = f"label {label!r} has {len(groups)} recording{many} (or group{many})"
+            splits = ", ".join(wanted)
+            if label != background:
+                raise ConfigError(
+                    f"dataset: {there}; at least {len(wanted)} are needed to stand in {splits}. Add some or remove the "
+                    "label"
+                )
+            warnings.warn(f"{there}, too few to stand in {splits}: all its clips are in train", stacklevel=2)
         rng.shuffle(groups)
+        drawn.append(groups)
+    chosen: dict[str, str] = {}  # group -> split
+    for groups in sorted(drawn, key=len):  # rare labels first: others have more groups to stand in each split with
         free = [group for group in groups if group not in chosen]
         chosen |= allot(free, {name: shares[name] for name in wanted})
-    return [replace(clip, split=chosen[clip.group or f"{clip.name}@{clip.start}"]) for clip in clips]
+    return [replace(clip, split=chosen[clip.kin]) for clip in clips]
+
+
+def three(val: float, test: float) -> dict[str, float]:
+    """Shares of the three splits. ConfigError if nothing is left to learn from."""
+    if val + test >= 1:
+        raise ConfigError(
+            f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; expected less than 1"
+        )
+    return {"train": 1 - val - test, "val": val, "test": test}
 
 
 def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:

@@ -1,19 +1,25 @@
 """A folder per class: ``root/dog/a.wav``, or with the split above it: ``root/train/dog/a.wav``."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root
+from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root, three
 from pipeline.errors import ConfigError
 from pipeline.reading.media import media_files
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
 
 
 class Folder(Corpus):
-    """Clips below ``root``; the label is the folder's name. Any audio format, rate and length."""
+    """Clips below ``root``; the label is the folder's name. Any audio format, rate and length.
+
+    Files whose names differ only in a number with a point behind their last ``_`` (``street_00012.50.wav``) are cuts of
+    one recording, and stand in one split.
+    """
 
     def __init__(
         self,
@@ -32,10 +38,11 @@ class Folder(Corpus):
         if (folder / "train").is_dir():
             clips = [clip for split in SPLITS for clip in labelled(folder / split, split)]
             if not any(clip.split == "val" for clip in clips):
-                held = divide([clip for clip in clips if clip.split == "train"], {"train": 1 - val, "val": val}, seed)
+                train = [clip for clip in clips if clip.split == "train"]
+                held = divide(train, {"train": 1 - val, "val": val}, seed, background)
                 clips = held + [clip for clip in clips if clip.split == "test"]
         else:
-            clips = divide(labelled(folder, ""), {"train": 1 - val - test, "val": val, "test": test}, seed)
+            clips = divide(labelled(folder, ""), three(val, test), seed, background)
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
         super().__init__(clips, cache, crop, background)
@@ -46,4 +53,10 @@ def labelled(folder: Path, split: str) -> list[Clip]:
     if not folder.is_dir():
         return []
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [Clip(path, entry.name, split) for entry in classes for path in media_files(entry)]
+    return [Clip(path, entry.name, split, group=recording(path)) for entry in classes for path in media_files(entry)]
+
+
+def recording(path: Path) -> str:
+    """The recording of which a file is a cut, by its name; '' for one that is none."""
+    found = CUT.fullmatch(path.stem)
+    return found[1] if found else ""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from datasets.clips import Clip, Corpus, divide, existing_root
+from datasets.clips import Clip, Corpus, divide, existing_root, three
 from datasets.scenes import Scene
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
@@ -41,11 +41,12 @@ class Manifest(Corpus):
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
         not listed are left out. Without that column, ``val`` and ``test`` are shares drawn at random with ``seed``; if
-        only ``val`` is missing, that share of train is held out.
+        only ``val`` is missing, that share of train is held out. Without a ``group``, parts of one recording (rows of
+        one path) are drawn into one split.
 
         ``fold`` i/n, for cross-validation: the test split is one of n parts of all rows, whatever their split. Values
-        of the column ``fold_by`` (None: the group) stay together, and labels are spread evenly; with as many values as
-        parts, one is left out at a time. ``val`` is held out of the rest.
+        of the column ``fold_by`` (None: the group, or else the recording) stay together, and labels are spread evenly;
+        with as many values as parts, one is left out at a time. ``val`` is held out of the rest.
         """
         folder = existing_root(root, f"a folder with {file}")
         rows = table(folder / file)
@@ -57,18 +58,23 @@ class Manifest(Corpus):
             clips = folded(clips, fold, [str(row.get(fold_by or group or "") or "") for row in rows], seed)
         elif splits:
             names = {name: split for split, listed in splits.items() for name in listed}
+            for split, listed in splits.items():
+                if other := next((name for name in listed if names[name] != split), None):
+                    raise ConfigError(f"dataset.splits: {other!r} is in {split} and {names[other]}")
             clips = [replace(clip, split=names[clip.split]) for clip in clips if clip.split in names]
         found = {clip.split for clip in clips}
         if found == {""}:
-            clips = divide(clips, {"train": 1 - val - test, "val": val, "test": test}, seed)
+            clips = divide(clips, three(val, test), seed, background)
         elif "val" not in found:
-            held = divide([clip for clip in clips if clip.split == "train"], {"train": 1 - val, "val": val}, seed)
+            train = [clip for clip in clips if clip.split == "train"]
+            held = divide(train, {"train": 1 - val, "val": val}, seed, background)
             clips = held + [clip for clip in clips if clip.split != "train"]
         super().__init__(clips, cache, crop, background, scene)
 
 
 def folded(clips: Sequence[Clip], fold: str, values: Sequence[str], seed: int) -> list[Clip]:
-    """Clips in the splits train and test. ``values``: which stay together, by clip; '' stands for itself alone.
+    """Clips in the splits train and test. ``values``: which stay together, by clip; '' stands for its group or
+    recording.
 
     ConfigError if there are fewer of them than folds.
     """
@@ -78,7 +84,7 @@ def folded(clips: Sequence[Clip], fold: str, values: Sequence[str], seed: int) -
     from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold  # most of a second, for folds alone
 
     number, count = int(found[1]) - 1, int(found[2])
-    groups = [value or f"{clip.path}@{clip.start}" for clip, value in zip(clips, values, strict=True)]
+    groups = [value or clip.kin for clip, value in zip(clips, values, strict=True)]
     distinct = len(set(groups))
     if distinct < count:
         raise ConfigError(f"dataset.fold: {fold} needs {count} values to leave out; dataset.fold_by has {distinct}")

@@ -1,8 +1,9 @@
 """Clips into tar shards, in the layout of WebDataset: ``00000017.flac`` with ``00000017.json`` beside it.
 
 A recording is copied byte for byte, once, however many clips are parts of it; its json tells label, start, end and
-group of each. The order is drawn from a seed; the same clips and settings give the same bytes. Shards take their place
-when they are whole, so an interrupted run goes on behind the last of them.
+group of each. What would not be read back is refused before anything is written. The order is drawn from a seed; the
+same clips and settings give the same bytes. Shards take their place when they are whole, so an interrupted run goes on
+behind the last of them.
 """
 
 import hashlib
@@ -23,15 +24,15 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.clips import SPLITS, Clip
-from datasets.shard_index import NAME, Index, Shard, Split, read_index, write_index
+from datasets.shard_index import CARD, LONGEST, NAME, Index, Shard, Split, checksum, read_index, write_index
 from datasets.tar import BLOCK, LARGEST
 from pipeline.errors import ConfigError, MediaError
 from pipeline.output.journal import lock
 from pipeline.reading.container import admit
+from pipeline.reading.media import AUDIO, VIDEO
 
 JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
-ENDING = re.compile(r"\.[a-z0-9]{1,8}")
 console = Console(stderr=True, soft_wrap=True)
 
 
@@ -53,9 +54,9 @@ class Recording:
         return json.dumps(card).encode()
 
     def ending(self) -> str:
-        """Of its name in the shard. What it is, its bytes say."""
+        """Of its name in the shard: one that is looked for there. What it is, its bytes say."""
         ending = self.path.suffix.lower()
-        return ending if ENDING.fullmatch(ending) and ending not in (".json", ".cls") else ".bin"
+        return ending if ending in AUDIO | VIDEO else ".bin"
 
     def room(self) -> int:
         """Bytes that it and its json take in a shard."""
@@ -94,6 +95,21 @@ def recordings(clips: Sequence[Clip], root: Path) -> tuple[list[Recording], int]
         parts.sort(key=lambda clip: (clip.start, clip.end or 0.0, clip.label))
         found.append(Recording(path, status.st_size, status.st_mtime_ns, name, tuple(parts)))
     return found, len(lost)
+
+
+def check(recording: Recording) -> None:
+    """ConfigError for what those who read shards would pass over."""
+    for what, text in {(what, getattr(clip, what)) for clip in recording.clips for what in ("label", "group")}:
+        if len(text) > LONGEST or not text.isprintable():
+            raise ConfigError(
+                f"{recording.name}: {what} {text[:LONGEST]!r} has {len(text)} characters; expected at most {LONGEST} "
+                "that can be printed"
+            )
+    if (size := len(recording.card())) > CARD:
+        raise ConfigError(
+            f"{recording.name}: what is said of its {len(recording.clips)} clips takes {size} bytes; expected at most "
+            f"{CARD}. Cut the recording"
+        )
 
 
 def planned(found: Sequence[Recording], megabytes: float, most: int, seed: int) -> list[Planned]:
@@ -138,12 +154,14 @@ def pack(
 ) -> tuple[Index, int]:
     """Write the shards that are not there yet, and their index; and how many files were left out.
 
-    ConfigError if ``out`` holds shards of another plan and may not be overwritten; OSError if there is no room.
+    With ``overwrite``, shards of another plan are replaced, and damaged ones of this plan are written again.
+
+    ConfigError if ``out`` holds shards of another plan and may not be overwritten, or if something could not be read
+    back; OSError if there is no room.
     """
-    for label in {clip.label for clip in clips}:
-        if not label.isprintable():
-            raise ConfigError(f"label {label!r}: expected characters that can be printed; rename it")
     found, lost = recordings(clips, root)
+    for recording in found:
+        check(recording)
     shards = planned(found, megabytes, most, seed)
     plan = digest(shards)
     out.mkdir(parents=True, exist_ok=True)
@@ -198,7 +216,7 @@ def begun(out: Path, journal: Any, plan: str, overwrite: bool) -> dict[str, Shar
         journal.flush()
         return {}
     whole = [shard for shard in listed if shard.file in there and (out / shard.file).stat().st_size == shard.bytes]
-    return {shard.file: shard for shard in whole}
+    return {shard.file: shard for shard in whole if not overwrite or checksum(out / shard.file) == shard.sha256}
 
 
 class Hashed:

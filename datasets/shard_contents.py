@@ -15,13 +15,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datasets.shard_index import CARD, LONGEST
 from datasets.tar import Member, members
 from pipeline.reading.media import AUDIO, VIDEO
 
 MEDIA = AUDIO | VIDEO | {".bin"}
-CARD = 1 << 16  # bytes of a json or cls
-LONGEST = 200  # characters of a label or a group
-KEPT = 1  # version of what is kept of a shard
+KEPT = 2  # version of what is kept of a shard
 
 
 class Row(NamedTuple):
@@ -112,6 +111,8 @@ def sample(
 ) -> Iterator[Row]:
     """The clips of one sample: none, if it is not one recording with one json or cls that makes sense."""
     if not media:
+        if cards:
+            odd["a json or cls without a recording of a known ending"] += 1
         return
     if key in seen:
         odd["a name that was there before"] += 1
@@ -127,14 +128,14 @@ def sample(
         data = os.pread(file, card.size, card.offset).decode("utf-8")
         said = json.loads(data) if card.name.lower().endswith("json") else {"label": data.strip()}
         rows = [row_of(part, member) for part in (said["clips"] if "clips" in said else [said])]  # noqa: SIM401
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         odd["a json or cls that makes no sense"] += 1
         return
     yield from rows
 
 
 def row_of(said: Any, member: Member) -> Row:
-    """A clip as its json tells it; ValueError, TypeError or LookupError if that makes no sense."""
+    """A clip as its json tells it; ValueError, TypeError, LookupError or ArithmeticError if that makes no sense."""
     label, group, end = said["label"], said.get("group", ""), said.get("end")
     if isinstance(label, int) and not isinstance(label, bool):  # a class by its number
         label = str(label)

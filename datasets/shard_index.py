@@ -12,6 +12,8 @@ from pipeline.errors import ConfigError
 
 NAME = "index.json"
 LARGEST = 1 << 26  # bytes
+CARD = 1 << 20  # bytes of a json or cls beside a recording: some twenty thousand clips
+LONGEST = 200  # characters of a label or a group
 Split = Literal["train", "val", "test"]
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,14 +72,10 @@ class Shards(Corpus):
         check_files(folder, files, shards or {}, listed)
         clips: list[Clip] = [clip for split in SPLITS for clip in clips_of(files[split], split, kept)]
         if listed:
-            known = set(listed.labels)
-            for clip in clips:
-                if clip.label not in known:
-                    hint = nearest(clip.label, listed.labels)
-                    raise ConfigError(f"dataset.root: label {clip.label!r} of {clip.name} is not in {NAME}{hint}")
+            check_clips(folder, files, clips, listed)
         if not files["val"]:
             train = [clip for clip in clips if clip.split == "train"]
-            held = divide(train, {"train": 1 - val, "val": val}, seed)
+            held = divide(train, {"train": 1 - val, "val": val}, seed, background)
             clips = held + [clip for clip in clips if clip.split != "train"]
         super().__init__(clips, cache, crop, background)
 
@@ -203,6 +199,19 @@ def check_files(
             )
 
 
+def check_clips(folder: Path, files: Mapping[str, Sequence[Path]], clips: Sequence[Clip], listed: Index) -> None:
+    """ConfigError for a label that an index does not know; a warning for a shard with other numbers of clips."""
+    known, counts = set(listed.labels), Counter(clip.path for clip in clips)
+    for clip in clips:
+        if clip.label not in known:
+            hint = nearest(clip.label, listed.labels)
+            raise ConfigError(f"dataset.root: label {clip.label!r} of {clip.name} is not in {NAME}{hint}")
+    expected = {(folder / shard.file).resolve(): shard.clips for shard in listed.shards}
+    for path in (path for split in SPLITS for path in files[split]):
+        if counts[path] != expected[path]:
+            warnings.warn(f"{path}: {counts[path]} clips were found, {NAME} says {expected[path]}", stacklevel=2)
+
+
 def clips_of(files: Sequence[Path], split: str, kept: Path | None) -> list[Packed]:
     """The clips of a split's shards; what is passed over in a shard is a warning."""
     clips: list[Packed] = []
@@ -240,10 +249,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--val", type=float, default=0.15, help="share, where there is no such split (%(default)s)")
     parser.add_argument("--test", type=float, default=0.15, help="likewise (%(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace shards of other clips or settings")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace shards of other clips or settings, and write damaged ones again",
+    )
     asked = parser.parse_args(arguments)
-    if asked.check == bool(asked.source) or asked.megabytes <= 0 or asked.clips < 1 or asked.seed < 0:
-        parser.error("expected SOURCE and FOLDER, or --check FOLDER; sizes above 0, a seed from 0")
+    if wrong := refused(asked, parser.get_default):
+        parser.error(wrong)
     warnings.showwarning = lambda message, *_: print(f"warning: {printable(message)}", file=sys.stderr)
     try:
         return check(Path(asked.folder)) if asked.check else written(asked)
@@ -256,6 +269,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
+
+
+def refused(asked: argparse.Namespace, default: Callable[[str], Any]) -> str | None:
+    """Why these arguments cannot be meant; None if they can."""
+    if asked.check == bool(asked.source) or asked.megabytes <= 0 or asked.clips < 1 or asked.seed < 0:
+        return "expected SOURCE and FOLDER, or --check FOLDER; sizes above 0, a seed from 0"
+    for key, given in vars(asked).items():
+        if asked.check and key not in ("check", "source", "folder") and given != default(key):
+            return f"--{key}: means nothing to --check, which takes FOLDER alone"
+    if (asked.split or asked.group) and Path(asked.source).expanduser().is_dir():
+        return f"--{'split' if asked.split else 'group'}: is of a manifest's columns, and {asked.source} is a folder"
+    parts = [text.partition("=") for text in asked.split]
+    for split, _, names in parts:
+        if split not in SPLITS or not all(names.split(",")):
+            return f"--split: got {split}={names}; expected {', '.join(SPLITS)}, = and names, such as val=fold3,fold4"
+    if twice := repeated(split for split, *_ in parts):
+        return f"--split: {twice} is there twice; expected {twice}=A,B"
+    if twice := repeated(name for *_, names in parts for name in names.split(",")):
+        return f"--split: {twice} is in two splits"
+    return None
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first of them that is there twice."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def printable(text: object) -> str:
@@ -301,6 +339,8 @@ def check(folder: Path) -> int:
             print(f"{path}: {'is not what was written' if path.is_file() else 'is not there'}")
             wrong += 1
     print(f"{len(index.shards) - wrong} of {len(index.shards)} shards are whole")
+    if wrong:
+        print("copy the others again; or write them again: the command that wrote them, with --overwrite")
     return FAILED if wrong else 0
 
 

@@ -30,7 +30,8 @@ from pipeline.training.features import Features
 from pipeline.training.feed import Balance, Feed, plan, shuffled, weights_of
 from pipeline.training.lesson import Lesson
 from pipeline.training.losses import Loss
-from pipeline.training.run import Progress, Run
+from pipeline.training.progress import Progress
+from pipeline.training.run import Run
 from pipeline.training.schedule import Schedule, rate
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -125,9 +126,10 @@ class Trainer:
         """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
 
         ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
-        ``report`` is called with the number and the figures of each epoch once they are kept; what it raises ends the
-        training. DivergedError if the loss becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError
-        if those who load data fail again and again; OSError if a file cannot be written.
+        ``report`` is called with the number and the figures of each epoch once they are kept, and in a resumption of
+        those before, too, as the end may have come between; what it raises ends the training. DivergedError if the loss
+        becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError if those who load data fail again and
+        again; OSError if a file cannot be written.
         """
         if self.tbptt and augment and augment.mixup:
             raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
@@ -139,6 +141,9 @@ class Trainer:
         lesson = Lesson(self.fabric, run, loss, self.frames, self.clip, self.carry)
         if self.resume:
             run.restore(Path(self.resume))
+            if report:  # what was kept last may not have been reported before the end came
+                for row in run.progress.history:
+                    report(row["epoch"], row)
         else:
             order = plan(shuffled(train, torch.initial_seed(), "none", 0), self.batch)
             run.features.fit(batch for step in feed.steps(train, order[:FITTED]) for batch in step if batch is not None)

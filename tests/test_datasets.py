@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -70,10 +71,58 @@ def parts(**more):
 
 @pytest.mark.parametrize("name", ["manifest.csv", "list.jsonl"])
 def test_manifest_with_times(table, name):
-    data = Manifest(table(parts(), name), file=name, cache=None)
+    data = Manifest(table(parts(), name), file=name, group="end", cache=None)  # each part may stand in any split
     sample = data.split("train", Intake(8000))[0]
     clip = data.split("train", Intake(8000)).clips[0]
     assert len(sample.x[0]) == 800 and sample.x[0][0] == pytest.approx(clip.start / 2 - 0.5, abs=1e-3)
+
+
+def test_parts_of_a_recording_stay_together(table):
+    """Overlapping windows of ten recordings, without a group: drawn, held out of train, and in folds."""
+    rows = [row | {"path": f"{n % 10}.wav", "start": n / 20, "end": n / 20 + 1} for n, row in enumerate(parts() * 3)]
+    for more, settings in (({}, {}), ({"split": "train"}, {}), ({}, {"fold": "2/5"}), ({}, {"fold": "2/10"})):
+        data = Manifest(table([row | more for row in rows]), **settings)
+        places = {}
+        for clip in data.clips:
+            places.setdefault(clip.path, set()).add(clip.split)
+        assert all(len(found) == 1 for found in places.values()) and len(places) == 10
+        assert counts(data).keys() >= {"train", "val"}
+
+
+def test_a_rare_label_of_recordings_with_others_stands_in_each_split():
+    for seed in range(20):
+        clips = [Clip(f"{n}", label) for n in range(12) for label in (("often", "rare") if n < 3 else ("often",))]
+        for clip in (given := divide(clips, {"train": 0.7, "val": 0.15, "test": 0.15}, seed)):
+            assert len({other.split for other in given if other.name == clip.name}) == 1
+        for label in ("often", "rare"):
+            assert {clip.split for clip in given if clip.label == label} == {"train", "val", "test"}
+
+
+def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):
+    for label in "ab":
+        for name in ("x", "y_1", "z-0a1b2c"):
+            for second in range(4):
+                tone_clip(tmp_path / label / f"{name}_{second:05}.50.wav", 300, 0.1)
+    tone_clip(tmp_path / "a" / "single_01.wav", 300, 0.1)
+    tone_clip(tmp_path / "a" / "single_02.wav", 300, 0.1)
+    data = Folder(str(tmp_path), val=0.3, test=0.3)
+    places = {}
+    for clip in data.clips:
+        places.setdefault(clip.group or clip.name, set()).add(clip.split)
+    assert all(len(found) == 1 for found in places.values())
+    assert {clip.group for clip in data.clips} == {"", "x", "y_1", "z-0a1b2c"} and len(places) == 5
+
+
+def test_one_long_recording_of_nothing_stands_in_train(tones, tmp_path):
+    shutil.copytree(tones, tmp_path / "sounds")
+    for second in range(9):
+        tone_clip(tmp_path / "sounds" / "nothing" / f"street_{second:05}.00.wav", 50, 0.2)
+    with pytest.raises(ConfigError, match=r"label 'nothing' has 1 recording .*at least 3 are needed"):
+        Folder(str(tmp_path / "sounds"))
+    with pytest.warns(UserWarning, match=r"label 'nothing' has 1 recording .*all its clips are in train"):
+        data = Folder(str(tmp_path / "sounds"), background="nothing")
+    assert {clip.split for clip in data.clips if clip.label == "nothing"} == {"train"}
+    assert counts(data) == {"train": 16 + 9, "val": 4, "test": 4}
 
 
 def test_manifest_keeps_groups_together(table):
@@ -93,7 +142,7 @@ def test_manifest_translates_splits(table):
 
 def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
     """Each row is tested once; nobody is heard before it is tested; as many folds as speakers leave one out at a time."""
-    rows = [row | {"who": f"p{n // 4}", "split": "test"} for n, row in enumerate(parts())]
+    rows = [row | {"path": f"{n // 2}.wav", "who": f"p{n // 4}", "split": "test"} for n, row in enumerate(parts())]
     root = table(rows)
     for count, by in ((3, "who"), (5, "who"), (4, None)):
         tested = []
@@ -116,7 +165,7 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
         (parts(label=""), {}, "every row needs a 'label'"),
         (parts(start="soon"), {}, "must be seconds"),
         (parts(end=0.01), {}, "must be after start"),
-        (parts(label="x"), {}, "only one label"),
+        ([*parts(label="x", split="train"), *parts(label="x", split="val")], {}, "only one label"),
         (parts(), {"group": "speker"}, "has no column 'speker'"),
         (parts(), {"file": "other.csv"}, "does not exist"),
         (parts(), {"fold": "3/2"}, "expected one such as 1/5"),
@@ -125,8 +174,10 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
         (parts(split="train"), {"val": 0}, "no clip in split 'val'"),
         ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but has no clip in train"),
         (parts(split="fold1"), {}, "split 'fold1' is none of"),
+        (parts(split="f1"), {"splits": {"train": ["f1"], "val": ["f2", "f1"]}}, "dataset.splits: 'f1' is in train and val"),
+        (parts(), {"val": 0.5, "test": 0.5}, "dataset.val, dataset.test: 0.5 and 0.5 leave nothing for train"),
         ([*parts(split="train", g="s1"), *parts(split="val", g="s1")], {"group": "g"}, "group 's1' stands in train and val"),
-        ([*parts(), parts(label="once")[0]], {}, "label 'once' has 1 clip"),
+        ([*parts(), parts(label="once")[0]], {}, "label 'once' has 1 recording"),
     ],
 )  # fmt: skip
 def test_tables_that_make_no_sense(table, rows, settings, message):

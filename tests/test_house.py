@@ -29,7 +29,7 @@ pipeline/output         display journal
 pipeline/reading        ahead media picture
 pipeline/report         machine page
 pipeline/streaming      interrupts
-pipeline/training       averages devices losses schedule
+pipeline/training       averages devices losses progress schedule
 
 pipeline                intake sink
 pipeline/capture        grabbers

@@ -28,6 +28,7 @@ from pipeline.training.averages import Average
 from pipeline.training.feed import Feed, plan, shuffled
 from pipeline.training.lesson import Lesson
 from pipeline.training.losses import Loss, balanced
+from pipeline.training.progress import best
 from pipeline.training.run import Run
 from pipeline.training.schedule import rate
 
@@ -201,6 +202,18 @@ def lesson(model, tmp_path, augment=None, rate=0.1, frames=1.0, fabric=None):
 def batches(*rows, spans=True):
     split = Noises(spans=spans)
     return [collate([split[index] for index in part], Intake(RATE)) for part in rows]
+
+
+def test_the_best_epoch_is_kept_by_the_rule_of_sweeps(tmp_path):
+    """The greater accuracy, however small the difference and whatever the loss; of equals the lower loss, or the first."""
+    run = lesson(small_model(), tmp_path).run
+    figures = [(0.9, 0.5), (0.90001, 3.0), (0.90001, 3.0), (0.90001, 2.0), (0.8, 0.1)]
+    kept = []
+    for number, (accuracy, loss) in enumerate(figures, 1):
+        run.finish_epoch({"epoch": number, "val_accuracy": accuracy, "val_loss": loss})
+        kept.append(run.progress.best_epoch)
+        assert kept[-1] == best(run.progress.history)["epoch"]
+    assert kept == [1, 2, 2, 4, 4]
 
 
 @pytest.mark.parametrize("spans", [False, True])

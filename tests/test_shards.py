@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -171,6 +172,80 @@ def test_a_damaged_shard_is_found_by_its_checksum(packed, tmp_path, capsys):
     assert "train-000001.tar: is not what was written" in out and "val-000000.tar: is not there" in out
 
 
+def test_a_damaged_shard_is_written_again(source, packed, tmp_path, capsys):
+    """Damage that leaves the size is found by the checksum: with --overwrite, that shard alone is written again."""
+    out = shutil.copytree(packed, tmp_path / "copy")
+    path = out / "train-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    others = {other.name: other.stat().st_ino for other in out.glob("*.tar") if other != path}
+    command = [source / "manifest.csv", out, "--group", "who", "--clips", 7]
+    assert pack("--check", out) == 1 and "with --overwrite" in capsys.readouterr().out
+    assert pack(*command) == 0 and pack("--check", out) == 1, "what is whole is not read without need"
+    assert pack(*command, "--overwrite") == 0 and pack("--check", out) == 0 and bytes_of(out) == bytes_of(packed)
+    assert others == {other.name: other.stat().st_ino for other in out.glob("*.tar") if other != path}
+
+
+def table(root, rows):
+    with open(root / "list.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root / "list.csv"
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    """Thousands of clips of one recording, and recordings with endings that nobody looks for."""
+    day = tone_clip(tmp_path / "day.wav", 300, 0.2)
+    rows = [{"path": "day.wav", "label": "ab"[n % 2], "split": "train", "start": n * 0.1, "end": n * 0.1 + 0.1,
+             "who": f"speaker number {n % 7}"} for n in range(1800)]  # fmt: skip
+    for number, ending in enumerate(("dat", "WAV", "json", "cls", "tar.gz")):
+        for label in "ab":
+            shutil.copyfile(day, tmp_path / f"{label}{number}.{ending}")
+            rows.append({"path": f"{label}{number}.{ending}", "label": label, "split": "val", "who": "x"})
+    assert pack(table(tmp_path, rows), tmp_path / "out", "--group", "who") == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = opened(tmp_path / "out")
+    assert [clip.split for clip in data.clips].count("train") == 1800 and len(data.clips) == 1810
+    assert {clip.name.rpartition(".")[2] for clip in data.clips if clip.split == "val"} == {"bin", "wav"}
+    assert data.split("val", SOUND)[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("label", "x" * 201, "label 'xx.* has 201 characters; expected at most 200"),
+        ("who", "x" * 201, "group 'xx.* has 201 characters; expected at most 200"),
+        ("who", "a\x1bb", "group 'a.x1bb' has 3 characters; .* can be printed"),
+    ],
+)
+def test_what_would_not_be_read_back_is_not_written(tmp_path, column, value, message, capsys):
+    tone_clip(tmp_path / "a.wav", 300, 0.2)
+    rows = [{"path": "a.wav", "label": label, "split": split, "start": start, "who": split}
+            for start, label in ((0, "a"), (0.1, "b")) for split in ("train", "val")]  # fmt: skip
+    rows = [row | ({column: value} if row["label"] == "a" and row["split"] == "train" else {}) for row in rows]
+    rows = [row | ({column: value} if column == "label" and row["label"] == "a" else {}) for row in rows]
+    assert pack(table(tmp_path, rows), tmp_path / "out", "--group", "who") == 2
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "out").exists()
+
+
+def test_a_card_that_would_be_too_long_is_not_written(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(packing, "CARD", 200)
+    assert pack(source / "manifest.csv", tmp_path / "out", "--group", "who") == 2
+    assert "long.wav: what is said of its 4 clips takes" in capsys.readouterr().err
+
+
+def test_an_index_that_counts_otherwise(packed, tmp_path):
+    out = shutil.copytree(packed, tmp_path / "copy")
+    index = json.loads((out / "index.json").read_text())
+    index["shards"][0]["clips"] += 3
+    (out / "index.json").write_text(json.dumps(index))
+    with pytest.warns(UserWarning, match=r"train-000000.tar: 7 clips were found, index.json says 10"):
+        opened(out)
+
+
 def test_a_folder_per_class_and_files_that_are_no_recordings(tones, tmp_path, capsys):
     root = shutil.copytree(tones, tmp_path / "tones")
     (root / "low" / "text.wav").write_text("no sound")
@@ -235,6 +310,32 @@ def test_shards_of_other_settings_are_not_mixed(source, packed, tmp_path, capsys
     (other := tmp_path / "other").mkdir()
     (other / "train-000000.tar").write_bytes(b"of somebody else")
     assert pack(source / "manifest.csv", other) == 2 and bytes_of(other) == {"train-000000.tar": b"of somebody else"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tones}", "out", "--split", "val=fold3"], "--split: is of a manifest's columns, and .*tones.* is a folder"),
+        (["{tones}", "out", "--group", "who"], "--group: is of a manifest's columns"),
+        (["m.csv", "out", "--split", "val=a", "--split", "val=b"], "--split: val is there twice; expected val=A,B"),
+        (["m.csv", "out", "--split", "val=a,b", "--split", "test=b"], "--split: b is in two splits"),
+        (["m.csv", "out", "--split", "nonsense"], "--split: got nonsense=; expected train, val, test"),
+        (["m.csv", "out", "--split", "validation=a"], "--split: got validation=a; expected train, val, test"),
+        (["m.csv", "out", "--split", "val=a,,b"], "--split: got val=a,,b; expected"),
+        (["--check", "out", "--group", "who"], "--group: means nothing to --check"),
+        (["--check", "out", "--overwrite"], "--overwrite: means nothing to --check"),
+        (["--check", "m.csv", "out"], "or --check FOLDER"),
+    ],
+)
+def test_arguments_that_would_do_nothing(tones, arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        shards.main([argument.format(tones=tones) for argument in arguments])
+    assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+def test_shares_that_leave_nothing(tones, source, tmp_path, capsys):
+    assert pack(tones, tmp_path / "out", "--val", "0.6", "--test", "0.6") == 2
+    assert "dataset.val, dataset.test: 0.6 and 0.6 leave nothing for train" in capsys.readouterr().err
 
 
 def test_two_writers_of_one_folder(source, tmp_path, capsys):
@@ -362,7 +463,7 @@ HOSTILE = {
     "two labels": (sample("t") + entry("t.cls", b"1"), "not one recording"),
     "no label": (entry("n.wav", WAVE), "not one recording"),
     "deep json": (entry("j.wav", WAVE) + entry("j.json", b'{"label":' + b"[" * 60000), "no sense"),
-    "long json": (entry("j.wav", WAVE) + entry("j.json", b" " * 70000 + b'{"label": "a"}'), "no sense"),
+    "long json": (entry("j.wav", WAVE) + entry("j.json", b" " * (1 << 20) + b'{"label": "a"}'), "no sense"),
     "a list": (entry("j.wav", WAVE) + entry("j.json", b"[1, 2]"), "no sense"),
     "clips of clips": (entry("j.wav", WAVE) + entry("j.json", b'{"clips": [{"label": "a"}, {"clips": []}]}'), "no sense"),
     "no utf-8": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "\xff"}'), "no sense"),
@@ -373,7 +474,9 @@ HOSTILE = {
     "start NaN": (sample("j", start=float("nan")), "no sense"),
     "end before start": (sample("j", start=2, end=1), "no sense"),
     "a huge number": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "a", "start": 1' + b"0" * 5000 + b"}"), "no sense"),
-    "a pickle beside": (entry("k.pkl", pickle.dumps(print)) + entry("k.json", b'{"label": "a"}'), None),
+    "a number of 401 digits": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "a", "start": 1' + b"0" * 400 + b"}"), "no sense"),
+    "a pickle beside": (entry("k.pkl", pickle.dumps(print)) + entry("k.json", b'{"label": "a"}'), "known ending"),
+    "an unknown ending": (entry("k.dat", WAVE) + entry("k.json", b'{"label": "a"}'), "known ending"),
     "a folder": (entry("folder/", kind=tarfile.DIRTYPE), None),
     "pax records of no length": (entry("pax", b"0 path=x\n", tarfile.XHDTYPE), None),
     "pax for all that follows": (entry("pax", b"17 path=/etc/x.wav\n", tarfile.XGLTYPE), None),

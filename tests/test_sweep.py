@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
@@ -17,11 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from conf.launch import checked
 from pipeline.build import build
 from pipeline.errors import ConfigError, DivergedError, UserError
+from pipeline.report.comparison import main as compare
 from pipeline.report.sweep import Tried, best_first
 from pipeline.training.space import Choices, Range, override, parsed, set_by, spelt
 from pipeline.training.sweep import Sweep, opened
+from train import train as training
 
 optuna = pytest.importorskip("optuna")
 SPACE = {"x": {"low": -1.0, "high": 1.0}, "kind": {"choices": ["good", "bad"]}}
@@ -30,10 +34,16 @@ SPACE = {"x": {"low": -1.0, "high": 1.0}, "kind": {"choices": ["good", "bad"]}}
 class Curve:
     """A training whose accuracy is known: it nears ``1 - (x - 0.3)^2``, or half of it, epoch by epoch."""
 
-    def __init__(self, epochs=4, fails=()):
-        self.epochs, self.fails, self.seen = epochs, fails, []
+    def __init__(self, epochs=4, fails=(), untestable=None):
+        self.epochs, self.fails, self.seen, self.tested, self.untestable = epochs, fails, [], [], untestable
 
     def __call__(self, overrides, out, report):
+        if report is None:
+            assert overrides[-1] == f"trainer.resume={spelt(str(out))}"
+            self.tested.append(int(out.name))
+            if self.untestable:
+                raise self.untestable
+            return
         values = dict(text.split("=") for text in overrides)
         x = float(values["x"])
         self.seen.append((out.name, x, values["kind"]))
@@ -208,13 +218,79 @@ def test_a_trial_that_kills_the_program_is_given_up(tmp_path):
     assert trials[0].user_attrs["error"] == "it ended the program 3 times"
 
 
+def test_the_best_trial_is_tested_once_when_all_is_over(tmp_path):
+    """After a search that was interrupted, too; and again only if more trials find a better one."""
+    first, rest, again, more = Curve(fails={3: KeyboardInterrupt()}), Curve(), Curve(), Curve()
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "a", first, trials=6)
+    trials = searched(tmp_path / "a", rest, trials=6)
+    best = max(trials, key=lambda trial: trial.value).number
+    searched(tmp_path / "a", again, trials=6)
+    assert not first.tested and rest.tested == [best] and not again.tested
+    trials = searched(tmp_path / "a", more, trials=24)
+    assert more.tested == [max(trials, key=lambda trial: trial.value).number] != [best]
+
+
+@pytest.mark.parametrize("error", [UserError("no test clip can be read"), torch.OutOfMemoryError("no memory")])
+def test_what_cannot_be_tested_was_validated_all_the_same(tmp_path, error, capsys):
+    with pytest.raises(UserError, match=str(error)):
+        searched(tmp_path / "a", Curve(untestable=error), trials=3)
+    trials, curve = study_of(tmp_path / "a").trials, Curve()
+    assert [trial.state.name for trial in trials] == [
+        "COMPLETE"
+    ] * 3 and "best: python train.py" in capsys.readouterr().out
+    assert searched(tmp_path / "a", curve, trials=3) and len(curve.tested) == 1
+
+
+def test_an_epoch_that_was_kept_and_not_reported_is_reported_later(tmp_path):
+    """The trial ended the program between the two; then epochs are told again, and none of them twice."""
+
+    def first(overrides, out, report):
+        Curve(epochs=2)(overrides, out, lambda epoch, row: report(epoch, row) if epoch < 2 else None)
+        raise KeyboardInterrupt
+
+    first.epochs = 4
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "a", first, trials=1)
+    assert study_of(tmp_path / "a").trials[0].intermediate_values.keys() == {1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (trial,) = searched(tmp_path / "a", Curve(), trials=1)
+    rows = [json.loads(line) for line in (tmp_path / "a" / "0" / "history.jsonl").read_text().splitlines()]
+    assert trial.intermediate_values.keys() == {1, 2, 3, 4} and trial.value == rows[-1]["val_accuracy"]
+
+
+def test_training_tells_of_the_epochs_before_a_resumption(tones, tmp_path):
+    settings = configured("train", *QUICK[:6], f"dataset.root={tones}", "encoder.hidden=8", "trainer.epochs=2")
+
+    def ended(epoch, row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training(**checked(training, settings), out=tmp_path, report=ended)
+    told = []
+    settings["trainer"]["resume"] = str(tmp_path)
+    training(**checked(training, settings), out=tmp_path, report=lambda epoch, row: told.append((epoch, row["epoch"])))
+    assert told == [(1, 1), (2, 2)]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "test" not in metrics and metrics["val"]["count"] == 4  # a trial is not tested
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", 7), ("sampler", "random"), ("pruner", "hyperband"), ("warmup", 2)])
+def test_a_search_does_not_go_on_in_another_way(tmp_path, key, value):
+    searched(tmp_path / "a", Curve(), trials=2, pruner="median")
+    with pytest.raises(ConfigError, match=rf"sweep\.{key} was .*, is '?{value}"):
+        searched(tmp_path / "a", Curve(), trials=4, **{"pruner": "median", key: value})
+    assert len(searched(tmp_path / "a", Curve(), trials=3, pruner="median", minutes=5)) == 3
+
+
 def test_a_search_of_other_settings_is_not_mixed_in(tmp_path):
     searched(tmp_path / "a", Curve(), trials=2, settings={"seed": 1})
     with pytest.raises(ConfigError, match="seed was 1, is 2"):
         searched(tmp_path / "a", Curve(), trials=4, settings={"seed": 2})
     with pytest.raises(ConfigError, match=r"space.*was"):
         searched(tmp_path / "a", Curve(), trials=4, settings={"seed": 1}, space=SPACE | {"x": {"low": 0, "high": 1}})
-    assert len(searched(tmp_path / "a", Curve(), trials=4, settings={"seed": 1}, sampler="random")) == 4
+    assert len(searched(tmp_path / "a", Curve(), trials=4, settings={"seed": 1})) == 4
 
 
 def test_two_searches_in_a_folder_would_be_one_too_many(tmp_path):
@@ -255,7 +331,7 @@ def test_without_optuna(tmp_path, monkeypatch):
 
 def test_a_half_made_study_is_made_again(tmp_path):
     (tmp_path / "study.db.tmp").write_bytes(b"half")
-    opened(tmp_path / "study.db", {}, {})
+    opened(tmp_path / "study.db", {})
     assert {path.name for path in tmp_path.iterdir()} == {"study.db"}
 
 
@@ -319,7 +395,23 @@ def test_each_trial_is_a_run(swept):
         assert "optimizer.lr=" in (folder / ".hydra" / "overrides.yaml").read_text()
         if trial.state.name == "COMPLETE":
             assert json.loads((folder / "metrics.json").read_text())["val"]["accuracy"] == trial.value
-    assert not re.search(r"\btest\b", told)  # nobody is to choose by it
+    best, rest = told.partition("its model: ")[::2]
+    assert not re.search(r"\btest\b", best) and len(re.findall(r"^test: 4 clips", rest, re.MULTILINE)) == 1
+
+
+def test_only_the_best_trial_has_figures_of_test_clips(swept, capsys):
+    out, told = swept
+    number = re.search(r"its model: .*/(\d+)/model\.safetensors", told)[1]
+    for path in out.glob("*/metrics.json"):
+        splits = {"test", "val"} & json.loads(path.read_text()).keys()
+        rows = {json.loads(line)["split"] for line in path.with_name("answers.jsonl").read_text().splitlines()}
+        assert splits == rows == ({"test", "val"} if path.parent.name == number else {"val"})
+    assert "Figures are of test clips" in (out / number / "report.html").read_text()
+    assert len(list(out.glob("*/metrics.json"))) > 1 and compare([str(out)]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    tested = {line[0]: line[2] for line in shown if line[:1] and line[0].isdigit() and len(line) > 8}
+    assert tested[number] != "–" and set(tested) > {number}
+    assert all(value == "–" for name, value in tested.items() if name != number)
 
 
 def test_the_best_command_trains_the_best_model(swept, tmp_path):

@@ -21,11 +21,11 @@ from pipeline.measures.evaluation import Answers, Exhibit
 from pipeline.measures.uncertainty import wilson
 from pipeline.model import Classifier
 from pipeline.reading.picture import Picture
-from pipeline.report import charts, exhibits, page
+from pipeline.report import charts, comparison, exhibits, page
 from pipeline.report.comparison import main, written
 from pipeline.report.page import Section
 from pipeline.report.results import results
-from pipeline.report.runs import Run, differing, families, flat, found_in
+from pipeline.report.runs import Run, counted, differing, families, flat, found_in
 from pipeline.report.runs import read as read_run
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
@@ -223,6 +223,20 @@ def test_only_settings_that_differ_are_shown():
     assert differing([made(0), made(1)]) == [{}, {}]
     broken = Run(runs[0].folder, {}, {"overrides": "cell=foo"})
     assert differing([made(0), made(1), broken]) == [{}, {}, {"overrides": "cell=foo"}]
+
+
+def test_runs_are_compared_by_a_split_that_all_have():
+    runs = [made(number, seed=str(number)) for number in range(2)]
+    assert counted(runs) == "test" and counted([*runs, made(2, metrics=False)]) == "test"
+    for one in runs:
+        row = one.metrics["test"]
+        one.metrics["val"] = row | {"accuracy": 0.5, "macro_f1": 0.125, "interval": {"low": 0.0625, "high": 0.75}}
+    del runs[1].metrics["test"]
+    assert counted(runs) == "val" and next(families(runs)).mean == 0.5
+    table = comparison.rows(runs)
+    assert [row[2] for row in table] == ["50.0", "50.0"] and [row[3] == "–" for row in table] == [False, True]
+    assert all(row[4:6] == ("6.2–75.0", "0.125") for row in table)
+    assert "validation clips, as not all were tested" in comparison.written(runs)
 
 
 def test_folds_and_seeds_are_pooled_over_groups():

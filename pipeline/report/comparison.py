@@ -21,7 +21,7 @@ import pipeline.report.charts as charts
 import pipeline.report.page as page
 from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.report.page import Html, Section
-from pipeline.report.runs import Family, Run, differing, families, found_in, read
+from pipeline.report.runs import Family, Run, counted, differing, families, found_in, read
 from pipeline.report.training import amount
 
 COLUMNS = ("run", "settings", "val %", "test %", "at 95 %", "F1", "parameters", "MAC/s", "epochs", "s")
@@ -33,7 +33,7 @@ TOLD = 6  # settings of a run on the terminal
 def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
     """The runs as texts, a row for each with so many settings at ``most``; '–' where there is nothing."""
     made = []
-    place = common(runs)
+    place, counts = common(runs), counted(runs)
     for run, different in zip(runs, differing(runs), strict=True):
         name, told = str(run.folder.relative_to(place)), [f"{key}={value}" for key, value in different.items()]
         more = [f"and {len(told) - most} more"] if most is not None and len(told) > most else []
@@ -41,7 +41,7 @@ def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
         if not run.metrics:
             made.append((name, settings or "–", "failed", *["–"] * 7))
             continue
-        row, found = run.metrics, run.metrics[run.split]
+        row, found = run.metrics, run.metrics[counts]
         limits = between(found["interval"]["low"], found["interval"]["high"])
         accuracies = (f"{100 * row[split]['accuracy']:.1f}" if split in row else "–" for split in ("val", "test"))
         numbers = f"{row['parameters']:,}", amount(row["multiply_adds"]), f"{row['epochs']}", f"{row['seconds']:,.0f}"
@@ -92,23 +92,25 @@ def printed(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) 
 
 def written(runs: Sequence[Run]) -> str:
     """The comparison as a page."""
-    different, there = differing(runs), [run for run in runs if run.metrics]
+    different, there, counts = differing(runs), [run for run in runs if run.metrics], counted(runs)
     bars = [
         (
             ", ".join([run.folder.name, *(f"{key}={value}" for key, value in settings.items())]),
-            run.metrics[run.split]["accuracy"],
-            page.share(run.metrics[run.split]["accuracy"]),
-            between(*(run.metrics[run.split]["interval"][side] for side in ("low", "high"))),
+            run.metrics[counts]["accuracy"],
+            page.share(run.metrics[counts]["accuracy"]),
+            between(*(run.metrics[counts]["interval"][side] for side in ("low", "high"))),
         )
         for run, settings in zip(runs, different, strict=True)
         if run.metrics
     ]
     linked = [(page.name(line[0]), *line[1:]) for line in rows(runs)]
-    says = "Of the test clips (validation, where there are none), and 95\u00a0% intervals."
+    clips = "test clips" if counts == "test" else "validation clips, as not all were tested"
+    says = f"Of the {clips}, and 95\u00a0% intervals."
+    told = "Settings that differ, and figures; F1 and intervals are of those clips, too."
     sections = [
         Section("Accuracy", says, [page.bars(bars)]),
-        Section("Runs", "Settings that differ, and figures.", [page.table(COLUMNS, linked, COLUMNS[2:])]),
-    ]  # fmt: skip
+        Section("Runs", told, [page.table(COLUMNS, linked, COLUMNS[2:])]),
+    ]
     if found := list(families(runs)):
         says = (
             "Runs that differ in their seed or fold alone. Over all clips, what several runs answered counts once for "

@@ -27,11 +27,6 @@ class Run:
     settings: Mapping[str, str]
     right: Mapping[str, Sequence[tuple[str, str, bool]]] = field(default_factory=dict)
 
-    @property
-    def split(self) -> str:
-        """The split that counts."""
-        return "test" if "test" in self.metrics else "val"
-
 
 def flat(settings: Any, at: str = "") -> dict[str, str]:
     """Nested settings by dotted keys, as they are written on a command line."""
@@ -66,9 +61,10 @@ def read(folder: Path) -> Run:
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         settings = flat(metrics["settings"])
-        split = metrics["test" if "test" in metrics else "val"]
-        _ = [float(metrics[key]) for key in NUMBERS], float(metrics["multiply_adds"]), float(split["accuracy"])
-        _ = [float(split["interval"][side]) for side in ("low", "high")], float(split["macro_f1"])
+        _ = [float(metrics[key]) for key in (*NUMBERS, "multiply_adds")]
+        for split in (metrics["val"], *([metrics["test"]] if "test" in metrics else [])):
+            _ = [float(split["interval"][side]) for side in ("low", "high")]
+            _ = [float(split[key]) for key in ("accuracy", "macro_f1")]
         right: dict[str, list[tuple[str, str, bool]]] = {}
         if (folder / ANSWERS).is_file():
             with open(folder / ANSWERS, encoding="utf-8") as file:
@@ -82,6 +78,11 @@ def read(folder: Path) -> Run:
             f"{str(folder)!r} cannot be compared: it is broken or of another version ({error!r})"
         ) from None
     return Run(folder, metrics, settings, right)
+
+
+def counted(runs: Sequence[Run]) -> str:
+    """The split by which runs are compared: the test, if all that have not failed were tested."""
+    return "test" if all("test" in run.metrics for run in runs if run.metrics) else "val"
 
 
 def differing(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -136,20 +137,22 @@ class Family:
 def families(runs: Sequence[Run]) -> Iterator[Family]:
     """The families of two runs at least."""
     kinds: dict[str, list[Run]] = {}
+    split = counted(runs)
     for run in runs:
         rest = {key: value for key, value in run.settings.items() if key not in (*REPEATED, *ASIDE)}
         if run.metrics:
-            kinds.setdefault(json.dumps([run.split, rest], sort_keys=True), []).append(run)
+            kinds.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
     for members in kinds.values():
         varied = [key for key in REPEATED if len({run.settings.get(key) for run in members}) > 1]
         if varied:
-            yield family(members, " and ".join({"seed": "seeds", "dataset.fold": "folds"}[key] for key in varied))
+            names = " and ".join({"seed": "seeds", "dataset.fold": "folds"}[key] for key in varied)
+            yield family(members, names, split)
 
 
-def family(members: list[Run], varied: str) -> Family:
+def family(members: list[Run], varied: str, split: str) -> Family:
     """One of them."""
-    accuracies = [float(run.metrics[run.split]["accuracy"]) for run in members]
-    answered = [(run, *answer) for run in members for answer in run.right.get(run.split, ())]
+    accuracies = [float(run.metrics[split]["accuracy"]) for run in members]
+    answered = [(run, *answer) for run in members for answer in run.right.get(split, ())]
     known, right = any(group for _, group, *_ in answered), [hit for *_, hit in answered]
     apart = all(run.settings.get("dataset.fold_by", "null") != "null" for run in members) and "folds" in varied
     groups = [

@@ -1,10 +1,8 @@
 """One training under way: the model with what changes it, where it stands, and its files."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from pipeline.training.averages import Average
 from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
 from pipeline.training.devices import gathered, together
 from pipeline.training.features import Features
+from pipeline.training.progress import Progress, best
 
 FREE = (
     "device",
@@ -34,20 +33,6 @@ FREE = (
     "epochs",
     "minutes",
 )  # may change
-
-
-@dataclass
-class Progress:
-    """Where the training stands: all that is needed to go on, beside the weights."""
-
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # steps done of the next one
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # of these: loss, right answers, clips
-    step: int = 0
-    seconds: float = 0.0  # of training, in earlier processes, too
-    best: float = -math.inf  # validation score of the best model
-    best_epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Run:
@@ -99,10 +84,8 @@ class Run:
         progress = self.progress
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
         progress.history.append(row)
-        score = row["val_accuracy"] - 1e-4 * row["val_loss"]  # among equal accuracies, the lower loss
-        better = score > progress.best
-        if better:
-            progress.best, progress.best_epoch = score, progress.epoch
+        if best(progress.history) is row:
+            progress.best_epoch = progress.epoch
             with self.average.worn():
                 self.best = self.weights()
                 self.keep_best()

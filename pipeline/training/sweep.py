@@ -1,8 +1,8 @@
 """A search for settings: many trainings, each choosing by what those before it reached (Optuna; Akiba et al. 2019).
 
-A trial is an ordinary run in a folder of its own. What is known of all is in ``study.db`` (SQLite) beside them; a sweep
-that ended in whatever way goes on there, and the trial that was being trained goes on from its ``last.ckpt``. Only
-validation accuracy is looked at, never a test row.
+A trial is an ordinary run in a folder of its own, but it is not tested. What is known of all is in ``study.db``
+(SQLite) beside them; a sweep that ended in whatever way goes on there, and the trial that was being trained goes on
+from its ``last.ckpt``. Only validation accuracy is looked at; in the end the best trial is tested, once.
 """
 
 import json
@@ -27,14 +27,17 @@ from pipeline.build import Config
 from pipeline.errors import ConfigError, UserError
 from pipeline.output.journal import emptied
 from pipeline.report.sweep import Tried, best_first, written
+from pipeline.training.progress import best
 from pipeline.training.space import Choices, Part, override, parsed, set_by, spelt
 
 if TYPE_CHECKING:
     import optuna
 
 Report: TypeAlias = Callable[[int, Mapping[str, Any]], None]  # is called after each epoch; what it raises ends it
-Train: TypeAlias = Callable[[list[str], Path, Report], object]  # with these overrides, in this folder
+Train: TypeAlias = Callable[[list[str], Path, Report | None], object]  # with these overrides, here; no report: and test
 STUDY = "sweep"
+TESTED = "tested"  # the number of the trial that was
+FIXED = "seed", "sampler", "pruner", "warmup"  # of a sweep: with others, it would end with other trials
 STARTS = 3  # of a trial that ends the program each time, as one that takes all memory does
 SHOWN, BROAD = 10, 160  # trials in the table; characters of it where there is no terminal
 ENOUGH = 6  # trials for an estimate of what matters
@@ -68,7 +71,7 @@ class Sweep:
         are without a trial's.
 
         ConfigError if Optuna is missing, if nothing is left to search, or if ``out`` holds a search of other settings;
-        UserError if no trial has succeeded.
+        UserError if no trial has succeeded, or if the best one cannot be tested.
         """
         fixed = set_by(given)
         space = {key: part for key, part in self.space.items() if key not in fixed}
@@ -82,7 +85,9 @@ class Sweep:
             raise ConfigError("sweep: trains in one process; start it without torchrun")
         epochs = settings.get("trainer", {}).get("epochs", 1)
         with quiet(), alone(out / "sweep.lock"):
-            search = Search(self, train, given, space, opened(out / "study.db", settings, space), epochs, out)
+            own = {key: getattr(self, key) for key in FIXED}
+            about = {"settings": settings, "space": {key: vars(part) for key, part in space.items()}, "sweep": own}
+            search = Search(self, train, given, space, opened(out / "study.db", about), epochs, out)
             try:
                 search.go_on()
             except (KeyboardInterrupt, SystemExit):
@@ -92,6 +97,7 @@ class Sweep:
             finally:
                 search.tell()
             search.check()
+            search.judge()
 
 
 class Search:
@@ -132,7 +138,7 @@ class Search:
 
         known = {key: trial.user_attrs.get(key, value) for key, value in (("starts", 0), ("seconds", 0.0))}
         folder, began = self.out / str(trial.number), time.monotonic()
-        overrides = [override(key, trial.params[key]) for key in self.space]
+        overrides = self.overrides(trial.params)
         console.print(f"trial {trial.number} of {self.sweep.trials}: {'  '.join(overrides)}")
         folder.mkdir(exist_ok=True)
         reported = set(self.study.trials[trial.number].intermediate_values)
@@ -145,7 +151,7 @@ class Search:
                 raise optuna.TrialPruned
 
         trial.set_user_attr("starts", known["starts"] + 1)
-        more = [f"trainer.resume={spelt(str(folder))}"] if (folder / "last.ckpt").is_file() else []
+        more = [resuming(folder)] if (folder / "last.ckpt").is_file() else []
         try:
             with open(folder / "train.log", "w", encoding="utf-8") as log, redirect_stdout(log):
                 self.train(overrides + more, folder, report)
@@ -165,13 +171,13 @@ class Search:
         from optuna.trial import TrialState
 
         lines = (self.out / str(trial.number) / "history.jsonl").read_text().splitlines()
-        best = max(map(json.loads, lines), key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-        trial.set_user_attr("loss", best["val_loss"])
-        trial.set_user_attr("epoch", best["epoch"])
+        row = best([json.loads(line) for line in lines])
+        trial.set_user_attr("loss", row["val_loss"])
+        trial.set_user_attr("epoch", row["epoch"])
         trial.set_user_attr("epochs", len(lines))
         done = state is TrialState.COMPLETE
-        self.study.tell(trial, best["val_accuracy"] if done else None, None if done else state)
-        console.print(f"trial {trial.number}: {'' if done else 'pruned, '}validation {best['val_accuracy']:.1%}")
+        self.study.tell(trial, row["val_accuracy"] if done else None, None if done else state)
+        console.print(f"trial {trial.number}: {'' if done else 'pruned, '}validation {row['val_accuracy']:.1%}")
 
     def fail(self, trial: "optuna.Trial", why: str) -> None:
         """A trial that came to nothing."""
@@ -188,6 +194,25 @@ class Search:
             last = trials[-1].user_attrs["error"]
             raise UserError(f"sweep: none of the {len(trials)} trials has succeeded; the last one: {last}")
 
+    def judge(self) -> None:
+        """Test the best trial, unless that was done: what was chosen on the validation clips is tried on others. Its
+        training is over, so to go on with it is to test it. UserError if that fails.
+        """
+        done = [one for one in best_first(self.tried()) if one.state == "done"]
+        if not done or self.study.user_attrs.get(TESTED) == done[0].number:
+            return
+        first, folder = done[0], self.out / str(done[0].number)
+        console.print(f"trial {first.number} is the best one, and is tested now")
+        try:
+            self.train([*self.overrides(first.values), resuming(folder)], folder, None)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"sweep: trial {first.number}, the best one, cannot be tested: {error}") from None
+        self.study.set_user_attr(TESTED, first.number)
+
+    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+        """A trial's part of the command line."""
+        return [override(key, values[key]) for key in self.space]
+
     def tried(self) -> list[Tried]:
         """All trials so far."""
         return [tried(trial, list(self.space)) for trial in self.study.trials]
@@ -196,10 +221,9 @@ class Search:
         """Write the page."""
         page.save(self.out / "sweep.html", written(self.tried(), self.space, importances(self.study), self.command))
 
-    def command(self, best: Tried) -> str:
+    def command(self, trial: Tried) -> str:
         """The command line that trains like this trial."""
-        values = [override(key, value) for key, value in best.values.items()]
-        return shlex.join(["python", "train.py", *self.given, *values])
+        return shlex.join(["python", "train.py", *self.given, *self.overrides(trial.values)])
 
     def tell(self) -> None:
         """The best trials, the command line of the best, and where all is."""
@@ -238,6 +262,11 @@ def tried(trial: "optuna.trial.FrozenTrial", keys: Sequence[str]) -> Tried:
         curve=sorted(trial.intermediate_values.items()),
         error=attrs.get("error", ""),
     )
+
+
+def resuming(folder: Path) -> str:
+    """What goes on with a trial."""
+    return f"trainer.resume={spelt(str(folder))}"
 
 
 def names(keys: Sequence[str]) -> list[str]:
@@ -300,14 +329,14 @@ def learned(study: "optuna.Study") -> bool:
     return any(trial.intermediate_values for trial in study.trials)
 
 
-def opened(path: Path, settings: Config, space: Mapping[str, Part]) -> "optuna.Study":
-    """The study in ``path``, or a new one. ConfigError if it is of other settings and worth something."""
+def opened(path: Path, about: Mapping[str, Any]) -> "optuna.Study":
+    """The study in ``path``, or a new one ``about`` these settings. ConfigError if there is one of others."""
     import optuna
 
-    about = json.loads(json.dumps({"settings": settings, "space": {key: vars(part) for key, part in space.items()}}))
+    about = json.loads(json.dumps(about))
     if path.exists():
         study = optuna.load_study(study_name=STUDY, storage=storage(path))
-        other = differences(study.user_attrs, about)
+        other = differences({key: study.user_attrs.get(key) for key in about}, about)
         if not other:
             return study
         if learned(study):

@@ -1,0 +1,23 @@
+"""Where a training stands, and which of its epochs is the best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Where the training stands: all that is needed to go on, beside the weights."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # steps done of the next one
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # of these: loss, right answers, clips
+    step: int = 0
+    seconds: float = 0.0  # of training, in earlier processes, too
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def best(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The epoch with the greatest validation accuracy; of equals, that with the lower loss, then the first."""
+    return max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
