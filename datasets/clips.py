@@ -118,6 +118,11 @@ class Clips(Dataset[Sample | None]):
         """The class of each clip."""
         return [self.index[clip.label] for clip in self.clips]
 
+    @property
+    def names(self) -> list[str]:
+        """Which clips they are, as what."""
+        return [f"{clip.name}@{clip.start}-{clip.end} {clip.label}" for clip in self.clips]
+
     def __getitem__(self, index: int) -> Sample | None:
         clip, intake = self.clips[index], self.intake
         try:

@@ -2,6 +2,8 @@
 
 import csv
 
+from pydantic import PositiveFloat
+
 from datasets.clips import Clip, Corpus, existing_root
 from pipeline.errors import ConfigError
 
@@ -17,7 +19,7 @@ class ESC50(Corpus):
         test_fold: int = 5,
         val_fold: int = 4,
         esc10: bool = False,
-        crop: float | None = None,
+        crop: PositiveFloat | None = None,
         cache: str | None = "default",
     ) -> None:
         """``esc10`` keeps the ten classes of ESC-10. Takes of one source recording are one group."""

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root, three
 from pipeline.errors import ConfigError
@@ -27,7 +27,7 @@ class Folder(Corpus):
         val: Share = 0.15,
         test: Share = 0.15,
         seed: int = 0,
-        crop: float | None = 10.0,
+        crop: PositiveFloat | None = 10.0,
         cache: str | None = "default",
         background: str | None = None,
     ) -> None:

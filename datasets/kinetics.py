@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Clips, Corpus, divide, existing_root
 from pipeline.errors import ConfigError
@@ -37,7 +37,7 @@ class Kinetics(Corpus):
         root: str | None = None,
         val: Annotated[float, Field(gt=0, lt=1)] = 0.05,
         seed: int = 0,
-        crop: float | None = 10.0,
+        crop: PositiveFloat | None = 10.0,
         cache: str | None = None,
     ) -> None:
         """``val``: share of each class's training videos to hold out, drawn with ``seed``, if that is necessary.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from datasets.clips import Clip, Corpus, divide, existing_root, three
 from datasets.scenes import Scene
@@ -33,7 +33,7 @@ class Manifest(Corpus):
         val: Share = 0.15,
         test: Share = 0.15,
         seed: int = 0,
-        crop: float | None = 10.0,
+        crop: PositiveFloat | None = 10.0,
         cache: str | None = "default",
         background: str | None = None,
         scene: Scene | None = None,
@@ -54,6 +54,8 @@ class Manifest(Corpus):
             if column is not None and column not in rows[0]:
                 raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")
         clips = [clip_of(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
+        if fold and splits:
+            raise ConfigError("dataset.splits: has no meaning with dataset.fold, which makes the splits")
         if fold:
             clips = folded(clips, fold, [str(row.get(fold_by or group or "") or "") for row in rows], seed)
         elif splits:
@@ -63,6 +65,9 @@ class Manifest(Corpus):
                     raise ConfigError(f"dataset.splits: {other!r} is in {split} and {names[other]}")
             clips = [replace(clip, split=names[clip.split]) for clip in clips if clip.split in names]
         found = {clip.split for clip in clips}
+        if "" in found and len(found) > 1:
+            missing = sum(not clip.split for clip in clips)
+            raise ConfigError(f"dataset.file: {missing} rows of {file} have no split, while others have one")
         if found == {""}:
             clips = divide(clips, three(val, test), seed, background)
         elif "val" not in found:

@@ -68,6 +68,12 @@ class Scenes(Dataset[Sample | None]):
         found: list[int] = getattr(self.clips, "classes", [])
         return found
 
+    @property
+    def names(self) -> list[str]:
+        """Which clips they are."""
+        found: list[str] = getattr(self.clips, "names", [])
+        return found
+
     def __len__(self) -> int:
         return len(self.clips)
 

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from rich.progress import track
 
 from datasets.clips import CACHE, SPLITS, Clip, Corpus, divide, existing_root
@@ -53,7 +53,7 @@ class Shards(Corpus):
         shards: dict[Split, str | None] | None = None,
         val: Share = 0.15,
         seed: int = 0,
-        crop: float | None = 10.0,
+        crop: PositiveFloat | None = 10.0,
         cache: str | None = None,
         index: str | None = "default",
         background: str | None = None,

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from datasets.clips import Clip, Corpus, divide, existing_root
 from pipeline.errors import ConfigError
@@ -31,7 +31,7 @@ class UCF101(Corpus):
         fold: Annotated[int, Field(ge=1, le=3)] = 1,
         val: Annotated[float, Field(gt=0, lt=1)] = 0.15,
         seed: int = 0,
-        crop: float | None = 10.0,
+        crop: PositiveFloat | None = 10.0,
         cache: str | None = "default",
     ) -> None:
         """``val``: share of each class's training recordings held out for validation, drawn with ``seed``."""

@@ -27,7 +27,7 @@ from pipeline.model import Classifier
 from pipeline.sample import Batch, Split
 from pipeline.training.devices import fabric, leading
 from pipeline.training.features import Features
-from pipeline.training.feed import Balance, Feed, plan, shuffled, weights_of
+from pipeline.training.feed import Balance, Feed, contents, plan, shuffled, weights_of
 from pipeline.training.lesson import Lesson
 from pipeline.training.losses import Loss
 from pipeline.training.progress import Progress
@@ -136,6 +136,7 @@ class Trainer:
         weights = weights_of(train, self.balance, len(model.labels))
         out.mkdir(parents=True, exist_ok=True)
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings)
+        run.data = {"train": contents(train), "val": contents(val)}
         feed = Feed(model.intake, self.workers, self.timeout)
         loss = Loss(self.label_smoothing, self.focal, weights)
         lesson = Lesson(self.fabric, run, loss, self.frames, self.clip, self.carry)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,12 @@ def test_another_training_is_not_resumed(trained, tones, tmp_path):
                      "trainer.epochs=8", f"{key}={value}")  # fmt: skip
         text = done.stderr.decode()
         assert done.returncode == 2 and f"{key} was" in text and f"is {value}" in text, text
+    more = shutil.copytree(tones, tmp_path / "more")
+    assert train(more, tmp_path / "run", "trainer.epochs=1").returncode == 0
+    tone_clip(more / "high" / "another.wav", 1500)
+    done = train(more, tmp_path / "run", f"trainer.resume={tmp_path / 'run'}", "trainer.epochs=2")
+    text = done.stderr.decode()
+    assert done.returncode == 2 and "the clips are not those" in text and "train was '" in text, text
 
 
 def test_two_processes_train_as_one(tones, tmp_path):
@@ -206,6 +213,10 @@ def wait_for_epochs(folder, count):
         (["trainer.resume=/nowhere"], "trainer.resume: /nowhere does not exist"),
         (["extractor.high=9000"], "extractor.high: the band"),
         (["optimizer.lr=abc"], "optimizer.lr: got 'abc'"),
+        (["dataset=folder", "dataset.root=.", "dataset.crop=-1"], "dataset.crop: got -1"),
+        (["trainer.device=cuda"], "trainer.device: 'cuda' cannot be used here")
+        if not torch.cuda.is_available()
+        else (["trainer.device=tpu"], "got 'tpu'"),
         (["trainer.device=tpu"], "trainer.device: got 'tpu'"),
     ],
 )

@@ -4,6 +4,7 @@ Processes that load may die, hang or fail: what they were at is loaded once more
 same, and training stops with a clear error if that fails, too.
 """
 
+import hashlib
 import math
 import multiprocessing
 import signal
@@ -134,6 +135,12 @@ def plan(order: Sequence[int], batch: int, parts: int = 1, rank: int = 0, world:
         mine = list(order[start : start + batch])[rank::world]
         steps.append([mine[part * size : (part + 1) * size] for part in range(parts)])
     return steps
+
+
+def contents(split: Split) -> str:
+    """Which clips a split has, as a short text: how many, and a digest of their names if they have any."""
+    names = "\n".join(getattr(split, "names", []))
+    return f"{len(split)} clips ({hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:12]})"
 
 
 def weights_of(split: Split, balance: Balance, labels: int) -> Tensor | None:

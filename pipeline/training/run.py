@@ -63,6 +63,7 @@ class Run:
         self.progress = Progress()
         self.begun = time.perf_counter()
         self.best = self.weights()
+        self.data: dict[str, str] = {}  # what the splits contain
         self.carried: State | None = None  # in which the clips of the last batch ended
 
     @property
@@ -121,6 +122,7 @@ class Run:
                 "progress": json.dumps(facts),
                 "config": json.dumps([self.model.config, self.model.labels]),
                 "settings": json.dumps(fixed(self.settings)),
+                "data": json.dumps(self.data),
             },
         )
 
@@ -131,6 +133,11 @@ class Run:
             raise ConfigError(f"trainer.resume: {path} is of another model or other labels; resume as it was begun")
         if other := differences(json.loads(state.get("settings", "{}")), json.loads(json.dumps(fixed(self.settings)))):
             raise ConfigError(f"trainer.resume: {path} was begun with other settings: {other}; resume as it was begun")
+        if other := differences(json.loads(state.get("data", "{}")), self.data):
+            raise ConfigError(
+                f"trainer.resume: the clips are not those with which {path} was begun: {other}; what was validated on "
+                "might now be learnt. Bring back the dataset as it was, or begin anew"
+            )
         if len(state["processes"]) != self.fabric.world_size:
             raise ConfigError(
                 f"trainer.resume: {path} is of {len(state['processes'])} processes, not {self.fabric.world_size}"
