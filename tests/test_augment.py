@@ -162,7 +162,7 @@ def test_a_flip_turns_labels_and_spans_into_their_partners():
 
 
 def test_costly_features_are_computed_once_and_changed_each_time():
-    config = configured("train", "experiment=gestures_region", "extractor.height=48", "extractor.width=64", "extractor.cells=6")  # fmt: skip
+    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.cells=6")  # fmt: skip
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))
     images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
@@ -176,13 +176,13 @@ def test_costly_features_are_computed_once_and_changed_each_time():
     assert first.shape != second.shape or not torch.equal(first, second)
     assert torch.equal(features.plain(batch), features.plain(batch))
     assert Features(model, None).kept is features.kept, "the next training has them"
-    other = Classifier(configured("train", "experiment=gestures_region", "extractor.height=40"), LABELS)
+    other = Classifier(configured("train", "experiment=gestures", "extractor.height=40"), LABELS)
     assert not Features(other, None).kept
 
 
 @pytest.mark.parametrize("more", [["head.delay=0.3"], ["encoder.convolutions=[{channels: 8, kernel: 5, stride: 4}]"]])
 def test_features_that_change_in_time_still_fill_the_steps_of_the_model(more):
-    config = configured("train", "experiment=gestures_region", "extractor.height=48", "extractor.width=64", "extractor.cells=6",
+    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.cells=6",
                         "augment.speed=0.5", *more)  # fmt: skip
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))

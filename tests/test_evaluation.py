@@ -240,7 +240,7 @@ def test_the_count_is_per_second_and_leaves_the_model_alone():
 
 
 def test_what_is_not_counted_is_said():
-    flow = Classifier(configured("train", "experiment=gestures", "dataset.root=/nowhere"), ["a", "b"])
+    flow = Classifier(configured("train", "experiment=gestures_flow", "dataset.root=/nowhere"), ["a", "b"])
     assert cost.uncounted(flow) == ["OpticalFlow"] and cost.uncounted(small_model()) == []
 
 
