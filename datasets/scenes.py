@@ -18,6 +18,7 @@ from pipeline.sample import Sample, Split
 
 TEXTURES = 48  # of noise that are drawn, and as many that are made of background clips
 LONG = 8.0  # seconds of each
+LONGEST = 1800.0  # seconds of a recording
 Rng = np.random.Generator
 
 
@@ -92,7 +93,8 @@ class Scenes(Dataset[Sample | None]):
 
 class Recording(Dataset[Sample | None]):
     """The clips of a split in an order drawn once, with pauses, in pieces of some half a minute; each piece has its own
-    noise, at its own ratio to the mean level of its clips. The label of a piece says nothing.
+    noise, at its own ratio to the mean level of its clips. The label of a piece says nothing. The recording ends with the
+    clips, or after half an hour, which is as long as anybody listens.
     """
 
     epoch = 0
@@ -109,6 +111,8 @@ class Recording(Dataset[Sample | None]):
             if sum(len(sample.x[0]) + np.mean(scene.gap) * rate for sample in now) >= piece * rate:
                 self.pieces.append(strung(rng, now, scene, noise, rate))
                 now = []
+                if sum(len(made.x[0]) for made in self.pieces) >= LONGEST * rate:
+                    break
         if now:
             self.pieces.append(strung(rng, now, scene, noise, rate))
 

@@ -115,7 +115,7 @@ def test_the_epoch_is_passed_on_to_clips_that_are_cut_at_random():
     assert clips.epoch == 7
 
 
-def test_a_recording_holds_all_clips_with_pauses():
+def test_a_recording_holds_all_clips_with_pauses(monkeypatch):
     clips = Bursts()
     recording = Recording(clips, Scene(gap=(0.5, 1.0), snr=(40.0, 40.0)), 0, RATE, piece=5.0)
     count = 0
@@ -131,6 +131,10 @@ def test_a_recording_holds_all_clips_with_pauses():
         assert 20 * np.log10(rms(wave[inside]) / rms(wave[~inside])) == pytest.approx(40, abs=6)
         count += len(spans)
     assert count == 12 and len(recording) > 1
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.scenes.LONGEST", 6.0)
+        short = Recording(clips, Scene(gap=(0.5, 1.0)), 0, RATE, piece=2.0)
+    assert 6 <= sum(len(piece.x[0]) for piece in short.pieces) / RATE < 12, "nobody listens for longer"
     assert np.array_equal(Recording(clips, Scene(), 0, RATE)[0].x[0], Recording(clips, Scene(), 0, RATE)[0].x[0])
 
 
