@@ -26,10 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.build import arguments_for, build, check, nearest
 from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.text import clean
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
-CONTROL = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"  # what terminals act upon
 FOLDER = Path(__file__).resolve().parent
+LINE = "\n"  # messages may have several
 
 
 class Job(NamedTuple):
@@ -46,7 +47,7 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     ``after`` gets the jobs of --multirun once they are over, whatever has become of them.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"warning: {clean(str(message), LINE)}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     codecs.register_error("rivulet", shown)
     sys.stdout.reconfigure(errors="rivulet")  # type: ignore[union-attr]
@@ -187,7 +188,7 @@ def guarded(job: Callable[[], int]) -> int:
 
 def failed(message: str, code: int) -> int:
     """Print an error for people; the code. What a file has put into it does not get at the terminal."""
-    print(f"error: {re.sub(CONTROL, '?', message)}", file=sys.stderr)
+    print(f"error: {clean(message, LINE)}", file=sys.stderr)
     return code
 
 

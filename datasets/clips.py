@@ -28,6 +28,7 @@ from pipeline.intake import Arrays, Intake
 from pipeline.reading.media import Samples
 from pipeline.reading.tracks import read_chunk
 from pipeline.sample import Sample, Split
+from pipeline.text import clean
 
 SPLITS = ("train", "val", "test")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
@@ -268,6 +269,9 @@ def check_splits(clips: Sequence[Clip]) -> None:
     for name in ("train", "val"):
         if not counts[name]:
             raise ConfigError(f"dataset: no clip in split {name!r}; found {dict(counts) or 'no clips at all'}")
+    for label, named in {clip.label: clip.name for clip in clips}.items():
+        if label != clean(label):
+            raise ConfigError(f"dataset: label {label!r} ({named}): expected characters that can be shown; rename it")
     trained = {clip.label for clip in clips if clip.split == "train"}
     for clip in clips:
         if clip.label not in trained:

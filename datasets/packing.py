@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError, MediaError
 from pipeline.output.journal import lock
 from pipeline.reading.container import admit
 from pipeline.reading.media import AUDIO, VIDEO
+from pipeline.text import clean
 
 JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
@@ -100,10 +101,10 @@ def recordings(clips: Sequence[Clip], root: Path) -> tuple[list[Recording], int]
 def check(recording: Recording) -> None:
     """ConfigError for what those who read shards would pass over."""
     for what, text in {(what, getattr(clip, what)) for clip in recording.clips for what in ("label", "group")}:
-        if len(text) > LONGEST or not text.isprintable():
+        if len(text) > LONGEST or text != clean(text):
             raise ConfigError(
                 f"{recording.name}: {what} {text[:LONGEST]!r} has {len(text)} characters; expected at most {LONGEST} "
-                "that can be printed"
+                "that can be shown"
             )
     if (size := len(recording.card())) > CARD:
         raise ConfigError(

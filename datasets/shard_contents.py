@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from datasets.shard_index import CARD, LONGEST
 from datasets.tar import Member, members
 from pipeline.reading.media import AUDIO, VIDEO
+from pipeline.text import clean
 
 MEDIA = AUDIO | VIDEO | {".bin"}
 KEPT = 2  # version of what is kept of a shard
@@ -143,7 +144,8 @@ def row_of(said: Any, member: Member) -> Row:
     end = None if end is None else float(end)
     if not (isinstance(label, str) and isinstance(group, str) and 0 < len(label) <= LONGEST and len(group) <= LONGEST):
         raise ValueError("label and group")
-    label.encode(), group.encode()  # halves of characters are none
+    if label != clean(label) or group != clean(group):
+        raise ValueError("characters that cannot be shown")
     if start < 0 or not math.isfinite(start + (end or 0.0)) or (end is not None and end <= start):
         raise ValueError("times")
     return Row(member.name, member.offset, member.size, label, start, end, group)

@@ -34,6 +34,7 @@ from pipeline.build import build, nearest
 from pipeline.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
 from pipeline.intake import Arrays, Intake
 from pipeline.reading.tracks import read_chunk
+from pipeline.text import clean
 
 MANY = 100_000  # shards that one pattern can name
 PIECE = 1 << 22  # bytes copied at once
@@ -257,14 +258,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if wrong := refused(asked, parser.get_default):
         parser.error(wrong)
-    warnings.showwarning = lambda message, *_: print(f"warning: {printable(message)}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"warning: {clean(str(message))}", file=sys.stderr)
     try:
         return check(Path(asked.folder)) if asked.check else written(asked)
     except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        print(f"error: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: cannot write {printable(error.filename or asked.folder)}: {error.strerror}", file=sys.stderr)
+        print(f"error: cannot write {clean(str(error.filename or asked.folder))}: {error.strerror}", file=sys.stderr)
         return UNWRITABLE
     except KeyboardInterrupt:
         print("error: interrupted; the same command goes on", file=sys.stderr)
@@ -294,11 +295,6 @@ def refused(asked: argparse.Namespace, default: Callable[[str], Any]) -> str | N
 def repeated(names: Iterable[str]) -> str | None:
     """The first of them that is there twice."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
-
-
-def printable(text: object) -> str:
-    """What a terminal may be shown of a name."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def written(asked: argparse.Namespace) -> int:
@@ -336,7 +332,7 @@ def check(folder: Path) -> int:
     for shard in track(index.shards, "checking", transient=True):
         path = folder / shard.file
         if not path.is_file() or checksum(path) != shard.sha256:
-            print(f"{path}: {'is not what was written' if path.is_file() else 'is not there'}")
+            print(f"{clean(str(path))}: {'is not what was written' if path.is_file() else 'is not there'}")
             wrong += 1
     print(f"{len(index.shards) - wrong} of {len(index.shards)} shards are whole")
     if wrong:

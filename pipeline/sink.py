@@ -1,7 +1,6 @@
 """What a sink is: somewhere results go. Sinks receive plain rows, so a new one is a few lines."""
 
 import csv
-import unicodedata
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.reading.picture import Image
+from pipeline.text import clean
 
 Row = dict[str, Any]
 NOTED = 1.0  # seconds; shorter gaps (a slow model has many) are only summed up where people read
 EVENT = ("start", "end", "peak", "label", "score")  # the keys of an event's row
 KEPT = 10_000  # ages of the last answers that are summed up
-DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of writing
 
 
 class Closed(Exception):  # noqa: N818 - it is no error
@@ -162,25 +161,6 @@ def gap_line(row: Row) -> str:
 def warning_line(row: Row) -> str:
     """A warning, for people."""
     return f"{row['time']:8.2f} s            warning: {clean(str(row['text']))} ({row['code']})"
-
-
-def clean(text: str) -> str:
-    r"""Text from a model or a file name as one harmless line: what would steer a terminal, break a line or turn the
-    direction of writing is spelt out, such as ``\n`` and ``\x1b``.
-    """
-    return "".join(spelt(char) if steering(char) else char for char in text)
-
-
-def steering(char: str) -> bool:
-    """Whether a character does something instead of showing something. (Bytes of file names that are no text stay.)"""
-    kind = unicodedata.category(char)
-    odd = kind == "Cs" and not "\udc80" <= char <= "\udcff"
-    return kind in ("Cc", "Zl", "Zp") or odd or char in DIRECTIONS
-
-
-def spelt(char: str) -> str:
-    """A character as it is written in Python."""
-    return char.encode("unicode_escape").decode()
 
 
 class Delays:

@@ -177,6 +177,7 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
         ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but has no clip in train"),
         (parts(split="fold1"), {}, "split 'fold1' is none of"),
         (parts(split="f1"), {"splits": {"train": ["f1"], "val": ["f2", "f1"]}}, "dataset.splits: 'f1' is in train and val"),
+        (parts(label="a\x1b[2Jb"), {"group": "end"}, "label 'a.x1b.2Jb' .*: expected characters that can be shown"),
         (parts(), {"val": 0.5, "test": 0.5}, "dataset.val, dataset.test: 0.5 and 0.5 leave nothing for train"),
         ([*parts(split="train", g="s1"), *parts(split="val", g="s1")], {"group": "g"}, "group 's1' stands in train and val"),
         ([*parts(), parts(label="once")[0]], {}, "label 'once' has 1 recording"),

@@ -21,7 +21,7 @@ from pipeline.events import Event
 from pipeline.output.fanout import Fanout
 from pipeline.output.journal import Journal
 from pipeline.output.panel import FLOOR, Strip, decibels
-from pipeline.sink import Closed, Sink, clean
+from pipeline.sink import Closed, Sink
 from pipeline.sinks.command import Command
 from pipeline.sinks.console import Console
 from pipeline.sinks.csv import CSV
@@ -30,6 +30,7 @@ from pipeline.sinks.labels import Labels
 from pipeline.sinks.vtt import VTT
 from pipeline.sinks.webhook import Webhook
 from pipeline.streaming.interrupts import Interrupts, welcoming
+from pipeline.text import clean
 
 RATE = 100
 HOSTILE = [

@@ -17,11 +17,12 @@ from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.output.fanout import Fanout
-from pipeline.sink import Sink, clean, expanded
+from pipeline.sink import Sink, expanded
 from pipeline.sinks import parquet
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.parquet import Parquet
 from pipeline.sources.files import Files
+from pipeline.text import clean
 
 LABELS = ["background", "high", "low"]
 

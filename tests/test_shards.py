@@ -218,7 +218,8 @@ def test_what_was_written_is_read_back(tmp_path):
     [
         ("label", "x" * 201, "label 'xx.* has 201 characters; expected at most 200"),
         ("who", "x" * 201, "group 'xx.* has 201 characters; expected at most 200"),
-        ("who", "a\x1bb", "group 'a.x1bb' has 3 characters; .* can be printed"),
+        ("who", "a\x1bb", "group 'a.x1bb' has 3 characters; .* can be shown"),
+        ("label", "a\x1bb", "label 'a.x1bb' .*: expected characters that can be shown"),
     ],
 )
 def test_what_would_not_be_read_back_is_not_written(tmp_path, column, value, message, capsys):
@@ -468,6 +469,8 @@ HOSTILE = {
     "clips of clips": (entry("j.wav", WAVE) + entry("j.json", b'{"clips": [{"label": "a"}, {"clips": []}]}'), "no sense"),
     "no utf-8": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "\xff"}'), "no sense"),
     "half a character": (entry("j.wav", WAVE) + entry("j.json", b'{"label": "\\ud800"}'), "no sense"),
+    "a label that acts": (sample("j", "\x1b]0;owned\x07"), "no sense"),
+    "a group that acts": (sample("j", "b", group="\u202e"), "no sense"),
     "label true": (sample("j", True), "no sense"),
     "label of nothing": (sample("j", ""), "no sense"),
     "a novel": (sample("j", "a" * 300), "no sense"),

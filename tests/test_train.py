@@ -232,20 +232,23 @@ def test_a_class_with_one_clip(tones, tmp_path):
             tone_clip(tmp_path / "data" / label / f"{number}.wav", 300)
     tone_clip(tmp_path / "data" / "once" / "0.wav", 300)
     done = train(tmp_path / "data", tmp_path / "run")
-    assert done.returncode == 2 and "label 'once' has 1 clip" in done.stderr.decode()
+    assert done.returncode == 2 and "label 'once' has 1 recording" in done.stderr.decode()
 
 
 def test_bad_files_in_the_data_are_named_and_skipped(tmp_path):
     for label, hertz in (("a", 300), ("b", 3000)):
         for number in range(8):
             tone_clip(tmp_path / "data" / label / f"{number}.wav", hertz, seed=number)
-    (tmp_path / "data" / "a" / "text.wav").write_text("no sound")
+    (tmp_path / "data" / "a" / "te\x1b]0;owned\x07xt.wav").write_text("no sound")
     (tmp_path / "data" / "b" / "empty.wav").write_bytes(b"")
     tone_clip(tmp_path / "data" / "a" / "short.wav", 300, 0.003)
     done = train(tmp_path / "data", tmp_path / "run", "trainer.epochs=1")
     text = done.stderr.decode()
     assert done.returncode == 0, text
-    assert "text.wav: unreadable" in text and "empty.wav: empty_file" in text and "short.wav" not in text
+    assert (
+        r"te\x1b]0;owned\x07xt.wav: unreadable" in text and "empty.wav: empty_file" in text and "short.wav" not in text
+    )
+    assert "\x1b]" not in text
 
 
 def test_an_output_folder_that_cannot_be_written(tones, tmp_path):

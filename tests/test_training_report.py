@@ -27,6 +27,7 @@ from pipeline.report.page import Section
 from pipeline.report.results import results
 from pipeline.report.runs import Run, counted, differing, families, flat, found_in
 from pipeline.report.runs import read as read_run
+from pipeline.report.summary import summary
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 
@@ -113,6 +114,16 @@ def test_nothing_hostile_gets_into_the_pages(tmp_path):
     finished(tmp_path / HOSTILE[11].replace("/", "_"), labels, seed=1)
     assert main([str(tmp_path), f"out={tmp_path / 'c.html'}"]) == 0
     read(tmp_path / "c.html")
+
+
+def test_hostile_labels_do_not_get_at_the_terminal(tmp_path, capsys):
+    label = "\x1b[2J\u202e"
+    metrics = finished(tmp_path / "a", [label, "b"])
+    one = {"threshold": 0.5, "found": 1, "true": 2, "false": 3}
+    split = {"an_hour": 1.0, "false": 2, "hours": 0.5, "classes": {label: one, "b": one}}
+    summary(metrics | {"events": {"wish": 2.0, "val": split, "test": split}}, tmp_path)
+    told = capsys.readouterr().out
+    assert "\x1b" not in told and "\u202e" not in told and told.count(r"\x1b[2J\u202e") >= 2
 
 
 def test_hostile_runs_do_not_get_at_the_terminal(tmp_path, capsys):

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.output.fanout import Fanout
-from pipeline.sink import Row, clean
+from pipeline.sink import Row
+from pipeline.text import clean
 
 FailOn: TypeAlias = Literal["errors", "warnings", "never"]
 

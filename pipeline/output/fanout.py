@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.events import Event
 from pipeline.reading.picture import Image
 from pipeline.sink import Closed, Row, Sink
+from pipeline.text import clean
 
 
 class Fanout(Sink):
@@ -79,7 +80,7 @@ class Fanout(Sink):
         with suppress(OSError, UserError, Closed):
             sink.close()
         if self.working:
-            print(f"warning: sink={name} has failed, the others go on: {error}", file=sys.stderr)
+            print(f"warning: sink={name} has failed, the others go on: {clean(str(error))}", file=sys.stderr)
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """Start all. What one of them cannot do ends it all, as nothing has happened yet."""

@@ -6,6 +6,7 @@ import time
 from collections import deque
 
 from pipeline.sink import Row, Sink
+from pipeline.text import clean
 
 SLACK = 0.5  # seconds that threads have, beyond the grace, to notice that it is over
 
@@ -89,7 +90,7 @@ class Outbox(Sink):
             missing = self.number - self.delivered
             reason = self.reason or "the time was over"
         if missing:
-            print(f"warning: {self.told(missing, reason)}", file=sys.stderr)
+            print(f"warning: {clean(self.told(missing, reason))}", file=sys.stderr)
 
     def join(self, until: float) -> None:
         """Wait for the threads."""

@@ -11,7 +11,7 @@ from rich.style import Style
 from rich.text import Text
 
 from pipeline.reading.media import sane
-from pipeline.sink import clean
+from pipeline.text import clean
 
 COLUMN = 0.1  # seconds of sound in a column of the strip
 BANDS, ROWS = 10, 5  # of the strip; a character shows two bands

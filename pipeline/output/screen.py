@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from pipeline.events import Event
 from pipeline.output.overlay import Scene, Span, font
-from pipeline.sink import Delays, Row, Sink, clean, event_line, gap_line, warning_line
+from pipeline.sink import Delays, Row, Sink, event_line, gap_line, warning_line
+from pipeline.text import clean
 
 LAST, BLOCKS = 32, 4096  # events and blocks of answers that are remembered
 NOW = 0.001  # seconds: times of events are rounded to it

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
 from pipeline.reading.media import AUDIO, VIDEO
+from pipeline.text import clean
 
 ENDINGS = tuple(AUDIO | VIDEO)
 MANIFESTS = (".csv", ".jsonl", ".parquet")
@@ -181,7 +182,7 @@ def scan(folder: str, top: str) -> tuple[list[str], list[str]]:
 
 def warn(text: str) -> None:
     """Something that a listing is not to pass over in silence."""
-    print(f"warning: source.paths: {text}", file=sys.stderr)
+    print(f"warning: source.paths: {clean(text)}", file=sys.stderr)
 
 
 def globbed(pattern: str, root: str | None, only: Mapping[str, Collection[str]]) -> Iterator[Named]:

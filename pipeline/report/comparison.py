@@ -23,6 +23,7 @@ from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.report.page import Html, Section
 from pipeline.report.runs import Family, Run, counted, differing, families, found_in, read
 from pipeline.report.training import amount
+from pipeline.text import clean
 
 COLUMNS = ("run", "settings", "val %", "test %", "at 95 %", "F1", "parameters", "MAC/s", "epochs", "s")
 SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
@@ -81,12 +82,12 @@ def shown(runs: Sequence[Run]) -> None:
 
 def printed(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
     """A table for the terminal."""
-    table = Table(title=Text(page.spelt(title)), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=Text(clean(title)), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for column in columns:
         words = column in ("run", "runs", "settings")
         table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for line in lines:
-        table.add_row(*(Text(page.spelt(text)) for text in line))
+        table.add_row(*(Text(clean(text)) for text in line))
     return table
 
 
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str]) -> int:
         elif argument.startswith(("out=", "--out=")):
             out = Path(argument.partition("=")[2])
         elif argument.startswith("-"):
-            print(f"error: {page.spelt(argument)}: no such option; expected folders and out=FILE", file=sys.stderr)
+            print(f"error: {clean(argument)}: no such option; expected folders and out=FILE", file=sys.stderr)
             return USAGE
         else:
             folders.append(argument)
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]")
         compared(found_in(folders), out)
     except UserError as error:
-        print(f"error: {page.spelt(str(error))}", file=sys.stderr)
+        print(f"error: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"error: cannot write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)

@@ -8,16 +8,16 @@ Figures are drawn 400 units wide, so that they can be read on a phone. Colours f
 import html
 import math
 import os
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.text import clean
+
 LONGEST = 300  # characters of a text that are shown; of a longer one the middle is left out
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 210, 44, 22, 12, 40  # of a figure, and of its margins
-JOINERS = "\u200c\u200d"  # of letters and of emoji: the only characters without a shape that stay
 STRIP = "0 0 100 10"  # the view of a line that is stretched to the room there is
 SAFE = "default-src 'none'; style-src 'unsafe-inline'; media-src data:"  # nothing is run and nothing fetched, ever
 
@@ -122,21 +122,7 @@ def join(*parts: str) -> Html:
 
 def escaped(text: str) -> Html:
     """Text as it stands in markup, quotes included."""
-    return Html(html.escape(spelt(text)))
-
-
-def spelt(text: str) -> str:
-    r"""Text whose every character can be seen: others are spelt as in Python, such as ``\n`` and ``\u202e``, and bytes
-    of file names that are no UTF-8 (surrogate escapes) as ``\xNN``.
-    """
-    return text if text.isprintable() else "".join(map(shown, text))
-
-
-def shown(char: str) -> str:
-    """One character of such a text."""
-    if char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs":
-        return char
-    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode()
+    return Html(html.escape(clean(text)))
 
 
 def short(text: str, most: int = LONGEST) -> str:

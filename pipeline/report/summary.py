@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.text import clean
+
 BARS = " ▁▂▃▄▅▆▇█"
 CURVE = 60  # characters of a curve, at most
 
@@ -32,7 +34,7 @@ def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
         wrong = [count if other != index else 0 for other, count in enumerate(found["confusion"][index])]
         worst = f"{list(found['classes'])[wrong.index(max(wrong))]} ({max(wrong)})" if any(wrong) else ""
         numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))
-        table.add_row(Text(label), *numbers, str(row["support"]), Text(worst))
+        table.add_row(Text(clean(label)), *numbers, str(row["support"]), Text(clean(worst)))
     console.print(table)
     console.print(soon(found["online"]), highlight=False)
     if "events" in metrics:
@@ -76,7 +78,7 @@ def alarms(events: Mapping[str, Any], split: str) -> Table:
     for label, row in events["val"]["classes"].items():
         rows = [events[name]["classes"][label] for name in splits]
         counts = [text for one in rows for text in (f"{one['found']} of {one['true']}", str(one["false"]))]
-        table.add_row(Text(label), f"{row['threshold']:.2f}", *counts)
+        table.add_row(Text(clean(label)), f"{row['threshold']:.2f}", *counts)
     return table
 
 

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from pipeline.events import Event
 from pipeline.output.panel import Strip, classes, meter, shortened
-from pipeline.sink import Delays, Row, Sink, clean, event_line, gap_line, read_truth, warning_line
+from pipeline.sink import Delays, Row, Sink, event_line, gap_line, read_truth, warning_line
+from pipeline.text import clean
 
 EVERY = 0.2  # seconds between two pictures of the panel
 SHOWN = 4  # classes with bars, and open events

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import PositiveFloat
 
 from pipeline.output.journal import Journal
-from pipeline.sink import Row, Sink, clean, expanded
+from pipeline.sink import Row, Sink, expanded
+from pipeline.text import clean
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 

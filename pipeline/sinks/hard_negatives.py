@@ -19,7 +19,8 @@ from pipeline.errors import ConfigError
 from pipeline.measures.metrics import Span
 from pipeline.output.journal import Journal
 from pipeline.reading.media import Samples, open_blocks, probe
-from pipeline.sink import Row, Sink, clean, read_truth
+from pipeline.sink import Row, Sink, read_truth
+from pipeline.text import clean
 
 LIST = "hard_negatives.csv"
 COLUMNS = ("path", "label", "group", "recording", "from", "to", "answer", "score")

@@ -3,7 +3,8 @@
 from pydantic import PositiveFloat
 
 from pipeline.output.journal import Journal
-from pipeline.sink import Row, Sink, clean
+from pipeline.sink import Row, Sink
+from pipeline.text import clean
 
 
 class Labels(Sink):

@@ -11,11 +11,12 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError
 from pipeline.output.journal import Journal, beside, emptied, force
-from pipeline.sink import EVENT, Row, Sink, clean, expanded
+from pipeline.sink import EVENT, Row, Sink, expanded
+from pipeline.text import clean
 
 NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}
 CELLS = 1 << 20  # of a row group: that many are held in memory
-BYTE = re.compile("[\udc80-\udcff]")
+HALF = re.compile("[\ud800-\udfff]")  # of a character, or a byte of a file name that is none
 
 
 class Parquet(Sink):
@@ -173,10 +174,5 @@ def written(key: str, value: Any) -> str:
     """Text as UTF-8 can have it; labels are hostile, too."""
     text = str(value)
     if key == "label":
-        text = clean(text)
-    return text if text.isascii() else BYTE.sub(spelt, text).encode("utf-8", "backslashreplace").decode()
-
-
-def spelt(found: re.Match[str]) -> str:
-    """A byte of a file name."""
-    return f"\\x{ord(found[0]) - 0xDC00:02x}"
+        return clean(text)
+    return text if text.isascii() else HALF.sub(lambda found: clean(found[0]), text)

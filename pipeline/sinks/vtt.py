@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import PositiveFloat
 
 from pipeline.output.journal import Journal
-from pipeline.sink import Row, Sink, clean
+from pipeline.sink import Row, Sink
+from pipeline.text import clean
 
 HEAD = "WEBVTT\n\n"
 

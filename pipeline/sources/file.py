@@ -13,6 +13,7 @@ from pipeline.reading.ahead import ahead
 from pipeline.reading.picture import Image
 from pipeline.reading.tracks import Both, open_chunks
 from pipeline.source import Piece, Source
+from pipeline.text import clean
 
 
 class File(Source):
@@ -41,4 +42,4 @@ class File(Source):
                 time.sleep(max(0.0, started + now - time.monotonic()))
             yield Piece(chunk, started + now if self.realtime else None, tuple(shown))
         for code in facts.warnings:
-            print(f"warning: {self.path}: {code}", file=sys.stderr)
+            print(f"warning: {clean(str(self.path))}: {code}", file=sys.stderr)

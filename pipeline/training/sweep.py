@@ -27,6 +27,7 @@ from pipeline.build import Config
 from pipeline.errors import ConfigError, UserError
 from pipeline.output.journal import emptied
 from pipeline.report.sweep import Tried, best_first, written
+from pipeline.text import clean
 from pipeline.training.progress import best
 from pipeline.training.space import Choices, Part, override, parsed, set_by, spelt
 
@@ -185,7 +186,7 @@ class Search:
 
         trial.set_user_attr("error", why)
         self.study.tell(trial, state=TrialState.FAIL)
-        console.print(f"trial {trial.number} failed: {why}")
+        console.print(f"trial {trial.number} failed: {clean(why)}")
 
     def check(self) -> None:
         """UserError if no trial has come to anything."""
