@@ -109,7 +109,7 @@ def table(path: Path) -> list[dict[str, Any]]:
                 rows = list(csv.DictReader(file))
     except FileNotFoundError:
         raise ConfigError(f"dataset.file: {path} does not exist; expected a csv or jsonl table of clips") from None
-    except (ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"dataset.file: {path} cannot be read as a table: {error}") from None
     if not rows:
         raise ConfigError(f"dataset.file: {path} has no rows")
