@@ -93,8 +93,8 @@ class Scenes(Dataset[Sample | None]):
 
 class Recording(Dataset[Sample | None]):
     """The clips of a split in an order drawn once, with pauses, in pieces of some half a minute; each piece has its own
-    noise, at its own ratio to the mean level of its clips. The label of a piece says nothing. After half an hour it ends,
-    which is as long as anybody listens.
+    noise, at its own ratio to the mean level of its clips. The label of a piece says nothing. After half an hour it
+    ends, which is as long as anybody listens.
     """
 
     epoch = 0
