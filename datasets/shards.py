@@ -11,12 +11,10 @@ import argparse
 import os
 import re
 import sys
-import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -33,11 +31,11 @@ from datasets.shard_index import NAME, Index, Split, checksum, read_index
 from pipeline.build import build, nearest
 from pipeline.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
 from pipeline.intake import Arrays, Intake
+from pipeline.reading.part import Part
 from pipeline.reading.tracks import read_chunk
 from pipeline.text import clean
 
 MANY = 100_000  # shards that one pattern can name
-PIECE = 1 << 22  # bytes copied at once
 SOME_ROWS, INTERRUPTED = 3, 130
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -100,53 +98,24 @@ class Packed(Clip):
         return f"{self.shard}|{self.offset}|{self.size}"
 
     def chunk(self, intake: Intake) -> Arrays:
-        """Decoded, by the rules for any file. MediaError if it cannot be read."""
-        with alone(self) as path:
-            try:
-                return read_chunk(path, intake, self.start, self.end)[0]
-            except MediaError as error:
-                raise MediaError(error.code, str(error.args[0]).replace(f"{path}: ", "")) from None
-
-
-@contextmanager
-def alone(clip: Packed) -> Iterator[str]:
-    """The bytes of a clip as a file of its own, for decoders: in memory where the system has such files, which are gone
-    with the process, else in the folder for temporary files.
-    """
-    if sys.platform == "linux":
-        file = os.memfd_create("clip")
+        """Decoded where it is, by the rules for any file. MediaError if it cannot be read."""
         try:
-            copy(clip, file)
-            yield f"/proc/self/fd/{file}"
+            file = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise MediaError("not_found", f"no shard: {error.strerror}") from None
+        try:
+            if stamp_of(self.path, os.fstat(file)) != self.shard:
+                raise MediaError("unreadable", "the shard was changed since training began")
+            part = Part(self.name, file, self.offset, self.size)
+            try:
+                return read_chunk(part, intake, self.start, self.end)[0]
+            except MediaError as error:
+                raise MediaError(error.code, str(error.args[0]).replace(f"{part}: ", "")) from None
+            finally:
+                if part.error:  # decoders took it for the end
+                    raise MediaError("unreadable", f"the shard cannot be read: {part.error.strerror}") from None
         finally:
             os.close(file)
-    else:
-        with tempfile.NamedTemporaryFile() as temporary:
-            copy(clip, temporary.fileno())
-            yield temporary.name
-
-
-def copy(clip: Packed, target: int) -> None:
-    """The bytes of a clip to an open file. MediaError if they are not what they were."""
-    try:
-        source = os.open(clip.path, os.O_RDONLY)
-    except OSError as error:
-        raise MediaError("not_found", f"no shard: {error.strerror}") from None
-    try:
-        if stamp_of(clip.path, os.fstat(source)) != clip.shard:
-            raise MediaError("unreadable", "the shard was changed since training began")
-        at, end = clip.offset, clip.offset + clip.size
-        while at < end:
-            data = os.pread(source, min(PIECE, end - at), at)
-            if not data:
-                raise MediaError("unreadable", "the shard is cut short")
-            at += len(data)
-            while data:
-                data = data[os.write(target, data) :]
-    except OSError as error:
-        raise MediaError("unreadable", f"the shard cannot be read: {error.strerror}") from None
-    finally:
-        os.close(source)
 
 
 def expanded(folder: Path, split: str, pattern: str | None) -> list[Path]:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 PLAN = """
 pipeline                errors text
 pipeline/compiled       lean
-pipeline/reading        nursery sniff
+pipeline/reading        nursery part sniff
 
 pipeline                build
 pipeline/reading        foreign

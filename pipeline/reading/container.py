@@ -15,6 +15,7 @@ import av
 
 from pipeline.errors import MediaError
 from pipeline.reading.foreign import foreign
+from pipeline.reading.part import Part, bytes_of
 from pipeline.reading.sniff import Form, by_look, by_magic
 
 HEADERLESS = {".pcm", ".raw"}
@@ -25,15 +26,15 @@ BROKEN = 500  # packets in a row that cannot be decoded, until the rest is given
 def admit(name: str) -> Form:
     """How a file may be read; MediaError, before any decoder sees it, for what is no regular, non-empty media file."""
     try:
-        status = os.stat(name)
+        status = os.fstat(name.file) if isinstance(name, Part) else os.stat(name)
     except (OSError, ValueError):
         raise MediaError("not_found", f"{name}: no such file") from None
     if not stat.S_ISREG(status.st_mode):
         raise MediaError("not_a_file", f"{name}: not a regular file")
-    if status.st_size == 0:
+    if (name.size if isinstance(name, Part) else status.st_size) == 0:
         raise MediaError("empty_file", f"{name}: the file has 0 bytes")
     try:
-        with open(name, "rb", buffering=0) as file:
+        with bytes_of(name) as file:
             form = by_magic(file)
             refusal = None if form else foreign(name, file)
             form = form if form or refusal else by_look(file)
@@ -59,8 +60,9 @@ def open_file(name: str, **options: str) -> av.container.InputContainer:
     """
     demuxer = admit(name).demuxer
     limits = {"protocol_whitelist": "file", "format_whitelist": demuxer, "max_pixels": str(LARGEST)}
+    source = bytes_of(name) if isinstance(name, Part) else f"file:{name}"
     try:
-        return av.open(f"file:{name}", format=demuxer, options=limits | options, metadata_errors="replace")
+        return av.open(source, "r", format=demuxer, options=limits | options, metadata_errors="replace")
     except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise MediaError("unreadable", f"{name}: begins as {demuxer}, but cannot be read ({why})") from None

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.reading.container import admit, decoded_frames, open_file
+from pipeline.reading.part import Part, bytes_of
 from pipeline.reading.sniff import Form
 
 Samples = NDArray[np.float32]
@@ -101,13 +102,15 @@ def open_plain(name: str, form: Form) -> soundfile.SoundFile | None:
     if not form.plain or (form.demuxer == "mp3" and forked(name)):
         return None
     try:
-        return soundfile.SoundFile(os.fsencode(name))
+        return soundfile.SoundFile(bytes_of(name) if isinstance(name, Part) else os.fsencode(name))
     except soundfile.LibsndfileError:
         return None
 
 
 def forked(name: str) -> bool:
     """Whether a file of a Mac stands beside, which libsndfile would open to see how to read an MP3."""
+    if isinstance(name, Part):
+        return False
     folder, file = os.path.split(name)
     beside = (f"._{file}", f".AppleDouble/{file}", f"{file}/..namedfork/rsrc")
     return any(os.path.lexists(os.path.join(folder, other)) for other in beside)
@@ -127,7 +130,7 @@ def probe_by_av(name: str) -> Facts:
 
 def wav_header(name: str) -> Facts | None:
     """What a RIFF WAVE header claims; None for any other file, or a header cut short."""
-    with open(name, "rb") as file:
+    with bytes_of(name) as file:
         start = file.read(12)
         if start[:4] != b"RIFF" or start[8:] != b"WAVE":
             return None
@@ -137,7 +140,8 @@ def wav_header(name: str) -> Facts | None:
             if kind == b"data":
                 counted = codec in PLAIN and align > 0 and 0 < size < UNKNOWN_SIZE
                 facts = Facts(rate, channels, size // align if counted else None, exact=counted)
-                if not 0 < size < UNKNOWN_SIZE and os.fstat(file.fileno()).st_size > file.tell():
+                here = file.tell()
+                if not 0 < size < UNKNOWN_SIZE and file.seek(0, os.SEEK_END) > here:
                     facts.warn("unknown_length")
                 return facts
             body = file.read(16) if kind == b"fmt " else b""
@@ -149,9 +153,9 @@ def wav_header(name: str) -> Facts | None:
 
 def ogg_ends(name: str) -> tuple[bool, bool]:
     """Whether an Ogg file is several streams one after another, and whether its last page is there and says so."""
-    with open(name, "rb") as file:
+    with bytes_of(name) as file:
         first = file.read(18)
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 2**16))  # no page is longer
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2**16))  # no page is longer
         tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
     whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])

@@ -70,7 +70,7 @@ def by_magic(file: BinaryIO) -> Form | None:
 
 def by_look(file: BinaryIO, start: int = 0) -> Form | None:
     """The form of a stream without a header that begins within ``LOOK`` bytes behind ``start``; None if none does."""
-    head, rest = read_at(file, start, LOOK), os.fstat(file.fileno()).st_size - start
+    head, rest = read_at(file, start, LOOK), file.seek(0, os.SEEK_END) - start
     if synced(head):
         return Form("mpegts", False)
     if packed(head):
