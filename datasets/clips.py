@@ -278,7 +278,11 @@ def check_splits(clips: Sequence[Clip]) -> None:
             places[clip.group].add(clip.split)
     for group, found in places.items():
         if len(found) > 1:
-            raise ConfigError(f"dataset.group: group {group!r} stands in {' and '.join(sorted(found))}")
+            where = " and ".join(sorted(found))
+            raise ConfigError(
+                f"dataset.group: group {group!r} stands in {where}; its clips (in a folder, the cuts of a recording of "
+                "that name) belong into one of them"
+            )
 
 
 def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, background: str | None = None) -> list[Clip]:
