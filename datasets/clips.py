@@ -10,7 +10,6 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch.utils.data import Dataset
 
 from datasets.scenes import Recording, Scene, Scenes
 from pipeline.build import nearest
+from pipeline.disk import whole
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Arrays, Intake
 from pipeline.reading.media import Samples
@@ -200,15 +200,12 @@ def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) 
 
 def store(file: Path, x: Arrays) -> None:
     """Write a clip whole or not at all; a cache that cannot be written is only slower."""
-    temporary = file.with_suffix(f".{os.getpid()}.{id(x)}.tmp")
+    tracks = {f"track{number}": np.ascontiguousarray(track) for number, track in enumerate(x)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Not npz: in training, unpacking that takes a tenth of the time of a small model.
-        temporary.write_bytes(save({f"track{number}": np.ascontiguousarray(track) for number, track in enumerate(x)}))
-        temporary.replace(file)
+        with whole(file, cache=True) as place:
+            place.write(save(tracks))  # not npz: in training, unpacking that takes a tenth of the time of a small model
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         warnings.warn(f"clip cache not written ({error}); set dataset.cache=null to do without", stacklevel=2)
 
 
@@ -286,7 +283,11 @@ def check_splits(clips: Sequence[Clip]) -> None:
             places[clip.group].add(clip.split)
     for group, found in places.items():
         if len(found) > 1:
-            raise ConfigError(f"dataset.group: group {group!r} stands in {' and '.join(sorted(found))}")
+            where = " and ".join(sorted(found))
+            raise ConfigError(
+                f"dataset.group: group {group!r} stands in {where}; its clips (in a folder, the cuts of a recording of "
+                "that name) belong into one of them"
+            )
 
 
 def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, background: str | None = None) -> list[Clip]:

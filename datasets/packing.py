@@ -26,6 +26,7 @@ from rich.progress import track
 from datasets.clips import SPLITS, Clip
 from datasets.shard_index import CARD, LONGEST, NAME, Index, Shard, Split, checksum, read_index, write_index
 from datasets.tar import BLOCK, LARGEST
+from pipeline.disk import whole
 from pipeline.errors import ConfigError, MediaError
 from pipeline.output.journal import lock
 from pipeline.reading.container import admit
@@ -187,8 +188,8 @@ def pack(
 
 def begun(out: Path, journal: Any, plan: str, overwrite: bool) -> dict[str, Shard]:
     """The shards of this plan that are whole already; what an earlier run left half-written is removed."""
-    for path in out.glob(".*.tar.part"):
-        if OURS.fullmatch(path.name[1 : -len(".part")]):
+    for path in out.glob("*.tar.part"):
+        if OURS.fullmatch(path.name.removesuffix(".part")):
             path.unlink()
     journal.seek(0)
     lines = journal.read().splitlines()
@@ -236,20 +237,11 @@ class Hashed:
 
 def write(out: Path, shard: Planned) -> Shard:
     """One shard, whole or not at all. OSError if there is no room; MediaError if a recording changes meanwhile."""
-    temporary = out / f".{shard.file}.part"
-    try:
-        with open(temporary, "wb") as file:
-            hashed = Hashed(file)
-            with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="w|", format=tarfile.USTAR_FORMAT) as archive:
-                for number, recording in enumerate(shard.recordings, shard.first):
-                    copy(archive, f"{number:08}", recording)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out / shard.file)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, error.filename or str(out / shard.file)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(out / shard.file) as file:
+        hashed = Hashed(file)
+        with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="w|", format=tarfile.USTAR_FORMAT) as archive:
+            for number, recording in enumerate(shard.recordings, shard.first):
+                copy(archive, f"{number:08}", recording)
     clips = sum(len(recording.clips) for recording in shard.recordings)
     return Shard(file=shard.file, split=shard.split, clips=clips, bytes=hashed.size, sha256=hashed.sha256.hexdigest())
 

@@ -11,12 +11,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.shard_index import CARD, LONGEST
 from datasets.tar import Member, members
+from pipeline.disk import whole
 from pipeline.reading.media import AUDIO, VIDEO
 from pipeline.text import clean
 
@@ -75,13 +77,10 @@ def recalled(place: Path) -> tuple[list[Row], dict[str, int]] | None:
 
 def keep(place: Path, rows: Sequence[Row], odd: Mapping[str, int]) -> None:
     """Keep a shard's clips for the next time; where that cannot be, the headers are read again."""
-    temporary = place.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps([rows, odd]))
-        temporary.replace(place)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        with whole(place, cache=True) as file:
+            file.write(json.dumps([rows, odd]).encode())
 
 
 def rows_of(file: int, odd: Counter[str]) -> Iterator[Row]:

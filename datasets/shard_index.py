@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
+from pipeline.disk import whole
 from pipeline.errors import ConfigError
 
 NAME = "index.json"
@@ -61,16 +61,8 @@ def read_index(folder: Path) -> Index | None:
 
 def write_index(folder: Path, index: Index) -> None:
     """Whole or not at all. OSError if there is no room."""
-    temporary = folder / f".{NAME}.part"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(json.dumps(index.model_dump(), indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / NAME)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole(folder / NAME) as file:
+        file.write(json.dumps(index.model_dump(), indent=1).encode() + b"\n")
 
 
 def checksum(path: Path) -> str:

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.build import build
+from pipeline.disk import whole
 from pipeline.errors import ModelError
 from pipeline.events import Decoder
 from pipeline.extractor import Extractor
@@ -189,9 +190,8 @@ class Classifier(Chain):
         if golden:
             card.versions = golden.versions
             weights |= golden.tensors()
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(save(weights, {HEADER: card.model_dump_json()}))
-        temporary.replace(path)
+        with whole(path) as file:
+            file.write(save(weights, {HEADER: card.model_dump_json()}))
 
     def answered(self) -> Golden | None:
         """What the model answers to the golden clip on this processor as it listens to streams; None if that is no

@@ -111,6 +111,11 @@ def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):
         places.setdefault(clip.group or clip.name, set()).add(clip.split)
     assert all(len(found) == 1 for found in places.values())
     assert {clip.group for clip in data.clips} == {"", "x", "y_1", "z-0a1b2c"} and len(places) == 5
+    for split, second in (("train", 1), ("train", 2), ("val", 3)):
+        for label in "ab":
+            tone_clip(tmp_path / "given" / split / label / f"x_{second}.0.wav", 300, 0.1)
+    with pytest.raises(ConfigError, match=r"group 'x' stands in train and val; its clips \(in a folder, the cuts of a"):
+        Folder(str(tmp_path / "given"))
 
 
 def test_one_long_recording_of_nothing_stands_in_train(tones, tmp_path):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 # A file may import only from floors above it in this list. A folder's name with a slash stands for all its files, which
 # share a floor, so that none imports a sibling.
 PLAN = """
-pipeline                errors text
+pipeline                disk errors text
 pipeline/compiled       lean
 pipeline/reading        nursery part sniff
 

@@ -439,7 +439,7 @@ def test_files_that_are_not_finished_leave_the_old_page(tmp_path):
 def test_a_page_is_whole_or_not_at_all(tmp_path):
     path = tmp_path / "r.html"
     path.write_text("old")
-    (tmp_path / "r.html.tmp").write_text("of a run that was killed")
+    (tmp_path / "r.html.part").write_text("of a run that was killed")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     sink = Report(str(path))
     sink.file(row())

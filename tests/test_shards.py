@@ -295,7 +295,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_shard(source, packed, tmp_path):
     done = subprocess.run([sys.executable, "-c", limit, *arguments], cwd=ROOT, capture_output=True)
     text = done.stderr.decode()
     assert done.returncode == 74 and "error: cannot write" in text and ".tar" in text and "Traceback" not in text, text
-    assert not list(tmp_path.glob("out/.*.tar.part")) and not (tmp_path / "out" / "index.json").exists()
+    assert not list(tmp_path.glob("out/*.tar.part")) and not (tmp_path / "out" / "index.json").exists()
     assert pack(*arguments) == 0
     assert bytes_of(tmp_path / "out") == bytes_of(packed)
 

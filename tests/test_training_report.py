@@ -69,7 +69,7 @@ def test_a_training_ends_with_its_page(trained):
             and told[1] == f"{line['truth']} {line['truth_score']:.3f}"
         )
         assert np.abs(wave - soundfile.read(line["name"])[0]).max() < 1e-4  # 16 bits
-    assert not list(trained.glob("*.tmp"))
+    assert not list(trained.glob("*.part"))
 
 
 def answers_of(labels, intake, count=12, name=lambda number: f"n{number}"):

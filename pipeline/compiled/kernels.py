@@ -26,6 +26,7 @@ from torch.nn import Parameter
 from pipeline.compiled.lean import Array, array
 from pipeline.compiled.tape import record
 from pipeline.compiled.writer import NUMERICS, Writer
+from pipeline.disk import whole
 
 FEW = 64  # rows up to which, without gradient, the products belong into the kernel (benchmarks/cells.py)
 SHORT = 16  # rows times steps up to which the product with x belongs there, too
@@ -181,8 +182,8 @@ def views_of(*tensors: Tensor) -> list[Array]:
 def remember(steps: int, memory: list[Tensor]) -> list[Tensor]:
     """Room for the memory of all steps, ``(T + 1, B, H)``, which begins with the given one."""
     states = [first.new_empty(steps + 1, *first.shape) for first in memory]
-    for whole, first in zip(states, memory, strict=True):
-        whole[0] = first.detach()
+    for state, first in zip(states, memory, strict=True):
+        state[0] = first.detach()
     return states
 
 
@@ -284,9 +285,8 @@ def keep(path: Path, source: str) -> bool:
             if found and hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
                 return False
         if not path.exists() or path.read_text() != source:
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(source)
-            temporary.replace(path)
+            with whole(path, cache=True) as file:
+                file.write(source.encode())
     except OSError:
         return False
     return True

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.disk import whole
 from pipeline.errors import ConfigError
-from pipeline.output.journal import Journal, beside
+from pipeline.output.journal import Journal
 from pipeline.reading.listing import Entry, mark
 
 FORMAT = 1
@@ -127,17 +128,13 @@ class Ledger:
     def compact(self, places: Sequence[int]) -> None:
         """A ledger of these rows alone takes the place of this one; ``places`` are those of the old."""
         lines = [line(self.head or {}).encode()]
-        temporary = beside(self.path)
-        with open(temporary, "wb") as file:
+        with whole(self.path) as file:
             for place in places:
                 lines.append(self.line_at(place))
                 if len(lines) > 1000:
                     file.writelines(lines)
                     lines.clear()
             file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
         old, self.file = self.file, os.open(self.path, os.O_RDWR)
         self.journal.adopt(self.file, os.fstat(self.file).st_size)
         os.close(old)

@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.disk import beside, force
+
 
 class Journal:
     """A file, or standard output. It is emptied by the first ``open`` or ``write``, not before.
@@ -144,18 +146,4 @@ def lock(file: int) -> None:
         raise OSError(errno.EBUSY, "is being written by another run") from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):  # of a disk that knows no locks
-            raise
-
-
-def beside(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
-    return path.with_name(path.name + ".part")
-
-
-def force(file: int) -> None:
-    """To the disk. OSError if that fails; pipes and devices, which cannot, are left alone."""
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
             raise

@@ -7,13 +7,12 @@ Figures are drawn 400 units wide, so that they can be read on a phone. Colours f
 
 import html
 import math
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.disk import whole
 from pipeline.text import clean
 
 LONGEST = 300  # characters of a text that are shown; of a longer one the middle is left out
@@ -147,20 +146,9 @@ def page(title: str, says: str, sections: Iterable[Section], opening: Sequence[H
 
 
 def save(path: Path, text: str) -> None:
-    """Write a page whole or not at all, through ``NAME.tmp`` beside it. OSError leaves what was there."""
-    whole = path.resolve()  # a link stays one
-    part = whole.with_name(f"{whole.name}.tmp")
-    try:
-        part.unlink(missing_ok=True)  # of a run that was killed
-        with open(part, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(whole)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
+    """Write a page whole or not at all. OSError leaves what was there."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 # Numbers

@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from pipeline.disk import whole
 from pipeline.errors import ConfigError
 from pipeline.measures.metrics import Span
 from pipeline.output.journal import Journal
@@ -238,12 +239,8 @@ def part(held: Samples, first: int, cut: Cut, rate: int) -> Samples:
 def write(path: Path, samples: Samples, rate: int) -> None:
     """A wav file of 16 bits, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        soundfile.write(beside, samples, rate, subtype="PCM_16", format="WAV")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as file:
+        soundfile.write(file, samples, rate, subtype="PCM_16", format="WAV")
 
 
 def digest(recording: str) -> str:

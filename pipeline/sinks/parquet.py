@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.disk import beside, force
 from pipeline.errors import ConfigError
-from pipeline.output.journal import Journal, beside, emptied, force
+from pipeline.output.journal import Journal, emptied
 from pipeline.sink import EVENT, Row, Sink, expanded
 from pipeline.text import clean
 

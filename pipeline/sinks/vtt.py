@@ -1,10 +1,10 @@
 """Subtitles (WebVTT): the events while the recording is played, in browsers and video players."""
 
-import os
 from pathlib import Path
 
 from pydantic import PositiveFloat
 
+from pipeline.disk import whole
 from pipeline.output.journal import Journal
 from pipeline.sink import Row, Sink
 from pipeline.text import clean
@@ -44,15 +44,8 @@ class VTT(Sink):
         self.journal.close()
         ordered = sorted(self.found, key=lambda row: (row["start"], row["end"]))
         if self.path and self.path.is_file() and ordered != self.found:
-            whole = self.path.resolve()  # a link stays one
-            beside = whole.with_name(f".{whole.name}.part")
-            try:
-                again = Journal(str(beside))
-                again.write(HEAD + "".join(map(cue, ordered)))
-                again.close()
-                os.replace(beside, whole)
-            finally:
-                beside.unlink(missing_ok=True)
+            with whole(self.path) as file:
+                file.writelines(text.encode("utf-8", "surrogateescape") for text in (HEAD, *map(cue, ordered)))
 
 
 def cue(row: Row) -> str:

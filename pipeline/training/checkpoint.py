@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.disk import whole
 from pipeline.errors import ConfigError
-from pipeline.output.journal import beside, force
 
 FILE = "last.ckpt"
 
@@ -19,15 +19,8 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state of tensors, numbers, texts, lists and dicts. OSError leaves what was there."""
     data = io.BytesIO()
     torch.save(dict(state), data)
-    try:
-        with open(beside(path), "wb") as file:
-            file.write(data.getbuffer())
-            file.flush()
-            force(file.fileno())
-        beside(path).replace(path)
-    except OSError as error:
-        beside(path).unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    with whole(path) as file:
+        file.write(data.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from pipeline.augmentation import Augmentation
 from pipeline.build import Config, build
+from pipeline.disk import whole
 from pipeline.errors import ConfigError
 from pipeline.model import Classifier
-from pipeline.output.journal import beside
 from pipeline.stage import State, tree
 from pipeline.training.averages import Average
 from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
@@ -91,10 +91,8 @@ class Run:
                 self.best = self.weights()
                 self.keep_best()
         if self.fabric.global_rank == 0:
-            lines = "".join(json.dumps(row) + "\n" for row in progress.history)
-            part = beside(self.out / "history.jsonl")
-            part.write_text(lines)
-            part.replace(self.out / "history.jsonl")
+            with whole(self.out / "history.jsonl") as file:
+                file.writelines(json.dumps(row).encode() + b"\n" for row in progress.history)
         self.keep()
 
     def keep_best(self) -> None:
@@ -152,7 +150,7 @@ class Run:
         self.average.restore(state["average"])
         mine = state["processes"][self.fabric.global_rank]
         if mine["carried"] is not None:
-            self.carried = tree(lambda tensor: tensor.to(self.model.anchor.device), whole(mine["carried"]))
+            self.carried = tree(lambda tensor: tensor.to(self.model.anchor.device), stateful(mine["carried"]))
         set_generators(mine["generators"])
 
 
@@ -175,9 +173,9 @@ def plain(state: State | None) -> Any:
     return [plain(part) for part in state]
 
 
-def whole(stored: Any) -> State:
+def stateful(stored: Any) -> State:
     """A state from such lists."""
-    return stored if isinstance(stored, Tensor) else tuple(whole(part) for part in stored)
+    return stored if isinstance(stored, Tensor) else tuple(stateful(part) for part in stored)
 
 
 def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
