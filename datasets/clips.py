@@ -101,6 +101,7 @@ class Clips(Dataset[Sample | None]):
         self.crop = round(crop * intake.rate / intake.grain) * intake.grain if crop else None
         self.scene: Scene | None = None  # in which they are shown in training, and heard as a stream
         self.epoch = 0
+        self.skipped = 0  # clips that ``prepare`` has dropped
 
     def stream(self) -> Split:
         """What a model listens to, of these clips: them in noise if there are scenes, else themselves."""
@@ -172,6 +173,7 @@ class Clips(Dataset[Sample | None]):
             if failure:
                 warnings.warn(f"skipped {clip.name}: {failure}", stacklevel=2)
         self.clips = [clip for clip, failure in zip(self.clips, found, strict=True) if not failure]
+        self.skipped += len(found) - len(self.clips)
 
     def failure(self, clip: Clip) -> str | None:
         """Why a clip cannot be read, or None."""

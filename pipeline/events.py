@@ -3,6 +3,7 @@
 Times are whole ticks of the model's clock; seconds are derived only where people read them.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -173,6 +174,15 @@ class Decoder:
         rows = sorted((self.step if now.end is None else now.end, index, now) for index, now in self.open.items())
         self.open = {}
         return [event for end, index, now in rows for event in self.final(index, now._replace(end=end))]
+
+    def alone(self, index: int, threshold: float | None = None, release: float | None = None) -> "Decoder":
+        """A new decoder of one label, for its scores ``(T, 1)``; settings that are not given stay the same."""
+        other = copy.copy(self)
+        other.labels, other.audible = [self.labels[index]], [0]
+        other.high = np.array([self.high[index] if threshold is None else threshold], np.float32)
+        other.low = np.array([self.low[index] if release is None else release], np.float32)
+        other.step, other.open, other.free = 0, {}, {}
+        return other
 
     def snapshot(self) -> dict[str, Any]:
         """All that is remembered, as JSON's plain values. Labels and settings are the model's, and are not in it."""

@@ -1,6 +1,5 @@
 """What a sink is: somewhere results go. Sinks receive plain rows, so a new one is a few lines."""
 
-import csv
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +8,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.reading.picture import Image
 from pipeline.text import clean
@@ -134,15 +132,6 @@ def expanded(row: Row) -> list[Row]:
     rest: Row = {key: row[key] for key in ("seconds", "truth", "reason") if key in row} | {"posteriors": {}}
     found = row["events"] or [dict.fromkeys(EVENT, "")]
     return [head | {key: event[key] for key in EVENT} | rest for event in found]
-
-
-def read_truth(path: str, key: str) -> list[tuple[float, float, str]]:
-    """Events from a csv with start, end, label; ConfigError, which names the ``key``, if it is none."""
-    try:
-        with open(Path(path).expanduser(), newline="", encoding="utf-8") as file:
-            return [(float(row["start"]), float(row["end"]), row["label"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {path} is no csv with start, end, label ({error})") from None
 
 
 def event_line(row: Row) -> str:

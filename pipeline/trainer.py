@@ -237,7 +237,9 @@ class Trainer:
         """What a model answers on a split. With ``features``, what they keep of the clips is used; so many of the
         ``worst`` clips are kept.
         """
-        return answers(model, self.batches(split, model.intake), features, worst)
+        found = answers(model, self.batches(split, model.intake), features, worst)
+        found.skipped = len(split) - len(found.truth) + int(getattr(split, "skipped", 0))
+        return found
 
     def batches(self, split: Split, intake: Intake) -> Iterator[Batch]:
         """Batches of a split in its order; those of which nothing could be read are left out."""

@@ -9,7 +9,7 @@ import torch
 from conftest import configured, run, small_model
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem, t
 from scipy.stats import bootstrap as resampled
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -18,7 +18,7 @@ from datasets.clips import Clip, Clips
 from pipeline.measures import cost
 from pipeline.measures.calibration import TRUST, claims, histogram, score_bin
 from pipeline.measures.evaluation import Answers, answers, figures, plain, rows
-from pipeline.measures.uncertainty import bootstrap, interval, wilson
+from pipeline.measures.uncertainty import effective, interval, wilson
 from pipeline.model import Classifier, load
 from pipeline.sample import Sample, collate
 from pipeline.trainer import Trainer
@@ -77,30 +77,42 @@ def test_scores_are_binned_as_one_by_one(scores):
     assert histogram(scores, TRUST) == expected[0].astype(int).tolist()
 
 
-def test_the_bootstrap_over_groups_is_scipys():
+def test_the_interval_over_groups_is_that_of_scipys_standard_error():
+    """Wilson's ends are where the distance from the share is so many standard errors; those of the groups' means."""
     rng = np.random.default_rng(1)
-    counts = rng.integers(1, 30, 25)
-    hits = rng.binomial(counts, rng.beta(4, 2, 25))  # groups differ
+    hits = rng.binomial(40, rng.beta(4, 2, 6))
+    names = np.repeat(list("abcdef"), 40).tolist()
+    ends, method = interval(np.concatenate([np.arange(40) < count for count in hits]).tolist(), names)
+    share, reach = hits.sum() / 240, t.ppf(0.975, 5) * sem(hits / 40)
+    assert reach > 0.05 and method.startswith("Wilson, effective sample size ")
+    for end in ends:
+        assert abs(share - end) == pytest.approx(reach * np.sqrt(end * (1 - end) / (share * (1 - share))))
 
-    def share(a, b, axis=-1):
-        return a.sum(axis) / b.sum(axis)
 
+def test_many_groups_are_nearly_what_resampling_them_says():
+    rng = np.random.default_rng(1)
+    counts = rng.integers(1, 30, 80)
+    hits = rng.binomial(counts, rng.beta(4, 2, 80))
     theirs = resampled(
-        (hits, counts), share, paired=True, vectorized=True, n_resamples=20000, method="percentile",
-        rng=np.random.default_rng(0),
+        (hits, counts), lambda a, b, axis=-1: a.sum(axis) / b.sum(axis), paired=True, vectorized=True,
+        n_resamples=5000, method="percentile", rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
-    ours = bootstrap(hits, counts)
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)
-    assert ours == bootstrap(hits, counts)  # seeded
-    assert bootstrap(hits, counts, 40000) == pytest.approx((theirs.low, theirs.high), abs=0.003)
-    assert max(counts) > 1 and theirs.high - theirs.low > 0.1
+    worth = effective(hits, counts)
+    assert wilson(hits.sum() / counts.sum() * worth, worth) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    assert theirs.high - theirs.low > 0.05
 
 
-def test_many_groups_are_drawn_in_parts(monkeypatch):
-    hits, counts = np.arange(50) % 2, np.ones(50, int)
-    whole = bootstrap(hits, counts)
-    monkeypatch.setattr("pipeline.measures.uncertainty.AT_ONCE", 500)
-    assert bootstrap(hits, counts) == whole
+@pytest.mark.parametrize("mean", [0.6, 0.85, 0.95])
+@pytest.mark.parametrize("groups", [2, 3, 5, 10, 30])
+def test_the_interval_holds_also_for_few_groups(groups, mean):
+    """People differ; how often is the true mean of all people in what some of them tell?"""
+    rng, held, trials, clips = np.random.default_rng(0), 0, 300, 40
+    names = np.repeat([f"g{number}" for number in range(groups)], clips).tolist()
+    for _ in range(trials):
+        talents = rng.beta(12 * mean, 12 * (1 - mean), groups)
+        low, high = interval((rng.random((groups, clips)) < talents[:, None]).ravel().tolist(), names)[0]
+        held += low <= mean <= high
+    assert held / trials >= 0.9
 
 
 def test_groups_that_stand_together_widen_the_interval():
@@ -109,12 +121,17 @@ def test_groups_that_stand_together_widen_the_interval():
     alone, method = interval(right)
     assert method == "Wilson" and alone == wilson(50, 100)
     together, method = interval(right, groups)
-    assert method == "bootstrap over groups" and together[1] - together[0] > 2 * (alone[1] - alone[0])
-    # all right: resampling cannot know of anything else, but ten trials of ten prove no certainty
-    assert interval([True] * 100, groups)[0] == wilson(100, 100)
+    assert method.startswith("Wilson, effective sample size ")
+    assert together[1] - together[0] > 2 * (alone[1] - alone[0])
+    # all right: there is no spread between the groups, but few of them do not prove that there is none
+    for few, least in ((2, 0.3), (5, 0.92), (10, 0.95)):
+        (low, high), _ = interval([True] * 100, [f"speaker{number % few}" for number in range(100)])
+        assert high == 1 and least < low < wilson(100, 100)[0]
     one = interval(right, ["S7"] * 100)
     assert one[0] == wilson(50, 100) and "one" in one[1]
     assert interval(right, [""] * 100) == (alone, "Wilson")  # each stands for itself
+    shares = [0.5] * 100  # of several tries
+    assert interval(shares)[0] == alone
 
 
 class Listed:
@@ -160,6 +177,7 @@ def test_answers_are_those_of_single_clips_in_order_and_the_worst_are_kept(batch
     assert [one.place for one in found.worst] == np.argsort(ranks, kind="stable")[:3].tolist()
     for one in found.worst:
         assert np.array_equal(one.x[0], good[one.place].x[0])
+    assert found.skipped == figures(found)["skipped"] == 1
     assert Trainer(workers=0).evaluate(model, split)["accuracy"] == found.hits.mean()
     assert not answers(model, [collate(good, model.intake)]).worst
 
@@ -172,6 +190,19 @@ def test_groups_and_names_reach_the_answers(tmp_path, tones):
     lines = [json.loads(line) for line in rows("test", found)]
     assert [line["group"] for line in lines] == found.groups and lines[0]["truth"] == "low"
     assert lines[1]["answer"] == found.labels[found.answer[1]]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_clips_that_cannot_be_read_are_told(ahead, tmp_path, tones):
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    model = small_model(labels=("high", "low"))
+    paths = [tones / "low" / "0.wav", tmp_path / "bad.wav", tones / "low" / "1.wav", tmp_path / "none.wav"]
+    split = Clips([Clip(path, "low", "test") for path in paths], ["high", "low"], model.intake)
+    with pytest.warns(UserWarning, match="skipped"):
+        if ahead:
+            split.prepare("test")  # as datasets do before a training
+        found = Trainer(batch=2, workers=0).answers(model, split)
+    assert found.skipped == 2 and len(found.truth) == 2
 
 
 def test_accuracy_is_that_of_classifying_the_files(trained, tones, tmp_path):

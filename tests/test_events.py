@@ -11,7 +11,7 @@ from scipy import ndimage
 from pipeline.build import build
 from pipeline.errors import ConfigError
 from pipeline.events import Decoder, Event, changed
-from pipeline.measures.metrics import Alarms, alarms, classification, confusion, match_events
+from pipeline.measures.metrics import Alarms, Matches, alarms, classification, confusion, match_events, raised
 
 LABELS = ["background", "a", "b"]
 HOP = 10  # ticks, of which there are 1000 a second
@@ -192,14 +192,26 @@ def test_what_is_no_snapshot_is_refused_and_changes_nothing(wrong):
 SPANS = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 8)).map(lambda span: (span[0], sum(span))), max_size=6)
 
 
-@given(SPANS, SPANS)
-def test_false_alarms_are_those_of_a_plain_loop(truth, answer):
-    def touches(span, others):
-        return any(max(span[0], other[0]) < min(span[1], other[1]) for other in others)
+@given(SPANS, SPANS, st.integers(0, 3))
+def test_false_alarms_are_those_of_a_plain_loop(truth, answer, collar):
+    def right(one, other):
+        shared = min(one[1], other[1]) - max(one[0], other[0])
+        return one[0] - collar <= other[0] < one[1] and shared > 0 and shared >= 0.1 * (other[1] - other[0])
 
-    found = alarms(np.array(truth).reshape(-1, 2), np.array(answer).reshape(-1, 2))
-    hits, false = sum(touches(t, answer) for t in truth), sum(not touches(a, truth) for a in answer)
+    found = alarms(np.array(truth, int).reshape(-1, 2), np.array(answer, int).reshape(-1, 2), collar)
+    hits = sum(any(right(t, a) for a in answer) for t in truth)
+    false = sum(not any(right(t, a) for t in truth) for a in answer)
     assert found == Alarms(hits, len(truth), false)
+    pairs = {(t, a) for t, one in enumerate(truth) for a, other in enumerate(answer) if right(one, other)}
+    spans = (np.array(rows, int).reshape(-1, 2) for rows in (truth, answer))
+    assert set(zip(*(places.tolist() for places in raised(*spans, collar)))) == pairs
+
+
+def test_an_answer_that_never_ends_finds_nothing_however_much_is_true():
+    half = np.array([(n * 20, n * 20 + 10) for n in range(50)])  # true half of the time
+    assert alarms(half, np.array([(0, 1000)]), 2) == Alarms(0, 50, 1)
+    assert alarms(half, np.array([(0, 30)]), 2) == Alarms(1, 50, 0)  # begins rightly, and is a little late to end
+    assert alarms(half, half + 3, 2) == Alarms(50, 50, 0)
 
 
 def test_classification_is_sklearns():
@@ -220,21 +232,82 @@ def test_classification_is_sklearns():
 def test_event_matching():
     truth = [(1.0, 2.0, "a"), (3.0, 4.0, "a"), (5.0, 6.0, "b")]
     answer = [(1.1, 2.1, "a"), (1.15, 2.0, "a"), (3.5, 4.0, "a"), (5.0, 6.7, "b")]
-    found = match_events(truth, answer)
+    found, total = match_events(truth, answer)
     assert (found["a"].hits, found["a"].truths, found["a"].answers) == (1, 2, 3)
     assert found["b"].hits == 0  # its end is off by more than half its length
-    assert match_events(truth, answer, offset=False)["b"].hits == 1
-    assert found["micro"].scores == pytest.approx((1 / 4, 1 / 3, 2 / 7))
+    assert match_events(truth, answer, offset=False)[0]["b"].hits == 1
+    assert total.scores == pytest.approx((1 / 4, 1 / 3, 2 / 7))
 
 
 def test_event_matching_is_the_best_assignment():
     truth = [(1.0, 2.0, "a"), (1.3, 2.0, "a")]
     answer = [(1.15, 2.0, "a"), (0.9, 2.0, "a")]  # the first fits both, the second only the first
-    assert match_events(truth, answer)["a"].hits == 2
+    assert match_events(truth, answer)[0]["a"].hits == 2
+
+
+def best_by_trying(allowed, row=0, taken=frozenset()):
+    """Size of the greatest matching: every way is tried."""
+    if row == len(allowed):
+        return 0
+    ways = [best_by_trying(allowed, row + 1, taken)]
+    ways += [1 + best_by_trying(allowed, row + 1, taken | {column}) for column, ok in enumerate(allowed[row])
+             if ok and column not in taken]  # fmt: skip
+    return max(ways)
+
+
+FIFTHS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 9), st.sampled_from("ab")), max_size=6)
+
+
+@given(FIFTHS, FIFTHS, st.sampled_from([0.0, 0.2, 0.5]), st.booleans())
+def test_event_matching_is_that_of_trying_every_way(truth, answer, collar, offset):
+    def spans(rows):
+        return [(start / 10, (start + length) / 10, label) for start, length, label in rows]
+
+    def fits(one, other):
+        slack = max(collar, 0.5 * (one[1] - one[0]))
+        return abs(one[0] - other[0]) <= collar and (not offset or abs(one[1] - other[1]) <= slack)
+
+    truth, answer = spans(truth), spans(answer)
+    found, total = match_events(truth, answer, collar, offset=offset)
+    expected = {}
+    for label in {span[2] for span in truth + answer}:
+        wanted, given = ([span for span in rows if span[2] == label] for rows in (truth, answer))
+        hits = best_by_trying([[fits(one, other) for other in given] for one in wanted])
+        expected[label] = Matches(hits, len(wanted), len(given))
+    assert found == expected
+    sums = (sum(getattr(one, key) for one in expected.values()) for key in ("hits", "truths", "answers"))
+    assert total == Matches(*sums)
+
+
+def test_thousands_of_dense_events_are_matched():
+    """Each answer may count for two events, so that a greedy choice ends in a chain through all of them."""
+    truth = [(0.3 * n, 0.3 * n + 0.15, "a") for n in range(20_000)]
+    answer = [(start + 0.16, end + 0.16, "a") for start, end, _ in truth]
+    assert match_events(truth, answer)[1] == Matches(20_000, 20_000, 20_000)
+    assert match_events(truth, answer[::-1], offset=False)[1].hits == 20_000
+
+
+def test_a_label_may_have_any_name():
+    found, total = match_events([(0, 1, "micro"), (2, 3, "b")], [(0, 1, "micro")])
+    assert found["micro"] == Matches(1, 1, 1) and total == Matches(1, 2, 1)
+
+
+def test_a_decoder_of_one_label_has_the_others_settings():
+    whole = decoder(threshold={"a": 0.9, "b": 0.7}, release=0.5, minimum=0.02, merge=0.03, refractory=0.05)
+    posteriors = np.random.default_rng(0).random((400, 3)).astype(np.float32)
+    events = whole.decode(posteriors) + whole.close()
+    for index in (1, 2):
+        alone = whole.alone(index)
+        assert alone.decode(posteriors[:, index : index + 1]) + alone.close() == [
+            one for one in events if one.label == LABELS[index]
+        ]
+    other = whole.alone(2, 0.8, 0.6)
+    assert other.high.tolist() == pytest.approx([0.8]) and other.low.tolist() == pytest.approx([0.6])
+    assert other.refractory == 5 and whole.high[2] == pytest.approx(0.7)
 
 
 def test_nothing_to_count():
-    assert match_events([], [])["micro"].scores == (0.0, 0.0, 0.0)
+    assert match_events([], [])[1].scores == (0.0, 0.0, 0.0)
     assert classification([], [], ["a", "b"])["accuracy"] == 0.0
 
 

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from datasets.folder import Folder
 from datasets.manifest import Manifest
 from pipeline.errors import ConfigError
-from pipeline.sinks.hard_negatives import Cut, HardNegatives, chosen, cut_out, pieces
+from pipeline.sinks.console import Console
+from pipeline.sinks.hard_negatives import Cut, HardNegatives, cut_out, parted, pieces, surest, truth_of
 
 RATE = 22050
 SHORT = ["decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0", "sink.hard_negatives.context=0.1"]
@@ -120,31 +122,51 @@ def test_what_is_true_is_not_cut():
         event(0.5, 0.7),
         event(1.8, 2.1),
         event(3.2, 3.4),
-        event(4.0, 4.2),
+        event(4.5, 4.6),
         event(5.5, 5.6, label="high"),
         event(8, 9),
     ]
-    cuts = chosen(events, truth, 0.5, 10, (0.0, 8.2))
-    assert [(cut.start, cut.end) for cut in cuts] == [(0.0, 1.2), (3.0, 3.9), (3.5, 4.7), (7.5, 8.2)]
+    cuts = parted(events, truth, 0.5, (0.0, 8.2))
+    assert [(cut.start, cut.end) for cut in cuts] == [(0.0, 1.2), (3.0, 3.9), (4.0, 5.0), (7.5, 8.2)]
+
+
+def test_cuts_whose_surroundings_would_meet_are_one():
+    events = [event(1.0, 2.0, 0.9), event(2.6, 3.6, 0.8), event(4.7, 5.0)]
+    assert parted(events, [], 0.5, (0.0, np.inf)) == [Cut(0.5, 4.1, "high", 0.9), Cut(4.2, 5.5, "high", 0.7)]
+
+
+def test_a_long_event_is_no_more_than_most_cuts(tmp_path):
+    """Of one that lasts an hour, and of a surer one behind it."""
+    cuts = parted([event(0.0, 3600.0, 0.8), event(3700.0, 3701.0, 0.9)], [], 0.5, (0.0, np.inf))
+    found = surest([piece for cut in cuts for piece in pieces(cut, 5.0)], 200)
+    assert len(found) == 200 and found == sorted(found) and found[-1] == Cut(3699.5, 3701.5, "high", 0.9)
+    sink = HardNegatives(str(tmp_path / "out"), longest=0.5, most=3)
+    sink.know(["high"], [])
+    sink.mine(str(noise(tmp_path / "a.wav", 4)), [event(0.0, 4.0)])
+    sink.close()
+    assert len(list((tmp_path / "out" / "background").iterdir())) == 3
 
 
 spans = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=12)
 
 
-@given(spans, spans, st.integers(0, 20), st.integers(1, 20))
-def test_cuts_hold_every_false_event_and_no_true_sound(found, true, context, most):
+@given(spans, spans, st.integers(0, 20), st.integers(1, 40))
+def test_cuts_hold_every_false_event_and_no_true_sound_and_no_sound_twice(found, true, context, most):
     events = [event(start / 10, (start + length) / 10, score=(start + 1) / 300) for start, length in found]
     truth = sorted((start / 10, (start + length) / 10, "x") for start, length in true)
-    cuts = chosen(events, truth, context / 10, most, (0.0, np.inf))
-    assert len(cuts) <= most and cuts == sorted(cuts)
+    cuts = parted(events, truth, context / 10, (0.0, np.inf))
+    assert all(cut.end <= other.start + 1e-9 for cut, other in pairwise(cuts))
+    parts = [piece for cut in cuts for piece in pieces(cut, 0.7)]
+    kept = surest(parts, most)
+    assert len(kept) == min(most, len(parts)) and kept == sorted(kept) and set(kept) <= set(parts)
+    assert sorted(part.score for part in kept) == sorted(part.score for part in parts)[-most:][: len(kept)]
     for cut in cuts:
         assert not any(start < cut.end - 1e-9 and cut.start + 1e-9 < end for start, end, _ in truth)
         for piece in pieces(cut, 0.7):
             assert piece.end - piece.start <= 0.7 + 1e-9
     false = [row for row in events if not any(start < row["end"] and row["start"] < end for start, end, _ in truth)]
-    if len(false) <= most:
-        assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for cut in cuts) for row in false)
-        assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for row in false) for cut in cuts)
+    assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for cut in cuts) for row in false)
+    assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for row in false) for cut in cuts)
 
 
 def test_a_long_recording_is_not_held(tmp_path):
@@ -178,11 +200,30 @@ def test_truth_beside_the_recording(tmp_path):
         sink.mine(str(tmp_path / "a.wav"), events)
         assert sink.cuts == count and len(list((sink.folder / "none").iterdir())) == count
         sink.close()
-    (tmp_path / "a.csv").write_text("name\nx\n")
-    sink = HardNegatives(str(tmp_path / "b"))
-    sink.know(["high", "none"], ["none"])
-    with pytest.raises(ConfigError, match=r"sink\.hard_negatives\.truth: .*a\.csv is no csv with start, end, label"):
-        sink.mine(str(tmp_path / "a.wav"), events)
+    (tmp_path / "a.csv").write_text("\ufeffstart,end,label\n1,2,high\n", encoding="utf-8")  # as spreadsheets write it
+    assert truth_of(str(tmp_path / "a.wav"), "beside") == [(1.0, 2.0, "high")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name\nx\n", "has no column 'start'"),
+        ("start,end,label\n2,1,high\n", "row 1: expected 0 <= start < end"),
+        ("start,end,label\n0,1,high\nnan,3,high\n", "row 2: expected 0 <= start < end"),
+        ("start,end,label\n1,2,\n", "row 1: expected"),
+    ],
+)
+def test_truth_that_makes_no_sense_is_told_before_the_stream(text, message, tmp_path):
+    noise(tmp_path / "a.wav", 1)
+    (tmp_path / "a.csv").write_text(text)
+    for truth in ("beside", str(tmp_path / "a.csv")):
+        sink = HardNegatives(str(tmp_path / "out"), truth=truth)
+        with pytest.raises(ConfigError, match=rf"sink\.hard_negatives\.truth: .*a\.csv,? {message}"):
+            sink.start(str(tmp_path / "a.wav"), ["high"], 16000, 160)
+        with pytest.raises(ConfigError, match=message):
+            sink.mine(str(tmp_path / "a.wav"), [event(0.5, 0.7)])
+    with pytest.raises(ConfigError, match=rf"sink\.console\.truth: .*{message}"):
+        Console(truth=str(tmp_path / "a.csv"))
 
 
 def test_what_cannot_be(tmp_path, capsys):

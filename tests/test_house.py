@@ -26,7 +26,7 @@ pipeline/compiled       fused numerics tape
 pipeline/layers         precision
 pipeline/measures       calibration metrics uncertainty
 pipeline/output         display journal
-pipeline/reading        ahead media picture
+pipeline/reading        ahead media picture truths
 pipeline/report         machine page
 pipeline/streaming      interrupts
 pipeline/training       averages devices losses progress schedule
@@ -82,12 +82,12 @@ pipeline/streaming      tiles
 pipeline/training       features
 
 pipeline/jobs           batch job
-pipeline/measures       cost evaluation thresholds
+pipeline/measures       cost evaluation hearing
 pipeline/streaming      listen scheduler selftest
 pipeline/training       run sweep
 
 pipeline                engine
-pipeline/measures       detection
+pipeline/measures       detection thresholds
 pipeline/report         training
 pipeline/training       lesson
 

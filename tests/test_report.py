@@ -31,7 +31,7 @@ from pipeline.measures.calibration import TRUST, calibration_error, score_bin
 from pipeline.measures.metrics import classification
 from pipeline.measures.uncertainty import wilson
 from pipeline.output.fanout import Fanout
-from pipeline.report import page
+from pipeline.report import charts, page
 from pipeline.sink import Sink
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.report import FINE, FIRST, LENGTHS, Report, length_bin
@@ -492,9 +492,9 @@ def test_ticks_are_round_and_inside(low, high):
 
 
 def test_curves_have_holes_where_there_is_no_number():
-    text = page.curves({"train": [(0, 1.0), (1, 0.5), (2, math.nan), (3, 0.25)], "<b>": [(0, 2.0)]}, "epoch", "loss")
+    text = charts.lines({"train": [(0, 1.0), (1, 0.5), (2, math.nan), (3, 0.25)], "<b>": [(0, 2.0)]}, "epoch", "loss")
     Strict(text)
-    first, second = re.findall(r'd="([^"]*)"', text)
+    first, second = re.findall(r' d="([^"]*)"', text)
     assert re.fullmatch(r"M[\d. ]+L[\d. ]+M[\d. ]+", first) and re.fullmatch(r"M[\d. ]+", second)
     points = [tuple(map(float, point.split())) for point in re.split("[ML]", first)[1:]]
     assert points[0][0] < points[1][0] < points[2][0] and points[0][1] < points[1][1] < points[2][1]  # y is downwards
@@ -502,7 +502,7 @@ def test_curves_have_holes_where_there_is_no_number():
 
 def test_blocks_without_anything():
     for made in (page.bars([]), page.parts([]), page.tiles([]), page.facts({}), page.table(("a",), []), page.matrix([], []),
-                 page.histogram([], [], [], "x", ""), page.spark([], "", ("", "")), page.curves({}, "x", ""),
+                 page.histogram([], [], [], "x", ""), charts.outlines([[]], ""), charts.lines({}, "x", ""),
                  page.reliability([], "x", ""), page.small([]), page.abreast()):  # fmt: skip
         Strict(made)
     assert "report" in {path.stem for path in (ROOT / "conf" / "sink").glob("*.yaml")}

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import configured, run, small_model
-from scipy.stats import bootstrap
 from test_report import HOSTILE, Strict, read, rows
 
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.measures.evaluation import Answers, Exhibit
-from pipeline.measures.uncertainty import wilson
+from pipeline.measures.evaluation import figures as evaluated
+from pipeline.measures.uncertainty import effective, wilson
 from pipeline.model import Classifier
 from pipeline.reading.picture import Picture
 from pipeline.report import charts, comparison, exhibits, page
@@ -28,6 +28,7 @@ from pipeline.report.results import results
 from pipeline.report.runs import Run, counted, differing, families, flat, found_in
 from pipeline.report.runs import read as read_run
 from pipeline.report.summary import summary
+from pipeline.report.training import of_split
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 
@@ -90,11 +91,12 @@ def answers_of(labels, intake, count=12, name=lambda number: f"n{number}"):
     )  # fmt: skip
 
 
-def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=None, **settings):
+def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=None, skipped=0, **settings):
     """A run's folder, written as a training writes it."""
     folder.mkdir(parents=True)
     model = model or small_model(labels=labels)
     found = answers_of(list(labels), model.intake, name=name)
+    found.skipped = skipped
     history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "train_accuracy": 0.1 * n, "val_accuracy": 0.1 * n, "lr": 0.1}
                for n in (1, 2, 3)]  # fmt: skip
     more = {"epochs": 3, "best_epoch": 2, "seconds": 1.5, "settings": {"seed": seed, "name": "x", **settings}}
@@ -198,7 +200,7 @@ def test_staircases_and_logarithms():
 
 
 def test_figures_of_nothing():
-    for made in (charts.lines({}, "x", ""), charts.lines({"a": [(1, float("nan"))]}, "x", "", (0, 1)), charts.outlines([], [], ""),
+    for made in (charts.lines({}, "x", ""), charts.lines({"a": [(1, float("nan"))]}, "x", "", (0, 1)), charts.outlines([], ""), charts.outlines([[], []], ""),
                  charts.two_tones([], [], ("a", "b"), "x", ""), charts.two_tones([0], [0], ("a", "b"), "x", "")):  # fmt: skip
         Strict(page.page("t", "s", [Section("h", "s", [made])]))
 
@@ -259,20 +261,30 @@ def test_folds_and_seeds_are_pooled_over_groups():
             for speaker in range(5 * fold, 5 * fold + 5):
                 good = rng.random(30) < 0.4 + 0.5 * (speaker % 3 > 0)
                 right += [(f"speaker{speaker}", "", bool(hit)) for hit in good]
-                hits[speaker] += good.sum()
-                counts[speaker] += 30
+                hits[speaker] += good.sum() / 2
+                counts[speaker] = 30
             runs.append(made(len(runs), right=right, seed=str(seed), **{"dataset.fold": f"{fold + 1}/4"}))
     runs += [made(9, "LSTM", right=[("speaker0", "", True)]), made(10, metrics=False)]
     (found,) = families(runs)
     accuracies = [run.metrics["test"]["accuracy"] for run in runs[:8]]
-    assert found.varied == "seeds and folds" and len(found.runs) == 8 and found.clips == 1200
+    assert found.varied == "seeds and folds" and len(found.runs) == 8 and (found.clips, found.groups) == (600, 20)
     assert (found.mean, found.least, found.most) == pytest.approx(
         (np.mean(accuracies), min(accuracies), max(accuracies))
     )
-    assert found.pooled == pytest.approx(hits.sum() / 1200)
-    theirs = bootstrap((hits, counts), lambda a, b, axis=-1: a.sum(axis) / b.sum(axis), paired=True, vectorized=True,
-                       n_resamples=20000, method="percentile", rng=np.random.default_rng(1)).confidence_interval  # fmt: skip
-    assert found.pooled_interval == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    assert found.pooled == pytest.approx(hits.sum() / 600)
+    worth = effective(hits, counts)
+    assert found.pooled_interval == pytest.approx(wilson(found.pooled * worth, worth)) and worth < 300
+
+
+def test_more_seeds_do_not_make_more_clips():
+    """A clip that ten runs answer is one clip; parts of a recording, which have its name, are several."""
+    right = [("", f"clip{number // 2}", number > 0) for number in range(12)]
+    (found,) = families([made(seed, right=right, seed=str(seed)) for seed in range(10)])
+    assert found.clips == found.groups == 12 and found.pooled == pytest.approx(11 / 12)
+    assert found.pooled_interval == pytest.approx(wilson(11, 12))
+    other = [("", name, not hit) for _, name, hit in right]
+    (found,) = families([made(0, right=right), made(1, right=other, seed="1")])
+    assert found.pooled == 0.5 and found.pooled_interval == pytest.approx(wilson(6, 12))
 
 
 def test_folds_are_groups_where_no_others_are_known():
@@ -282,7 +294,8 @@ def test_folds_are_groups_where_no_others_are_known():
 
     (found,) = families([fold(1, 50), fold(2, 70), fold(3, 90)])
     assert found.groups == 3 and found.pooled == pytest.approx(0.7) and found.varied == "folds"
-    assert found.pooled_interval == pytest.approx((0.5, 0.9), abs=0.02)  # one speaker three times, or the other
+    worth = effective(np.array([50, 70, 90]), np.full(3, 100))
+    assert found.pooled_interval == pytest.approx(wilson(0.7 * worth, worth)) and worth < 4  # three tell little
     (found,) = families([fold(1, 50, group="g"), fold(2, 70, group="g"), fold(3, 90, group="g")])
     assert found.groups == 100
     (found,) = families([fold(n, good, **{"dataset.fold_by": "null"}) for n, good in ((1, 50), (2, 70), (3, 90))])
@@ -320,6 +333,34 @@ def test_comparison_on_the_terminal_and_as_a_page(folders, tmp_path, capsys):
     table = rows(sections["Runs"])
     assert [row[0] for row in table[1:]] == ["0", "2", "10"] and table[3][1] == "seed=0, optimizer.lr=0.2"
     assert main([str(folders / "0"), f"out={out}"]) == 0  # a single one, too
+
+
+def test_clips_that_could_not_be_read_are_told(folders, tmp_path, capsys):
+    assert "unreadable" not in written([read_run(folders / "0")])
+    for name, skipped in (("a", 3), ("b", 0)):
+        finished(tmp_path / name, ["a", "b"], skipped=skipped, seed=skipped)
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["test"]["skipped"] == 3
+    _, sections = read(tmp_path / "a" / "report.html")
+    assert "3 more could not be read and do not count." in "".join(sections["Accuracy"].itertext())
+    assert "could not be read" not in (tmp_path / "b" / "report.html").read_text()
+    summary(metrics, tmp_path)
+    assert "12 clips (3 more could not be read)" in " ".join(capsys.readouterr().out.split())
+    assert main([str(tmp_path), f"out={tmp_path / 'c.html'}"]) == 0
+    head, *found = rows(read(tmp_path / "c.html")[1]["Runs"])
+    assert head[-1] == "unreadable" and [row[-1] for row in found] == ["3", "0"]
+    assert "unreadable" in capsys.readouterr().out
+
+
+def test_figures_of_the_page_are_those_of_the_metrics(tmp_path):
+    """Answers that say otherwise are not asked again."""
+    model = small_model(labels=["a", "b"])
+    found = answers_of(["a", "b"], model.intake)
+    row = evaluated(found)
+    row["confusion"], row["calibration"]["bins"] = [[7, 1], [2, 2]], {"count": [4.0], "right": [1.0], "score": [2.0]}
+    parts = {part.heading: part for part in of_split(row, "", {})}
+    assert parts["Accuracy"].says.startswith("9 of 12 clips") and "25.0 points off" in parts["Calibration"].says
+    assert re.findall(r">(\d+)</td>", parts["Confusions"].blocks[0]) == ["7", "1", "2", "2"]
 
 
 def test_failed_runs_are_told(folders):

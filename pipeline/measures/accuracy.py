@@ -124,9 +124,9 @@ def sections(found: Accuracy) -> Iterator[Section]:
         f"The mean F1 of the classes is {np.mean(present):.3f}. {left}The weakest classes come first.",
         [by_class(sorted(rows, key=lambda row: (not row[4], row[3])))],
     )
-    yield confused(found, truths)
+    yield confused(found.labels, found.pairs, found.counts)
     if found.claims.any():
-        yield calibrated(found)
+        yield calibrated(found.claims)
     if any(found.mistakes):
         says = "Wrong answers with the highest scores. Sometimes it is the truth that is wrong."
         yield Section("Surest mistakes", says, [listed(found.mistakes)])
@@ -158,38 +158,38 @@ def rest(count: int) -> Html:
     return page.tag("p", f"… and {count - LISTED:,} more.") if count > LISTED else Html()
 
 
-def confused(found: Accuracy, truths: Sequence[int]) -> Section:
-    """Which classes are taken for which."""
-    classes, labels = len(found.labels), found.labels
+def confused(labels: Sequence[str], pairs: NDArray[np.int64], counts: NDArray[np.int64]) -> Section:
+    """Which classes are taken for which: how often each of the pairs occurs, truth * classes + answer."""
+    classes = len(labels)
     if classes <= SQUARE:
         square = np.zeros(classes * classes, np.int64)
-        square[found.pairs] = found.counts
+        square[pairs] = counts
         says = "Rows are the truth, columns the answers; the stronger a colour, the larger the share of its row."
         return Section("Confusions", says, [page.matrix(square.reshape(classes, classes).tolist(), labels)])
-    wrong = np.flatnonzero(found.pairs // classes != found.pairs % classes)
-    most = wrong[np.argsort(-found.counts[wrong], kind="stable")[:LISTED]]
+    truths = np.zeros(classes, np.int64)
+    np.add.at(truths, pairs // classes, counts)
+    wrong = np.flatnonzero(pairs // classes != pairs % classes)
+    most = wrong[np.argsort(-counts[wrong], kind="stable")[:LISTED]]
     rows = [
         (labels[truth], labels[answer], f"{count:,}", page.share(count, truths[truth]))
-        for truth, answer, count in zip(
-            *np.divmod(found.pairs[most], classes), found.counts[most].tolist(), strict=True
-        )
+        for truth, answer, count in zip(*np.divmod(pairs[most], classes), counts[most].tolist(), strict=True)
     ]
     numbers = "files", "of that truth"
     table = page.table(("truth", "taken for", *numbers), rows, numbers)
     return Section("Confusions", f"Which of the {classes:,} classes are most often taken for another.", [table])
 
 
-def calibrated(found: Accuracy) -> Section:
-    """How far scores can be believed."""
-    total = found.claims[0].sum()
+def calibrated(claims: NDArray[np.float64]) -> Section:
+    """How far scores can be believed, by bins of ``calibration.claims``."""
+    total = claims[0].sum()
     dots = [
         Dot(claimed / count, right / count, *wilson(right, count), count / total)
-        for count, right, claimed in found.claims.T.tolist()
+        for count, right, claimed in claims.T.tolist()
         if count
     ]
     says = (
         "Where scores say how often answers are right, dots are on the dashed line; below it the model is too sure. "
-        f"On average they are {100 * calibration_error(found.claims):.1f} points off (expected calibration error, "
+        f"On average they are {100 * calibration_error(claims):.1f} points off (expected calibration error, "
         f"{TRUST} bins). The larger a dot, the more files; lines show what chance alone does (95\u00a0%)."
     )
     told = "Share of right answers"

@@ -4,8 +4,9 @@ A recording has its truth beside it, NAME.csv with ``start,end,label`` in second
 is nothing in it. Three views, as no one of them tells all:
 
 * events: a hit has its onset within 200 ms (``metrics.match_events``), at the model's own thresholds;
-* DET: a true event is missed if no answer of its class touches it, an answer is a false alarm if it touches no true
-  event of its class; one threshold for all classes, which runs from high to low;
+* DET: an answer is an alarm, raised where it begins (``metrics.raised``): false, if it begins in no true event of its
+  class, or hardly lies in it; a true event is missed if no right one begins in it. One threshold for all classes runs
+  from high to low, and of its points the curve has those that no other one beats;
 * PSD-ROC (Bilen et al., ICASSP 2020) with detection and ground-truth tolerance 0.5 and no cost of cross-triggers or of
   instability between classes. It differs from the published figure in that the events come from the decoder with its
   hysteresis and its shortest durations, on a grid of thresholds.
@@ -13,9 +14,8 @@ is nothing in it. Three views, as no one of them tells all:
 
 import csv
 import json
-import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.build import TARGET, arguments_for
 from pipeline.errors import ConfigError, MediaError
 from pipeline.events import SHARE, Decoder
 from pipeline.intake import Intake
-from pipeline.measures.metrics import Alarms, Matches, alarms, match_events
-from pipeline.measures.thresholds import answers, spans_of
+from pipeline.measures.hearing import Heard, answers, listen, spans_of
+from pipeline.measures.metrics import COLLAR, Alarms, Matches, Spans, alarms, match_events, raised
 from pipeline.model import Classifier
 from pipeline.reading.tracks import open_chunks
-from pipeline.stream import Stream
+from pipeline.reading.truths import Times, read_truth
 
-BLOCK = 1.0  # seconds computed at a time
 LEVELS = [0.999, 0.995, 0.99, *(round(0.98 - 0.02 * step, 2) for step in range(48))]  # thresholds of a curve
 AN_HOUR = (1, 5, 10)  # false alarms at which the miss rate is told
 MOST = 100.0  # false alarms an hour to which the area under the PSD-ROC reaches
-TOLERANCE = 0.5  # share of an answer, and of a true event, that must be covered
-MATCHED = ("start", "end", "label")
-Spans = NDArray[np.int64]
-Times = tuple[float, float, str]  # start and end in seconds, label
+TOLERANCE = 0.5  # share of an answer, and of a true event, that must be covered in the PSD-ROC
+Point = tuple[float, float, float]  # threshold, false alarms an hour, miss rate
+Found = tuple[dict[str, Matches], Matches]  # by label, and in total
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,6 @@ class Recording:
 
     path: Path
     events: list[Times]
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A recording as a live model heard it: ``posteriors (T, K)``; the true ``spans (N, 2)`` of each class in ticks, by
-    their start; and its length in ``ticks``.
-    """
-
-    name: str
-    posteriors: NDArray[np.float32]
-    spans: list[Spans]
-    ticks: int
-    left_out: int = 0  # true events whose label the model does not have, or passes over
 
 
 def recordings(given: str | Sequence[str]) -> list[Recording]:
@@ -76,7 +60,7 @@ def recordings(given: str | Sequence[str]) -> list[Recording]:
                 f"streams: {entry!r} is no file; expected a recording with NAME.csv beside it, or a table"
             )
         listed = [path.parent / name for name in paths(path)] if path.suffix in (".csv", ".jsonl") else [path]
-        found += [Recording(one, truth(one.with_suffix(".csv"))) for one in listed]
+        found += [Recording(one, read_truth(one.with_suffix(".csv"), "streams")) for one in listed]
     if not found:
         raise ConfigError("streams: an empty list; expected recordings, or streams=null for none")
     return found
@@ -98,50 +82,15 @@ def paths(table: Path) -> list[str]:
     return names
 
 
-def truth(table: Path) -> list[Times]:
-    """The true events of a recording. ConfigError if the table is missing, or a row makes no sense."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            missing = [column for column in MATCHED if column not in (reader.fieldnames or ())]
-    except FileNotFoundError:
-        raise ConfigError(
-            f"streams: {table} does not exist; expected a table start,end,label of what is in the recording (without "
-            "rows, if there is nothing)"
-        ) from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"streams: {table} cannot be read as a table: {error}") from None
-    if missing:
-        raise ConfigError(f"streams: {table} has no column {missing[0]!r}; expected start,end,label")
-    found = []
-    for number, row in enumerate(rows, 1):
-        try:
-            start, end = float(row["start"]), float(row["end"])
-        except (TypeError, ValueError):
-            start, end = math.nan, math.nan
-        if not (0 <= start < end < math.inf) or not row["label"]:
-            raise ConfigError(f"streams: {table} row {number}: expected 0 <= start < end in seconds and a label")
-        found.append((start, end, str(row["label"])))
-    return found
-
-
 def hear(model: Classifier, recording: Recording) -> Heard:
     """A recording through a live model. MediaError if it cannot be read."""
-    stream = Stream(model, max(1, round(BLOCK * model.rate / model.hop)))
-    blocks = []
-    for chunk in open_chunks(recording.path, model.intake)[1]:
-        stream.push(chunk if model.intake.both else chunk[0])
-        blocks.append(stream.posteriors)
-    stream.close()
-    blocks.append(stream.posteriors)
-    audible = {model.labels[index] for index in stream.decoder.audible}
+    audible = {model.labels[index] for index in model.decoder().audible}
     spans: dict[str, list[tuple[int, int]]] = {label: [] for label in model.labels}
     known = [event for event in recording.events if event[2] in audible]
     for start, end, label in known:
         spans[label].append((round(start * model.rate), round(end * model.rate)))
-    rows = [np.array(sorted(found), np.int64).reshape(-1, 2) for found in spans.values()]
-    return Heard(recording.path.name, np.concatenate(blocks), rows, stream.ticks, len(recording.events) - len(known))
+    chunks = open_chunks(recording.path, model.intake)[1]
+    return listen(model, chunks, list(spans.values()), recording.path.name, len(recording.events) - len(known))
 
 
 def readable(given: Iterable[Recording], intake: Intake) -> None:
@@ -166,20 +115,18 @@ def detected(model: Classifier, given: Iterable[Recording]) -> dict[str, Any]:
 def measured(model: Classifier, heard: Sequence[Heard]) -> dict[str, Any]:
     """The same of what was heard."""
     decoder, hours = model.decoder(), sum(one.ticks for one in heard) / model.rate / 3600
-    matches, onsets, late = list[dict[str, Matches]](), list[dict[str, Matches]](), list[float]()
-    each: dict[int, list[Alarms]] = {index: [] for index in decoder.audible}
+    matches, onsets, late, total = list[Found](), list[Found](), list[float](), list[Alarms]()
     for one in heard:
         own = model.decoder()
         events = own.decode(one.posteriors) + own.close()
-        found = {index: spans_of([e for e in events if e.label == model.labels[index]]) for index in decoder.audible}
+        found = {index: spans_of(e for e in events if e.label == model.labels[index]) for index in decoder.audible}
         true, answered = seconds(model, dict(enumerate(one.spans))), seconds(model, found)
         matches.append(match_events(true, answered))
         onsets.append(match_events(true, answered, offset=False))
         for index, spans in found.items():
-            each[index].append(alarms(one.spans[index], spans))
+            total.append(alarms(one.spans[index], spans, COLLAR * model.rate))
             late += latencies(one.spans[index], spans, model, decoder)
     classes = {model.labels[index]: f"{decoder.high[index]:.4g}" for index in decoder.audible}
-    total = [one for found in each.values() for one in found]
     false = sum(one.false for one in total)
     return {
         "recordings": [one.name for one in heard],
@@ -212,72 +159,77 @@ def seconds(model: Classifier, spans: Mapping[int, Spans]) -> list[Times]:
 
 
 def latencies(spans: Spans, found: Spans, model: Classifier, decoder: Decoder) -> list[float]:
-    """Seconds from where a true event begins to where the first answer that touches it is shown: when it is as long as
-    the shortest event, and the model's delay is over. A block's length and the computing are still to be added.
+    """Seconds from where a true event begins to where the first answer that is right about it (``raised``) is shown:
+    when it is as long as the shortest event, and the model's delay is over. A block's length and the computing are
+    still to be added. An answer may begin ``COLLAR`` before its event; one that begins earlier does not count.
     """
     shown = (max(1, decoder.minimum) + model.delay) * model.hop
-    late = []
-    for start, end in spans.tolist():
-        touching = found[(found[:, 0] < end) & (found[:, 1] > start)]
-        if len(touching):
-            late.append((int(touching[:, 0].min()) + shown - start) / model.rate)
+    truths, right = raised(spans, found, COLLAR * model.rate)
+    first = np.full(len(spans), np.iinfo(np.int64).max)
+    np.minimum.at(first, truths, found[right, 0])
+    there = np.unique(truths)
+    late: list[float] = ((first[there] + shown - spans[there, 0]) / model.rate).tolist()
     return late
 
 
-def summed(parts: Sequence[Mapping[str, Matches]]) -> dict[str, Any]:
-    """Matches of several recordings as figures by class, ``micro`` over all, and ``macro_f1``, the mean of the classes
-    that are there.
+def summed(parts: Sequence[Found]) -> dict[str, Any]:
+    """Matches of several recordings as figures: ``micro`` over all, ``macro_f1``, the mean of the classes that are
+    there, and of each of the ``classes``.
     """
-    rows: dict[str, Any] = {}
-    for label in [*sorted({label for part in parts for label in part} - {"micro"}), "micro"]:
-        there = [part[label] for part in parts if label in part]
-        total = Matches(*(sum(getattr(one, key) for one in there) for key in ("hits", "truths", "answers")))
-        rows[label] = vars(total) | dict(zip(("precision", "recall", "f1"), total.scores, strict=True))
-    micro = rows.pop("micro")
+
+    def added(counts: Iterable[Matches]) -> dict[str, Any]:
+        rows = [(one.hits, one.truths, one.answers) for one in counts]
+        total = Matches(*(sum(column) for column in zip(*rows, strict=True))) if rows else Matches(0, 0, 0)
+        return vars(total) | dict(zip(("precision", "recall", "f1"), total.scores, strict=True))
+
+    labels = sorted({label for classes, _ in parts for label in classes})
+    rows = {label: added(classes[label] for classes, _ in parts if label in classes) for label in labels}
     present = [row["f1"] for row in rows.values() if row["truths"]]
-    return {"micro": micro, "macro_f1": float(np.mean(present)) if present else 0.0, "classes": rows}
+    macro = float(np.mean(present)) if present else 0.0
+    return {"micro": added(total for _, total in parts), "macro_f1": macro, "classes": rows}
 
 
 def curves(model: Classifier, heard: Sequence[Heard], hours: float) -> dict[str, Any]:
-    """What would have been with other thresholds: ``det``, points by falling threshold, the miss rate at so many false
-    alarms an hour, and ``psd``, the PSD-ROC and its area.
+    """What would have been with other thresholds: ``det`` (``envelope``), the miss rate at so many false alarms an
+    hour, and ``psd``, the PSD-ROC and its area.
     """
-    audible = model.decoder().audible
-    there = [index for index in audible if any(len(one.spans[index]) for one in heard)]
+    own, collar = model.decoder(), COLLAR * model.rate
+    there = [index for index in own.audible if any(len(one.spans[index]) for one in heard)]
     points, tolerated = [], {index: list[tuple[float, float]]() for index in there}
     for level in LEVELS:
         total: list[Alarms] = []
-        for index in audible:
-            decoder = alone(model, index, level)
-            found = [answers(decoder(), one.posteriors[:, index]) for one in heard]
-            total += [alarms(one.spans[index], spans) for one, spans in zip(heard, found, strict=True)]
+        for index in own.audible:
+            found = [answers(own.alone(index, level, level * SHARE), one.posteriors[:, index]) for one in heard]
+            total += [alarms(one.spans[index], spans, collar) for one, spans in zip(heard, found, strict=True)]
             if index in tolerated:
                 both = [tolerant(one.spans[index], spans) for one, spans in zip(heard, found, strict=True)]
                 hits, truths, false = (sum(part) for part in zip(*both, strict=True))
                 tolerated[index].append((false / hours if hours else 0.0, hits / truths))
         missed, truths = sum(one.truths - one.hits for one in total), sum(one.truths for one in total)
         false = sum(one.false for one in total)
-        points.append([level, false / hours if hours else 0.0, missed / truths if truths else 0.0])
+        points.append((level, round(false / hours, 5) if hours else 0.0, round(missed / truths, 5) if truths else 0.0))
     roc, area = psd(list(tolerated.values()), MOST)
     return {
-        "det": [[round(value, 5) for value in point] for point in points],
+        "det": [list(point) for point in envelope(points)] if there else [],
         "miss_at": {str(most): miss_at(points, most) if there else None for most in AN_HOUR},
         "psd": {"area": area if there else None, "most": MOST, "points": roc},
     }
 
 
-def alone(model: Classifier, index: int, level: float) -> Callable[[], Decoder]:
-    """Decoders of one label at a threshold, with the model's other settings; the release falls with the threshold."""
-    settings = {key: value for key, value in model.config["decoder"].items() if key != TARGET}
-    settings |= {"threshold": level, "release": level * SHARE, "background": []}
-    plain = arguments_for(Decoder, settings, "decoder")
-    return lambda: Decoder([model.labels[index]], model.hop, model.rate, **plain)
-
-
-def miss_at(points: Sequence[Sequence[float]], most: float) -> float | None:
-    """The lowest miss rate of points (threshold, false alarms an hour, miss rate) with at most so many false alarms;
-    None if all have more.
+def envelope(points: Iterable[Point]) -> list[Point]:
+    """The points that miss less than all with at most as many false alarms, by rising false alarms. For more false
+    alarms do not always buy anything: where thresholds are so low that events run into each other, there are fewer of
+    both.
     """
+    found: list[Point] = []
+    for point in sorted(points, key=lambda point: (point[1], point[2])):
+        if not found or point[2] < found[-1][2]:
+            found.append(point)
+    return found
+
+
+def miss_at(points: Iterable[Point], most: float) -> float | None:
+    """The lowest miss rate with at most so many false alarms an hour; None if all have more."""
     return min((missed for _, false, missed in points if false <= most), default=None)
 
 

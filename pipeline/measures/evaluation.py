@@ -43,6 +43,7 @@ class Answers:
         right: of each clip, whether the answer was right after each step from where its span begins.
         step: seconds between two steps.
         worst: clips whose truth got the lowest scores, the lowest first.
+        skipped: how many more clips of the split could not be read.
     """
 
     labels: list[str]
@@ -54,6 +55,7 @@ class Answers:
     right: list[list[bool]] = field(default_factory=list)
     step: float = 0.0
     worst: list[Exhibit] = field(default_factory=list)
+    skipped: int = 0
 
     @property
     def answer(self) -> NDArray[np.int64]:
@@ -125,7 +127,9 @@ def plain(found: Answers) -> dict[str, Any]:
 
 
 def figures(found: Answers) -> dict[str, Any]:
-    """All of ``plain``; the accuracy's interval, that of the best two answers, calibration, histograms of scores."""
+    """All of ``plain``; how many clips could not be read, the accuracy's interval, that of the best two answers,
+    calibration, histograms of scores.
+    """
     (low, high), method = interval(found.hits.tolist(), found.groups)
     groups = len({group for group in found.groups if group})
     result = plain(found) | {"interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups}}
@@ -133,6 +137,7 @@ def figures(found: Answers) -> dict[str, Any]:
     better = (found.scores > of_truth[:, None]).sum(1)
     bins = claims(found.sure, found.hits)
     return result | {
+        "skipped": found.skipped,
         "top2": float((better < 2).mean()) if len(better) else 0.0,
         "seconds": round(float(found.seconds.sum()), 3),
         "calibration": {

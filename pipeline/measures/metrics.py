@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
+COLLAR = 0.2  # seconds by which an answer may begin too soon, or in event-based matching too late
+PART = 0.1  # of an answer, that must lie in the true event that it is right about
 Span = tuple[float, float, str]  # start and end in seconds, label
+Spans = NDArray[np.int64]  # (N, 2): start and end, in ticks
+Places = NDArray[np.int64]
 
 
 def confusion(truth: Sequence[int], answer: Sequence[int], classes: int) -> NDArray[np.int64]:
@@ -69,65 +75,91 @@ class Matches:
 
 @dataclass(frozen=True)
 class Alarms:
-    """Of one class: how many of the true spans some answer touches, and how many answers touch none (``false``)."""
+    """Of one class: how many of the true spans are found, and how many answers are ``false``."""
 
     hits: int
     truths: int
     false: int
 
 
-def alarms(truth: NDArray[np.int64], answer: NDArray[np.int64]) -> Alarms:
-    """Compare true spans ``(N, 2)`` with answers ``(M, 2)`` of one class; start and end, in any unit."""
-    return Alarms(int(touched(truth, answer).sum()), len(truth), int((~touched(answer, truth)).sum()))
+def alarms(truth: Spans, answer: Spans, collar: float) -> Alarms:
+    """Compare true spans ``(N, 2)`` with answers ``(M, 2)`` of one class, all in one unit, by ``raised``."""
+    found, right = raised(truth, answer, collar)
+    return Alarms(len(np.unique(found)), len(truth), len(answer) - len(np.unique(right)))
 
 
-def touched(spans: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the spans ``(N, 2)`` have a part in common with any of the others ``(M, 2)``."""
-    if not len(others):
-        return np.zeros(len(spans), bool)
-    starts = np.sort(others[:, 0])
-    ends = np.maximum.accumulate(others[np.argsort(others[:, 0], kind="stable"), 1])
-    before = np.searchsorted(starts, spans[:, 1])  # of the others begin before a span's end
-    touches: NDArray[np.bool_] = (before > 0) & (ends[before - 1] > spans[:, 0])
-    return touches
+def raised(truth: Spans, answer: Spans, collar: float) -> tuple[Places, Places]:
+    """Which answers are right about which true spans: places of both, pair by pair.
+
+    An answer is an alarm that is raised where it begins. It is right about a true span if it begins in it, or at most
+    ``collar`` before it, and at least ``PART`` of it lies in that span. So one that never ends is right about nothing,
+    however much is true of its time, and one that began long before an event does not announce it.
+    """
+    order = np.argsort(answer[:, 0], kind="stable")
+    starts = answer[order, 0]
+    spans, others = windows(np.searchsorted(starts, truth[:, 0] - collar), np.searchsorted(starts, truth[:, 1]))
+    others = order[others]
+    shared = np.minimum(truth[spans, 1], answer[others, 1]) - np.maximum(truth[spans, 0], answer[others, 0])
+    right = (shared > 0) & (shared >= PART * (answer[others, 1] - answer[others, 0]))
+    return spans[right], others[right]
+
+
+def windows(first: Places, last: Places) -> tuple[Places, Places]:
+    """Of windows ``(N,)`` from ``first`` to ``last`` (exclusive), pairs: which window, and each place in it."""
+    sizes = (last - first).clip(0)
+    which = np.repeat(np.arange(len(sizes)), sizes)
+    return which, np.arange(len(which)) + np.repeat(first - (sizes.cumsum() - sizes), sizes)
 
 
 def match_events(
-    truth: Sequence[Span], answer: Sequence[Span], collar: float = 0.2, offset_share: float = 0.5, offset: bool = True
-) -> dict[str, Matches]:
-    """Event-based matching as in sed_eval (Mesaros et al. 2016), per label and as ``micro`` over all.
+    truth: Sequence[Span],
+    answer: Sequence[Span],
+    collar: float = COLLAR,
+    offset_share: float = 0.5,
+    offset: bool = True,
+) -> tuple[dict[str, Matches], Matches]:
+    """Event-based matching as in sed_eval (Mesaros et al. 2016): by label, and in total (micro).
 
     A hit has the right label, an onset within ``collar`` seconds, and (with ``offset``) an end within the greater of
     ``collar`` and ``offset_share`` of the true length. Each true event is hit at most once; the assignment is optimal.
     """
-    labels = sorted({span[2] for span in truth} | {span[2] for span in answer})
+    wanted, found = by_label(truth), by_label(answer)
+    nothing = np.zeros((0, 2))
     result = {}
-    for label in labels:
-        wanted = [span for span in truth if span[2] == label]
-        found = [span for span in answer if span[2] == label]
-        hits = pairs([[fits(w, f, collar, offset_share, offset) for f in found] for w in wanted])
-        result[label] = Matches(hits, len(wanted), len(found))
-    micro = [sum(getattr(part, name) for part in result.values()) for name in ("hits", "truths", "answers")]
-    return result | {"micro": Matches(*micro)}
+    for label in sorted(wanted.keys() | found.keys()):
+        true, answered = wanted.get(label, nothing), found.get(label, nothing)
+        hits = pairs(*fitting(true, answered, collar, offset_share, offset), (len(true), len(answered)))
+        result[label] = Matches(hits, len(true), len(answered))
+    total = (sum(getattr(part, name) for part in result.values()) for name in ("hits", "truths", "answers"))
+    return result, Matches(*total)
 
 
-def fits(truth: Span, answer: Span, collar: float, offset_share: float, offset: bool) -> bool:
-    """Whether an answer may count for a true event of the same label."""
-    slack = max(collar, offset_share * (truth[1] - truth[0]))
-    return abs(truth[0] - answer[0]) <= collar and (not offset or abs(truth[1] - answer[1]) <= slack)
+def by_label(spans: Sequence[Span]) -> dict[str, NDArray[np.float64]]:
+    """The spans ``(N, 2)`` of each label."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for start, end, label in spans:
+        found.setdefault(label, []).append((start, end))
+    return {label: np.array(rows, np.float64) for label, rows in found.items()}
 
 
-def pairs(allowed: list[list[bool]]) -> int:
-    """Size of the greatest matching of rows to columns (augmenting paths)."""
-    taken: dict[int, int] = {}
+def fitting(
+    truth: NDArray[np.float64], answer: NDArray[np.float64], collar: float, offset_share: float, offset: bool
+) -> tuple[Places, Places]:
+    """Which answers may count for which true events of their label: places of both, pair by pair."""
+    order = np.argsort(answer[:, 0], kind="stable")
+    starts, wide = answer[order, 0], collar + 1e-6  # a little too wide: rounding is not to leave out any that fits
+    first, last = np.searchsorted(starts, truth[:, 0] - wide), np.searchsorted(starts, truth[:, 0] + wide)
+    rows, columns = windows(first, last)
+    columns = order[columns]
+    begin, end = np.abs(truth[rows] - answer[columns]).T
+    slack = np.maximum(collar, offset_share * (truth[rows, 1] - truth[rows, 0]))
+    fits = (begin <= collar) & ((end <= slack) | (not offset))
+    return rows[fits], columns[fits]
 
-    def place(row: int, tried: set[int]) -> bool:
-        for column, ok in enumerate(allowed[row]):
-            if ok and column not in tried:
-                tried.add(column)
-                if column not in taken or place(taken[column], tried):
-                    taken[column] = row
-                    return True
-        return False
 
-    return sum(place(row, set()) for row in range(len(allowed)))
+def pairs(rows: Places, columns: Places, shape: tuple[int, int]) -> int:
+    """Size of the greatest matching of rows to columns, of the pairs that are allowed (Hopcroft & Karp 1973)."""
+    if not len(rows):
+        return 0
+    allowed = csr_array((np.ones(len(rows), np.int8), (rows, columns)), shape)
+    return int((maximum_bipartite_matching(allowed, "column") >= 0).sum())

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 LEVEL = 0.95
-DRAWS = 2000
-AT_ONCE = 1 << 22  # numbers drawn at a time
 
 Interval = tuple[float, float]
 
@@ -22,39 +22,39 @@ def wilson(hits: float, count: float, level: float = LEVEL) -> Interval:
     return max(0.0, low), min(1.0, high)
 
 
-def bootstrap(
-    hits: NDArray[np.int64], counts: NDArray[np.int64], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
-) -> Interval:
-    """The share ``sum(hits) / sum(counts)`` if other groups had been met: whole groups ``(G,)`` are drawn with
-    replacement, and the interval is that of the percentiles (Efron & Tibshirani 1993, chapter 13; Field & Welsh 2007).
+def effective(hits: NDArray[Any], counts: NDArray[Any], level: float = LEVEL) -> float:
+    """The effective sample size: so many clips, drawn one by one, would tell as much of the share ``sum(hits) /
+    sum(counts)`` as those of groups ``(G,)``, two at least (Korn & Graubard 1998; for Wilson's interval Dean & Pagano
+    2015).
+
+    It is smaller by how much more the groups differ than chance would have it (the variance of a ratio, Cochran 1977,
+    chapter 6), and by how little few groups tell of that: Student's t of G - 1 degrees of freedom, not the normal.
     """
-    rng, groups = np.random.default_rng(seed), len(hits)
-    size = max(1, AT_ONCE // groups)
-    found = []
-    for first in range(0, draws, size):
-        drawn = rng.multinomial(groups, np.full(groups, 1 / groups), min(size, draws - first))
-        found.append((drawn @ hits) / (drawn @ counts))
-    low, high = np.quantile(np.concatenate(found), ((1 - level) / 2, (1 + level) / 2))
-    return float(low), float(high)
+    groups, total = len(hits), counts.sum()
+    share = hits.sum() / total
+    alone = share * (1 - share) / total
+    apart = groups / (groups - 1) * np.square(hits - share * counts).sum() / total**2
+    worse = max(1.0, apart / alone) if alone else 1.0
+    little = NormalDist().inv_cdf((1 + level) / 2) / stdtrit(groups - 1, (1 + level) / 2)
+    return float(total / worse * little**2)
 
 
-def interval(right: Sequence[bool], groups: Sequence[str] = ()) -> tuple[Interval, str]:
-    """Where the accuracy may be (95 %), and how that was found; of no clips, anywhere.
+def interval(right: Sequence[float], groups: Sequence[str] = ()) -> tuple[Interval, str]:
+    """Where the accuracy may be (95 %), and how that was found; of no clips, anywhere. ``right``: of each clip whether
+    it was answered right, or in what share of several tries.
 
-    ``groups``: whose clips stand or fall together, '' for a clip that stands for itself. With them the bootstrap over
-    groups; but never less than Wilson's interval of single clips, as resampling knows nothing of what it never saw: of
-    few groups, or of a test without a mistake, it would promise too much.
+    ``groups``: whose clips stand or fall together, '' for a clip that stands for itself. It is Wilson's interval, with
+    groups for the ``effective`` number of clips; so it is never narrower than that of single clips.
     """
     if not len(right):
         return (0.0, 1.0), "no clips"
-    low, high = wilson(sum(map(bool, right)), len(right))
+    shares = np.asarray(right, np.float64)
+    hits, count = float(shares.sum()), len(shares)
     names = [group or f"#{number}" for number, group in enumerate(groups)]
-    if len(set(names)) in (0, len(names)):
-        return (low, high), "Wilson"
+    if len(set(names)) in (0, count):
+        return wilson(hits, count), "Wilson"
     if len(set(names)) == 1:
-        return (low, high), "Wilson; what another group would do cannot be told from one"
+        return wilson(hits, count), "Wilson; what another group would do cannot be told from one"
     _, place = np.unique(names, return_inverse=True)
-    counts = np.bincount(place)
-    hits = np.bincount(place, np.asarray(right, bool)).astype(np.int64)
-    least, most = bootstrap(hits, counts)
-    return (min(low, least), max(high, most)), "bootstrap over groups"
+    worth = effective(np.bincount(place, shares), np.bincount(place))
+    return wilson(hits / count * worth, worth), f"Wilson, effective sample size {worth:,.1f}"

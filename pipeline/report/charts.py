@@ -78,10 +78,12 @@ def two_tones(first: Sequence[int], second: Sequence[int], names: tuple[str, str
     return tag("figure", tag("figcaption", *keys), plot.draw(drawn, marks, x, says))
 
 
-def outlines(first: Sequence[int], second: Sequence[int], says: str) -> Html:
-    """Two histograms so small that only their shapes are seen, each as high as there is room."""
+def outlines(histograms: Sequence[Sequence[int]], says: str) -> Html:
+    """Histograms from 0 to 1 so small that only their shapes are seen, each as high as there is room; the first lies on
+    top.
+    """
     drawn = []
-    for counts, tone in ((second, "bad"), (first, "main")):
+    for counts, tone in reversed(list(zip(histograms, TONES, strict=False))):
         most, wide = max(counts, default=0) or 1, 160 / max(1, len(counts))
         points = stairs([(index * wide, 42 - 40 * count / most) for index, count in enumerate([*counts, 0])])
         path = "M0 42" + "".join(f"L{round(x, 2)} {round(y, 2)}" for x, y in points)

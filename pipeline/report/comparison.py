@@ -31,22 +31,34 @@ LINES = 4  # runs whose learning is drawn
 TOLD = 6  # settings of a run on the terminal
 
 
+def columns(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The columns; one more, if clips could not be read."""
+    return (*COLUMNS, "unreadable") if any(map(unread, runs)) else COLUMNS
+
+
+def unread(run: Run) -> int:
+    """How many clips a run could not read; 0 of one that does not tell."""
+    return sum(int(run.metrics[split].get("skipped", 0)) for split in ("val", "test") if split in run.metrics)
+
+
 def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
     """The runs as texts, a row for each with so many settings at ``most``; '–' where there is nothing."""
     made = []
+    wide = len(columns(runs))
     place, counts = common(runs), counted(runs)
     for run, different in zip(runs, differing(runs), strict=True):
         name, told = str(run.folder.relative_to(place)), [f"{key}={value}" for key, value in different.items()]
         more = [f"and {len(told) - most} more"] if most is not None and len(told) > most else []
         settings = ", ".join([*told[:most], *more])
         if not run.metrics:
-            made.append((name, settings or "–", "failed", *["–"] * 7))
+            made.append((name, settings or "–", "failed", *["–"] * (wide - 3)))
             continue
         row, found = run.metrics, run.metrics[counts]
         limits = between(found["interval"]["low"], found["interval"]["high"])
         accuracies = (f"{100 * row[split]['accuracy']:.1f}" if split in row else "–" for split in ("val", "test"))
         numbers = f"{row['parameters']:,}", amount(row["multiply_adds"]), f"{row['epochs']}", f"{row['seconds']:,.0f}"
-        made.append((name, settings or "–", *accuracies, limits, f"{found['macro_f1']:.3f}", *numbers))
+        lost = f"{unread(run):,}"
+        made.append((name, settings or "–", *accuracies, limits, f"{found['macro_f1']:.3f}", *numbers, lost)[:wide])
     return made
 
 
@@ -73,7 +85,8 @@ def shown(runs: Sequence[Run]) -> None:
     console = Console()
     place = common(runs)
     names, settings, *figures = zip(*rows(runs, TOLD), strict=True)
-    console.print(printed(f"runs in {place}", (COLUMNS[0], *COLUMNS[2:]), zip(names, *figures, strict=True)))
+    told = (COLUMNS[0], *columns(runs)[2:])
+    console.print(printed(f"runs in {place}", told, zip(names, *figures, strict=True)))
     if any(one != "–" for one in settings):
         console.print(printed("settings that differ", COLUMNS[:2], zip(names, settings, strict=True)))
     if found := list(families(runs)):
@@ -110,12 +123,12 @@ def written(runs: Sequence[Run]) -> str:
     told = "Settings that differ, and figures; F1 and intervals are of those clips, too."
     sections = [
         Section("Accuracy", says, [page.bars(bars)]),
-        Section("Runs", told, [page.table(COLUMNS, linked, COLUMNS[2:])]),
+        Section("Runs", told, [page.table(columns(runs), linked, columns(runs)[2:])]),
     ]
     if found := list(families(runs)):
         says = (
-            "Runs that differ in their seed or fold alone. Over all clips, what several runs answered counts once for "
-            "the interval."
+            "Runs that differ in their seed or fold alone. Over all clips: one that several runs answered counts once, "
+            "with the share of them that was right."
         )
         sections.append(
             Section(

@@ -320,39 +320,12 @@ def histogram(
     return plot.draw(drawn, marks, x, says)
 
 
-def spark(counts: Sequence[int], says: str, ends: tuple[str, str]) -> Html:
-    """A histogram so small that only its shape is seen; ``ends`` of its axis are named."""
-    most, wide = max(counts, default=0) or 1, 160 / max(1, len(counts))
-    drawn = [
-        tag("rect", x=round(index * wide + 0.4, 2), y=round(42 - 40 * count / most, 2), width=round(wide - 0.8, 2),
-            height=round(40 * count / most, 2))
-        for index, count in enumerate(counts)
-    ]  # fmt: skip
-    base = tag("line", x1=0, y1=42.5, x2=160, y2=42.5, class_="base")
-    texts = tag("text", ends[0], x=0, y=56), tag("text", ends[1], x=160, y=56, class_="end")
-    return tag("svg", *drawn, base, *texts, viewBox="0 0 160 60", role="img", aria_label=says)
-
-
 def small(figures: Iterable[Html]) -> Html:
     """Many small figures, as many side by side as there is room for."""
     return tag("div", *figures, class_="small")
 
 
 TONES = "main", "bad", "good", "warn"
-
-
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]], x: str, says: str) -> Html:
-    """Up to four lines through points (x, y) by name; what is not finite leaves a hole."""
-    points = [point for line in lines.values() for point in line if all(map(math.isfinite, point))]
-    xs, ys = ([point[axis] for point in points] or [0.0, 1.0] for axis in (0, 1))
-    plot = Plot((min(xs), max(xs)), (min(0.0, *ys), max(ys)))
-    drawn = [
-        tag("path", d=track(line, plot), class_=f"track {tone}")
-        for line, tone in zip(lines.values(), TONES, strict=False)
-    ]
-    keys = (tag("span", short(key, 40), class_=f"key {tone}") for key, tone in zip(lines, TONES, strict=False))
-    marks = [(value, brief(value)) for value in ticks(min(xs), max(xs), 6)]
-    return tag("figure", tag("figcaption", *keys), plot.draw(drawn, marks, x, says))
 
 
 def track(line: Iterable[tuple[float, float]], plot: Plot) -> str:

@@ -1,6 +1,7 @@
 """Finished trainings, read back from their folders and put side by side."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ NUMBERS = "parameters", "epochs", "seconds"
 @dataclass(frozen=True)
 class Run:
     """A run's folder. ``metrics``: metrics.json, empty for a run that failed; ``settings`` by dotted key; ``right``:
-    by split, of each clip its group ('' if unknown), what it is called, and whether it was answered right.
+    by split, of each clip its group and its name ('' if unknown), and whether it was answered right.
     """
 
     folder: Path
@@ -64,12 +65,12 @@ def read(folder: Path) -> Run:
         _ = [float(metrics[key]) for key in (*NUMBERS, "multiply_adds")]
         for split in (metrics["val"], *([metrics["test"]] if "test" in metrics else [])):
             _ = [float(split["interval"][side]) for side in ("low", "high")]
-            _ = [float(split[key]) for key in ("accuracy", "macro_f1")]
+            _ = [float(split[key]) for key in ("accuracy", "macro_f1")], int(split.get("skipped", 0))
         right: dict[str, list[tuple[str, str, bool]]] = {}
         if (folder / ANSWERS).is_file():
             with open(folder / ANSWERS, encoding="utf-8") as file:
-                for number, row in enumerate(map(json.loads, file)):
-                    own = str(row["group"]), str(row["name"] or f"#{number}"), row["truth"] == row["answer"]
+                for row in map(json.loads, file):
+                    own = str(row["group"]), str(row["name"]), row["truth"] == row["answer"]
                     right.setdefault(str(row["split"]), []).append(own)
     except FileNotFoundError:
         raise ConfigError(f"{str(folder)!r} is no run's folder: it has no {METRICS}") from None
@@ -119,8 +120,9 @@ def named(key: str) -> str:
 @dataclass(frozen=True)
 class Family:
     """Runs that differ in their seed or fold alone: how their accuracies spread, and the accuracy over all their clips
-    with its interval, in which clips of one group count as one, however many runs answered them. Where no groups are
-    known, the folds are the groups if they follow a column (``dataset.fold_by``), or else each clip is its own.
+    with its interval. A clip counts once, however many runs answered it, with the share of them that was right. Where
+    no groups are known, the folds are the groups if they follow a column (``dataset.fold_by``), or else each clip is
+    its own.
     """
 
     runs: list[Run]
@@ -152,14 +154,30 @@ def families(runs: Sequence[Run]) -> Iterator[Family]:
 def family(members: list[Run], varied: str, split: str) -> Family:
     """One of them."""
     accuracies = [float(run.metrics[split]["accuracy"]) for run in members]
-    answered = [(run, *answer) for run in members for answer in run.right.get(split, ())]
-    known, right = any(group for _, group, *_ in answered), [hit for *_, hit in answered]
     apart = all(run.settings.get("dataset.fold_by", "null") != "null" for run in members) and "folds" in varied
-    groups = [
-        group or (name if known or not apart else f"fold {run.settings['dataset.fold']}")
-        for run, group, name, _ in answered
-    ]
-    pooled = sum(right) / len(right) if right else 0.0
+    shares, groups = distinct(members, split, apart)
+    pooled = sum(shares) / len(shares) if shares else 0.0
     mean = sum(accuracies) / len(accuracies)
-    limits = interval(right, groups)[0]
-    return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(right), len(set(groups)))
+    limits = interval(shares, groups)[0]
+    told = len({group for group in groups if group}) + groups.count("")
+    return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(shares), told)
+
+
+def distinct(runs: Sequence[Run], split: str, apart: bool) -> tuple[list[float], list[str]]:
+    """Of each clip that any of the runs answered, the share of them that was right, and its group; ``apart``: if no
+    groups are known, the folds are.
+
+    The parts of a recording have one name, and their order tells them apart; so it does for clips without a name, those
+    of a fold.
+    """
+    known = any(group for run in runs for group, *_ in run.right.get(split, ()))
+    tries: dict[tuple[str, str, int], list[bool]] = {}
+    groups: dict[tuple[str, str, int], str] = {}
+    for run in runs:
+        fold, seen = f"fold {run.settings.get('dataset.fold')}", Counter[tuple[str, str]]()
+        for group, name, hit in run.right.get(split, ()):
+            clip = group, name or fold, seen[group, name]
+            seen[group, name] += 1
+            tries.setdefault(clip, []).append(hit)
+            groups.setdefault(clip, group or (fold if apart and not known else ""))
+    return [sum(hits) / len(hits) for hits in tries.values()], list(groups.values())

@@ -24,7 +24,8 @@ def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
     split = "test" if "test" in metrics else "val"
     found = metrics[split]
     low, high = (f"{100 * found['interval'][side]:.1f}" for side in ("low", "high"))
-    title = f"{split}: {found['count']} clips, accuracy {found['accuracy']:.1%} ({low} to {high} at 95 %)"
+    lost = f" ({found['skipped']} more could not be read)" if found["skipped"] else ""
+    title = f"{split}: {found['count']} clips{lost}, accuracy {found['accuracy']:.1%} ({low} to {high} at 95 %)"
     table = Table(title=title, title_justify="left")
     table.add_column("class")
     for column in ("precision", "recall", "F1", "clips"):

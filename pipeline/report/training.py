@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 import pipeline.report.charts as charts
 import pipeline.report.page as page
 from pipeline.intake import Intake
-from pipeline.measures.accuracy import LISTED, Accuracy, by_class, calibrated, confused
+from pipeline.measures.accuracy import LISTED, by_class, calibrated, confused
 from pipeline.measures.evaluation import Answers, Exhibit
 from pipeline.report.exhibits import shown
 from pipeline.report.page import Html, Section
@@ -24,7 +26,7 @@ def written(metrics: Figures, history: Sequence[Figures], found: Mapping[str, An
     name = str(metrics["settings"].get("name", ""))
     says = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}. Figures are of {SPLITS[split]}."
     sections = [
-        *of_split(metrics[split], found[split], "val" if split == "test" and "val" in metrics else "", metrics),
+        *of_split(metrics[split], "val" if split == "test" and "val" in metrics else "", metrics),
         soon(metrics[split]["online"]),
         *learning(history, metrics),
         *(of_streams(metrics["streams"]) if "streams" in metrics else ()),
@@ -43,12 +45,13 @@ def opening(metrics: Figures, split: str) -> Html:
     row, step = metrics[split], metrics["step"]
     low, high = (f"{100 * row['interval'][side]:.1f}" for side in ("low", "high"))
     size = [(f"{metrics['bytes'] / 1e6:.2f}\u00a0MB", "model", "")] if "bytes" in metrics else []
+    lost = f"; {row['skipped']:,} unreadable" if row["skipped"] else ""
     counted = f"without {', '.join(metrics['uncounted'])}" if metrics["uncounted"] else "products only"
     return page.tiles([
         (page.share(row["accuracy"]), f"accuracy, {split}", f"{low} – {high} (95\u00a0%)"),
         (f"{row['macro_f1']:.3f}", "macro F1", "mean of the classes"),
         *([(page.share(row["top2"]), "among the best two", "")] if len(row["classes"]) > 2 else []),
-        (f"{row['count']:,}", "clips", f"{page.lasting(row['seconds'])} in all"),
+        (f"{row['count']:,}", "clips", f"{page.lasting(row['seconds'])} in all{lost}"),
         (f"{metrics['parameters']:,}", "parameters", ""),
         (amount(metrics["multiply_adds"]), "multiply-adds", f"per second of input, {counted}"),
         (f"{step['p50_ms']:.2g}\u00a0ms", "a live step", f"{1000 * step['chunk']:.3g} ms of input, one thread"),
@@ -65,13 +68,10 @@ def amount(number: float) -> str:
     return f"{number:.3g}"
 
 
-def of_split(row: Figures, found: Answers, other: str, metrics: Figures) -> Iterator[Section]:
+def of_split(row: Figures, other: str, metrics: Figures) -> Iterator[Section]:
     """Classes, confusions, calibration and scores of a split; ``other``: a split whose accuracy is told, too."""
-    told = row["interval"]
-    counted = Accuracy(found.labels, 0)
-    for truth, answer, score in zip(found.truth, found.answer, found.sure, strict=True):
-        counted.add(found.labels[truth], found.labels[answer], float(score), "")
-    hits = int(found.hits.sum())
+    told, matrix = row["interval"], np.array(row["confusion"], np.int64)
+    hits, pairs = int(matrix.trace()), np.flatnonzero(matrix)
     groups = f" The clips come from {told['groups']:,} groups (people, places)." if told["groups"] else ""
     more = f" On the {other} split it is {page.share(metrics[other]['accuracy'])}." if other else ""
     keys = "precision", "recall", "f1", "support"
@@ -80,24 +80,29 @@ def of_split(row: Figures, found: Answers, other: str, metrics: Figures) -> Iter
         "Accuracy",
         f"{hits:,} of {row['count']:,} clips were answered right: {page.share(row['accuracy'])}. With other clips of "
         f"the same kind it may be {page.share(told['low'])} to {page.share(told['high'])} (95\u00a0%, "
-        f"{told['method']}).{groups}{more} The weakest classes come first.",
+        f"{told['method']}).{groups}{unread(row)}{more} The weakest classes come first.",
         [by_class(sorted(rows, key=lambda entry: (not entry[4], entry[3])), "clips")],
     )
     if not row["count"]:
         return
-    yield confused(counted, counted.totals()[1].tolist())
-    yield calibrated(counted)
-    yield of_scores(row["scores"], found)
+    yield confused(list(row["classes"]), pairs, matrix.reshape(-1)[pairs])
+    yield calibrated(np.array([row["calibration"]["bins"][key] for key in ("count", "right", "score")], np.float64))
+    yield of_scores(row["scores"])
 
 
-def of_scores(scores: Figures, found: Answers) -> Section:
+def unread(row: Figures) -> str:
+    """That clips could not be read, if so."""
+    return f" {row['skipped']:,} more could not be read and do not count." if row["skipped"] else ""
+
+
+def of_scores(scores: Figures) -> Section:
     """How sure the answers are, and each class's scores."""
     names = "right", "wrong"
     drawn = charts.two_tones(scores["right"], scores["wrong"], names, "score of the answer", "Number of clips by score")
     blocks = [drawn]
-    if len(found.labels) <= FEW:
+    if len(scores["classes"]) <= FEW:
         small = [
-            page.figure(label, charts.outlines(one["own"], one["others"], f"Scores of {page.short(label, 80)}"))
+            page.figure(label, charts.outlines([one["own"], one["others"]], f"Scores of {page.short(label, 80)}"))
             for label, one in scores["classes"].items()
         ]
         blocks.append(page.small(small))
@@ -149,7 +154,7 @@ def of_streams(found: Figures) -> Iterator[Section]:
         (f"{micro['f1']:.3f}", "event F1, micro", f"precision {micro['precision']:.2f}, recall {micro['recall']:.2f}"),
         (f"{onset['f1']:.3f}", "onset only", "wherever events end"),
         (f"{found['false_an_hour']:,.1f}", "false alarms an hour", f"{found['false']:,} in all"),
-        (page.share(found["missed"]) if found["missed"] is not None else "–", "missed", "touched by no answer"),
+        (page.share(found["missed"]) if found["missed"] is not None else "–", "missed", "no answer begins in them"),
         (said(late["p50"]), "from start to detection", f"90\u00a0%: {said(late['p90'])}"),
         (page.lasting(3600 * hours), "heard or seen", f"{len(found['recordings']):,} recordings"),
     ])  # fmt: skip
@@ -187,8 +192,9 @@ def traded(found: Figures, least: float) -> Section:
     at = found["miss_at"].items()
     misses = ", ".join(f"at {most}: {'–' if miss is None else page.share(miss)}" for most, miss in at)
     says = (
-        "One threshold for all classes, from high to low. On the left, events that no answer touches, over answers "
-        f"that touch no event (none: at the left edge). Missed at so many false alarms an hour: {misses}. "
+        "What other thresholds would give, one for all classes. On the left, the fewest events in which no answer "
+        "begins, over answers that begin in no event, or hardly lie in it (none: at the left edge). Missed at so many "
+        f"false alarms an hour: {misses}. "
         f"{page.lasting(3600 * found['hours'])} cannot tell fewer than {3 * least:.2g} an hour from none (95\u00a0%). "
         "On the right the PSD-ROC, the mean of the classes; the area below it up to "
         f"{found['psd']['most']:g} is {found['psd']['area']:.3f}."

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from pipeline.events import Event
 from pipeline.output.panel import Strip, classes, meter, shortened
-from pipeline.sink import Delays, Row, Sink, event_line, gap_line, read_truth, warning_line
+from pipeline.reading.truths import Times, read_truth
+from pipeline.sink import Delays, Row, Sink, event_line, gap_line, warning_line
 from pipeline.text import clean
 
 EVERY = 0.2  # seconds between two pictures of the panel
@@ -171,12 +172,12 @@ class Console(Sink):
                 self.terminal.print(table if missed else table.title)
 
 
-def overlaps(row: Row, span: tuple[float, float, str]) -> bool:
+def overlaps(row: Row, span: Times) -> bool:
     """Whether an answer has the label of a true event and a part of its time."""
     return bool(row["label"] == span[2] and row["start"] < span[1] and span[0] < row["end"])
 
 
-def beside(row: Row, truth: list[tuple[float, float, str]]) -> str:
+def beside(row: Row, truth: list[Times]) -> str:
     """What was really there during an event."""
     there = [span for span in truth if row["start"] < span[1] and span[0] < row["end"]]
     return "; ".join(f"truth {span[0]:.2f} – {span[1]:.2f} {clean(span[2])}" for span in there) or "truth: nothing"

@@ -17,10 +17,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline.disk import whole
 from pipeline.errors import ConfigError
-from pipeline.measures.metrics import Span
 from pipeline.output.journal import Journal
 from pipeline.reading.media import Samples, open_blocks, probe
-from pipeline.sink import Row, Sink, read_truth
+from pipeline.reading.truths import Times, read_truth
+from pipeline.sink import Row, Sink
 from pipeline.text import clean
 
 LIST = "hard_negatives.csv"
@@ -43,8 +43,8 @@ class HardNegatives(Sink):
     recording's own rate, mono. ``PATH/hard_negatives.csv`` lists all that are in the folder, with those of earlier
     runs, as ``dataset=manifest`` reads it.
 
-    An event is false if it has no part in common with a true one; no cut reaches into a true one. Of the sound, one cut
-    is held in memory at a time; the recordings are read a second time, once they are answered.
+    An event is false if it has no part in common with a true one; no cut reaches into a true one, or into another. Of
+    the sound, one cut is held in memory at a time; the recordings are read a second time, once they are answered.
     """
 
     files = True
@@ -59,9 +59,9 @@ class HardNegatives(Sink):
         truth: str | None = "beside",
     ) -> None:
         """``label``: the folder in ``path`` (None: the model's label of nothing, or else ``background``). Around an
-        event ``context`` seconds are kept; what lasts more than ``longest`` seconds is cut into pieces. Of a recording
-        the ``most`` highest scores are taken. ``truth``: a csv with start, end, label (seconds) of what is really
-        there; beside: NAME.csv beside NAME.wav, if there is one; None: nothing is there.
+        event ``context`` seconds are kept; what lasts more than ``longest`` seconds is cut into pieces. Of those of a
+        recording, the ``most`` with the highest scores are taken. ``truth``: a csv with start, end, label (seconds) of
+        what is really there; beside: NAME.csv beside NAME.wav, if there is one; None: nothing is there.
 
         ConfigError if the list in ``path`` is another table, OSError if it could not be written.
         """
@@ -94,10 +94,11 @@ class HardNegatives(Sink):
             )
 
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
-        """A stream. ConfigError if it is no file, which could not be cut."""
+        """A stream. ConfigError if it is no file, which could not be cut, or its truth makes no sense."""
         super().start(name, labels, rate, hop)
         if not Path(name).is_file():
             raise ConfigError("sink.hard_negatives: cuts files; record first, then source=file source.path=RECORDING")
+        truth_of(name, self.truth)  # what is wrong with it shows now, not after the stream
         self.due = True
 
     def event(self, row: Row) -> None:
@@ -114,11 +115,11 @@ class HardNegatives(Sink):
         """Cut the false ones of these events out of a recording, within ``bounds`` in seconds."""
         if self.truth not in (None, "beside") and self.recordings:
             raise ConfigError("sink.hard_negatives.truth: is of one recording; for more of them take beside, or null")
-        cuts = chosen(events, truth_of(recording, self.truth), self.context, self.most, bounds)
+        cuts = parted(events, truth_of(recording, self.truth), self.context, bounds)
         self.recordings += 1
         name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', Path(recording).stem)[:STEM]}-{digest(recording)}"
         assert self.label is not None
-        parts = [piece for one in cuts for piece in pieces(one, self.longest)]
+        parts = surest([piece for one in cuts for piece in pieces(one, self.longest)], self.most)
         for cut, samples, rate in cut_out(recording, parts):
             place = Path(self.label) / f"{name}_{cut.start:08.2f}.wav"
             write(self.folder / place, samples, rate)
@@ -162,7 +163,7 @@ def listed(path: Path) -> list[dict[str, str]]:
         return [row for row in table if Path(row["path"]).parts[:1] != ("/",) and ".." not in Path(row["path"]).parts]
 
 
-def truth_of(recording: str, truth: str | None) -> list[Span]:
+def truth_of(recording: str, truth: str | None) -> list[Times]:
     """What is really in a recording, in order of its start."""
     path = str(Path(recording).with_suffix(".csv")) if truth == "beside" else truth
     if path is None or (truth == "beside" and not Path(path).is_file()):
@@ -170,11 +171,9 @@ def truth_of(recording: str, truth: str | None) -> list[Span]:
     return sorted(read_truth(path, "sink.hard_negatives.truth"))
 
 
-def chosen(
-    events: Iterable[Row], truth: Sequence[Span], context: float, most: int, bounds: tuple[float, float]
-) -> list[Cut]:
-    """The false events as parts to cut out, those less than ``context`` apart as one, in order of time. None of them
-    reaches over the ``bounds``, or into a true event.
+def parted(events: Iterable[Row], truth: Sequence[Times], context: float, bounds: tuple[float, float]) -> list[Cut]:
+    """The false events with ``context`` seconds around them, as parts to cut out in order of time; those as one whose
+    surroundings would meet. None of them reaches over the ``bounds``, into a true event, or into another.
     """
     edges = np.array([span[:2] for span in truth], float).reshape(-1, 2)
     found: list[Cut] = []
@@ -185,18 +184,22 @@ def chosen(
         cut = Cut(start, end, row["label"], row["score"])
         last = found[-1] if found else None
         between = last is not None and ((edges[:, 0] >= last.end) & (edges[:, 1] <= start)).any()
-        if last is not None and start - last.end < context and not between:
+        if last is not None and start - last.end < 2 * context and not between:
             surest = max(last, cut, key=lambda one: one.score)
             found[-1] = surest._replace(start=last.start, end=max(last.end, end))
         else:
             found.append(cut)
-    surest_first = sorted(found, key=lambda cut: -cut.score)[:most]
     result = []
-    for cut in sorted(surest_first):
+    for cut in found:
         low = max([bounds[0], cut.start - context, *edges[edges[:, 1] <= cut.start, 1]])
         high = min([bounds[1], cut.end + context, *edges[edges[:, 0] >= cut.end, 0]])
         result.append(cut._replace(start=float(low), end=float(high)))
     return result
+
+
+def surest(cuts: Sequence[Cut], most: int) -> list[Cut]:
+    """The ``most`` cuts with the highest scores, of equal ones the first, in order of time."""
+    return sorted(sorted(cuts, key=lambda cut: -cut.score)[:most])
 
 
 def pieces(cut: Cut, longest: float) -> list[Cut]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+import pipeline.report.charts as charts
 import pipeline.report.page as page
 from pipeline.errors import ConfigError
 from pipeline.measures.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, sections
@@ -249,7 +250,7 @@ def scores_by_label(report: Report) -> Html:
     drawn = []
     for label, count in report.answers.most_common(FEW):
         counts = report.scores_of.get(label, [0] * SCORES)
-        shape = page.spark(counts, f"Scores of {page.short(label, 80)}", ("0", "1"))
+        shape = charts.outlines([counts], f"Scores of {page.short(label, 80)}")
         drawn.append(page.figure(label, shape, f"{count:,}"))
     return page.small(drawn)
 
