@@ -52,6 +52,7 @@ class Trainer:
         warmup: NonNegativeFloat = 1.0,
         clip: PositiveFloat = 1.0,
         patience: PositiveInt = 10,
+        keep: Literal["best", "last"] = "best",
         ema: Share = 0.0,
         label_smoothing: Share = 0.05,
         focal: NonNegativeFloat = 0.0,
@@ -72,7 +73,9 @@ class Trainer:
         """``minutes``: stop after this time, even within an epoch; the learning rate then follows the clock, so that
         runs are comparable, but not repeatable to the bit. ``batch``: clips of a step, on all devices together, in
         ``accumulate`` parts one after another. ``schedule``, ``warmup`` in epochs: see ``schedule.py``. ``clip``:
-        greatest gradient norm. ``patience``: epochs without a better validation accuracy.
+        greatest gradient norm. ``patience``: epochs without a better validation accuracy. ``keep``: the model of the
+        epoch with the best one, or of the last epoch (then there is no patience), where validation clips are too few
+        to choose by.
 
         ``ema``: decay of the average of the weights, which is what is validated and kept; 0: the weights themselves.
         ``label_smoothing``, ``focal``: see ``losses.py``. ``balance``: classes weigh the same in the loss
@@ -94,7 +97,7 @@ class Trainer:
         self.minutes, self.accumulate, self.schedule, self.save_every = minutes, accumulate, schedule, save_every
         self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
         self.label_smoothing, self.focal, self.balance, self.frames = label_smoothing, focal, balance, frames
-        self.ema, self.carry, self.tbptt, self.timeout = ema, carry, tbptt, timeout
+        self.keep, self.ema, self.carry, self.tbptt, self.timeout = keep, ema, carry, tbptt, timeout
         self.workers, self.resume = workers, resume
         cores = max(1, (os.cpu_count() or 1) // devices)
         torch.set_num_threads(threads or (max(1, cores // 2) if workers else cores))
@@ -135,7 +138,7 @@ class Trainer:
             raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
         weights = weights_of(train, self.balance, len(model.labels))
         out.mkdir(parents=True, exist_ok=True)
-        run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings)
+        run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings, self.keep == "last")
         run.data = {"train": contents(train), "val": contents(val)}
         feed = Feed(model.intake, self.workers, self.timeout)
         loss = Loss(self.label_smoothing, self.focal, weights)

@@ -305,6 +305,15 @@ def test_multirun(tones, tmp_path):
     assert sorted(model.config["cell"]["_target_"].split(".")[-1] for model in models) == ["Elman", "LSTM"]
 
 
+def test_the_last_model_is_kept_on_demand(tones, tmp_path):
+    done = train(tones, tmp_path, "trainer.epochs=5", "trainer.keep=last", "trainer.patience=1", "trainer.ema=0.5")
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((tmp_path / "metrics.json").read_text())["best_epoch"] == 5, "nor is there patience"
+    state, model = kept(tmp_path), load(tmp_path / "model.safetensors").state_dict()
+    assert all(torch.equal(value, model[name]) for name, value in state["best"].items())
+    assert not all(torch.equal(value, model[name]) for name, value in state["model"].items()), "the average"
+
+
 def test_bf16(tones, tmp_path):
     done = train(tones, tmp_path / "run", "trainer.epochs=1", "trainer.precision=bf16")
     assert done.returncode == 0, done.stderr.decode()

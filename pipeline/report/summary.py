@@ -43,7 +43,7 @@ def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
     if "streams" in metrics:
         console.print(heard(metrics["streams"]), highlight=False)
     console.print(
-        f"{metrics['parameters']:,} parameters, best of {metrics['epochs']} epochs: {metrics['best_epoch']}, "
+        f"{metrics['parameters']:,} parameters, of {metrics['epochs']} epochs number {metrics['best_epoch']} was kept, "
         f"{metrics['seconds']} s in all",
         highlight=False,
     )

@@ -56,7 +56,7 @@ def opening(metrics: Figures, split: str) -> Html:
         (amount(metrics["multiply_adds"]), "multiply-adds", f"per second of input, {counted}"),
         (f"{step['p50_ms']:.2g}\u00a0ms", "a live step", f"{1000 * step['chunk']:.3g} ms of input, one thread"),
         *size,
-        (page.lasting(metrics["seconds"]), "training", f"{metrics['epochs']} epochs; best: {metrics['best_epoch']}"),
+        (page.lasting(metrics["seconds"]), "training", f"{metrics['epochs']} epochs; kept: {metrics['best_epoch']}"),
     ])  # fmt: skip
 
 
@@ -139,8 +139,9 @@ def learning(history: Sequence[Figures], metrics: Figures) -> Iterator[Section]:
         "epoch", "Accuracies", (0, 1), (), page.percent,
     )  # fmt: skip
     rate = charts.lines({"learning rate": line("lr")}, "epoch", "Learning rate")
+    why = "the last" if metrics["best_epoch"] == metrics["epochs"] else "the best on the validation clips"
     says = (
-        f"The model of epoch {metrics['best_epoch']} was kept, the best on the validation clips. Training losses and "
+        f"The model of epoch {metrics['best_epoch']} was kept, {why}. Training losses and "
         "accuracies are of changed clips (augmentation, dropout, smoothed labels), so they can be the worse ones."
     )
     yield Section("Learning", says, [page.abreast(loss, accuracy, rate)])

@@ -48,9 +48,11 @@ class Run:
         decay: float,
         out: Path,
         settings: Mapping[str, Any],
+        last: bool = False,
     ) -> None:
-        """``decay`` of the average of the weights."""
+        """``decay`` of the average of the weights. ``last``: the last model is kept, not the best one."""
         self.fabric, self.model, self.out, self.settings = fabric, model, out, settings
+        self.last = last
         self.features = Features(model, augment)
         self.background = model.labels.index(background) if background is not None else None
         adapt: torch.optim.Optimizer = build(
@@ -81,11 +83,11 @@ class Run:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
     def finish_epoch(self, row: dict[str, Any]) -> None:
-        """Note an epoch's figures, and keep the model, with its mean weights, if it is the best so far."""
+        """Note an epoch's figures, and keep the model, with its mean weights, if it is the best so far, or ``last``."""
         progress = self.progress
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
         progress.history.append(row)
-        if best(progress.history) is row:
+        if self.last or best(progress.history) is row:
             progress.best_epoch = progress.epoch
             with self.average.worn():
                 self.best = self.weights()
