@@ -74,15 +74,14 @@ class Trainer:
         runs are comparable, but not repeatable to the bit. ``batch``: clips of a step, on all devices together, in
         ``accumulate`` parts one after another. ``schedule``, ``warmup`` in epochs: see ``schedule.py``. ``clip``:
         greatest gradient norm. ``patience``: epochs without a better validation accuracy. ``keep``: the model of the
-        epoch with the best one, or of the last epoch (then there is no patience), where validation clips are too few
-        to choose by.
+        epoch with the best one, or of the last epoch (without patience), where validation clips are few.
 
         ``ema``: decay of the average of the weights, which is what is validated and kept; 0: the weights themselves.
         ``label_smoothing``, ``focal``: see ``losses.py``. ``balance``: classes weigh the same in the loss
         (``weights``), or are drawn equally often (``sampling``). ``frames``: weight of the loss of single steps, where
         their times are known. ``carry``: share of clips that begin in the state in which another ended, as streams do.
-        ``tbptt``: seconds after which the weights are changed and gradients end, while the state goes on through the
-        clip (truncated backpropagation through time, Williams & Peng 1990); for long recordings.
+        ``tbptt``: seconds after which the weights are changed and gradients end, while the state goes on (truncated
+        backpropagation through time, Williams & Peng 1990).
 
         ``devices`` on each of ``nodes`` machines, one process each, started by torchrun. ``workers`` load data, and may
         be silent for ``timeout`` seconds; ``threads`` compute (0: half the cores; all of them if there are no workers).

@@ -33,12 +33,12 @@ TOLD = 6  # settings of a run on the terminal
 
 def columns(runs: Sequence[Run]) -> tuple[str, ...]:
     """The columns; one more, if clips could not be read."""
-    return (*COLUMNS, "unreadable") if any(map(unread, runs)) else COLUMNS
+    return (*COLUMNS, "unreadable") if any(unread(run, counted(runs)) for run in runs) else COLUMNS
 
 
-def unread(run: Run) -> int:
-    """How many clips a run could not read; 0 of one that does not tell."""
-    return sum(int(run.metrics[split].get("skipped", 0)) for split in ("val", "test") if split in run.metrics)
+def unread(run: Run, split: str) -> int:
+    """How many clips of a split a run could not read; 0 of one that does not tell."""
+    return int(run.metrics.get(split, {}).get("skipped", 0))
 
 
 def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
@@ -57,7 +57,7 @@ def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
         limits = between(found["interval"]["low"], found["interval"]["high"])
         accuracies = (f"{100 * row[split]['accuracy']:.1f}" if split in row else "–" for split in ("val", "test"))
         numbers = f"{row['parameters']:,}", amount(row["multiply_adds"]), f"{row['epochs']}", f"{row['seconds']:,.0f}"
-        lost = f"{unread(run):,}"
+        lost = f"{unread(run, counts):,}"
         made.append((name, settings or "–", *accuracies, limits, f"{found['macro_f1']:.3f}", *numbers, lost)[:wide])
     return made
 

@@ -32,6 +32,8 @@ def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
         table.add_column(column, justify="right")
     table.add_column("most often taken for")
     for index, (label, row) in enumerate(found["classes"].items()):
+        if not row["support"] and not any(answers[index] for answers in found["confusion"]):
+            continue  # a background of scenes alone
         wrong = [count if other != index else 0 for other, count in enumerate(found["confusion"][index])]
         worst = f"{list(found['classes'])[wrong.index(max(wrong))]} ({max(wrong)})" if any(wrong) else ""
         numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))

@@ -75,7 +75,12 @@ def of_split(row: Figures, other: str, metrics: Figures) -> Iterator[Section]:
     groups = f" The clips come from {told['groups']:,} groups (people, places)." if told["groups"] else ""
     more = f" On the {other} split it is {page.share(metrics[other]['accuracy'])}." if other else ""
     keys = "precision", "recall", "f1", "support"
-    rows = [(label, *(one[key] for key in keys)) for label, one in row["classes"].items()]
+    met = np.logical_or(matrix.any(0), matrix.any(1)).tolist()  # a background of scenes alone has no clips
+    rows = [
+        (label, *(one[key] for key in keys))
+        for (label, one), there in zip(row["classes"].items(), met, strict=True)
+        if there
+    ]
     yield Section(
         "Accuracy",
         f"{hits:,} of {row['count']:,} clips were answered right: {page.share(row['accuracy'])}. With other clips of "
