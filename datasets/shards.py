@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--split", action="append", default=[], metavar="NAME=A,B", help="what the column `split` means: val=fold3"
     )
+    parser.add_argument("--background", help="the label of nothing; of few recordings, it is in train alone")
     parser.add_argument("--val", type=float, default=0.15, help="share, where there is no such split (%(default)s)")
     parser.add_argument("--test", type=float, default=0.15, help="likewise (%(default)s)")
     parser.add_argument(
@@ -257,7 +258,7 @@ def refused(asked: argparse.Namespace, default: Callable[[str], Any]) -> str | N
     if twice := repeated(split for split, *_ in parts):
         return f"--split: {twice} is there twice; expected {twice}=A,B"
     if twice := repeated(name for *_, names in parts for name in names.split(",")):
-        return f"--split: {twice} is in two splits"
+        return f"--split: {twice} is named twice"
     return None
 
 
@@ -269,7 +270,7 @@ def repeated(names: Iterable[str]) -> str | None:
 def written(asked: argparse.Namespace) -> int:
     """Write the shards; 3 if some files had to be left out."""
     source = Path(asked.source).expanduser()
-    shares = {"val": asked.val, "test": asked.test, "seed": asked.seed}
+    shares = {"val": asked.val, "test": asked.test, "seed": asked.seed, "background": asked.background}
     settings: dict[str, Any]
     if source.is_dir():
         root, settings = source, {"_target_": "datasets.folder.Folder"}

@@ -319,7 +319,7 @@ def test_shards_of_other_settings_are_not_mixed(source, packed, tmp_path, capsys
         (["{tones}", "out", "--split", "val=fold3"], "--split: is of a manifest's columns, and .*tones.* is a folder"),
         (["{tones}", "out", "--group", "who"], "--group: is of a manifest's columns"),
         (["m.csv", "out", "--split", "val=a", "--split", "val=b"], "--split: val is there twice; expected val=A,B"),
-        (["m.csv", "out", "--split", "val=a,b", "--split", "test=b"], "--split: b is in two splits"),
+        (["m.csv", "out", "--split", "val=a,b", "--split", "test=b"], "--split: b is named twice"),
         (["m.csv", "out", "--split", "nonsense"], "--split: got nonsense=; expected train, val, test"),
         (["m.csv", "out", "--split", "validation=a"], "--split: got validation=a; expected train, val, test"),
         (["m.csv", "out", "--split", "val=a,,b"], "--split: got val=a,,b; expected"),
@@ -332,6 +332,18 @@ def test_arguments_that_would_do_nothing(tones, arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
         shards.main([argument.format(tones=tones) for argument in arguments])
     assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+def test_one_recording_of_nothing_is_packed_for_training(tones, tmp_path, capsys):
+    root = shutil.copytree(tones, tmp_path / "tones")
+    for second in range(5):
+        tone_clip(root / "nothing" / f"street_{second:05}.00.wav", 50, 0.1)
+    assert pack(root, tmp_path / "out") == 2 and "label 'nothing' has 1 recording" in capsys.readouterr().err
+    assert pack(root, tmp_path / "out", "--background", "nothing") == 0
+    there = [clip for clip in opened(tmp_path / "out").clips if clip.label == "nothing"]
+    assert (
+        len(there) == 5 and {clip.group for clip in there} == {"street"} and {clip.split for clip in there} == {"train"}
+    )
 
 
 def test_shares_that_leave_nothing(tones, source, tmp_path, capsys):
