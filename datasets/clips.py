@@ -313,8 +313,8 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, backgroun
             splits = ", ".join(wanted)
             if label != background:
                 raise ConfigError(
-                    f"dataset: {there}; at least {len(wanted)} are needed to stand in {splits}. Add some or remove the "
-                    "label"
+                    f"dataset: {there}; at least {len(wanted)} are needed to stand in {splits}. Add some, remove the "
+                    "label, or name it by dataset.background if it means nothing"
                 )
             warnings.warn(f"{there}, too few to stand in {splits}: all its clips are in train", stacklevel=2)
         rng.shuffle(groups)
