@@ -62,9 +62,8 @@ def share(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
         return
     learnt = [parameter for parameter in parameters if parameter.requires_grad]
     here = torch.tensor([float(p.grad is not None) for p in learnt], device=learnt[0].device)
-    flat: Tensor = torch.cat(
-        [here, *((p if p.grad is None else p.grad).detach().flatten() * (p.grad is not None) for p in learnt)]
-    )
+    mine = [torch.zeros_like(p) if p.grad is None else p.grad for p in learnt]
+    flat: Tensor = torch.cat([here, *(gradient.detach().flatten() for gradient in mine)])
     torch.distributed.all_reduce(flat)
     somewhere, *sums = torch.split(flat, [len(learnt), *(p.numel() for p in learnt)])
     for parameter, there, total in zip(learnt, somewhere.tolist(), sums, strict=True):

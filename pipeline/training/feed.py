@@ -39,7 +39,9 @@ class Careful(Dataset[Sample | None]):
         try:
             return self.split[index]
         except Exception as error:  # one clip is not the end of a training
-            warnings.warn(f"skipped clip {index}: {type(error).__name__}: {error}", stacklevel=2)
+            names = getattr(self.split, "names", [])
+            which = names[index] if names else f"clip {index}"
+            warnings.warn(f"skipped {which}: {type(error).__name__}: {error}", stacklevel=2)
             return None
 
 
