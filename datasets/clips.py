@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -93,8 +94,8 @@ class Clips(Dataset[Sample | None]):
         crop: float | None = None,
         background: str | None = None,
     ) -> None:
-        """``crop`` seconds are cut at random from longer clips; None keeps them whole. With a ``background`` label,
-        the times of each clip's sound are found by its energy.
+        """``crop`` seconds are cut at random from longer clips, where they sound (``sounding``); None keeps them whole.
+        With a ``background`` label, the times of each clip's sound are found by its energy.
         """
         self.index = {label: number for number, label in enumerate(labels)}
         self.clips, self.intake, self.cache, self.background = list(clips), intake, cache, background
@@ -136,7 +137,10 @@ class Clips(Dataset[Sample | None]):
         spare = intake.ticks(x) - self.crop if self.crop else 0
         if self.crop and spare > 0:
             key = ""  # another cut each time
-            start = np.random.default_rng([self.epoch, index]).integers(spare // intake.grain + 1) * intake.grain
+            starts = np.arange(0, spare + 1, intake.grain)
+            if intake.sound:
+                starts = starts[sounding(x[0], starts, self.crop)]
+            start = np.random.default_rng([self.epoch, index]).choice(starts)
             x = intake.cut(intake.cut(x, int(start))[1], self.crop)[0]
         label, spans = self.index[clip.label], None
         if self.background and intake.sound:
@@ -182,6 +186,15 @@ class Clips(Dataset[Sample | None]):
         except MediaError as error:
             return str(error)
         return None
+
+
+def sounding(wave: Samples, starts: NDArray[np.int64], length: int, depth: float = 20.0) -> NDArray[np.bool_]:
+    """Which of the cuts of ``length`` samples from ``starts`` hold as much sound as the one that holds most, or at most
+    ``depth`` dB less: half of a recording of a bark may be silence, which would be learnt as a dog.
+    """
+    energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
+    held = energy[starts + length] - energy[starts]
+    return ~(held < held.max() * 10 ** (-depth / 10))
 
 
 def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:

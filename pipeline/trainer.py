@@ -30,6 +30,7 @@ from pipeline.training.features import Features
 from pipeline.training.feed import Balance, Feed, contents, plan, shuffled, weights_of
 from pipeline.training.lesson import Lesson
 from pipeline.training.losses import Loss
+from pipeline.training.pretrained import begin
 from pipeline.training.progress import Progress
 from pipeline.training.run import Run
 from pipeline.training.schedule import Schedule, rate
@@ -68,6 +69,7 @@ class Trainer:
         timeout: PositiveFloat = 25.0,
         threads: NonNegativeInt = 0,
         save_every: PositiveInt = 200,
+        pretrained: str | None = None,
         resume: str | None = None,
     ) -> None:
         """``minutes``: stop after this time, even within an epoch; the learning rate then follows the clock, so that
@@ -85,19 +87,18 @@ class Trainer:
 
         ``devices`` on each of ``nodes`` machines, one process each, started by torchrun. ``workers`` load data, and may
         be silent for ``timeout`` seconds; ``threads`` compute (0: half the cores; all of them if there are no workers).
-        ``save_every`` steps last.ckpt is written, and after each epoch. ``resume``: a run's folder or ``last.ckpt``.
+        ``save_every`` steps last.ckpt is written, and after each epoch. ``resume``: a run's folder or ``last.ckpt``;
+        ``pretrained``: one whose weights training begins with (``pretrained.py``).
 
         ConfigError for ``tbptt`` with ``accumulate``, and for devices without as many processes.
         """
         if tbptt and accumulate > 1:
-            raise ConfigError(
-                "trainer.accumulate: has no meaning with trainer.tbptt, which makes steps of parts of time"
-            )
+            raise ConfigError("trainer.accumulate: means nothing with trainer.tbptt, whose steps are parts of time")
         self.minutes, self.accumulate, self.schedule, self.save_every = minutes, accumulate, schedule, save_every
         self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
         self.label_smoothing, self.focal, self.balance, self.frames = label_smoothing, focal, balance, frames
         self.keep, self.ema, self.carry, self.tbptt, self.timeout = keep, ema, carry, tbptt, timeout
-        self.workers, self.resume = workers, resume
+        self.workers, self.pretrained, self.resume = workers, pretrained, resume
         cores = max(1, (os.cpu_count() or 1) // devices)
         torch.set_num_threads(threads or (max(1, cores // 2) if workers else cores))
         self.fabric = fabric(device, devices, nodes, precision)
@@ -137,6 +138,8 @@ class Trainer:
             raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
         weights = weights_of(train, self.balance, len(model.labels))
         out.mkdir(parents=True, exist_ok=True)
+        if self.pretrained and not self.resume:
+            console.print(begin(model, self.pretrained), soft_wrap=True, markup=False)
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings, self.keep == "last")
         run.data = {"train": contents(train), "val": contents(val)}
         feed = Feed(model.intake, self.workers, self.timeout)
@@ -148,8 +151,9 @@ class Trainer:
                 for row in run.progress.history:
                     report(row["epoch"], row)
         else:
-            order = plan(shuffled(train, torch.initial_seed(), "none", 0), self.batch)
-            run.features.fit(batch for step in feed.steps(train, order[:FITTED]) for batch in step if batch is not None)
+            if not self.pretrained:  # else its weights are used to its own normalisation
+                order = plan(shuffled(train, torch.initial_seed(), "none", 0), self.batch)[:FITTED]
+                run.features.fit(batch for step in feed.steps(train, order) for batch in step if batch is not None)
             run.keep()
         progress = run.progress
         try:

@@ -12,7 +12,7 @@ import torch
 from conftest import tone_clip
 from safetensors.numpy import save, save_file
 
-from datasets.clips import Clip, Corpus, divide, loud_part
+from datasets.clips import Clip, Clips, Corpus, divide, loud_part
 from datasets.esc50 import ESC50
 from datasets.folder import Folder
 from datasets.manifest import Manifest
@@ -388,3 +388,22 @@ def test_background_label_gives_times(tones):
     assert spans["low"] == [] and len(spans["high"]) == 1
     with pytest.raises(ConfigError, match=r"dataset\.background: no clip has the label 'loww'; did you mean 'low'"):
         Folder(str(tones), background="loww")
+
+
+def test_training_cuts_hold_what_sounds(tmp_path):
+    """Half a second of tone in four of silence: each cut of a second has it, or most of it, and not always alike."""
+    wave = np.zeros(64000, np.float32)
+    wave[40000:48000] = np.sin(np.arange(8000) * 0.3) * 0.5
+    soundfile.write(tmp_path / "bell.wav", wave, 16000)
+    clip = Clip(tmp_path / "bell.wav", "bell")
+    clips = Clips([clip], ["bell"], Intake(sound=16000), crop=1.0)
+    cuts = []
+    for epoch in range(40):
+        clips.epoch = epoch
+        cuts.append(clips[0].x[0])
+    energy = np.array([np.square(cut).sum() for cut in cuts])
+    assert {len(cut) for cut in cuts} == {16000} and len({cut.tobytes() for cut in cuts}) > 30
+    assert energy.min() >= 0.009 * np.square(wave).sum()
+    silent = Clips([clip], ["bell"], Intake(sound=16000), crop=1.0)
+    silent.load = lambda clip: (np.zeros(64000, np.float32),)
+    assert len(silent[0].x[0]) == 16000

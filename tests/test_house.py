@@ -89,7 +89,7 @@ pipeline/training       run sweep
 pipeline                engine
 pipeline/measures       detection thresholds
 pipeline/report         training
-pipeline/training       lesson
+pipeline/training       lesson pretrained
 
 pipeline                trainer
 pipeline/report         comparison results

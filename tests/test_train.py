@@ -118,6 +118,16 @@ def test_killed_at_twenty_random_moments(tones, tmp_path):
         same(tmp_path / "a", folder)
 
 
+def test_a_trained_model_is_where_training_begins(trained, tones, tmp_path):
+    """With a learning rate of next to nothing the answers are those of the model it began with."""
+    still = ["optimizer.lr=1.0e-9", "trainer.epochs=1", f"trainer.pretrained={trained}"]
+    done = train(tones, tmp_path / "run", *still)
+    assert done.returncode == 0 and b"labels it knows: 2, new: 0" in done.stderr, done.stderr.decode()
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["accuracy"] == 1.0
+    done = train(tones, tmp_path / "other", *still, "encoder.hidden=8")
+    assert done.returncode == 2 and b"trainer.pretrained" in done.stderr and b"encoder.hidden was 16" in done.stderr
+
+
 def test_another_training_is_not_resumed(trained, tones, tmp_path):
     for key, value in (("seed", 5), ("trainer.batch", 4), ("optimizer.lr", 0.5)):
         done = train(tones, tmp_path / "run", f"trainer.resume={trained}", f"dataset.cache={trained.parent / 'cache'}",
