@@ -194,7 +194,8 @@ def sounding(wave: Samples, starts: NDArray[np.int64], length: int, depth: float
     """
     energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
     held = energy[starts + length] - energy[starts]
-    return ~(held < held.max() * 10 ** (-depth / 10))
+    kept: NDArray[np.bool_] = ~(held < held.max() * 10 ** (-depth / 10))
+    return kept
 
 
 def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:

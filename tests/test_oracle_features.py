@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 import torchaudio
+from scipy.signal import periodogram
 
 from pipeline.extractors.logmel import LogMel
 from pipeline.extractors.mfcc import MFCC
+from pipeline.extractors.texture import Texture
 from pipeline.extractors.waveform import Waveform
 
 
@@ -68,6 +70,38 @@ def test_mfcc_is_librosas_and_torchaudios():
     assert relative(y[0].numpy(), transform(torch.from_numpy(padded(x, ours))).T.numpy()) < 1e-4
 
 
+def test_texture_is_what_librosa_and_scipy_say_of_each_window():
+    ours = Texture(rate=8000, mels=20, groups=5, span=0.64, every=0.16)
+    x = signal(2.0, 8000)
+    x[6000:9000] = 0  # frames that do not sound, others at the edge of it
+    x[9000:] *= np.linspace(1e-3, 1, 7000, dtype=np.float32)
+    y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
+    spectrum = ours.spectrum
+    power = librosa.feature.melspectrogram(
+        y=padded(x, spectrum), sr=8000, n_fft=spectrum.fft, win_length=spectrum.window, hop_length=spectrum.hop,
+        center=False, n_mels=20, fmin=20.0,
+    )  # fmt: skip
+    silence = np.full((20, 32), np.log(1e-6))
+    frames = np.concatenate([silence, np.log(power.astype(np.float64) + 1e-6)], 1)
+    assert y.shape == (1, 12, 3 * 20 + 1 + 5 * 5)
+    for step, row in enumerate(y[0].numpy()):
+        window = frames[:, (step + 1) * 8 : (step + 1) * 8 + 32]
+        decibels = 10 * np.log10(np.e) * window.mean(0)
+        weights = np.interp(decibels, [decibels.max() - 40, decibels.max() - 20], [0, 1])
+        mean = np.average(window, axis=1, weights=weights)
+        deviation = np.sqrt(np.average((window.T - mean).T ** 2, axis=1, weights=weights))
+        both = weights[1:] * weights[:-1]
+        change = (np.abs(np.diff(window)) * both).sum(1) / max(1, both.sum())
+        bands = window.reshape(5, 4, 32).mean(1)
+        _, density = periodogram(bands, window="hann", detrend="constant", scaling="density", return_onesided=False)
+        density = density[:, :17] * (np.hanning(33)[:-1] ** 2).sum()
+        octaves = [density[:, low : 2 * low].mean(1) for low in (1, 2, 4, 8)] + [density[:, 16]]
+        expected = [mean - mean.mean(), deviation, change, [weights.mean()], np.log1p(np.stack(octaves, 1)).ravel()]
+        assert np.abs(row - np.concatenate(expected)).max() < 2e-3, step
+    loud, _ = ours(torch.from_numpy(x)[None] * 3, ours.initial(1))
+    assert (loud - y)[0, 3].abs().max() < 1e-2  # the level makes no difference to what was never silent
+
+
 def test_waveform_frames_are_librosas():
     ours = Waveform(window=0.02, hop=0.01)
     x = signal(0.5, 16000)
@@ -77,6 +111,10 @@ def test_waveform_frames_are_librosas():
 
 
 def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match=r"extractor\.span: 0\.1 s are 5 frames"):
+        Texture(span=0.1, every=0.1)
+    with pytest.raises(ValueError, match=r"extractor\.groups: 13 groups of 12 bands"):
+        Texture(mels=12, groups=13)
     with pytest.raises(ValueError, match=r"extractor\.high"):
         LogMel(rate=8000, high=5000.0)
     with pytest.raises(ValueError, match=r"extractor\.window"):

@@ -1,0 +1,113 @@
+"""Texture of sound: what rain, engines, fire and sea differ by, which is no tune of events but statistics.
+
+After McDermott & Simoncelli, Sound texture perception via statistics of the auditory periphery (Neuron 2011): means and
+deviations of bands, and the strength of their modulations, over a second or so.
+"""
+
+import math
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from pipeline.extractor import Extractor
+from pipeline.spectral import MelSpectrum, steps
+from pipeline.stage import State, left_context
+
+BLOCK = 64  # windows that are looked at together
+LITTLE = 1e-3  # deviation, in nepers, below which nothing is told apart
+
+
+class Texture(Extractor):
+    """Samples ``(B, T*hop)`` to ``(B, T, 3*mels + 1 + groups*octaves)``: of the log-mel spectrum in the last ``span``
+    seconds, the mean of each band over that of all, its deviation and its mean change from frame to frame (nepers);
+    the share of frames that sound; and ln(1 + power) of the modulations of ``groups`` of bands, in octaves from 1/span
+    Hz to half the rate of frames.
+
+    Frames weigh as much as they sound: from 1 within half of ``depth`` below the loudest of the window down to 0 at
+    ``depth``; so a bark is not diluted by the silence around it. The level of a recording makes no difference but
+    where its weak parts reach the floor.
+    """
+
+    hann: Tensor
+    mix: Tensor
+    octaves: Tensor
+
+    def __init__(
+        self,
+        rate: PositiveInt = 16000,
+        window: PositiveFloat = 0.04,
+        hop: PositiveFloat = 0.02,
+        mels: PositiveInt = 48,
+        low: NonNegativeFloat = 20.0,
+        high: PositiveFloat | None = None,
+        floor: PositiveFloat = 1e-6,
+        span: PositiveFloat = 1.0,
+        every: PositiveFloat = 0.25,
+        depth: PositiveFloat = 40.0,
+        groups: Annotated[int, Field(ge=1)] = 12,
+    ) -> None:
+        """``window`` ... ``floor``: of the log-mel spectrum. ``span``: seconds that are looked back; ``every``: seconds
+        from one vector to the next; ``depth`` in dB. ValueError if these do not go together.
+        """
+        super().__init__()
+        self.spectrum = MelSpectrum(rate, window, hop, mels, low, high, floor)
+        self.span, self.every = (
+            steps(seconds, round(1 / hop), key) for seconds, key in ((span, "span"), (every, "every"))
+        )
+        if self.span < max(8, self.every):
+            raise ValueError(
+                f"extractor.span: {span} s are {self.span} frames; expected at least 8, and as many as extractor.every"
+            )
+        if groups > mels:
+            raise ValueError(f"extractor.groups: {groups} groups of {mels} bands; expected at most as many as bands")
+        self.intake, self.hop = self.spectrum.intake, self.every * self.spectrum.hop
+        self.silence, self.depth = math.log(floor), depth * math.log(10) / 10  # nepers of power
+        with torch.device("cpu"):  # also where a model is sketched without memory
+            mix = means(np.arange(mels) * groups // mels)
+            octaves = means(np.log2(np.arange(1, self.span // 2 + 1)).astype(int))
+            octaves = torch.cat([torch.zeros_like(octaves[:1]), octaves])  # what does not change is in none
+            hann = torch.hann_window(self.span)
+        self.register_buffer("hann", hann, persistent=False)
+        self.register_buffer("mix", mix, persistent=False)
+        self.register_buffer("octaves", octaves, persistent=False)
+        self.in_shape, self.out_shape = (), (3 * mels + 1 + groups * octaves.shape[1],)
+
+    def initial(self, batch: int) -> State:
+        """Silence before the recording, as samples and as frames."""
+        frames = self.zeros(batch, self.span - self.every, *self.spectrum.out_shape) + self.silence
+        return self.spectrum.initial(batch), frames
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The windows that end in this chunk."""
+        samples, frames = state
+        y, samples = self.spectrum(x, samples)
+        joined, frames = left_context(frames, (y + self.spectrum.floor).log())
+        windows = joined.unfold(1, self.span, self.every)
+        parts: tuple[Tensor, ...] = torch.split(windows, BLOCK, 1)
+        return torch.cat([self.statistics(part) for part in parts], 1), (samples, frames)
+
+    def statistics(self, x: Tensor) -> Tensor:
+        """Of windows ``(B, T, mels, span)``."""
+        loud = x.mean(2)
+        weights = (2 - 2 * (loud.amax(-1, keepdim=True) - loud) / self.depth).clamp(0, 1)
+        whole = weights[:, :, None] / weights.sum(-1)[:, :, None, None]
+        mean = (x * whole).sum(-1)
+        deviation = ((x - mean[..., None]).square() * whole).sum(-1)
+        pairs = weights[..., 1:] * weights[..., :-1]
+        change = (x.diff(dim=-1).abs() * pairs[:, :, None]).sum(-1) / pairs.sum(-1)[..., None].clamp(min=1)
+        bands = x.transpose(2, 3) @ self.mix
+        waves = torch.fft.rfft((bands - bands.mean(2, keepdim=True)) * self.hann[:, None], dim=2)
+        power = (waves.real.square() + waves.imag.square()).transpose(2, 3) @ self.octaves
+        level = mean - mean.mean(-1, keepdim=True)
+        share = weights.mean(-1, keepdim=True)
+        return torch.cat([level, (deviation + LITTLE**2).sqrt(), change, share, power.log1p().flatten(2)], -1)
+
+
+def means(owners: NDArray[np.int_]) -> Tensor:
+    """The matrix ``(len(owners), groups)`` that takes the mean over each group, which has these ``owners``."""
+    owned = torch.from_numpy(np.eye(owners.max() + 1, dtype=np.float32)[owners])
+    return owned / owned.sum(0)
