@@ -10,13 +10,12 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
@@ -26,12 +25,14 @@ from pipeline.build import nearest
 from pipeline.disk import whole
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Arrays, Intake
-from pipeline.reading.media import Samples
+from pipeline.output.bar import bar
+from pipeline.reading.media import VIDEO, Samples
 from pipeline.reading.tracks import read_chunk
 from pipeline.sample import Sample, Split
 from pipeline.text import clean
 
 SPLITS = ("train", "val", "test")
+SHOWN = 3  # of the warnings, where not one clip can be read
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
 
 
@@ -131,7 +132,7 @@ class Clips(Dataset[Sample | None]):
         try:
             x = self.load(clip)
         except MediaError as error:
-            warnings.warn(f"skipped {clip.name}: {error}", stacklevel=2)
+            warnings.warn(told(clip, str(error)), stacklevel=2)
             return None
         key = f"{clip.name}@{clip.start}-{clip.end}"
         spare = intake.ticks(x) - self.crop if self.crop else 0
@@ -172,10 +173,10 @@ class Clips(Dataset[Sample | None]):
         """Decode everything once, with a progress bar, and drop what cannot be read."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = pool.map(self.failure, self.clips)
-            found = list(track(results, f"reading {title}", len(self.clips), transient=True))
-        for clip, failure in zip(self.clips, found, strict=True):
-            if failure:
-                warnings.warn(f"skipped {clip.name}: {failure}", stacklevel=2)
+            found = list(bar(results, f"reading {title}", len(self.clips)))
+        failed = [told(clip, failure) for clip, failure in zip(self.clips, found, strict=True) if failure]
+        for text in failed[:SHOWN] if len(failed) == len(found) else failed:  # all for one reason, most likely
+            warnings.warn(text, stacklevel=2)
         self.clips = [clip for clip, failure in zip(self.clips, found, strict=True) if not failure]
         self.skipped += len(found) - len(self.clips)
 
@@ -186,6 +187,11 @@ class Clips(Dataset[Sample | None]):
         except MediaError as error:
             return str(error)
         return None
+
+
+def told(clip: Clip, failure: str) -> str:
+    """That a clip is left out, and why; readers name the file, too, but not every time."""
+    return f"skipped {failure}" if clip.name in failure else f"skipped {clip.name}: {failure}"
 
 
 def sounding(wave: Samples, starts: NDArray[np.int64], length: int, depth: float = 20.0) -> NDArray[np.bool_]:
@@ -261,6 +267,13 @@ class Corpus:
     def split(self, name: str, intake: Intake) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
         clips = [clip for clip in self.clips if clip.split == name]
+        films = sum(clip.path.suffix.lower() in VIDEO for clip in clips)
+        if name == "train" and films and not intake.picture:
+            warnings.warn(
+                f"{films} of {len(clips)} training clips are videos, which this model only hears; to see them: "
+                "extractor=optical_flow encoder=image_recurrent augment=pictures",
+                stacklevel=2,
+            )
         crop = self.crop if name == "train" else None
         part = Clips(clips, self.labels, intake, self.cache, crop, self.background)
         if self.ahead:
@@ -304,62 +317,6 @@ def check_splits(clips: Sequence[Clip]) -> None:
                 f"dataset.group: group {group!r} stands in {where}; its clips (in a folder, the cuts of a recording of "
                 "that name) belong into one of them"
             )
-
-
-def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, background: str | None = None) -> list[Clip]:
-    """Give clips without a split one at random: ``shares`` per split name, label by label. Clips of one group stay
-    together, and so do those of one recording that have no group.
-
-    ConfigError if a label has fewer recordings (or groups) than there are splits to fill; those of the ``background``
-    are all in train then, with a warning, as there may be one long recording of nothing.
-    """
-    rng = np.random.default_rng(seed)
-    by_label: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        by_label[clip.label].append(clip)
-    wanted = [name for name, share in shares.items() if share > 0]
-    drawn: list[list[str]] = []  # the groups of each label
-    for label, members in sorted(by_label.items()):
-        groups = sorted({clip.kin for clip in members})
-        if len(groups) < len(wanted):
-            many = "s" * (len(groups) != 1)
-            there = f"label {label!r} has {len(groups)} recording{many} (or group{many})"
-            splits = ", ".join(wanted)
-            if label != background:
-                raise ConfigError(
-                    f"dataset: {there}; at least {len(wanted)} are needed to stand in {splits}. Add some, remove the "
-                    "label, or name it by dataset.background if it means nothing"
-                )
-            warnings.warn(f"{there}, too few to stand in {splits}: all its clips are in train", stacklevel=2)
-        rng.shuffle(groups)
-        drawn.append(groups)
-    chosen: dict[str, str] = {}  # group -> split
-    for groups in sorted(drawn, key=len):  # rare labels first: others have more groups to stand in each split with
-        free = [group for group in groups if group not in chosen]
-        chosen |= allot(free, {name: shares[name] for name in wanted})
-    return [replace(clip, split=chosen[clip.kin]) for clip in clips]
-
-
-def three(val: float, test: float) -> dict[str, float]:
-    """Shares of the three splits. ConfigError if nothing is left to learn from."""
-    if val + test >= 1:
-        raise ConfigError(
-            f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; expected less than 1"
-        )
-    return {"train": 1 - val - test, "val": val, "test": test}
-
-
-def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
-    """Split names for ``groups`` by share, at least one each where there are enough; train takes the rest."""
-    result: dict[str, str] = {}
-    position = 0
-    for name, share in shares.items():
-        if name == "train":
-            continue
-        count = max(1, round(share * len(groups))) if len(groups) >= len(shares) else 0
-        result |= dict.fromkeys(groups[position : position + count], name)
-        position += count
-    return result | dict.fromkeys(groups[position:], "train")
 
 
 def existing_root(root: str | None, what: str) -> Path:

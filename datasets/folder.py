@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import SPLITS, Clip, Corpus, divide, existing_root, three
+from datasets.clips import SPLITS, Clip, Corpus, existing_root
+from datasets.splits import divide, folded, three
 from pipeline.errors import ConfigError
 from pipeline.reading.media import media_files
 
@@ -24,6 +25,7 @@ class Folder(Corpus):
     def __init__(
         self,
         root: str | None = None,
+        fold: str | None = None,
         val: Share = 0.15,
         test: Share = 0.15,
         seed: int = 0,
@@ -33,9 +35,19 @@ class Folder(Corpus):
     ) -> None:
         """With ``root/train`` present the sub-folders ``train``, ``val`` and ``test`` are the splits (without ``val``,
         that share of train is held out); otherwise ``val`` and ``test`` are shares drawn at random with ``seed``.
+
+        ``fold`` i/n, for cross-validation: the test split is one of n parts of all clips, and ``val`` is held out of
+        the rest. ConfigError with ``root/train``.
         """
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
-        if (folder / "train").is_dir():
+        if fold and (folder / "train").is_dir():
+            raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own; name a folder without 'train'")
+        if fold:
+            parts = folded(labelled(folder, ""), fold, [], seed)
+            train = [clip for clip in parts if clip.split == "train"]
+            held = divide(train, {"train": 1 - val, "val": val}, seed, background)
+            clips = held + [clip for clip in parts if clip.split == "test"]
+        elif (folder / "train").is_dir():
             clips = [clip for split in SPLITS for clip in labelled(folder / split, split)]
             if not any(clip.split == "val" for clip in clips):
                 train = [clip for clip in clips if clip.split == "train"]

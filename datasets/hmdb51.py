@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import Clip, Corpus, divide, existing_root
+from datasets.clips import Clip, Corpus, existing_root
+from datasets.splits import divide
 from pipeline.errors import ConfigError
 
 WHAT = (

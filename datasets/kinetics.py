@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import SPLITS, Clip, Clips, Corpus, divide, existing_root
+from datasets.clips import SPLITS, Clip, Clips, Corpus, existing_root
+from datasets.splits import divide
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.reading.media import VIDEO

@@ -3,16 +3,16 @@
 import csv
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import Clip, Corpus, divide, existing_root, three
+from datasets.clips import Clip, Corpus, existing_root
 from datasets.scenes import Scene
+from datasets.splits import divide, folded, three
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
 
@@ -75,28 +75,6 @@ class Manifest(Corpus):
             held = divide(train, {"train": 1 - val, "val": val}, seed, background)
             clips = held + [clip for clip in clips if clip.split != "train"]
         super().__init__(clips, cache, crop, background, scene)
-
-
-def folded(clips: Sequence[Clip], fold: str, values: Sequence[str], seed: int) -> list[Clip]:
-    """Clips in the splits train and test. ``values``: which stay together, by clip; '' stands for its group or
-    recording.
-
-    ConfigError if there are fewer of them than folds.
-    """
-    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", fold)
-    if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
-        raise ConfigError(f"dataset.fold: got {fold!r}; expected one such as 1/5, 2/5, 3/5, 4/5 or 5/5")
-    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold  # most of a second, for folds alone
-
-    number, count = int(found[1]) - 1, int(found[2])
-    groups = [value or clip.kin for clip, value in zip(clips, values, strict=True)]
-    distinct = len(set(groups))
-    if distinct < count:
-        raise ConfigError(f"dataset.fold: {fold} needs {count} values to leave out; dataset.fold_by has {distinct}")
-    ways = LeaveOneGroupOut() if distinct == count else StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    parts = list(ways.split(clips, [clip.label for clip in clips], groups))
-    test = set(parts[number][1].tolist())
-    return [replace(clip, split="test" if place in test else "train") for place, clip in enumerate(clips)]
 
 
 def table(path: Path) -> list[dict[str, Any]]:

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from datasets.clips import SPLITS, Clip
 from datasets.shard_index import CARD, LONGEST, NAME, Index, Shard, Split, checksum, read_index, write_index
 from datasets.tar import BLOCK, LARGEST
 from pipeline.disk import whole
 from pipeline.errors import ConfigError, MediaError
+from pipeline.output.bar import bar
 from pipeline.output.journal import lock
 from pipeline.reading.container import admit
 from pipeline.reading.media import AUDIO, VIDEO
@@ -35,7 +34,6 @@ from pipeline.text import clean
 
 JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
-console = Console(stderr=True, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def pack(
     with open(out / JOURNAL, "a+", encoding="utf-8") as journal:
         lock(journal.fileno())
         done = begun(out, journal, plan, overwrite)
-        for shard in track(shards, f"writing to {out.name}", console=console, transient=True):
+        for shard in bar(shards, f"writing to {out.name}"):
             if shard.file not in done:
                 done[shard.file] = write(out, shard)
                 journal.write(done[shard.file].model_dump_json() + "\n")

@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import Field, PositiveFloat
-from rich.progress import track
 
-from datasets.clips import CACHE, SPLITS, Clip, Corpus, divide, existing_root
+from datasets.clips import CACHE, SPLITS, Clip, Corpus, existing_root
 from datasets.packing import pack
 from datasets.shard_contents import content, stamp_of
 from datasets.shard_index import NAME, Index, Split, checksum, read_index
+from datasets.splits import divide
 from pipeline.build import build, nearest
 from pipeline.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
 from pipeline.intake import Arrays, Intake
+from pipeline.output.bar import bar
 from pipeline.reading.part import Part
 from pipeline.reading.tracks import read_chunk
 from pipeline.text import clean
@@ -187,9 +188,7 @@ def clips_of(files: Sequence[Path], split: str, kept: Path | None) -> list[Packe
     clips: list[Packed] = []
     with ThreadPoolExecutor(4) as pool:
         contents = pool.map(partial(content, kept=kept), files)
-        for path, (shard, rows, odd) in zip(
-            files, track(contents, f"listing {split}", len(files), transient=True), strict=True
-        ):
+        for path, (shard, rows, odd) in zip(files, bar(contents, f"listing {split}", len(files)), strict=True):
             if odd:
                 told = ", ".join(f"{what} ({count})" for what, count in odd.items())
                 warnings.warn(f"{path}: passed over: {told}", stacklevel=2)
@@ -299,7 +298,7 @@ def check(folder: Path) -> int:
     if index is None:
         raise ConfigError(f"{folder} has no {NAME}; expected what `python -m datasets.shards` writes")
     wrong = 0
-    for shard in track(index.shards, "checking", transient=True):
+    for shard in bar(index.shards, "checking"):
         path = folder / shard.file
         if not path.is_file() or checksum(path) != shard.sha256:
             print(f"{clean(str(path))}: {'is not what was written' if path.is_file() else 'is not there'}")

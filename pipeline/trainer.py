@@ -15,7 +15,6 @@ import torch
 from lightning_fabric import seed_everything
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from rich.console import Console
-from rich.progress import track
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.augmentation import Augmentation
@@ -24,6 +23,7 @@ from pipeline.errors import ConfigError, DivergedError
 from pipeline.intake import Intake
 from pipeline.measures.evaluation import Answers, answers, plain
 from pipeline.model import Classifier
+from pipeline.output.bar import bar
 from pipeline.sample import Batch, Split
 from pipeline.training.devices import fabric, leading
 from pipeline.training.features import Features
@@ -147,6 +147,7 @@ class Trainer:
         lesson = Lesson(self.fabric, run, loss, self.frames, self.clip, self.carry)
         if self.resume:
             run.restore(Path(self.resume))
+            console.print(self.resumed(run), soft_wrap=True, markup=False)
             if report:  # what was kept last may not have been reported before the end came
                 for row in run.progress.history:
                     report(row["epoch"], row)
@@ -172,6 +173,16 @@ class Trainer:
                 console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
             raise
         return progress
+
+    def resumed(self, run: Run) -> str:
+        """Where a resumed training stands, for people."""
+        progress = run.progress
+        if self.finished(run):
+            return (
+                f"{self.resume}: finished after {progress.epoch} of {self.epochs} epochs; trainer.epochs=... more go on"
+            )
+        within = f", step {progress.batch} of the next" if progress.batch else ""
+        return f"{self.resume}: goes on after epoch {progress.epoch} of {self.epochs}{within}"
 
     def finished(self, run: Run) -> bool:
         """Whether all epochs are done, the time is over, or nothing got better for long."""
@@ -217,7 +228,7 @@ class Trainer:
         title, share = f"epoch {progress.epoch + 1}/{self.epochs}", 0.0
         coming: Iterable[list[Batch | None]] = feed.steps(train, steps[progress.batch :])
         if self.leads:
-            coming = track(coming, title, len(steps), progress.batch, console=console, transient=True)
+            coming = bar(coming, title, len(steps), progress.batch)
         for parts in coming:
             epoch = progress.epoch + progress.batch / len(steps)
             share = rate(self.schedule, epoch, self.epochs, self.warmup, self.spent(run))

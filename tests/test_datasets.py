@@ -12,11 +12,12 @@ import torch
 from conftest import tone_clip
 from safetensors.numpy import save, save_file
 
-from datasets.clips import Clip, Clips, Corpus, divide, loud_part
+from datasets.clips import Clip, Clips, Corpus, loud_part
 from datasets.esc50 import ESC50
 from datasets.folder import Folder
 from datasets.manifest import Manifest
 from datasets.speech_commands import SpeechCommands
+from datasets.splits import divide
 from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write_demo
 from pipeline.augmentations.sound import Augment, moved
 from pipeline.errors import ConfigError
@@ -98,6 +99,23 @@ def test_a_rare_label_of_recordings_with_others_stands_in_each_split():
             assert {clip.split for clip in given if clip.label == label} == {"train", "val", "test"}
 
 
+def test_folds_of_a_folder_are_parts_of_all_its_clips(tmp_path):
+    for label in ("dog", "rain"):
+        for number in range(8):
+            tone_clip(tmp_path / label / f"{number}.wav", 440)
+        for cut in range(3):
+            tone_clip(tmp_path / label / f"long_{cut}.0.wav", 440)
+    found = []
+    for fold in range(1, 5):
+        data = Folder(str(tmp_path), fold=f"{fold}/4")
+        assert {clip.label for clip in data.clips if clip.split == "val"} == {"dog", "rain"}
+        found += [clip.name for clip in data.clips if clip.split == "test"]
+    assert len(found) == len(set(found)) == 22
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ConfigError, match="splits of its own"):
+        Folder(str(tmp_path), fold="1/4")
+
+
 def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):
     for label in "ab":
         for name in ("x", "y_1", "z-0a1b2c"):
@@ -177,7 +195,7 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
         (parts(), {"fold": "1/2", "splits": {"train": ["a"]}}, "dataset.splits: has no meaning with dataset.fold"),
         (parts(), {"file": "other.csv"}, "does not exist"),
         (parts(), {"fold": "3/2"}, "expected one such as 1/5"),
-        (parts(who="p1"), {"fold": "1/2", "fold_by": "who"}, "needs 2 values"),
+        (parts(who="p1"), {"fold": "1/2", "fold_by": "who"}, "needs 2 groups or recordings"),
         (parts(), {"fold": "1/2", "fold_by": "wo"}, "dataset.fold_by: .* no column"),
         (parts(split="train"), {"val": 0}, "no clip in split 'val'"),
         ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but has no clip in train"),

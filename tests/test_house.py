@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 PLAN = """
 pipeline                disk errors text
 pipeline/compiled       lean
+pipeline/output         bar
 pipeline/reading        nursery part sniff
 
 pipeline                build
@@ -67,7 +68,7 @@ pipeline                cells/ extractors/ heads smoothing
 pipeline/augmentations  both
 pipeline/layers         convolution recurrent stem
 
-datasets                packing shard_contents
+datasets                packing shard_contents splits
 
 entry                   datasets/
 pipeline                encoder
@@ -127,6 +128,7 @@ FOUNDATIONS = {
     "shard_index",
     "shard_contents",
     "packing",
+    "splits",
 }  # of datasets
 
 

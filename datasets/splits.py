@@ -1,0 +1,90 @@
+"""How clips are drawn into splits and folds: at random, label by label, and no recording or group in two of them."""
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from datasets.clips import Clip
+from pipeline.errors import ConfigError
+
+
+def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, background: str | None = None) -> list[Clip]:
+    """Give clips without a split one at random: ``shares`` per split name, label by label. Clips of one group stay
+    together, and so do those of one recording that have no group.
+
+    ConfigError if a label has fewer recordings (or groups) than there are splits to fill; those of the ``background``
+    are all in train then, with a warning, as there may be one long recording of nothing.
+    """
+    rng = np.random.default_rng(seed)
+    by_label: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        by_label[clip.label].append(clip)
+    wanted = [name for name, share in shares.items() if share > 0]
+    drawn: list[list[str]] = []  # the groups of each label
+    for label, members in sorted(by_label.items()):
+        groups = sorted({clip.kin for clip in members})
+        if len(groups) < len(wanted):
+            many = "s" * (len(groups) != 1)
+            there = f"label {label!r} has {len(groups)} recording{many} (or group{many})"
+            splits = ", ".join(wanted)
+            if label != background:
+                raise ConfigError(
+                    f"dataset: {there}; at least {len(wanted)} are needed to stand in {splits}. Add some, remove the "
+                    "label, or name it by dataset.background if it means nothing"
+                )
+            warnings.warn(f"{there}, too few to stand in {splits}: all its clips are in train", stacklevel=2)
+        rng.shuffle(groups)
+        drawn.append(groups)
+    chosen: dict[str, str] = {}  # group -> split
+    for groups in sorted(drawn, key=len):  # rare labels first: others have more groups to stand in each split with
+        free = [group for group in groups if group not in chosen]
+        chosen |= allot(free, {name: shares[name] for name in wanted})
+    return [replace(clip, split=chosen[clip.kin]) for clip in clips]
+
+
+def three(val: float, test: float) -> dict[str, float]:
+    """Shares of the three splits. ConfigError if nothing is left to learn from."""
+    if val + test >= 1:
+        raise ConfigError(
+            f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; expected less than 1"
+        )
+    return {"train": 1 - val - test, "val": val, "test": test}
+
+
+def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
+    """Split names for ``groups`` by share, at least one each where there are enough; train takes the rest."""
+    result: dict[str, str] = {}
+    position = 0
+    for name, share in shares.items():
+        if name == "train":
+            continue
+        count = max(1, round(share * len(groups))) if len(groups) >= len(shares) else 0
+        result |= dict.fromkeys(groups[position : position + count], name)
+        position += count
+    return result | dict.fromkeys(groups[position:], "train")
+
+
+def folded(clips: Sequence[Clip], fold: str, values: Sequence[str], seed: int) -> list[Clip]:
+    """Clips in the splits train and test. ``values``: which stay together, by clip; '' (and none at all) stands for its
+    group or recording.
+
+    ConfigError if there are fewer of them than folds.
+    """
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", fold)
+    if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
+        raise ConfigError(f"dataset.fold: got {fold!r}; expected one such as 1/5, 2/5, 3/5, 4/5 or 5/5")
+    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold  # most of a second, for folds alone
+
+    number, count = int(found[1]) - 1, int(found[2])
+    groups = [value or clip.kin for clip, value in zip(clips, values or [""] * len(clips), strict=True)]
+    distinct = len(set(groups))
+    if distinct < count:
+        raise ConfigError(f"dataset.fold: {fold} needs {count} groups or recordings to leave out; there are {distinct}")
+    ways = LeaveOneGroupOut() if distinct == count else StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    parts = list(ways.split(clips, [clip.label for clip in clips], groups))
+    test = set(parts[number][1].tolist())
+    return [replace(clip, split="test" if place in test else "train") for place, clip in enumerate(clips)]
