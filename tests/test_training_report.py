@@ -14,6 +14,8 @@ import soundfile
 from conftest import configured, run, small_model
 from test_report import HOSTILE, Strict, read, rows
 
+from datasets.clips import Clip, Clips
+from datasets.scenes import Scene, Scenes
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.measures.evaluation import Answers, Exhibit
@@ -24,11 +26,11 @@ from pipeline.reading.picture import Picture
 from pipeline.report import charts, comparison, exhibits, page
 from pipeline.report.comparison import main, written
 from pipeline.report.page import Section
-from pipeline.report.results import results
+from pipeline.report.results import results, sizes
 from pipeline.report.runs import Run, counted, differing, families, flat, found_in
 from pipeline.report.runs import read as read_run
 from pipeline.report.summary import summary
-from pipeline.report.training import of_split
+from pipeline.report.training import clips, of_split
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 
@@ -55,6 +57,9 @@ def test_a_training_ends_with_its_page(trained):
     tiles = {tile[1].text: (tile[0].text, tile[2].text) for tile in main_.find("header/div")}
     assert tiles["accuracy, test"] == ("100.0\u00a0%", "51.0 – 100.0 (95\u00a0%)")
     assert tiles["parameters"][0] == f"{metrics['parameters']:,}"
+    assert metrics["clips"] == {"train": 16, "val": 4, "test": 4} and not metrics["groups"]
+    assert tiles["training clips"][0] == "16" and tiles["validation clips"][0] == "4"
+    assert tiles["test clips"][0] == "4" and "in all" in tiles["test clips"][1]
     assert ["encoder.hidden", "16"] in rows(sections["Settings"]) and ["seed", "0"] in rows(sections["Settings"])
     assert len(list(sections["Learning"].iter("svg"))) == 3
     found = media(text)
@@ -103,6 +108,23 @@ def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=Non
     metrics = results(model, {"val": found, "test": found}, more, history, folder)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     return metrics
+
+
+def test_clips_and_groups_of_each_split_are_counted():
+    def split(*groups):
+        clips = [Clip(Path(f"{number}.wav"), "a", "train", group=group) for number, group in enumerate(groups)]
+        return Clips(clips, ["a"], Intake(sound=16000))
+
+    splits = {"train": split("anna", "anna", "ben", ""), "val": split("carl"), "test": range(0)}
+    found = sizes(splits)
+    assert found == {"clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}}
+    scenes = Scenes(split("anna", "ben", "ben"), Scene(), 1, 16000)
+    assert sizes({"train": scenes})["groups"] == {"train": 2}
+    row = {"count": 1, "seconds": 2.0, "skipped": 3}
+    assert list(clips(found | {"val": row}, "val")) == [
+        ("1", "validation clips", "from 1 group; 2\u00a0s in all; 3 unreadable"),
+        ("4", "training clips", "from 2 groups"),
+    ]
 
 
 def test_nothing_hostile_gets_into_the_pages(tmp_path):

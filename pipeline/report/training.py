@@ -17,6 +17,7 @@ from pipeline.report.runs import flat
 
 FEW = 24  # classes that have a histogram each
 SPLITS = {"test": "test clips, which were never learnt from", "val": "validation clips, by which the model was chosen"}
+KINDS = {"train": "training", "val": "validation", "test": "test"}  # of clips
 Figures = Mapping[str, Any]
 
 
@@ -45,19 +46,29 @@ def opening(metrics: Figures, split: str) -> Html:
     row, step = metrics[split], metrics["step"]
     low, high = (f"{100 * row['interval'][side]:.1f}" for side in ("low", "high"))
     size = [(f"{metrics['bytes'] / 1e6:.2f}\u00a0MB", "model", "")] if "bytes" in metrics else []
-    lost = f"; {row['skipped']:,} unreadable" if row["skipped"] else ""
     counted = f"without {', '.join(metrics['uncounted'])}" if metrics["uncounted"] else "products only"
     return page.tiles([
         (page.share(row["accuracy"]), f"accuracy, {split}", f"{low} – {high} (95\u00a0%)"),
         (f"{row['macro_f1']:.3f}", "macro F1", "mean of the classes"),
         *([(page.share(row["top2"]), "among the best two", "")] if len(row["classes"]) > 2 else []),
-        (f"{row['count']:,}", "clips", f"{page.lasting(row['seconds'])} in all{lost}"),
+        *clips(metrics, split),
         (f"{metrics['parameters']:,}", "parameters", ""),
         (amount(metrics["multiply_adds"]), "multiply-adds", f"per second of input, {counted}"),
         (f"{step['p50_ms']:.2g}\u00a0ms", "a live step", f"{1000 * step['chunk']:.3g} ms of input, one thread"),
         *size,
         (page.lasting(metrics["seconds"]), "training", f"{metrics['epochs']} epochs; kept: {metrics['best_epoch']}"),
     ])  # fmt: skip
+
+
+def clips(metrics: Figures, split: str) -> Iterator[tuple[str, str, str]]:
+    """How many clips there are of each kind, those of ``split``, which the figures are of, first."""
+    row, groups = metrics[split], metrics.get("groups", {})
+    remarks = [f"{page.lasting(row['seconds'])} in all"]
+    remarks += [f"{row['skipped']:,} unreadable"] if row["skipped"] else []
+    others = {name: count for name, count in metrics.get("clips", {}).items() if count and name != split}
+    for name, count in {split: row["count"], **others}.items():
+        origin = [f"from {groups[name]:,} {'groups' if groups[name] > 1 else 'group'}"] if name in groups else []
+        yield f"{count:,}", f"{KINDS[name]} clips", "; ".join([*origin, *(remarks if name == split else ())])
 
 
 def amount(number: float) -> str:
