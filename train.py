@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from conf.launch import OK, Job, launch
+from conf.launch import OK, Job, given, launch
 
 WORST = 10  # clips that the report shows
 
@@ -90,6 +90,8 @@ def told(
     shown = [split for split in (("val",) if trial else ("val", "test")) if len(splits[split])]
     found = {split: coach.answers(best, splits[split], worst=WORST) for split in shown}
     more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **sizes(splits), "settings": settings}
+    if (overrides := given(out)) is not None:
+        more["overrides"] = overrides
     if not trial and (settings["false_alarms"] is not None or settings["events"]):
         more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})

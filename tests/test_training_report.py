@@ -1,9 +1,11 @@
 """The page at the end of a training, and trainings side by side."""
 
 import base64
+import html
 import io
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from conftest import configured, run, small_model
 from test_report import HOSTILE, Strict, read, rows
 
+from conf.launch import given
 from datasets.clips import Clip, Clips
 from datasets.scenes import Scene, Scenes
 from pipeline.errors import ConfigError
@@ -23,7 +27,7 @@ from pipeline.measures.evaluation import figures as evaluated
 from pipeline.measures.uncertainty import effective, wilson
 from pipeline.model import Classifier
 from pipeline.reading.picture import Picture
-from pipeline.report import charts, comparison, exhibits, page
+from pipeline.report import charts, comparison, exhibits, page, training
 from pipeline.report.comparison import main, written
 from pipeline.report.page import Section
 from pipeline.report.results import results, sizes
@@ -61,6 +65,9 @@ def test_a_training_ends_with_its_page(trained):
     assert tiles["training clips"][0] == "16" and tiles["validation clips"][0] == "4"
     assert tiles["test clips"][0] == "4" and "in all" in tiles["test clips"][1]
     assert ["encoder.hidden", "16"] in rows(sections["Settings"]) and ["seed", "0"] in rows(sections["Settings"])
+    line = shlex.split(next(sections["Settings"].iter("span")).text)
+    assert line == ["python", "train.py", *metrics["overrides"]] and {"dataset=folder", "trainer.epochs=8"} < set(line)
+    assert not any("hydra" in text for text in line)
     assert len(list(sections["Learning"].iter("svg"))) == 3
     found = media(text)
     lines = [json.loads(line) for line in (trained / "answers.jsonl").read_text().splitlines()]
@@ -125,6 +132,24 @@ def test_clips_and_groups_of_each_split_are_counted():
         ("1", "validation clips", "from 1 group; 2\u00a0s in all; 3 unreadable"),
         ("4", "training clips", "from 2 groups"),
     ]
+
+
+def test_the_command_line_can_be_copied(tmp_path):
+    """Whatever is in it, and however long it is; a run that does not know it says so by its silence."""
+    overrides = ["name=two  blanks", "dataset.root='it''s $HOME'", f"+x=[{','.join('abc' * 200)}]", "<b>=`ls`"]
+    (tmp_path / ".hydra").mkdir()
+    assert given(tmp_path) is None
+    file = tmp_path / ".hydra" / "overrides.yaml"
+    for text, found in (("[]", []), ("{", None), ("a: 1", None), ("\xff", None), (yaml.safe_dump(overrides), overrides),
+                        ("- x=${now:%Y}\n- y=${", None), ("- x=${now:%Y}", ["x=${now:%Y}"])):  # fmt: skip
+        file.write_bytes(text.encode("latin-1"))
+        assert given(tmp_path) == found, text
+    settings = {"seed": 0}
+    (block, _) = training.settings({"settings": settings, "overrides": overrides}).blocks
+    (text,) = re.fullmatch('<span class="name command">(.*)</span>', block).groups()
+    assert shlex.split(html.unescape(text)) == ["python", "train.py", *overrides] and "<b>" not in text
+    alone = training.settings({"settings": settings})
+    assert len(alone.blocks) == 1 and "command line" not in alone.says
 
 
 def test_nothing_hostile_gets_into_the_pages(tmp_path):

@@ -46,6 +46,7 @@ tbody tr:last-child td, tbody tr:last-child th { border-bottom: 0; }
 .wide td { min-width: 6rem; } .wide td.number { min-width: 0; }
 .name { font: .8125rem/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   overflow-wrap: anywhere; unicode-bidi: isolate; display: block; min-width: 12rem; }
+.command { white-space: pre-wrap; margin-bottom: 1.25rem; }
 .remark { display: block; color: var(--soft); font-size: .8125rem; margin-bottom: .4rem; }
 .remark:empty { display: none; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: 1.25rem 1.25rem;
@@ -200,6 +201,11 @@ def facts(pairs: Mapping[str, str]) -> Html:
 def name(text: str) -> Html:
     """A path or another name that is to be read letter by letter."""
     return tag("span", short(text), class_="name")
+
+
+def command(text: str) -> Html:
+    """A command line to be copied: nothing of it is left out, nor blanks in its quotes."""
+    return tag("span", text, class_="name command")
 
 
 def code(text: str) -> Html:

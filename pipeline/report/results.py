@@ -21,7 +21,7 @@ def results(
     """Measure and write, each file whole or not at all; what metrics.json holds. OSError if a file cannot be written.
 
     ``found``: answers by split. ``more``: what else is known of the run, its ``settings``, ``epochs``, ``best_epoch``
-    and ``seconds`` at least; ``clips`` and ``groups`` as ``sizes`` counts them.
+    and ``seconds`` at least; ``clips`` and ``groups`` as ``sizes`` counts them, and the command line's ``overrides``.
     """
     file = out / "model.safetensors"
     metrics = cost(model, file.stat().st_size if file.is_file() else None) | dict(more)

@@ -51,7 +51,7 @@ def written(
     if ranked:
         best = ranked[0]
         figures.insert(0, (page.share(best.accuracy or 0.0), "best validation accuracy", f"trial {best.number}"))
-        opening = [page.tiles(figures), tag("p", "Train the best one:"), page.name(command(best))]
+        opening = [page.tiles(figures), tag("p", "Train the best one:"), page.command(command(best))]
         opening += [page.facts({key: shown(value) for key, value in best.values.items()})]
     order = [*sorted(shares, key=lambda key: -shares[key]), *(key for key in space if key not in shares)]
     took = page.lasting(sum(one.seconds for one in trials))

@@ -1,5 +1,6 @@
 """The page about a training: how good the model is, how sure that is, what it costs, and what it gets wrong."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -33,12 +34,24 @@ def written(metrics: Figures, history: Sequence[Figures], found: Mapping[str, An
         *(of_streams(metrics["streams"]) if "streams" in metrics else ()),
         *(wished(metrics["events"], split) if "events" in metrics else ()),
         worst(found[split], intake),
-        Section("Settings", "What was set, in the words of the command line.", [page.facts(flat(metrics["settings"]))]),
+        settings(metrics),
         Section("Machine", "Where this was computed.", [page.facts(dict(metrics["machine"]))]),
     ]
     return page.page(
         f"Training: {name}" if name else "Training", says, [one for one in sections if one], [opening(metrics, split)]
     )
+
+
+def settings(metrics: Figures) -> Section:
+    """What was given, as a command line if it is known, and everything that followed from it."""
+    every, given = page.facts(flat(metrics["settings"])), metrics.get("overrides")
+    if given is None:
+        return Section("Settings", "All settings, as they were used.", [every])
+    says = (
+        "The command line, without settings of Hydra itself such as the folder of the run. Below it all settings, as "
+        "they were used: what the command line does not give is a default."
+    )
+    return Section("Settings", says, [page.command(shlex.join(["python", "train.py", *given])), every])
 
 
 def opening(metrics: Figures, split: str) -> Html:
