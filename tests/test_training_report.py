@@ -79,7 +79,8 @@ def test_a_training_ends_with_its_page(trained):
             kind == "audio/flac"
             and rate == 16000
             and line["name"] in told[0]
-            and told[1] == f"{line['truth']} {line['truth_score']:.3f}"
+            and told[1:3] == [line["truth"], f"{line['truth_score']:.3f}"]
+            and told[3:] == [f"{line['answer']} (correct)", told[2]]
         )
         assert np.abs(wave - soundfile.read(line["name"])[0]).max() < 1e-4  # 16 bits
     assert not list(trained.glob("*.part"))
@@ -150,6 +151,15 @@ def test_the_command_line_can_be_copied(tmp_path):
     assert shlex.split(html.unescape(text)) == ["python", "train.py", *overrides] and "<b>" not in text
     alone = training.settings({"settings": settings})
     assert len(alone.blocks) == 1 and "command line" not in alone.says
+
+
+def test_worst_clips_say_which_answers_are_correct(tmp_path):
+    finished(tmp_path / "a", ["a", "b"])
+    head, *found = rows(read(tmp_path / "a" / "report.html")[1]["Worst clips"])
+    assert head == ["clip", "true class", "score of the true class", "answer", "score of the answer"]
+    for _, truth, own, answer, score in found:
+        assert answer == (f"{truth} (correct)" if own == score else {"a": "b", "b": "a"}[truth])
+    assert any("correct" in row[3] for row in found) and any("correct" not in row[3] for row in found)
 
 
 def test_nothing_hostile_gets_into_the_pages(tmp_path):

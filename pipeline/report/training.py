@@ -263,7 +263,8 @@ def worst(found: Answers, intake: Intake) -> Section | None:
         "The clips whose truth got the lowest scores, as the model heard or saw them; of long ones, the beginning. "
         "Sometimes it is the truth that is wrong."
     )
-    return Section("Worst clips", says, [page.table(("clip", "truth", "answer"), rows)])
+    columns = "clip", "true class", "score of the true class", "answer", "score of the answer"
+    return Section("Worst clips", says, [page.table(columns, rows, (columns[2], columns[4]))])
 
 
 def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
@@ -274,6 +275,8 @@ def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
     group = page.tag("span", f"{found.groups[place]}", class_="remark")
     return (
         page.join(shown(exhibit.x, intake), named, group),
-        f"{page.short(found.labels[truth], 40)} {found.scores[place, truth]:.3f}",
-        f"{page.short(found.labels[answer], 40)} {found.sure[place]:.3f}" if answer != truth else "right",
+        page.short(found.labels[truth], 40),
+        f"{found.scores[place, truth]:.3f}",
+        page.short(found.labels[answer], 40) + (" (correct)" if answer == truth else ""),
+        f"{found.sure[place]:.3f}",
     )
