@@ -58,6 +58,7 @@ def test_a_training_ends_with_its_page(trained):
         "Machine",
     ]
     metrics = json.loads((trained / "metrics.json").read_text())
+    assert main_.find("header/h1").text == f"Training: default, run {trained.name}"
     tiles = {tile[1].text: (tile[0].text, tile[2].text) for tile in main_.find("header/div")}
     assert tiles["accuracy, test"] == ("100.0\u00a0%", "51.0 – 100.0 (95\u00a0%)")
     assert tiles["parameters"][0] == f"{metrics['parameters']:,}"
@@ -151,6 +152,14 @@ def test_the_command_line_can_be_copied(tmp_path):
     assert shlex.split(html.unescape(text)) == ["python", "train.py", *overrides] and "<b>" not in text
     alone = training.settings({"settings": settings})
     assert len(alone.blocks) == 1 and "command line" not in alone.says
+
+
+def test_a_page_is_titled_by_its_folder():
+    assert (
+        training.titled("digits", Path("/runs/digits/2026-11-29_12-00-00"))
+        == "Training: digits, run 2026-11-29_12-00-00"
+    )
+    assert training.titled("", Path("/runs/sweep_2026/7")) == "Training: run sweep_2026/7"
 
 
 def test_worst_clips_say_which_answers_are_correct(tmp_path):

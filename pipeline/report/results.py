@@ -29,7 +29,7 @@ def results(
     metrics["machine"] = machine(str(model.anchor.device))
     page.save(out / "answers.jsonl", "".join(row for split, answers in found.items() for row in rows(split, answers)))
     page.save(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    page.save(out / "report.html", written(metrics, history, found, model.intake))
+    page.save(out / "report.html", written(metrics, history, found, model.intake, out))
     return metrics
 
 

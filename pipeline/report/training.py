@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,13 @@ KINDS = {"train": "training", "val": "validation", "test": "test"}  # of clips
 Figures = Mapping[str, Any]
 
 
-def written(metrics: Figures, history: Sequence[Figures], found: Mapping[str, Answers], intake: Intake) -> str:
-    """The page of a run: ``metrics`` as in metrics.json, ``history`` with a row for each epoch, answers by split."""
+def written(
+    metrics: Figures, history: Sequence[Figures], found: Mapping[str, Answers], intake: Intake, folder: Path
+) -> str:
+    """The page of the run in ``folder``: ``metrics`` as in metrics.json, ``history`` with a row for each epoch, answers
+    by split.
+    """
     split = "test" if "test" in found else "val"
-    name = str(metrics["settings"].get("name", ""))
     says = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}. Figures are of {SPLITS[split]}."
     sections = [
         *of_split(metrics[split], "val" if split == "test" and "val" in metrics else "", metrics),
@@ -37,9 +41,16 @@ def written(metrics: Figures, history: Sequence[Figures], found: Mapping[str, An
         settings(metrics),
         Section("Machine", "Where this was computed.", [page.facts(dict(metrics["machine"]))]),
     ]
-    return page.page(
-        f"Training: {name}" if name else "Training", says, [one for one in sections if one], [opening(metrics, split)]
-    )
+    heading = titled(str(metrics["settings"].get("name", "")), folder.resolve())
+    return page.page(heading, says, [one for one in sections if one], [opening(metrics, split)])
+
+
+def titled(name: str, folder: Path) -> str:
+    """Which training a page is about: its name, which many have in common, and its folder; of one of a sweep, whose
+    folder is a number, that of the sweep, too.
+    """
+    run = f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
+    return f"Training: {name}, run {run}" if name else f"Training: run {run}"
 
 
 def settings(metrics: Figures) -> Section:
