@@ -69,7 +69,9 @@ def test_a_training_ends_with_its_page(trained):
     line = shlex.split(next(sections["Settings"].iter("span")).text)
     assert line == ["python", "train.py", *metrics["overrides"]] and {"dataset=folder", "trainer.epochs=8"} < set(line)
     assert not any("hydra" in text for text in line)
-    assert len(list(sections["Learning"].iter("svg"))) == 3
+    drawn = list(sections["Learning"].iter("svg"))
+    axes = [[mark.text for mark in one.iter("text") if mark.get("class") == "middle"] for one in drawn]
+    assert axes == [["2", "4", "6", "8", "epoch"]] * 3
     found = media(text)
     lines = [json.loads(line) for line in (trained / "answers.jsonl").read_text().splitlines()]
     test = sorted((line for line in lines if line["split"] == "test"), key=lambda line: line["truth_score"])
@@ -263,6 +265,12 @@ def test_staircases_and_logarithms():
     assert charts.stairs([(0, 1), (2, 3)]) == [(0, 1), (2, 1), (2, 3)] and charts.stairs([]) == []
     moved, marks = charts.logarithmic([(0, 1.0), (10, 0.5), (1e6, 0.1)], 1.0, 1000.0)
     assert moved == [(0.0, 1.0), (1.0, 0.5)] and marks == [(0.0, "1"), (1.0, "10"), (2.0, "100"), (3.0, "1k")]
+
+
+def test_epochs_are_whole_numbers():
+    for last, told in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (6, [1, 2, 3, 4, 5, 6]), (30, [5, 10, 15, 20, 25, 30])):
+        assert charts.numbered(range(1, last + 1)) == [(number, str(number)) for number in told]
+    assert charts.numbered([]) == []
 
 
 def test_figures_of_nothing():

@@ -136,7 +136,8 @@ def written(runs: Sequence[Run]) -> str:
             )
         )
     if lines := {run.folder.name: learnt(run) for run in there[:LINES]}:
-        drawn = charts.lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), (), page.percent)
+        epochs = charts.numbered(epoch for line in lines.values() for epoch, _ in line)
+        drawn = charts.lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), epochs, page.percent)
         more = f" Of the first {LINES} runs." if len(there) > LINES else ""
         sections.append(Section("Learning", f"Validation accuracy by epoch.{more}", [drawn]))
     head: Html = page.facts(

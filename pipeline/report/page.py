@@ -175,9 +175,11 @@ def lasting(seconds: float) -> str:
     return f"{value:,.0f}\u00a0{unit}" if value >= 10 else f"{value:.2g}\u00a0{unit}"
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``, ``most`` at most, about."""
-    rough = (high - low) / most if high > low else 1.0
+def ticks(low: float, high: float, most: int = 5, least: float = 0.0) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``, ``most`` at most, about; not less
+    than ``least`` apart (1: whole numbers).
+    """
+    rough = max(least, (high - low) / most) if high > low else 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.999 * rough)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

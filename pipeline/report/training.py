@@ -173,12 +173,14 @@ def learning(history: Sequence[Figures], metrics: Figures) -> Iterator[Section]:
     def line(key: str) -> list[tuple[float, float]]:
         return [(row["epoch"], row[key]) for row in history if isinstance(row.get(key), int | float)]
 
-    loss = charts.lines({"training loss": line("train_loss"), "validation loss": line("val_loss")}, "epoch", "Losses")
+    epochs = charts.numbered(row["epoch"] for row in history)
+    losses = {"training loss": line("train_loss"), "validation loss": line("val_loss")}
+    loss = charts.lines(losses, "epoch", "Losses", None, epochs)
     accuracy = charts.lines(
         {"training accuracy": line("train_accuracy"), "validation accuracy": line("val_accuracy")},
-        "epoch", "Accuracies", (0, 1), (), page.percent,
+        "epoch", "Accuracies", (0, 1), epochs, page.percent,
     )  # fmt: skip
-    rate = charts.lines({"learning rate": line("lr")}, "epoch", "Learning rate")
+    rate = charts.lines({"learning rate": line("lr")}, "epoch", "Learning rate", None, epochs)
     why = "the last" if metrics["best_epoch"] == metrics["epochs"] else "the best on the validation clips"
     says = (
         f"The model of epoch {metrics['best_epoch']} was kept, {why}. Training losses and "
