@@ -323,7 +323,10 @@ def test_runs_are_compared_by_a_split_that_all_have():
     table = comparison.rows(runs)
     assert [row[2] for row in table] == ["50.0", "50.0"] and [row[3] == "–" for row in table] == [False, True]
     assert all(row[4:6] == ("6.2–75.0", "0.125") for row in table)
-    assert "validation clips, as not all were tested" in comparison.written(runs)
+    assert comparison.columns(runs)[4:6] == ("val at 95 %", "val F1")
+    assert comparison.columns(runs[:1])[4:6] == ("test at 95 %", "test F1")
+    text = comparison.written(runs)
+    assert "validation clips, as not all were tested" in text and "alone, by their validation clips." in text
 
 
 def test_folds_and_seeds_are_pooled_over_groups():
@@ -401,6 +404,8 @@ def test_comparison_on_the_terminal_and_as_a_page(folders, tmp_path, capsys):
     metrics = json.loads((folders / "0" / "metrics.json").read_text())
     accuracy, limits = 100 * metrics["test"]["accuracy"], metrics["test"]["interval"]
     assert f"{accuracy:.1f}" in shown and f"{100 * limits['low']:.1f}–{100 * limits['high']:.1f}" in shown
+    assert "val test test test run % % at 95 % F1 parameters" in shown  # a heading of two lines
+    assert "seeds or folds, by their test clips" in shown
     assert "2 seeds: 0 … 2" in shown and "seed=1, optimizer.lr=0.1" in shown and str(out) in shown
     _, sections = read(out)
     assert list(sections) == ["Accuracy", "Runs", "Seeds and folds", "Learning"]
