@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from conf.launch import OK, Job, launch
+from conf.launch import OK, Job, given, launch
 
 WORST = 10  # clips that the report shows
 
@@ -83,13 +83,15 @@ def told(
     from pipeline.measures.detection import detected
     from pipeline.measures.thresholds import tune
     from pipeline.model import load
-    from pipeline.report.results import results
+    from pipeline.report.results import results, sizes
     from pipeline.report.summary import summary
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     shown = [split for split in (("val",) if trial else ("val", "test")) if len(splits[split])]
     found = {split: coach.answers(best, splits[split], worst=WORST) for split in shown}
-    more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "settings": settings}
+    more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **sizes(splits), "settings": settings}
+    if (overrides := given(out)) is not None:
+        more["overrides"] = overrides
     if not trial and (settings["false_alarms"] is not None or settings["events"]):
         more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})

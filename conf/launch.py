@@ -23,6 +23,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from pipeline.build import arguments_for, build, check, nearest
 from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
@@ -143,6 +144,15 @@ def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any]) ->
 
     build(sweep, Sweep, at="sweep").run(train, given, settings, Path(job.runtime.output_dir))
     return OK
+
+
+def given(folder: Path) -> list[str] | None:
+    """The overrides with which the run of a folder was started; None if they are not there, or not as we write them."""
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+    return [str(text) for text in found] if isinstance(found, list) else None
 
 
 def sweeping() -> str:

@@ -127,6 +127,11 @@ class Clips(Dataset[Sample | None]):
         """Which clips they are, as what."""
         return [f"{clip.name}@{clip.start}-{clip.end} {clip.label}" for clip in self.clips]
 
+    @property
+    def groups(self) -> list[str]:
+        """The group of each clip, '' where it is unknown."""
+        return [clip.group for clip in self.clips]
+
     def __getitem__(self, index: int) -> Sample | None:
         clip, intake = self.clips[index], self.intake
         try:

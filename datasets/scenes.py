@@ -75,6 +75,12 @@ class Scenes(Dataset[Sample | None]):
         found: list[str] = getattr(self.clips, "names", [])
         return found
 
+    @property
+    def groups(self) -> list[str]:
+        """The group of each clip."""
+        found: list[str] = getattr(self.clips, "groups", [])
+        return found
+
     def __len__(self) -> int:
         return len(self.clips)
 

@@ -58,8 +58,8 @@ class Batch:
 class Split(Protocol):
     """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds: a clip
     depends on the epoch and its number alone, so that a training can go on anywhere. A split that knows the class of
-    each clip in advance has them as ``classes``; one that reads files says which, as ``names``, and how many of them it
-    has left out as they cannot be read, as ``skipped``.
+    each clip in advance has them as ``classes``; one that reads files says which, as ``names``, of which ``groups`` (''
+    if unknown), and how many of them it has left out as they cannot be read, as ``skipped``.
     """
 
     epoch: int

@@ -1,9 +1,11 @@
 """The page at the end of a training, and trainings side by side."""
 
 import base64
+import html
 import io
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,9 +13,13 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from conftest import configured, run, small_model
 from test_report import HOSTILE, Strict, read, rows
 
+from conf.launch import given
+from datasets.clips import Clip, Clips
+from datasets.scenes import Scene, Scenes
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
 from pipeline.measures.evaluation import Answers, Exhibit
@@ -21,14 +27,14 @@ from pipeline.measures.evaluation import figures as evaluated
 from pipeline.measures.uncertainty import effective, wilson
 from pipeline.model import Classifier
 from pipeline.reading.picture import Picture
-from pipeline.report import charts, comparison, exhibits, page
+from pipeline.report import charts, comparison, exhibits, page, training
 from pipeline.report.comparison import main, written
 from pipeline.report.page import Section
-from pipeline.report.results import results
+from pipeline.report.results import results, sizes
 from pipeline.report.runs import Run, counted, differing, families, flat, found_in
 from pipeline.report.runs import read as read_run
 from pipeline.report.summary import summary
-from pipeline.report.training import of_split
+from pipeline.report.training import clips, of_split
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 
@@ -52,11 +58,20 @@ def test_a_training_ends_with_its_page(trained):
         "Machine",
     ]
     metrics = json.loads((trained / "metrics.json").read_text())
+    assert main_.find("header/h1").text == f"Training: default, run {trained.name}"
     tiles = {tile[1].text: (tile[0].text, tile[2].text) for tile in main_.find("header/div")}
     assert tiles["accuracy, test"] == ("100.0\u00a0%", "51.0 – 100.0 (95\u00a0%)")
     assert tiles["parameters"][0] == f"{metrics['parameters']:,}"
+    assert metrics["clips"] == {"train": 16, "val": 4, "test": 4} and not metrics["groups"]
+    assert tiles["training clips"][0] == "16" and tiles["validation clips"][0] == "4"
+    assert tiles["test clips"][0] == "4" and "in all" in tiles["test clips"][1]
     assert ["encoder.hidden", "16"] in rows(sections["Settings"]) and ["seed", "0"] in rows(sections["Settings"])
-    assert len(list(sections["Learning"].iter("svg"))) == 3
+    line = shlex.split(next(sections["Settings"].iter("span")).text)
+    assert line == ["python", "train.py", *metrics["overrides"]] and {"dataset=folder", "trainer.epochs=8"} < set(line)
+    assert not any("hydra" in text for text in line)
+    drawn = list(sections["Learning"].iter("svg"))
+    axes = [[mark.text for mark in one.iter("text") if mark.get("class") == "middle"] for one in drawn]
+    assert axes == [["2", "4", "6", "8", "epoch"]] * 3
     found = media(text)
     lines = [json.loads(line) for line in (trained / "answers.jsonl").read_text().splitlines()]
     test = sorted((line for line in lines if line["split"] == "test"), key=lambda line: line["truth_score"])
@@ -67,7 +82,8 @@ def test_a_training_ends_with_its_page(trained):
             kind == "audio/flac"
             and rate == 16000
             and line["name"] in told[0]
-            and told[1] == f"{line['truth']} {line['truth_score']:.3f}"
+            and told[1:3] == [line["truth"], f"{line['truth_score']:.3f}"]
+            and told[3:] == [f"{line['answer']} (correct)", told[2]]
         )
         assert np.abs(wave - soundfile.read(line["name"])[0]).max() < 1e-4  # 16 bits
     assert not list(trained.glob("*.part"))
@@ -103,6 +119,58 @@ def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=Non
     metrics = results(model, {"val": found, "test": found}, more, history, folder)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     return metrics
+
+
+def test_clips_and_groups_of_each_split_are_counted():
+    def split(*groups):
+        clips = [Clip(Path(f"{number}.wav"), "a", "train", group=group) for number, group in enumerate(groups)]
+        return Clips(clips, ["a"], Intake(sound=16000))
+
+    splits = {"train": split("anna", "anna", "ben", ""), "val": split("carl"), "test": range(0)}
+    found = sizes(splits)
+    assert found == {"clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}}
+    scenes = Scenes(split("anna", "ben", "ben"), Scene(), 1, 16000)
+    assert sizes({"train": scenes})["groups"] == {"train": 2}
+    row = {"count": 1, "seconds": 2.0, "skipped": 3}
+    assert list(clips(found | {"val": row}, "val")) == [
+        ("1", "validation clips", "from 1 group; 2\u00a0s in all; 3 unreadable"),
+        ("4", "training clips", "from 2 groups"),
+    ]
+
+
+def test_the_command_line_can_be_copied(tmp_path):
+    """Whatever is in it, and however long it is; a run that does not know it says so by its silence."""
+    overrides = ["name=two  blanks", "dataset.root='it''s $HOME'", f"+x=[{','.join('abc' * 200)}]", "<b>=`ls`"]
+    (tmp_path / ".hydra").mkdir()
+    assert given(tmp_path) is None
+    file = tmp_path / ".hydra" / "overrides.yaml"
+    for text, found in (("[]", []), ("{", None), ("a: 1", None), ("\xff", None), (yaml.safe_dump(overrides), overrides),
+                        ("- x=${now:%Y}\n- y=${", None), ("- x=${now:%Y}", ["x=${now:%Y}"])):  # fmt: skip
+        file.write_bytes(text.encode("latin-1"))
+        assert given(tmp_path) == found, text
+    settings = {"seed": 0}
+    (block, _) = training.settings({"settings": settings, "overrides": overrides}).blocks
+    (text,) = re.fullmatch('<span class="name command">(.*)</span>', block).groups()
+    assert shlex.split(html.unescape(text)) == ["python", "train.py", *overrides] and "<b>" not in text
+    alone = training.settings({"settings": settings})
+    assert len(alone.blocks) == 1 and "command line" not in alone.says
+
+
+def test_a_page_is_titled_by_its_folder():
+    assert (
+        training.titled("digits", Path("/runs/digits/2026-11-29_12-00-00"))
+        == "Training: digits, run 2026-11-29_12-00-00"
+    )
+    assert training.titled("", Path("/runs/sweep_2026/7")) == "Training: run sweep_2026/7"
+
+
+def test_worst_clips_say_which_answers_are_correct(tmp_path):
+    finished(tmp_path / "a", ["a", "b"])
+    head, *found = rows(read(tmp_path / "a" / "report.html")[1]["Worst clips"])
+    assert head == ["clip", "true class", "score of the true class", "answer", "score of the answer"]
+    for _, truth, own, answer, score in found:
+        assert answer == (f"{truth} (correct)" if own == score else {"a": "b", "b": "a"}[truth])
+    assert any("correct" in row[3] for row in found) and any("correct" not in row[3] for row in found)
 
 
 def test_nothing_hostile_gets_into_the_pages(tmp_path):
@@ -199,6 +267,12 @@ def test_staircases_and_logarithms():
     assert moved == [(0.0, 1.0), (1.0, 0.5)] and marks == [(0.0, "1"), (1.0, "10"), (2.0, "100"), (3.0, "1k")]
 
 
+def test_epochs_are_whole_numbers():
+    for last, told in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (6, [1, 2, 3, 4, 5, 6]), (30, [5, 10, 15, 20, 25, 30])):
+        assert charts.numbered(range(1, last + 1)) == [(number, str(number)) for number in told]
+    assert charts.numbered([]) == []
+
+
 def test_figures_of_nothing():
     for made in (charts.lines({}, "x", ""), charts.lines({"a": [(1, float("nan"))]}, "x", "", (0, 1)), charts.outlines([], ""), charts.outlines([[], []], ""),
                  charts.two_tones([], [], ("a", "b"), "x", ""), charts.two_tones([0], [0], ("a", "b"), "x", "")):  # fmt: skip
@@ -249,7 +323,10 @@ def test_runs_are_compared_by_a_split_that_all_have():
     table = comparison.rows(runs)
     assert [row[2] for row in table] == ["50.0", "50.0"] and [row[3] == "–" for row in table] == [False, True]
     assert all(row[4:6] == ("6.2–75.0", "0.125") for row in table)
-    assert "validation clips, as not all were tested" in comparison.written(runs)
+    assert comparison.columns(runs)[4:6] == ("val at 95 %", "val F1")
+    assert comparison.columns(runs[:1])[4:6] == ("test at 95 %", "test F1")
+    text = comparison.written(runs)
+    assert "validation clips, as not all were tested" in text and "alone, by their validation clips." in text
 
 
 def test_folds_and_seeds_are_pooled_over_groups():
@@ -327,6 +404,8 @@ def test_comparison_on_the_terminal_and_as_a_page(folders, tmp_path, capsys):
     metrics = json.loads((folders / "0" / "metrics.json").read_text())
     accuracy, limits = 100 * metrics["test"]["accuracy"], metrics["test"]["interval"]
     assert f"{accuracy:.1f}" in shown and f"{100 * limits['low']:.1f}–{100 * limits['high']:.1f}" in shown
+    assert "val test test test run % % at 95 % F1 parameters" in shown  # a heading of two lines
+    assert "seeds or folds, by their test clips" in shown
     assert "2 seeds: 0 … 2" in shown and "seed=1, optimizer.lr=0.1" in shown and str(out) in shown
     _, sections = read(out)
     assert list(sections) == ["Accuracy", "Runs", "Seeds and folds", "Learning"]

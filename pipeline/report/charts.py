@@ -1,7 +1,7 @@
 """Figures of a training: lines over time, errors over false alarms, scores of what is and what is not."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipeline.report.page import TONES, Html, Plot, brief, short, tag, ticks, track
 
@@ -35,6 +35,12 @@ def lines(
     inside += [dot(plot, a, b, told) for a, b in dots if math.isfinite(a) and math.isfinite(b)]
     places = marks or [(value, brief(value)) for value in ticks(min(xs), max(xs), 6)]
     return tag("figure", tag("figcaption", *keys), plot.draw(inside, places, x, says, told))
+
+
+def numbered(line: Iterable[float]) -> list[tuple[float, str]]:
+    """Marks for the axis of what is counted, such as epochs: there is nothing between two of them."""
+    found = list(line)
+    return [(value, brief(value)) for value in ticks(min(found), max(found), 6, least=1)] if found else []
 
 
 def dot(plot: Plot, x: float, y: float, told: Callable[[float], str], tone: str = "main") -> Html:

@@ -22,18 +22,20 @@ import pipeline.report.page as page
 from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.report.page import Html, Section
 from pipeline.report.runs import Family, Run, counted, differing, families, found_in, read
-from pipeline.report.training import amount
+from pipeline.report.training import KINDS, amount
 from pipeline.text import clean
 
-COLUMNS = ("run", "settings", "val %", "test %", "at 95 %", "F1", "parameters", "MAC/s", "epochs", "s")
+FIRST, LAST = ("run", "settings", "val %", "test %"), ("parameters", "MAC/s", "epochs", "s")
 SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
 LINES = 4  # runs whose learning is drawn
 TOLD = 6  # settings of a run on the terminal
 
 
 def columns(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The columns; one more, if clips could not be read."""
-    return (*COLUMNS, "unreadable") if any(unread(run, counted(runs)) for run in runs) else COLUMNS
+    """The columns, with the split that intervals and F1 are of; one more, if clips could not be read."""
+    split = counted(runs)
+    lost = ["unreadable"] if any(unread(run, split) for run in runs) else []
+    return (*FIRST, f"{split} at 95 %", f"{split} F1", *LAST, *lost)
 
 
 def unread(run: Run, split: str) -> int:
@@ -85,12 +87,13 @@ def shown(runs: Sequence[Run]) -> None:
     console = Console()
     place = common(runs)
     names, settings, *figures = zip(*rows(runs, TOLD), strict=True)
-    told = (COLUMNS[0], *columns(runs)[2:])
+    told = (FIRST[0], *(column.replace(" ", "\n", 1) for column in columns(runs)[2:]))  # 80 characters are few
     console.print(printed(f"runs in {place}", told, zip(names, *figures, strict=True)))
     if any(one != "–" for one in settings):
-        console.print(printed("settings that differ", COLUMNS[:2], zip(names, settings, strict=True)))
+        console.print(printed("settings that differ", FIRST[:2], zip(names, settings, strict=True)))
     if found := list(families(runs)):
-        console.print(printed("the same but for seeds or folds", SPREAD, [spread(one, place) for one in found]))
+        title = f"the same but for seeds or folds, by their {KINDS[counted(runs)]} clips"
+        console.print(printed(title, SPREAD, [spread(one, place) for one in found]))
 
 
 def printed(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
@@ -118,7 +121,7 @@ def written(runs: Sequence[Run]) -> str:
         if run.metrics
     ]
     linked = [(page.name(line[0]), *line[1:]) for line in rows(runs)]
-    clips = "test clips" if counts == "test" else "validation clips, as not all were tested"
+    clips = f"{KINDS[counts]} clips" + ("" if counts == "test" else ", as not all were tested")
     says = f"Of the {clips}, and 95\u00a0% intervals."
     told = "Settings that differ, and figures; F1 and intervals are of those clips, too."
     sections = [
@@ -127,8 +130,8 @@ def written(runs: Sequence[Run]) -> str:
     ]
     if found := list(families(runs)):
         says = (
-            "Runs that differ in their seed or fold alone. Over all clips: one that several runs answered counts once, "
-            "with the share of them that was right."
+            f"Runs that differ in their seed or fold alone, by their {KINDS[counts]} clips. Over all clips: one that "
+            "several runs answered counts once, with the share of them that was right."
         )
         sections.append(
             Section(
@@ -136,7 +139,8 @@ def written(runs: Sequence[Run]) -> str:
             )
         )
     if lines := {run.folder.name: learnt(run) for run in there[:LINES]}:
-        drawn = charts.lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), (), page.percent)
+        epochs = charts.numbered(epoch for line in lines.values() for epoch, _ in line)
+        drawn = charts.lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), epochs, page.percent)
         more = f" Of the first {LINES} runs." if len(there) > LINES else ""
         sections.append(Section("Learning", f"Validation accuracy by epoch.{more}", [drawn]))
     head: Html = page.facts(

@@ -46,6 +46,7 @@ tbody tr:last-child td, tbody tr:last-child th { border-bottom: 0; }
 .wide td { min-width: 6rem; } .wide td.number { min-width: 0; }
 .name { font: .8125rem/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   overflow-wrap: anywhere; unicode-bidi: isolate; display: block; min-width: 12rem; }
+.command { white-space: pre-wrap; margin-bottom: 1.25rem; }
 .remark { display: block; color: var(--soft); font-size: .8125rem; margin-bottom: .4rem; }
 .remark:empty { display: none; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: 1.25rem 1.25rem;
@@ -174,9 +175,11 @@ def lasting(seconds: float) -> str:
     return f"{value:,.0f}\u00a0{unit}" if value >= 10 else f"{value:.2g}\u00a0{unit}"
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``, ``most`` at most, about."""
-    rough = (high - low) / most if high > low else 1.0
+def ticks(low: float, high: float, most: int = 5, least: float = 0.0) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``, ``most`` at most, about; not less
+    than ``least`` apart (1: whole numbers).
+    """
+    rough = max(least, (high - low) / most) if high > low else 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.999 * rough)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -200,6 +203,11 @@ def facts(pairs: Mapping[str, str]) -> Html:
 def name(text: str) -> Html:
     """A path or another name that is to be read letter by letter."""
     return tag("span", short(text), class_="name")
+
+
+def command(text: str) -> Html:
+    """A command line to be copied: nothing of it is left out, nor blanks in its quotes."""
+    return tag("span", text, class_="name command")
 
 
 def code(text: str) -> Html:

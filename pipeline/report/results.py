@@ -11,6 +11,7 @@ from pipeline.measures.evaluation import Answers, figures, rows
 from pipeline.model import Classifier
 from pipeline.report.machine import machine
 from pipeline.report.training import written
+from pipeline.sample import Split
 
 
 def results(
@@ -20,7 +21,7 @@ def results(
     """Measure and write, each file whole or not at all; what metrics.json holds. OSError if a file cannot be written.
 
     ``found``: answers by split. ``more``: what else is known of the run, its ``settings``, ``epochs``, ``best_epoch``
-    and ``seconds`` at least.
+    and ``seconds`` at least; ``clips`` and ``groups`` as ``sizes`` counts them, and the command line's ``overrides``.
     """
     file = out / "model.safetensors"
     metrics = cost(model, file.stat().st_size if file.is_file() else None) | dict(more)
@@ -28,5 +29,12 @@ def results(
     metrics["machine"] = machine(str(model.anchor.device))
     page.save(out / "answers.jsonl", "".join(row for split, answers in found.items() for row in rows(split, answers)))
     page.save(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    page.save(out / "report.html", written(metrics, history, found, model.intake))
+    page.save(out / "report.html", written(metrics, history, found, model.intake, out))
     return metrics
+
+
+def sizes(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
+    """How many ``clips`` each split has (in an epoch, if it makes them), and from how many ``groups``, where known."""
+    clips = {name: len(split) for name, split in splits.items()}
+    groups = {name: len(set(getattr(split, "groups", [])) - {""}) for name, split in splits.items()}
+    return {"clips": clips, "groups": {name: count for name, count in groups.items() if count}}

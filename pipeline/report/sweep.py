@@ -51,7 +51,7 @@ def written(
     if ranked:
         best = ranked[0]
         figures.insert(0, (page.share(best.accuracy or 0.0), "best validation accuracy", f"trial {best.number}"))
-        opening = [page.tiles(figures), tag("p", "Train the best one:"), page.name(command(best))]
+        opening = [page.tiles(figures), tag("p", "Train the best one:"), page.command(command(best))]
         opening += [page.facts({key: shown(value) for key, value in best.values.items()})]
     order = [*sorted(shares, key=lambda key: -shares[key]), *(key for key in space if key not in shares)]
     took = page.lasting(sum(one.seconds for one in trials))
@@ -120,7 +120,7 @@ def history(trials: Sequence[Tried]) -> Html:
     line = list(zip((number for number, *_ in known), accumulate((y for _, y, _ in known), max), strict=True))
     drawn = [tag("path", d=page.track(line, plot), class_="track good")]
     drawn += [dot(plot, number, accuracy, one) for number, accuracy, one in known]
-    marks = [(value, page.brief(value)) for value in page.ticks(0, max(1, trials[-1].number)) if value % 1 == 0]
+    marks = [(value, page.brief(value)) for value in page.ticks(0, max(1, trials[-1].number), least=1)]
     return page.figure("Trials", plot.draw(drawn, marks, "trial", "Accuracy by trial", page.percent))
 
 
@@ -135,7 +135,7 @@ def progress(trials: Sequence[Tried]) -> Html:
         told = tag("title", said(one))
         kind = {"class_": f"track {tone(one)}", "style": "opacity: 0.5"}
         drawn.append(tag("path", told, d=page.track(one.curve, plot), **kind))
-    marks = [(value, page.brief(value)) for value in page.ticks(*plot.limits[0]) if value % 1 == 0]
+    marks = [(value, page.brief(value)) for value in page.ticks(*plot.limits[0], least=1)]
     return page.figure("Epochs", plot.draw(drawn, marks, "epoch", "Accuracy by epoch", page.percent))
 
 
@@ -163,7 +163,7 @@ def axis(part: Part, ranked: Sequence[Tried], key: str) -> tuple[tuple[float, fl
         return (-0.5, len(marks) - 0.5), marks
     low, high = part.place(part.low), part.place(part.high)
     if not part.log:
-        return (low, high), [(value, page.brief(value)) for value in page.ticks(low, high)]
+        return (low, high), [(value, page.brief(value)) for value in page.ticks(low, high, least=float(part.whole))]
     if high - low < 1:  # less than a power of ten
         return (low, high), [(part.place(value), f"{value:g}") for value in page.ticks(part.low, part.high, 4)]
     powers = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)

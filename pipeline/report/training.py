@@ -1,7 +1,9 @@
 """The page about a training: how good the model is, how sure that is, what it costs, and what it gets wrong."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,17 @@ from pipeline.report.runs import flat
 
 FEW = 24  # classes that have a histogram each
 SPLITS = {"test": "test clips, which were never learnt from", "val": "validation clips, by which the model was chosen"}
+KINDS = {"train": "training", "val": "validation", "test": "test"}  # of clips
 Figures = Mapping[str, Any]
 
 
-def written(metrics: Figures, history: Sequence[Figures], found: Mapping[str, Answers], intake: Intake) -> str:
-    """The page of a run: ``metrics`` as in metrics.json, ``history`` with a row for each epoch, answers by split."""
+def written(
+    metrics: Figures, history: Sequence[Figures], found: Mapping[str, Answers], intake: Intake, folder: Path
+) -> str:
+    """The page of the run in ``folder``: ``metrics`` as in metrics.json, ``history`` with a row for each epoch, answers
+    by split.
+    """
     split = "test" if "test" in found else "val"
-    name = str(metrics["settings"].get("name", ""))
     says = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}. Figures are of {SPLITS[split]}."
     sections = [
         *of_split(metrics[split], "val" if split == "test" and "val" in metrics else "", metrics),
@@ -32,12 +38,31 @@ def written(metrics: Figures, history: Sequence[Figures], found: Mapping[str, An
         *(of_streams(metrics["streams"]) if "streams" in metrics else ()),
         *(wished(metrics["events"], split) if "events" in metrics else ()),
         worst(found[split], intake),
-        Section("Settings", "What was set, in the words of the command line.", [page.facts(flat(metrics["settings"]))]),
+        settings(metrics),
         Section("Machine", "Where this was computed.", [page.facts(dict(metrics["machine"]))]),
     ]
-    return page.page(
-        f"Training: {name}" if name else "Training", says, [one for one in sections if one], [opening(metrics, split)]
+    heading = titled(str(metrics["settings"].get("name", "")), folder.resolve())
+    return page.page(heading, says, [one for one in sections if one], [opening(metrics, split)])
+
+
+def titled(name: str, folder: Path) -> str:
+    """Which training a page is about: its name, which many have in common, and its folder; of one of a sweep, whose
+    folder is a number, that of the sweep, too.
+    """
+    run = f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
+    return f"Training: {name}, run {run}" if name else f"Training: run {run}"
+
+
+def settings(metrics: Figures) -> Section:
+    """What was given, as a command line if it is known, and everything that followed from it."""
+    every, given = page.facts(flat(metrics["settings"])), metrics.get("overrides")
+    if given is None:
+        return Section("Settings", "All settings, as they were used.", [every])
+    says = (
+        "The command line, without settings of Hydra itself such as the folder of the run. Below it all settings, as "
+        "they were used: what the command line does not give is a default."
     )
+    return Section("Settings", says, [page.command(shlex.join(["python", "train.py", *given])), every])
 
 
 def opening(metrics: Figures, split: str) -> Html:
@@ -45,19 +70,29 @@ def opening(metrics: Figures, split: str) -> Html:
     row, step = metrics[split], metrics["step"]
     low, high = (f"{100 * row['interval'][side]:.1f}" for side in ("low", "high"))
     size = [(f"{metrics['bytes'] / 1e6:.2f}\u00a0MB", "model", "")] if "bytes" in metrics else []
-    lost = f"; {row['skipped']:,} unreadable" if row["skipped"] else ""
     counted = f"without {', '.join(metrics['uncounted'])}" if metrics["uncounted"] else "products only"
     return page.tiles([
         (page.share(row["accuracy"]), f"accuracy, {split}", f"{low} – {high} (95\u00a0%)"),
         (f"{row['macro_f1']:.3f}", "macro F1", "mean of the classes"),
         *([(page.share(row["top2"]), "among the best two", "")] if len(row["classes"]) > 2 else []),
-        (f"{row['count']:,}", "clips", f"{page.lasting(row['seconds'])} in all{lost}"),
+        *clips(metrics, split),
         (f"{metrics['parameters']:,}", "parameters", ""),
         (amount(metrics["multiply_adds"]), "multiply-adds", f"per second of input, {counted}"),
         (f"{step['p50_ms']:.2g}\u00a0ms", "a live step", f"{1000 * step['chunk']:.3g} ms of input, one thread"),
         *size,
         (page.lasting(metrics["seconds"]), "training", f"{metrics['epochs']} epochs; kept: {metrics['best_epoch']}"),
     ])  # fmt: skip
+
+
+def clips(metrics: Figures, split: str) -> Iterator[tuple[str, str, str]]:
+    """How many clips there are of each kind, those of ``split``, which the figures are of, first."""
+    row, groups = metrics[split], metrics.get("groups", {})
+    remarks = [f"{page.lasting(row['seconds'])} in all"]
+    remarks += [f"{row['skipped']:,} unreadable"] if row["skipped"] else []
+    others = {name: count for name, count in metrics.get("clips", {}).items() if count and name != split}
+    for name, count in {split: row["count"], **others}.items():
+        origin = [f"from {groups[name]:,} {'groups' if groups[name] > 1 else 'group'}"] if name in groups else []
+        yield f"{count:,}", f"{KINDS[name]} clips", "; ".join([*origin, *(remarks if name == split else ())])
 
 
 def amount(number: float) -> str:
@@ -138,12 +173,14 @@ def learning(history: Sequence[Figures], metrics: Figures) -> Iterator[Section]:
     def line(key: str) -> list[tuple[float, float]]:
         return [(row["epoch"], row[key]) for row in history if isinstance(row.get(key), int | float)]
 
-    loss = charts.lines({"training loss": line("train_loss"), "validation loss": line("val_loss")}, "epoch", "Losses")
+    epochs = charts.numbered(row["epoch"] for row in history)
+    losses = {"training loss": line("train_loss"), "validation loss": line("val_loss")}
+    loss = charts.lines(losses, "epoch", "Losses", None, epochs)
     accuracy = charts.lines(
         {"training accuracy": line("train_accuracy"), "validation accuracy": line("val_accuracy")},
-        "epoch", "Accuracies", (0, 1), (), page.percent,
+        "epoch", "Accuracies", (0, 1), epochs, page.percent,
     )  # fmt: skip
-    rate = charts.lines({"learning rate": line("lr")}, "epoch", "Learning rate")
+    rate = charts.lines({"learning rate": line("lr")}, "epoch", "Learning rate", None, epochs)
     why = "the last" if metrics["best_epoch"] == metrics["epochs"] else "the best on the validation clips"
     says = (
         f"The model of epoch {metrics['best_epoch']} was kept, {why}. Training losses and "
@@ -239,7 +276,8 @@ def worst(found: Answers, intake: Intake) -> Section | None:
         "The clips whose truth got the lowest scores, as the model heard or saw them; of long ones, the beginning. "
         "Sometimes it is the truth that is wrong."
     )
-    return Section("Worst clips", says, [page.table(("clip", "truth", "answer"), rows)])
+    columns = "clip", "true class", "score of the true class", "answer", "score of the answer"
+    return Section("Worst clips", says, [page.table(columns, rows, (columns[2], columns[4]))])
 
 
 def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
@@ -250,6 +288,8 @@ def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
     group = page.tag("span", f"{found.groups[place]}", class_="remark")
     return (
         page.join(shown(exhibit.x, intake), named, group),
-        f"{page.short(found.labels[truth], 40)} {found.scores[place, truth]:.3f}",
-        f"{page.short(found.labels[answer], 40)} {found.sure[place]:.3f}" if answer != truth else "right",
+        page.short(found.labels[truth], 40),
+        f"{found.scores[place, truth]:.3f}",
+        page.short(found.labels[answer], 40) + (" (correct)" if answer == truth else ""),
+        f"{found.sure[place]:.3f}",
     )
