@@ -195,8 +195,8 @@ class Clips(Dataset[Sample | None]):
 
 
 def told(clip: Clip, failure: str) -> str:
-    """That a clip is left out, and why; readers name the file, too, but not every time."""
-    return f"skipped {failure}" if clip.name in failure else f"skipped {clip.name}: {failure}"
+    """That a clip is left out, and why; readers often name the file, too, and once is enough."""
+    return f"skipped {clip.name}: {failure.replace(f'{clip.name}: ', '', 1)}"
 
 
 def sounding(wave: Samples, starts: NDArray[np.int64], length: int, depth: float = 20.0) -> NDArray[np.bool_]:
