@@ -58,6 +58,7 @@ def train(
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
         change.know(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
+    coach.begin(model)
     readable(heard, model.intake)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)

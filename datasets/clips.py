@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
@@ -26,12 +25,13 @@ from pipeline.disk import whole
 from pipeline.errors import ConfigError, MediaError
 from pipeline.intake import Arrays, Intake
 from pipeline.output.bar import bar
-from pipeline.reading.media import VIDEO, Samples
+from pipeline.reading.media import Samples
 from pipeline.reading.tracks import read_chunk
 from pipeline.sample import Sample, Split
 from pipeline.text import clean
 
 SPLITS = ("train", "val", "test")
+FRAME = 512  # samples, about, in which the energy of a clip is summed
 SHOWN = 3  # of the warnings, where not one clip can be read
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
 
@@ -95,7 +95,7 @@ class Clips(Dataset[Sample | None]):
         crop: float | None = None,
         background: str | None = None,
     ) -> None:
-        """``crop`` seconds are cut at random from longer clips, where they sound (``sounding``); None keeps them whole.
+        """``crop`` seconds are cut at random from longer clips (see ``sounding``); None keeps them whole.
         With a ``background`` label, the times of each clip's sound are found by its energy.
         """
         self.index = {label: number for number, label in enumerate(labels)}
@@ -143,11 +143,12 @@ class Clips(Dataset[Sample | None]):
         spare = intake.ticks(x) - self.crop if self.crop else 0
         if self.crop and spare > 0:
             key = ""  # another cut each time
-            starts = np.arange(0, spare + 1, intake.grain)
-            if intake.sound:
-                starts = starts[sounding(x[0], starts, self.crop)]
-            start = np.random.default_rng([self.epoch, index]).choice(starts)
-            x = intake.cut(intake.cut(x, int(start))[1], self.crop)[0]
+            rng = np.random.default_rng([self.epoch, index])
+            if intake.sound and clip.label != self.background:
+                start = sounding(rng, x[0], self.crop, intake.grain)
+            else:
+                start = int(rng.integers(spare // intake.grain + 1)) * intake.grain
+            x = intake.cut(intake.cut(x, start)[1], self.crop)[0]
         label, spans = self.index[clip.label], None
         if self.background and intake.sound:
             quiet = clip.label == self.background or not x[0].any()
@@ -199,14 +200,19 @@ def told(clip: Clip, failure: str) -> str:
     return f"skipped {clip.name}: {failure.replace(f'{clip.name}: ', '', 1)}"
 
 
-def sounding(wave: Samples, starts: NDArray[np.int64], length: int, depth: float = 20.0) -> NDArray[np.bool_]:
-    """Which of the cuts of ``length`` samples from ``starts`` hold as much sound as the one that holds most, or at most
-    ``depth`` dB less: half of a recording of a bark may be silence, which would be learnt as a dog.
+def sounding(rng: np.random.Generator, wave: Samples, length: int, grain: int, depth: float = 40.0) -> int:
+    """Where a random cut of ``length`` samples begins, a multiple of ``grain``: anywhere but where it would hold
+    ``depth`` dB less than the cut that holds most. Many recordings are filled up with silence, which would be learnt as
+    the dog that barks in them.
     """
-    energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
-    held = energy[starts + length] - energy[starts]
-    kept: NDArray[np.bool_] = ~(held < held.max() * 10 ** (-depth / 10))
-    return kept
+    step = grain if grain > 1 else FRAME
+    frames = wave[: len(wave) // step * step].reshape(-1, step)
+    energy = np.concatenate([[0.0], np.cumsum(np.einsum("ij,ij->i", frames, frames, dtype=np.float64))])
+    span = min(length // step, len(frames))
+    held = energy[span:] - energy[: len(energy) - span]
+    held = held[: (len(wave) - length) // step + 1]
+    start = int(rng.choice(np.flatnonzero(held >= held.max() * 10 ** (-depth / 10)))) * step
+    return start if grain > 1 else start + int(rng.integers(min(step, len(wave) - length - start + 1)))
 
 
 def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:
@@ -272,13 +278,6 @@ class Corpus:
     def split(self, name: str, intake: Intake) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
         clips = [clip for clip in self.clips if clip.split == name]
-        films = sum(clip.path.suffix.lower() in VIDEO for clip in clips)
-        if name == "train" and films and not intake.picture:
-            warnings.warn(
-                f"{films} of {len(clips)} training clips are videos, which this model only hears; to see them: "
-                "extractor=optical_flow encoder=image_recurrent augment=pictures",
-                stacklevel=2,
-            )
         crop = self.crop if name == "train" else None
         part = Clips(clips, self.labels, intake, self.cache, crop, self.background)
         if self.ahead:

@@ -1,15 +1,18 @@
 """A folder per class: ``root/dog/a.wav``, or with the split above it: ``root/train/dog/a.wav``."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, existing_root
-from datasets.splits import divide, folded, three
+from datasets.splits import divide, folded, held_out, three
 from pipeline.errors import ConfigError
-from pipeline.reading.media import media_files
+from pipeline.intake import Intake
+from pipeline.reading.media import VIDEO, media_files
+from pipeline.sample import Split
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
@@ -42,22 +45,28 @@ class Folder(Corpus):
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
         if fold and (folder / "train").is_dir():
             raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own; name a folder without 'train'")
-        if fold:
-            parts = folded(labelled(folder, ""), fold, [], seed)
-            train = [clip for clip in parts if clip.split == "train"]
-            held = divide(train, {"train": 1 - val, "val": val}, seed, background)
-            clips = held + [clip for clip in parts if clip.split == "test"]
-        elif (folder / "train").is_dir():
-            clips = [clip for split in SPLITS for clip in labelled(folder / split, split)]
-            if not any(clip.split == "val" for clip in clips):
-                train = [clip for clip in clips if clip.split == "train"]
-                held = divide(train, {"train": 1 - val, "val": val}, seed, background)
-                clips = held + [clip for clip in clips if clip.split == "test"]
-        else:
-            clips = divide(labelled(folder, ""), three(val, test), seed, background)
+        own = (folder / "train").is_dir()
+        clips = [clip for split in (SPLITS if own else [""]) for clip in labelled(folder / split, split)]
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
+        if fold:
+            clips = folded(clips, fold, [clip.kin for clip in clips], seed, background)
+        if not fold and not own:
+            clips = divide(clips, three(val, test), seed, background)
+        elif not any(clip.split == "val" for clip in clips):
+            clips = held_out(clips, val, seed, background)
         super().__init__(clips, cache, crop, background)
+
+    def split(self, name: str, intake: Intake) -> Split:
+        """As any corpus; that videos are only heard is told."""
+        films = sum(clip.path.suffix.lower() in VIDEO for clip in self.clips)
+        if name == "train" and films and not intake.picture:
+            warnings.warn(
+                f"{films} of {len(self.clips)} files have names of videos, and this model hears them, but does not see "
+                "them; to see: extractor=optical_flow encoder=image_recurrent augment=pictures",
+                stacklevel=2,
+            )
+        return super().split(name, intake)
 
 
 def labelled(folder: Path, split: str) -> list[Clip]:

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat
 
 from datasets.clips import Clip, Corpus, existing_root
 from datasets.scenes import Scene
-from datasets.splits import divide, folded, three
+from datasets.splits import divide, folded, held_out, three
 from pipeline.build import nearest
 from pipeline.errors import ConfigError
 
@@ -57,7 +57,9 @@ class Manifest(Corpus):
         if fold and splits:
             raise ConfigError("dataset.splits: has no meaning with dataset.fold, which makes the splits")
         if fold:
-            clips = folded(clips, fold, [str(row.get(fold_by or group or "") or "") for row in rows], seed)
+            column = fold_by or group or ""
+            together = [str(row.get(column) or clip.kin) for row, clip in zip(rows, clips, strict=True)]
+            clips = folded(clips, fold, together, seed, background)
         elif splits:
             names = {name: split for split, listed in splits.items() for name in listed}
             for split, listed in splits.items():
@@ -71,9 +73,7 @@ class Manifest(Corpus):
         if found == {""}:
             clips = divide(clips, three(val, test), seed, background)
         elif "val" not in found:
-            train = [clip for clip in clips if clip.split == "train"]
-            held = divide(train, {"train": 1 - val, "val": val}, seed, background)
-            clips = held + [clip for clip in clips if clip.split != "train"]
+            clips = held_out(clips, val, seed, background)
         super().__init__(clips, cache, crop, background, scene)
 
 

@@ -68,23 +68,56 @@ def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
     return result | dict.fromkeys(groups[position:], "train")
 
 
-def folded(clips: Sequence[Clip], fold: str, values: Sequence[str], seed: int) -> list[Clip]:
-    """Clips in the splits train and test. ``values``: which stay together, by clip; '' (and none at all) stands for its
-    group or recording.
+def held_out(clips: Sequence[Clip], share: float, seed: int, background: str | None = None) -> list[Clip]:
+    """The ``share`` of the training clips for validation; the others as they are. ConfigError as of ``divide``."""
+    train = [clip for clip in clips if clip.split == "train"]
+    drawn = divide(train, {"train": 1 - share, "val": share}, seed, background)
+    return drawn + [clip for clip in clips if clip.split != "train"]
 
-    ConfigError if there are fewer of them than folds.
+
+def folded(
+    clips: Sequence[Clip], fold: str, together: Sequence[str], seed: int, background: str | None = None
+) -> list[Clip]:
+    """Clips in the splits train and test. ``together``: for each clip what it must not be parted from.
+
+    ConfigError if there are too few of these, in all or of a label; if there are too few of the ``background``, its
+    clips are all in train, with a warning.
     """
     found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", fold)
     if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
         raise ConfigError(f"dataset.fold: got {fold!r}; expected one such as 1/5, 2/5, 3/5, 4/5 or 5/5")
+    number, count = int(found[1]) - 1, int(found[2])
+    told = "recordings (or groups, or values of dataset.fold_by)"
+    owners: dict[str, set[str]] = defaultdict(set)
+    for clip, owner in zip(clips, together, strict=True):
+        owners[clip.label].add(owner)
+    fixed = background if background in owners and len(owners[background]) < count else None
+    if fixed is not None:
+        warnings.warn(
+            f"label {fixed!r} has {len(owners[fixed])} {told}, fewer than folds: its clips are in train", stacklevel=2
+        )
+    for label, own in sorted(owners.items()):
+        if len(own) < 2 and label != fixed:
+            raise ConfigError(
+                f"dataset.fold: label {label!r} has 1 recording (or group, or value of dataset.fold_by); at least two "
+                "are needed, one to test on and one to learn from"
+            )
+    drawn = [place for place, clip in enumerate(clips) if clip.label != fixed]
+    labels, values = [clips[place].label for place in drawn], [together[place] for place in drawn]
+    distinct = len(set(values))
+    if distinct < count or len(labels) < count:
+        raise ConfigError(f"dataset.fold: {fold} needs {count} {told} to leave out; there are {distinct}")
     from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold  # most of a second, for folds alone
 
-    number, count = int(found[1]) - 1, int(found[2])
-    groups = [value or clip.kin for clip, value in zip(clips, values or [""] * len(clips), strict=True)]
-    distinct = len(set(groups))
-    if distinct < count:
-        raise ConfigError(f"dataset.fold: {fold} needs {count} groups or recordings to leave out; there are {distinct}")
     ways = LeaveOneGroupOut() if distinct == count else StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    parts = list(ways.split(clips, [clip.label for clip in clips], groups))
-    test = set(parts[number][1].tolist())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # not in every fold: told by its accuracy
+        try:
+            parts = list(ways.split(drawn, labels, values))
+        except ValueError:
+            most = max(labels.count(label) for label in set(labels))
+            raise ConfigError(
+                f"dataset.fold: {fold}, but no label has more than {most} clips; choose fewer folds"
+            ) from None
+    test = {drawn[place] for place in parts[number][1].tolist()}
     return [replace(clip, split="test" if place in test else "train") for place, clip in enumerate(clips)]

@@ -11,16 +11,13 @@ from pipeline.compiled.kernels import passes
 from pipeline.compiled.lean import Array, Arrays, fits, own, unchanged
 from pipeline.stage import Chain, Stage, State, left_context
 
-RANGE = 30.0  # of exponents
-
 
 class Head(Chain):
     """A linear map to logits, then a running pool over time: ``(B, T, F) -> (B, T, classes)``.
 
-    ``pool`` is ``mean``, ``max``, ``auto`` (between these two) or ``last`` (none). It is causal, so a clip's
-    last output is the clip's answer. ``window`` bounds it to the newest seconds, so that an endless stream forgets;
-    None pools since the start, which is what clips are trained and classified with. ``live`` is the window used on
-    streams.
+    ``pool`` is ``mean``, ``max`` or ``last`` (none). The pool is causal, so a clip's last output is the clip's answer.
+    ``window`` bounds it to the newest seconds, so that an endless stream forgets; None pools since the start, which is
+    what clips are trained and classified with. ``live`` is the window used on streams.
     ``delay`` seconds are granted to the network before it must answer: in training the target of time t is asked for
     at t + delay, and in streaming time stamps are set back by it.
     """
@@ -30,7 +27,7 @@ class Head(Chain):
         shape: tuple[int, ...],
         classes: int,
         step: float,
-        pool: Literal["mean", "max", "auto", "last"] = "mean",
+        pool: Literal["mean", "max", "last"] = "mean",
         window: PositiveFloat | None = None,
         live: PositiveFloat | None = 0.5,
         delay: NonNegativeFloat = 0.0,
@@ -126,35 +123,4 @@ class Mean(Last):
         return y, tuple(after)
 
 
-class Auto(Last):
-    """Mean logit z of each class over the window, where steps weigh exp(alpha z). What is learnt is alpha, one for each
-    class: 0 is the mean, and the greater it is the nearer to the maximum (auto-pool: McFee, Salamon & Bello 2018,
-    equation 5). So steps that speak for a class outweigh the silence around them.
-    """
-
-    def __init__(self, classes: int, window: int) -> None:
-        super().__init__(classes, window)
-        self.alpha = nn.Parameter(torch.ones(classes))
-
-    def initial(self, batch: int) -> State:
-        """Weighted logits and weights: of the last window - 1 steps, or their sums since the start."""
-        past = (self.window - 1, *self.out_shape) if self.window else self.out_shape
-        return self.zeros(batch, *past), self.zeros(batch, *past)
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Exponents are held within a range whose sums float32 can hold for as long as a stream lives."""
-        weights = (self.alpha * x).clamp(-RANGE, RANGE).exp()
-        parts = [self.total(y, past) for y, past in zip((weights * x, weights), state, strict=True)]
-        (weighted, _), (whole, _) = parts
-        return weighted / whole, tuple(after for _, after in parts)
-
-    def total(self, y: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over the window or since the start, and what is remembered."""
-        if self.window:
-            joined, recent = left_context(past, y)
-            return joined.unfold(1, self.window, 1).sum(-1), recent
-        sums = past[:, None] + y.cumsum(1)
-        return sums, sums[:, -1].clone()
-
-
-POOLS = {"auto": Auto, "last": Last, "max": Max, "mean": Mean}
+POOLS = {"last": Last, "max": Max, "mean": Mean}

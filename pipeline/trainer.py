@@ -114,6 +114,13 @@ class Trainer:
         with leading(self.fabric):
             return {name: data.split(name, intake) for name in ("train", "val", "test")}
 
+    def begin(self, model: Classifier) -> None:
+        """Give the model the ``pretrained`` weights, if there are any, before ``fit``. ConfigError if they do not suit
+        it, ModelError if there is no model.
+        """
+        if self.pretrained and not self.resume:
+            console.print(begin(model, self.pretrained), soft_wrap=True, markup=False)
+
     def fit(
         self,
         model: Classifier,
@@ -138,8 +145,6 @@ class Trainer:
             raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
         weights = weights_of(train, self.balance, len(model.labels))
         out.mkdir(parents=True, exist_ok=True)
-        if self.pretrained and not self.resume:
-            console.print(begin(model, self.pretrained), soft_wrap=True, markup=False)
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings, self.keep == "last")
         run.data = {"train": contents(train), "val": contents(val)}
         feed = Feed(model.intake, self.workers, self.timeout)
@@ -159,7 +164,7 @@ class Trainer:
         progress = run.progress
         try:
             with SummaryWriter(str(out / "tensorboard")) if self.leads else nullcontext() as board:
-                while not self.finished(run):
+                while not self.ended(run):
                     row = self.epoch(lesson, feed, train, val)
                     if board:
                         for key, value in row.items():
@@ -177,18 +182,21 @@ class Trainer:
     def resumed(self, run: Run) -> str:
         """Where a resumed training stands, for people."""
         progress = run.progress
-        if self.finished(run):
-            return (
-                f"{self.resume}: finished after {progress.epoch} of {self.epochs} epochs; trainer.epochs=... more go on"
-            )
+        if key := self.ended(run):
+            return f"{self.resume}: is finished, after epoch {progress.epoch}, by trainer.{key}={getattr(self, key)}"
         within = f", step {progress.batch} of the next" if progress.batch else ""
         return f"{self.resume}: goes on after epoch {progress.epoch} of {self.epochs}{within}"
 
-    def finished(self, run: Run) -> bool:
-        """Whether all epochs are done, the time is over, or nothing got better for long."""
+    def ended(self, run: Run) -> str:
+        """The key by which training is over: all epochs are done, nothing got better for long, or the time is over;
+        '' if it goes on.
+        """
         progress = run.progress
-        late = progress.epoch - progress.best_epoch >= self.patience
-        return progress.epoch >= self.epochs or late or self.spent(run) >= 1
+        if progress.epoch >= self.epochs:
+            return "epochs"
+        if progress.epoch - progress.best_epoch >= self.patience:
+            return "patience"
+        return "minutes" if self.spent(run) >= 1 else ""
 
     def spent(self, run: Run) -> float:
         """Share of ``minutes`` that is over, also in a training before a resumption; the same for all processes."""

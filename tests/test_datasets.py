@@ -12,7 +12,7 @@ import torch
 from conftest import tone_clip
 from safetensors.numpy import save, save_file
 
-from datasets.clips import Clip, Clips, Corpus, loud_part
+from datasets.clips import Clip, Clips, Corpus, loud_part, sounding
 from datasets.esc50 import ESC50
 from datasets.folder import Folder
 from datasets.manifest import Manifest
@@ -103,17 +103,59 @@ def test_folds_of_a_folder_are_parts_of_all_its_clips(tmp_path):
     for label in ("dog", "rain"):
         for number in range(8):
             tone_clip(tmp_path / label / f"{number}.wav", 440)
-        for cut in range(3):
-            tone_clip(tmp_path / label / f"long_{cut}.0.wav", 440)
+    for cut in range(3):
+        tone_clip(tmp_path / "rain" / f"long_{cut}.0.wav", 440)
     found = []
     for fold in range(1, 5):
         data = Folder(str(tmp_path), fold=f"{fold}/4")
         assert {clip.label for clip in data.clips if clip.split == "val"} == {"dog", "rain"}
         found += [clip.name for clip in data.clips if clip.split == "test"]
-    assert len(found) == len(set(found)) == 22
-    (tmp_path / "train").mkdir()
-    with pytest.raises(ConfigError, match="splits of its own"):
-        Folder(str(tmp_path), fold="1/4")
+        assert len({clip.split for clip in data.clips if "long" in clip.name}) == 1
+    assert len(found) == len(set(found)) == 19
+
+
+def test_folds_keep_a_background_of_few_recordings_to_learn_from(tmp_path):
+    for number in range(8):
+        tone_clip(tmp_path / "dog" / f"{number}.wav", 440)
+        tone_clip(tmp_path / "rain" / f"{number}.wav", 440)
+        tone_clip(tmp_path / "background" / f"street_{number}.5.wav", 440)
+    for fold in range(1, 6):
+        with pytest.warns(UserWarning, match="'background' has 1 recording"):
+            data = Folder(str(tmp_path), fold=f"{fold}/5", background="background")
+        assert {clip.split for clip in data.clips if clip.label == "background"} == {"train"}
+
+
+def test_folds_that_cannot_be_are_refused(tmp_path):
+    def refused(message, fold="1/5"):
+        with pytest.raises(ConfigError, match=message):
+            Folder(str(tmp_path), fold=fold)
+
+    (tmp_path / "dog").mkdir()
+    refused("no audio files")
+    for number in range(4):
+        tone_clip(tmp_path / "dog" / f"{number}.wav", 440)
+        tone_clip(tmp_path / "rain" / f"{number}.wav", 440)
+    refused(r"no label has more than 4 clips; choose fewer folds")
+    refused(r"9/9 needs 9 recordings .* there are 8", "9/9")
+    tone_clip(tmp_path / "cat" / "one.wav", 440)
+    refused("label 'cat' has 1 recording")
+    for split in ("train", "val", "test"):
+        shutil.copytree(tmp_path / "dog", tmp_path / split / "dog")
+    refused("splits of its own")
+
+
+def test_videos_that_are_only_heard_are_told(tmp_path):
+    for number in range(6):
+        for label in "ab":
+            tone_clip(tmp_path / label / f"{number}.wav", 440)
+    soundfile.write(tmp_path / "a" / "film.wav", np.zeros(8000), 8000)
+    data = Folder(str(tmp_path), cache=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.split("train", Intake(sound=16000))
+    (tmp_path / "a" / "film.wav").rename(tmp_path / "a" / "film.mp4")
+    with pytest.warns(UserWarning, match="1 of 13 files have names of videos"):
+        Folder(str(tmp_path), cache=None).split("train", Intake(sound=16000))
 
 
 def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):
@@ -195,7 +237,7 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
         (parts(), {"fold": "1/2", "splits": {"train": ["a"]}}, "dataset.splits: has no meaning with dataset.fold"),
         (parts(), {"file": "other.csv"}, "does not exist"),
         (parts(), {"fold": "3/2"}, "expected one such as 1/5"),
-        (parts(who="p1"), {"fold": "1/2", "fold_by": "who"}, "needs 2 groups or recordings"),
+        (parts(who="p1"), {"fold": "1/2", "fold_by": "who"}, "label 'x' has 1 recording"),
         (parts(), {"fold": "1/2", "fold_by": "wo"}, "dataset.fold_by: .* no column"),
         (parts(split="train"), {"val": 0}, "no clip in split 'val'"),
         ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but has no clip in train"),
@@ -408,20 +450,30 @@ def test_background_label_gives_times(tones):
         Folder(str(tones), background="loww")
 
 
-def test_training_cuts_hold_what_sounds(tmp_path):
-    """Half a second of tone in four of silence: each cut of a second has it, or most of it, and not always alike."""
+def test_training_cuts_are_where_a_clip_sounds(tmp_path):
+    """Half a second of tone in four of silence: each cut of a second has some of it, and not always the same."""
     wave = np.zeros(64000, np.float32)
     wave[40000:48000] = np.sin(np.arange(8000) * 0.3) * 0.5
     soundfile.write(tmp_path / "bell.wav", wave, 16000)
     clip = Clip(tmp_path / "bell.wav", "bell")
-    clips = Clips([clip], ["bell"], Intake(sound=16000), crop=1.0)
-    cuts = []
-    for epoch in range(40):
-        clips.epoch = epoch
-        cuts.append(clips[0].x[0])
-    energy = np.array([np.square(cut).sum() for cut in cuts])
-    assert {len(cut) for cut in cuts} == {16000} and len({cut.tobytes() for cut in cuts}) > 30
-    assert energy.min() >= 0.009 * np.square(wave).sum()
-    silent = Clips([clip], ["bell"], Intake(sound=16000), crop=1.0)
-    silent.load = lambda clip: (np.zeros(64000, np.float32),)
-    assert len(silent[0].x[0]) == 16000
+
+    def cuts(clips):
+        for epoch in range(40):
+            clips.epoch = epoch
+            yield clips[0].x[0]
+
+    found = list(cuts(Clips([clip], ["bell"], Intake(sound=16000), crop=1.0)))
+    assert {len(cut) for cut in found} == {16000} and len({cut.tobytes() for cut in found}) > 30
+    assert min(np.square(cut).sum() for cut in found) > 0
+    elsewhere = list(cuts(Clips([clip], ["bell"], Intake(sound=16000), crop=1.0, background="bell")))
+    assert any(not cut.any() for cut in elsewhere)  # what means nothing is learnt from anywhere
+
+
+@pytest.mark.parametrize(("length", "grain"), [(16000, 1), (511, 1), (999, 1), (1600, 1600), (8000, 1600)])
+def test_cuts_stay_within_a_clip(length, grain):
+    rng = np.random.default_rng(0)
+    for size in (length + grain, length + 5 * grain, 10 * 16000):
+        for wave in (np.zeros(size, np.float32), rng.standard_normal(size).astype(np.float32)):
+            starts = {sounding(rng, wave, length, grain) for _ in range(50)}
+            assert all(0 <= start <= size - length and start % grain == 0 for start in starts)
+            assert len(starts) > (20 if size > 100000 and grain == 1 else 1)

@@ -8,11 +8,9 @@ import torch
 from conftest import configured, small_model
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scipy.special import softmax
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.extractors.frame_cnn import FrameCNN
-from pipeline.heads import Auto
 from pipeline.model import HEADER, Classifier, fingerprint, load
 from pipeline.training.pretrained import begin
 
@@ -167,32 +165,16 @@ def test_settings_that_do_not_go_together():
         Classifier(configured("train", "decoder.release=0.9"), ["a", "b"])
 
 
-@pytest.mark.parametrize("window", [0, 1, 4])
-def test_the_learnt_pool_is_a_weighted_mean(window):
-    """Auto-pool is a softmax over time (SciPy's, in float64) of alpha times the logits; alpha 0 is their mean."""
-    pool = Auto(3, window)
-    x = torch.randn(2, 12, 3) * 4
-    for alpha in (torch.tensor([0.0, 0.7, 2.0]), torch.zeros(3)):
-        pool.alpha.data = alpha
-        y = pool(x, pool.initial(2))[0].detach().numpy()
-        for t in range(12):
-            z = x.double().numpy()[:, max(0, t + 1 - window) if window else 0 : t + 1]
-            weights = softmax(z * alpha.double().numpy(), axis=1)
-            assert np.abs(y[:, t] - (weights * z).sum(1)).max() < 1e-4
-    assert np.isfinite(pool(x * 1e4, pool.initial(2))[0].detach().numpy()).all()
-
-
 def test_training_begins_with_the_weights_of_another_model(tmp_path):
     def made(labels, *settings):
         torch.manual_seed(len(labels))
-        config = configured("train", "encoder.hidden=12", "extractor.mels=20", "head=auto", *settings)
+        config = configured("train", "encoder.hidden=12", "extractor.mels=20", *settings)
         return Classifier(config, labels)
 
     there = made(["cat", "dog", "owl"])
     there.standardize.mean.fill_(2.0)
-    there.head.pool.alpha.data = torch.tensor([1.5, 2.5, 3.5])
     there.save(tmp_path / "model.safetensors")
-    here = made(["bee", "dog"], "encoder.dropout=0.4", "head.delay=0.1", "decoder.threshold=0.9")
+    here = made(["bee", "dog"], "encoder.dropout=0.4", "cell.zoneout=0.1", "head.delay=0.1", "decoder.threshold=0.9")
     drawn = {name: tensor.clone() for name, tensor in here.state_dict().items()}
     assert "labels it knows: 1, new: 1" in begin(here, str(tmp_path))
     body = {name for name in drawn if not name.startswith("head.")}
@@ -206,6 +188,7 @@ def test_training_begins_with_the_weights_of_another_model(tmp_path):
         ("cell=lstm", "another cell"),
         ("encoder.hidden=14", "encoder.hidden was 12, is 14"),
         ("encoder.layers=2", "encoder.layers was 1, is 2"),
+        ("encoder.residual=true", "encoder.residual was False, is True"),
     ):
         with pytest.raises(ConfigError, match=message):
             begin(made(["bee"], other), str(tmp_path))

@@ -111,8 +111,11 @@ def test_waveform_frames_are_librosas():
 
 
 def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match=r"extractor\.span: 0\.1 s are 5 frames"):
+    with pytest.raises(ValueError, match=r"extractor\.span: 0\.1 s are 5 frames, extractor\.every: 0\.1 s are 5"):
         Texture(span=0.1, every=0.1)
+    with pytest.raises(ValueError, match=r"extractor\.every: 0\.005 s are 0"):
+        Texture(every=0.005)
+    assert Texture().hop == 0.24 * 16000 and Texture(hop=0.015, every=0.06).span == 67
     with pytest.raises(ValueError, match=r"extractor\.groups: 13 groups of 12 bands"):
         Texture(mels=12, groups=13)
     with pytest.raises(ValueError, match=r"extractor\.high"):

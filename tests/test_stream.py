@@ -224,7 +224,7 @@ def test_ten_years_later_everything_is_the_same(real, kind, how, extra):
         assert events == expected and all(type(e.start) is int for e in events)
 
 
-@pytest.mark.parametrize("head", ["mean", "max", "auto", "last"])
+@pytest.mark.parametrize("head", ["mean", "max", "last"])
 def test_what_counts_steps_in_the_state_may_count_for_ten_years(head):
     model = small_model(f"head={head}", "head.window=0.3")
     stream = Stream(model, 5)

@@ -73,7 +73,10 @@ def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path):
     killed.communicate()
     assert json.loads(kept(tmp_path / "b")["progress"])["step"] % 10, "the test has missed the middle of an epoch"
     done = train(tones, tmp_path / "c", *EXACT, f"trainer.resume={tmp_path / 'b'}")
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0 and b": goes on after epoch" in done.stderr, done.stderr.decode()
+    same(tmp_path / "a", tmp_path / "c")
+    again = train(tones, tmp_path / "c", *EXACT, f"trainer.resume={tmp_path / 'c'}")
+    assert again.returncode == 0 and b"is finished, after epoch 4, by trainer.epochs=4" in again.stderr
     same(tmp_path / "a", tmp_path / "c")
 
 
@@ -124,7 +127,8 @@ def test_a_trained_model_is_where_training_begins(trained, tones, tmp_path):
     done = train(tones, tmp_path / "run", *still)
     assert done.returncode == 0 and b"labels it knows: 2, new: 0" in done.stderr, done.stderr.decode()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["accuracy"] == 1.0
-    done = train(tones, tmp_path / "other", *still, "encoder.hidden=8")
+    done = train(tones, tmp_path / "other", *still, "encoder.hidden=8", f"dataset.cache={tmp_path / 'cache'}")
+    assert not (tmp_path / "cache").exists()  # nothing was read for it
     assert done.returncode == 2 and b"trainer.pretrained" in done.stderr and b"encoder.hidden was 16" in done.stderr
 
 

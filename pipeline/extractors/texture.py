@@ -14,10 +14,11 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pipeline.extractor import Extractor
-from pipeline.spectral import MelSpectrum, steps
+from pipeline.spectral import MelSpectrum
 from pipeline.stage import State, left_context
 
 BLOCK = 64  # windows that are looked at together
+LEAST = 8  # frames of a window
 LITTLE = 1e-3  # deviation, in nepers, below which nothing is told apart
 
 
@@ -28,8 +29,9 @@ class Texture(Extractor):
     Hz to half the rate of frames.
 
     Frames weigh as much as they sound: from 1 within half of ``depth`` below the loudest of the window down to 0 at
-    ``depth``; so a bark is not diluted by the silence around it. The level of a recording makes no difference but
-    where its weak parts reach the floor.
+    ``depth``; so a bark is not diluted by the silence around it. Modulations are those of all frames. The level of a
+    recording makes no difference, except in windows that reach the floor, such as the first ``span`` seconds, before
+    which there was silence.
     """
 
     hann: Tensor
@@ -46,21 +48,21 @@ class Texture(Extractor):
         high: PositiveFloat | None = None,
         floor: PositiveFloat = 1e-6,
         span: PositiveFloat = 1.0,
-        every: PositiveFloat = 0.25,
+        every: PositiveFloat = 0.24,
         depth: PositiveFloat = 40.0,
         groups: Annotated[int, Field(ge=1)] = 12,
     ) -> None:
         """``window`` ... ``floor``: of the log-mel spectrum. ``span``: seconds that are looked back; ``every``: seconds
-        from one vector to the next; ``depth`` in dB. ValueError if these do not go together.
+        from one vector to the next, both in whole frames; ``depth`` in dB. ValueError if these do not go together.
         """
         super().__init__()
         self.spectrum = MelSpectrum(rate, window, hop, mels, low, high, floor)
-        self.span, self.every = (
-            steps(seconds, round(1 / hop), key) for seconds, key in ((span, "span"), (every, "every"))
-        )
-        if self.span < max(8, self.every):
+        frame = self.spectrum.hop / rate
+        self.span, self.every = round(span / frame), round(every / frame)
+        if not 1 <= self.every <= self.span or self.span < LEAST:
             raise ValueError(
-                f"extractor.span: {span} s are {self.span} frames; expected at least 8, and as many as extractor.every"
+                f"extractor.span: {span} s are {self.span} frames, extractor.every: {every} s are {self.every}; "
+                f"expected at least {LEAST} and 1, and not more of the latter"
             )
         if groups > mels:
             raise ValueError(f"extractor.groups: {groups} groups of {mels} bands; expected at most as many as bands")
@@ -85,10 +87,10 @@ class Texture(Extractor):
         """The windows that end in this chunk."""
         samples, frames = state
         y, samples = self.spectrum(x, samples)
-        joined, frames = left_context(frames, (y + self.spectrum.floor).log())
-        windows = joined.unfold(1, self.span, self.every)
-        parts: tuple[Tensor, ...] = torch.split(windows, BLOCK, 1)
-        return torch.cat([self.statistics(part) for part in parts], 1), (samples, frames)
+        with torch.autocast(x.device.type, enabled=False):  # half precision is not enough for differences of logarithms
+            joined, frames = left_context(frames, (y + self.spectrum.floor).log())
+            windows: tuple[Tensor, ...] = torch.split(joined.unfold(1, self.span, self.every), BLOCK, 1)
+            return torch.cat([self.statistics(part) for part in windows], 1), (samples, frames)
 
     def statistics(self, x: Tensor) -> Tensor:
         """Of windows ``(B, T, mels, span)``."""

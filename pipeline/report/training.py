@@ -60,7 +60,7 @@ def settings(metrics: Figures) -> Section:
         return Section("Settings", "All settings, as they were used.", [every])
     says = (
         "The command line, without settings of Hydra itself such as the folder of the run. Below it all settings, as "
-        "they were used: what the command line does not give is a default."
+        "they were used: what the command line does not give comes from an experiment, or is a default."
     )
     return Section("Settings", says, [page.command(shlex.join(["python", "train.py", *given])), every])
 

@@ -38,7 +38,7 @@ class Features:
             x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
             there = x[2].amax(1) > 0 if isinstance(x, tuple) else torch.ones(len(batch.labels), 1)
             for track, ((front, _), y) in enumerate(zip(model.fronts(), model.measured(x), strict=True)):
-                steps = (batch.lengths // (model.grain_of(track) * front.hop)).tolist()
+                steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
         for (front, standardize), rows in zip(model.fronts(), found, strict=True):
             if not any(parameter.requires_grad for parameter in front.parameters()):

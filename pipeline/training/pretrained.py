@@ -1,33 +1,40 @@
 """Fine-tuning: training begins with the weights of a trained model, where few clips could not teach them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.model import Classifier, load
 from pipeline.training.run import differences
 
-HEARD = ("extractor", "cell")  # the same weights mean something else with other settings of these
+HEARD = ("extractor", "encoder", "cell")  # the same weights mean something else with other settings of these
+TAUGHT = {  # settings of how weights begin and are learnt, which do not say what they mean
+    "dropout", "recurrent_dropout", "zoneout", "checkpoint", "forget_bias", "orthogonal", "weights", "frozen",
+}  # fmt: skip
 
 
 def begin(model: Classifier, path: str) -> str:
     """Give ``model`` the weights of the one at ``path`` (a run's folder or its file), and say so in words.
 
     The head's rows go to the labels that both have; of other labels they stay as they were drawn. The normalisation
-    comes along, as the weights are used to it. ConfigError if the two do not hear the same features or the encoder's
-    weights have other shapes; ModelError if there is no model.
+    comes along, as the weights are used to it. ConfigError if extractor, encoder or cell are others; ModelError if
+    there is no model.
     """
     try:
         other = load(path)
     except ModelError as error:
         raise ModelError(str(error).replace("checkpoint=", "trainer.pretrained=", 1)) from None
     for part in HEARD:
-        if found := differences(other.config[part], model.config[part], part):
+        if found := differences(meaning(other.config[part]), meaning(model.config[part]), part):
             raise ConfigError(f"trainer.pretrained: {path} is of another {part}: {found}; set what it was")
     weights, theirs = model.state_dict(), other.state_dict()
     body = {name for name in weights.keys() | theirs.keys() if not name.startswith("head.")}
     if odd := sorted(n for n in body if n not in weights or n not in theirs or weights[n].shape != theirs[n].shape):
-        found = differences(other.config["encoder"], model.config["encoder"], "encoder") or odd[0]
-        raise ConfigError(f"trainer.pretrained: {path} is of another encoder: {found}; set what it was")
+        raise ConfigError(
+            f"trainer.pretrained: {path} has another {odd[0]}; take the settings with which it was trained"
+        )
     known = [(here, other.labels.index(label)) for here, label in enumerate(model.labels) if label in other.labels]
     for name, tensor in weights.items():
         if name in body:
@@ -42,3 +49,10 @@ def rows(here: Tensor, there: Tensor, pairs: list[tuple[int, int]]) -> None:
     """Copy rows, pair by pair."""
     for own, other in pairs:
         here[own] = there[other]
+
+
+def meaning(settings: Any) -> Any:
+    """Settings without those of learning."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {key: meaning(value) for key, value in settings.items() if key not in TAUGHT}
