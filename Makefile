@@ -31,6 +31,7 @@ run: setup ## train on embedded sounds, stream a scene, classify a folder: the w
 	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=files source.paths=$(DEMO)/sounds/clips sink=csv sink.csv.path=$(DEMO)/clips.csv
 	@echo
 	@echo "Written:"
+	@echo "  $(DEMO)/report.html          a page about the training: open it in a browser"
 	@echo "  $(DEMO)/model.safetensors    the model, one file"
 	@echo "  $(DEMO)/metrics.json         how good it is; history.jsonl and tensorboard/ how it got there"
 	@echo "  $(DEMO)/sounds/              the scene with its truth, and the clips"
@@ -49,6 +50,7 @@ run-video: setup ## the same with pictures: train on embedded motions, stream a 
 	@echo
 	@echo "Written:"
 	@echo "  $(DEMO_VIDEO)/answers.mp4          the scene with the answers drawn in: look at it"
+	@echo "  $(DEMO_VIDEO)/report.html          a page about the training: open it in a browser"
 	@echo "  $(DEMO_VIDEO)/model.safetensors    the model, one file"
 	@echo "  $(DEMO_VIDEO)/metrics.json         how good it is, and how soon"
 	@echo "  $(DEMO_VIDEO)/clips.csv            the answer for each clip"

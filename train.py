@@ -59,7 +59,7 @@ def train(
     if change:
         change.know(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
     coach.begin(model)
-    readable(heard, model.intake)
+    readable(heard, model)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = coach.splits(data, model.intake)

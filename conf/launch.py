@@ -55,6 +55,7 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     sys.stderr.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     OmegaConf.register_new_resolver("groups", groups, replace=True)
     OmegaConf.register_new_resolver("sweeping", sweeping, replace=True)
+    sys.argv[1:] = arranged(sys.argv[1:])
     if (
         os.environ.get("RANK", "0") != "0"
     ):  # one of several processes that torchrun has started: the first one has a folder
@@ -87,6 +88,22 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # all is done, and this process is ending; by its own code
     sys.exit(flushed(max(codes, default=OK)))
+
+
+def arranged(arguments: list[str]) -> list[str]:
+    """A command line as people mean it. Hydra does not take overrides behind --multirun if others stand before it, has
+    another name for the folder of several runs, and would resume a training in a new folder.
+    """
+    several = [one for one in arguments if one in ("--multirun", "-m")]
+    found = several + [one for one in arguments if one not in several]
+    if several:
+        return [one.replace("hydra.run.dir=", "hydra.sweep.dir=", 1) for one in found]
+    resumed = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("trainer.resume=")]
+    named = any(one.lstrip("+").startswith("hydra.run.dir=") for one in arguments)
+    if resumed and not named and (place := Path(resumed[-1])).exists():
+        folder = str(place if place.is_dir() else place.parent).replace("'", "\\'")
+        found.append(f"hydra.run.dir='{folder}'")
+    return found
 
 
 def start(program: Callable[..., int], config: DictConfig) -> int:

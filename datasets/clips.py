@@ -31,6 +31,12 @@ from pipeline.sample import Sample, Split
 from pipeline.text import clean
 
 SPLITS = ("train", "val", "test")
+OTHERS = {  # what to take for files of another kind
+    "no_video": "they are sounds, and the model takes pictures: set extractor=logmel encoder=conv_recurrent "
+    "augment=light",
+    "no_audio": "they have no sound, and the model takes sound: set extractor=optical_flow encoder=image_recurrent "
+    "augment=pictures",
+}
 FRAME = 512  # samples, about, in which the energy of a clip is summed
 SHOWN = 3  # of the warnings, where not one clip can be read
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
@@ -104,6 +110,7 @@ class Clips(Dataset[Sample | None]):
         self.scene: Scene | None = None  # in which they are shown in training, and heard as a stream
         self.epoch = 0
         self.skipped = 0  # clips that ``prepare`` has dropped
+        self.failed = ""  # why the last one was
 
     def stream(self) -> Split:
         """What a model listens to, of these clips: them in noise if there are scenes, else themselves."""
@@ -185,6 +192,7 @@ class Clips(Dataset[Sample | None]):
             warnings.warn(text, stacklevel=2)
         self.clips = [clip for clip, failure in zip(self.clips, found, strict=True) if not failure]
         self.skipped += len(found) - len(self.clips)
+        self.failed = failed[-1] if failed else ""
 
     def failure(self, clip: Clip) -> str | None:
         """Why a clip cannot be read, or None."""
@@ -283,7 +291,8 @@ class Corpus:
         if self.ahead:
             part.prepare(name)
         if clips and not part.clips:
-            raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; see the warnings above")
+            better = next((hint for code, hint in OTHERS.items() if code in part.failed), "see the warnings above")
+            raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; {better}")
         part.scene = self.scene
         return Scenes(*part.shown()) if self.scene and name == "train" else part
 

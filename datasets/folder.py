@@ -44,7 +44,10 @@ class Folder(Corpus):
         """
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
         if fold and (folder / "train").is_dir():
-            raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own; name a folder without 'train'")
+            raise ConfigError(
+                f"dataset.fold: {str(folder)!r} has splits of its own, train and test; leave dataset.fold out, or set "
+                f"dataset.root={folder / 'train'} to fold these clips alone"
+            )
         own = (folder / "train").is_dir()
         clips = [clip for split in (SPLITS if own else [""]) for clip in labelled(folder / split, split)]
         if not clips:

@@ -366,3 +366,19 @@ def test_prepared_experiments_reach_their_figures(real, tmp_path, experiment, fo
     )
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["accuracy"] >= bar
+
+
+def test_a_training_is_resumed_in_its_folder_and_several_runs_go_where_one_would(tones, tmp_path):
+    still = ["trainer.epochs=1", f"dataset.root={tones}"]
+    first = run("train.py", *QUICK, *still, f"hydra.run.dir={tmp_path / 'it is'}")
+    assert first.returncode == 0, first.stderr.decode()
+    again = run(
+        "train.py", *QUICK, "trainer.epochs=2", still[1], f"trainer.resume='{tmp_path / 'it is'}'", cwd=tmp_path
+    )
+    assert again.returncode == 0 and not (tmp_path / "runs").exists(), again.stderr.decode()
+    assert len((tmp_path / "it is" / "history.jsonl").read_text().splitlines()) == 2
+    page = (tmp_path / "it is" / "report.html").read_text()
+    assert "trainer.epochs=2" in page and "python train.py" in page and "trainer.resume=" not in page
+    several = run("train.py", *QUICK, *still, "--multirun", "seed=0,1", f"hydra.run.dir={tmp_path / 'both'}")
+    assert several.returncode == 0, several.stderr.decode()
+    assert (tmp_path / "both" / "comparison.html").is_file() and (tmp_path / "both" / "1" / "metrics.json").is_file()

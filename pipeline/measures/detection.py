@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, MediaError
 from pipeline.events import SHARE, Decoder
-from pipeline.intake import Intake
 from pipeline.measures.hearing import Heard, answers, listen, spans_of
 from pipeline.measures.metrics import COLLAR, Alarms, Matches, Spans, alarms, match_events, raised
 from pipeline.model import Classifier
@@ -93,10 +92,17 @@ def hear(model: Classifier, recording: Recording) -> Heard:
     return listen(model, chunks, list(spans.values()), recording.path.name, len(recording.events) - len(known))
 
 
-def readable(given: Iterable[Recording], intake: Intake) -> None:
-    """MediaError now, not after the training, for a recording that does not even begin."""
+def readable(given: Iterable[Recording], model: Classifier) -> None:
+    """MediaError now, not after the training, for a recording that does not even begin; a warning for events of labels
+    that the model will not know.
+    """
     for recording in given:
-        next(open_chunks(recording.path, intake)[1], None)
+        next(open_chunks(recording.path, model.intake)[1], None)
+        if other := sorted({label for *_, label in recording.events} - set(model.labels)):
+            known = ", ".join(model.labels)
+            warnings.warn(
+                f"streams: {recording.path}: no label of the data: {', '.join(other)} ({known})", stacklevel=2
+            )
 
 
 def detected(model: Classifier, given: Iterable[Recording]) -> dict[str, Any]:

@@ -26,16 +26,20 @@ from pipeline.report.training import KINDS, amount
 from pipeline.text import clean
 
 FIRST, LAST = ("run", "settings", "val %", "test %"), ("parameters", "MAC/s", "epochs", "s")
+HEARD = "event F1", "false an hour"  # on long recordings
 SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
 LINES = 4  # runs whose learning is drawn
 TOLD = 6  # settings of a run on the terminal
 
 
 def columns(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The columns, with the split that intervals and F1 are of; one more, if clips could not be read."""
+    """The columns, with the split that intervals and F1 are of; more, if there were long recordings, or clips could not
+    be read.
+    """
     split = counted(runs)
+    heard = HEARD if any("streams" in run.metrics for run in runs) else ()
     lost = ["unreadable"] if any(unread(run, split) for run in runs) else []
-    return (*FIRST, f"{split} at 95 %", f"{split} F1", *LAST, *lost)
+    return (*FIRST, f"{split} at 95 %", f"{split} F1", *heard, *LAST, *lost)
 
 
 def unread(run: Run, split: str) -> int:
@@ -46,7 +50,8 @@ def unread(run: Run, split: str) -> int:
 def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
     """The runs as texts, a row for each with so many settings at ``most``; '–' where there is nothing."""
     made = []
-    wide = len(columns(runs))
+    names = columns(runs)
+    wide = len(names)
     place, counts = common(runs), counted(runs)
     for run, different in zip(runs, differing(runs), strict=True):
         name, told = str(run.folder.relative_to(place)), [f"{key}={value}" for key, value in different.items()]
@@ -59,9 +64,19 @@ def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
         limits = between(found["interval"]["low"], found["interval"]["high"])
         accuracies = (f"{100 * row[split]['accuracy']:.1f}" if split in row else "–" for split in ("val", "test"))
         numbers = f"{row['parameters']:,}", amount(row["multiply_adds"]), f"{row['epochs']}", f"{row['seconds']:,.0f}"
+        heard = on_streams(row.get("streams")) if HEARD[0] in names else ()
         lost = f"{unread(run, counts):,}"
-        made.append((name, settings or "–", *accuracies, limits, f"{found['macro_f1']:.3f}", *numbers, lost)[:wide])
+        figures = *accuracies, limits, f"{found['macro_f1']:.3f}", *heard, *numbers, lost
+        made.append((name, settings or "–", *figures)[:wide])
     return made
+
+
+def on_streams(found: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Event F1, if there was anything to be found, and false alarms an hour."""
+    if not found:
+        return "–", "–"
+    micro = found["events"]["micro"]
+    return f"{micro['f1']:.3f}" if micro["truths"] else "–", f"{found['false_an_hour']:,.1f}"
 
 
 def between(low: float, high: float) -> str:

@@ -36,5 +36,7 @@ def results(
 def sizes(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
     """How many ``clips`` each split has (in an epoch, if it makes them), and from how many ``groups``, where known."""
     clips = {name: len(split) for name, split in splits.items()}
-    groups = {name: len(set(getattr(split, "groups", [])) - {""}) for name, split in splits.items()}
+    groups = {
+        name: len(found) for name, split in splits.items() if "" not in (found := set(getattr(split, "groups", [])))
+    }
     return {"clips": clips, "groups": {name: count for name, count in groups.items() if count}}

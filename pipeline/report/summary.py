@@ -58,6 +58,9 @@ def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
 def heard(streams: Mapping[str, Any]) -> str:
     """What was found in long recordings."""
     micro, late = streams["events"]["micro"], streams["latency"]
+    if not micro["truths"]:
+        false = f"{streams['false_an_hour']:.1f} false alarms an hour"
+        return f"streams, {60 * streams['hours']:.1f} min without events: {false}"
     missed = f"{streams['missed']:.1%} missed, " if streams["missed"] is not None else ""
     after = f", {late['p50']:.2f} s after they begin (median)" if late["count"] else ""
     return (

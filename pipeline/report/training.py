@@ -31,6 +31,8 @@ def written(
     """
     split = "test" if "test" in found else "val"
     says = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}. Figures are of {SPLITS[split]}."
+    if begun := metrics["settings"].get("trainer", {}).get("pretrained"):
+        says += f" Training began with the weights of {begun}, whose clips are not known here."
     sections = [
         *of_split(metrics[split], "val" if split == "test" and "val" in metrics else "", metrics),
         soon(metrics[split]["online"]),
@@ -58,11 +60,12 @@ def settings(metrics: Figures) -> Section:
     every, given = page.facts(flat(metrics["settings"])), metrics.get("overrides")
     if given is None:
         return Section("Settings", "All settings, as they were used.", [every])
+    anew = [one for one in given if not one.startswith("trainer.resume=")]
     says = (
         "The command line, without settings of Hydra itself such as the folder of the run. Below it all settings, as "
         "they were used: what the command line does not give comes from an experiment, or is a default."
     )
-    return Section("Settings", says, [page.command(shlex.join(["python", "train.py", *given])), every])
+    return Section("Settings", says, [page.command(shlex.join(["python", "train.py", *anew])), every])
 
 
 def opening(metrics: Figures, split: str) -> Html:

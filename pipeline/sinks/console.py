@@ -166,7 +166,9 @@ class Console(Sink):
                 self.terminal.print(line)
             missed = [span for span in self.truth or [] if not any(overlaps(row, span) for row in self.found)]
             if self.truth is not None:
-                table = Table(title=f"{len(missed)} of {len(self.truth)} true events were not found")
+                table = Table(
+                    "start", "end", "label", title=f"{len(missed)} of {len(self.truth)} true events were not found"
+                )
                 for start, end, label in missed:
                     table.add_row(f"{start:.2f}", f"{end:.2f}", Text(clean(label)))
                 self.terminal.print(table if missed else table.title)

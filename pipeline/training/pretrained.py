@@ -27,7 +27,9 @@ def begin(model: Classifier, path: str) -> str:
     except ModelError as error:
         raise ModelError(str(error).replace("checkpoint=", "trainer.pretrained=", 1)) from None
     for part in HEARD:
-        if found := differences(meaning(other.config[part]), meaning(model.config[part]), part):
+        there, here = meaning(other.config[part]), meaning(model.config[part])
+        kinds = [str(settings.get("_target_", "")).rpartition(".")[2] for settings in (there, here)]
+        if found := f"{part} {kinds[0]}, not {kinds[1]}" if kinds[0] != kinds[1] else differences(there, here, part):
             raise ConfigError(f"trainer.pretrained: {path} is of another {part}: {found}; set what it was")
     weights, theirs = model.state_dict(), other.state_dict()
     body = {name for name in weights.keys() | theirs.keys() if not name.startswith("head.")}
@@ -42,7 +44,10 @@ def begin(model: Classifier, path: str) -> str:
         elif len(tensor) == len(model.labels) and name in theirs:
             rows(tensor, theirs[name], known)
     new = len(model.labels) - len(known)
-    return f"begins with the weights of {path}; labels it knows: {len(known)}, new: {new}"
+    return (
+        f"begins with the weights of {path}; labels it knows: {len(known)}, new: {new}. Accuracy means something "
+        "only on clips that it has not learnt from, either"
+    )
 
 
 def rows(here: Tensor, there: Tensor, pairs: list[tuple[int, int]]) -> None:
