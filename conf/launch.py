@@ -62,6 +62,7 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
     codes: list[int] = []
     jobs: list[Job] = []
+    before = written(sys.argv[1:])
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
     def run(config: DictConfig) -> None:
@@ -79,6 +80,9 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
         finally:
             if after and jobs:
                 guarded(lambda: after(jobs) or OK)
+        if codes == [USAGE]:
+            for path, text in before.items():
+                path.write_bytes(text)
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(failed(explained(error, config_name), USAGE))
     except OSError as error:
@@ -104,6 +108,15 @@ def arranged(arguments: list[str]) -> list[str]:
         folder = str(place if place.is_dir() else place.parent).replace("'", "\\'")
         found.append(f"hydra.run.dir='{folder}'")
     return found
+
+
+def written(arguments: list[str]) -> dict[Path, bytes]:
+    """The settings that lie in the run's folder, if one is named: Hydra writes those of a command over them before it
+    can be refused.
+    """
+    named = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("hydra.run.dir=")]
+    found = sorted((Path(named[-1]) / ".hydra").glob("*.yaml")) if named else []
+    return {path: path.read_bytes() for path in found if path.is_file()}
 
 
 def start(program: Callable[..., int], config: DictConfig) -> int:

@@ -379,6 +379,10 @@ def test_a_training_is_resumed_in_its_folder_and_several_runs_go_where_one_would
     assert len((tmp_path / "it is" / "history.jsonl").read_text().splitlines()) == 2
     page = (tmp_path / "it is" / "report.html").read_text()
     assert "trainer.epochs=2" in page and "python train.py" in page and "trainer.resume=" not in page
+    was = (tmp_path / "it is" / ".hydra" / "config.yaml").read_bytes()
+    refused = run("train.py", *QUICK, *still, "seed=5", f"trainer.resume='{tmp_path / 'it is'}'")
+    assert refused.returncode == 2 and b"seed was 0, is 5" in refused.stderr, refused.stderr.decode()
+    assert (tmp_path / "it is" / ".hydra" / "config.yaml").read_bytes() == was
     several = run("train.py", *QUICK, *still, "--multirun", "seed=0,1", f"hydra.run.dir={tmp_path / 'both'}")
     assert several.returncode == 0, several.stderr.decode()
     assert (tmp_path / "both" / "comparison.html").is_file() and (tmp_path / "both" / "1" / "metrics.json").is_file()

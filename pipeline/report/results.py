@@ -34,7 +34,7 @@ def results(
 
 
 def sizes(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
-    """How many ``clips`` each split has (in an epoch, if it makes them), and from how many ``groups``, if all have one."""
+    """``clips``: how many each split has (in an epoch, if it makes them); ``groups``: of how many, if all have one."""
     clips = {name: len(split) for name, split in splits.items()}
     groups = {
         name: len(found) for name, split in splits.items() if "" not in (found := set(getattr(split, "groups", [])))
