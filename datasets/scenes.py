@@ -81,6 +81,11 @@ class Scenes(Dataset[Sample | None]):
         found: list[str] = getattr(self.clips, "groups", [])
         return found
 
+    @property
+    def skipped(self) -> int:
+        """How many clips could not be read."""
+        return int(getattr(self.clips, "skipped", 0))
+
     def __len__(self) -> int:
         return len(self.clips)
 

@@ -126,16 +126,20 @@ def test_clips_and_groups_of_each_split_are_counted():
         clips = [Clip(Path(f"{number}.wav"), "a", "train", group=group) for number, group in enumerate(groups)]
         return Clips(clips, ["a"], Intake(sound=16000))
 
-    assert sizes({"train": split("anna", "")}) == {"clips": {"train": 2}, "groups": {}}  # as of some nothing is known
+    unsure = sizes({"train": split("anna", "")})  # as of some nothing is known
+    assert unsure == {"clips": {"train": 2}, "groups": {}, "unreadable": {}}
     splits = {"train": split("anna", "anna", "ben", "ben"), "val": split("carl"), "test": range(0)}
+    splits["train"].skipped = 5
     found = sizes(splits)
-    assert found == {"clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}}
+    assert found == {
+        "clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}, "unreadable": {"train": 5},
+    }  # fmt: skip
     scenes = Scenes(split("anna", "ben", "ben"), Scene(), 1, 16000)
     assert sizes({"train": scenes})["groups"] == {"train": 2}
     row = {"count": 1, "seconds": 2.0, "skipped": 3}
     assert list(clips(found | {"val": row}, "val")) == [
         ("1", "validation clips", "from 1 group; 2\u00a0s in all; 3 unreadable"),
-        ("4", "training clips", "from 2 groups"),
+        ("4", "training clips", "from 2 groups; 5 unreadable"),
     ]
 
 

@@ -34,9 +34,11 @@ def results(
 
 
 def sizes(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
-    """``clips``: how many each split has (in an epoch, if it makes them); ``groups``: of how many, if all have one."""
+    """``clips``: how many each split has (in an epoch, if it makes them); ``groups``: of how many, if all have one;
+    ``unreadable``: how many it has left out.
+    """
     clips = {name: len(split) for name, split in splits.items()}
-    groups = {
-        name: len(found) for name, split in splits.items() if "" not in (found := set(getattr(split, "groups", [])))
-    }
-    return {"clips": clips, "groups": {name: count for name, count in groups.items() if count}}
+    groups = {name: len(own) for name, split in splits.items() if "" not in (own := set(getattr(split, "groups", [])))}
+    lost = {name: int(getattr(split, "skipped", 0)) for name, split in splits.items()}
+    found = {"groups": groups, "unreadable": lost}
+    return {"clips": clips} | {key: {name: count for name, count in row.items() if count} for key, row in found.items()}

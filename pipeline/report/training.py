@@ -90,12 +90,13 @@ def opening(metrics: Figures, split: str) -> Html:
 def clips(metrics: Figures, split: str) -> Iterator[tuple[str, str, str]]:
     """How many clips there are of each kind, those of ``split``, which the figures are of, first."""
     row, groups = metrics[split], metrics.get("groups", {})
-    remarks = [f"{page.lasting(row['seconds'])} in all"]
-    remarks += [f"{row['skipped']:,} unreadable"] if row["skipped"] else []
+    lost = metrics.get("unreadable", {}) | {split: row["skipped"]}
     others = {name: count for name, count in metrics.get("clips", {}).items() if count and name != split}
     for name, count in {split: row["count"], **others}.items():
         origin = [f"from {groups[name]:,} {'groups' if groups[name] > 1 else 'group'}"] if name in groups else []
-        yield f"{count:,}", f"{KINDS[name]} clips", "; ".join([*origin, *(remarks if name == split else ())])
+        length = [f"{page.lasting(row['seconds'])} in all"] if name == split else []
+        missing = [f"{lost[name]:,} unreadable"] if lost.get(name) else []
+        yield f"{count:,}", f"{KINDS[name]} clips", "; ".join([*origin, *length, *missing])
 
 
 def amount(number: float) -> str:

@@ -129,8 +129,10 @@ class Run:
     def restore(self, path: Path) -> None:
         """Go on where a run's last.ckpt left it. ConfigError if it is missing, broken or of another training."""
         state = load(path)
-        if state.get("config") != json.dumps([self.model.config, self.model.labels]):
-            raise ConfigError(f"trainer.resume: {path} is of another model or other labels; resume as it was begun")
+        there = dict(zip(("model", "labels"), json.loads(state.get("config", "[]")), strict=False))
+        here = json.loads(json.dumps({"model": self.model.config, "labels": self.model.labels}))
+        if other := differences(there.pop("model", {}), here.pop("model")) or differences(there, here):
+            raise ConfigError(f"trainer.resume: {path} was begun with another model: {other}; resume as it was begun")
         if other := differences(json.loads(state.get("settings", "{}")), json.loads(json.dumps(fixed(self.settings)))):
             raise ConfigError(f"trainer.resume: {path} was begun with other settings: {other}; resume as it was begun")
         if other := differences(json.loads(state.get("data", "{}")), self.data):
