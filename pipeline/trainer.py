@@ -133,7 +133,8 @@ class Trainer:
         settings: Mapping[str, Any],
         report: Callable[[int, dict[str, Any]], None] | None = None,
     ) -> Progress:
-        """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
+        """Train, after ``begin``; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard
+        curves.
 
         ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
         ``report`` is called with the number and the figures of each epoch once they are kept, and in a resumption of

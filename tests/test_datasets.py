@@ -22,6 +22,7 @@ from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write
 from pipeline.augmentations.sound import Augment, moved
 from pipeline.errors import ConfigError
 from pipeline.intake import Intake
+from pipeline.reading.picture import Picture
 from pipeline.sample import IGNORE, collate
 
 SOUND = Intake(16000)
@@ -156,6 +157,15 @@ def test_videos_that_are_only_heard_are_told(tmp_path):
     (tmp_path / "a" / "film.wav").rename(tmp_path / "a" / "film.mp4")
     with pytest.warns(UserWarning, match="1 of 13 files have names of videos"):
         Folder(str(tmp_path), cache=None).split("train", Intake(sound=16000))
+
+
+def test_files_of_another_kind_say_what_to_take_for_them(tmp_path):
+    for number in range(6):
+        for label in "ab":
+            tone_clip(tmp_path / label / f"{number}.wav", 440)
+    with pytest.warns(UserWarning) as told, pytest.raises(ConfigError, match=r"they are sounds, .* extractor=logmel"):
+        Folder(str(tmp_path), cache=None).split("train", Intake(picture=Picture(10, 16, 16)))
+    assert len(told) == 3 and all(str(one.message).count(".wav") == 1 for one in told)  # not one for each clip
 
 
 def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):

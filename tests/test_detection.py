@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, MediaError
 from pipeline.measures import detection
-from pipeline.measures.detection import AN_HOUR, LEVELS, Recording
+from pipeline.measures.detection import AN_HOUR, LEVELS, Recording, readable, recordings
 from pipeline.measures.hearing import Heard
 from pipeline.measures.metrics import match_events
 from pipeline.model import load
@@ -333,3 +334,14 @@ def test_training_with_streams(tones, stream, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Misses and false alarms" in page and "from start to detection" in page
     assert "streams, 0.2 min: event F1" in " ".join(done.stdout.decode().split())
+
+
+def test_events_of_labels_that_nobody_learns_are_told_before_the_training(tmp_path):
+    soundfile.write(tmp_path / "day.wav", np.zeros(16000), 16000)
+    model = small_model(labels=["dog", "rain"])
+    for label, other in (("dog", ""), ("Dog", "no label of the data: Dog")):
+        (tmp_path / "day.csv").write_text(f"start,end,label\n0.1,0.2,{label}\n")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            readable(recordings(str(tmp_path / "day.wav")), model)
+        assert [other in str(one.message) for one in told] == [True] * bool(other)

@@ -497,3 +497,17 @@ def test_multirun_ends_with_the_comparison_also_if_a_run_fails(tones, tmp_path):
     table = rows(sections["Runs"])[1:]
     assert [row[0] for row in table] == ["0", "2", "1", "3"] and [row[2] for row in table][2:] == ["failed"] * 2
     assert "dataset.root=/nowhere" in table[2][1]
+
+
+def test_what_was_heard_of_streams_stands_in_the_comparison(tmp_path):
+    finished(tmp_path / "a", ["a", "b"])
+    found = {"events": {"micro": {"truths": 3, "f1": 0.5}}, "false_an_hour": 12.34}
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    for name, streams in (("b", found), ("c", found | {"events": {"micro": {"truths": 0, "f1": 0.0}}})):
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics | {"streams": streams}))
+    runs = [read_run(tmp_path / name) for name in "abc"]
+    table = comparison.rows(runs)
+    assert comparison.columns(runs)[6:8] == ("event F1", "false an hour")
+    assert [row[6:8] for row in table] == [("–", "–"), ("0.500", "12.3"), ("–", "12.3")]
+    assert len(comparison.rows(runs[:1])[0]) == len(table[0]) - 2
