@@ -25,19 +25,19 @@ def infer(
     sink: dict[str, dict[str, Any]],
 ) -> int:
     """A source through a model into its sinks. The signature is the schema of conf/infer.yaml."""
-    from pipeline.reading.nursery import warm
+    from pipeline.batch.nursery import warm
 
-    if source.get("_target_") == "pipeline.sources.files.Files" and "local" in str(engine.get("_target_")):
+    if source.get("_target_") == "pipeline.batch.files.Files" and "local" in str(engine.get("_target_")):
         warm()
-    from pipeline.build import build
-    from pipeline.engine import Engine
-    from pipeline.events import changed
-    from pipeline.model import model_file
-    from pipeline.output.fanout import Fanout
-    from pipeline.source import Source
-    from pipeline.sources.files import Files
-    from pipeline.sources.ledgers import Ledgers
-    from pipeline.streaming.listen import listen
+    from pipeline.batch.engine import Engine
+    from pipeline.batch.files import Files
+    from pipeline.batch.ledgers import Ledgers
+    from pipeline.core.build import build
+    from pipeline.model.classifier import model_file
+    from pipeline.model.decoder import changed
+    from pipeline.sinks.fanout import Fanout
+    from pipeline.sinks.listen import listen
+    from pipeline.sources.source import Source
     from pipeline.streaming.selftest import check
 
     origin: Any = build(source, at="source")
@@ -53,7 +53,7 @@ def infer(
     if window != "auto":
         model = model.with_window(window)
     elif not answers:
-        model = model.live
+        model = model.for_streaming()
     settings = changed(model.config["decoder"], decoder, model.labels)
     if selftest and isinstance(origin, Source) and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
@@ -72,8 +72,8 @@ def loaded(checkpoint: str | None, device: str, threads: int) -> Any:
     """The model, on its device, computed by so many threads."""
     import torch
 
-    from pipeline.errors import ConfigError
-    from pipeline.model import load
+    from pipeline.core.errors import ConfigError
+    from pipeline.model.classifier import load
 
     if threads:
         torch.set_num_threads(threads)
@@ -99,8 +99,8 @@ def quiet(model: Any) -> list[str]:
 
 def sinks(settings: dict[str, dict[str, Any]], mining: bool = False) -> dict[str, Any]:
     """The sinks by name; with ``mining``, one for hard negatives even if none was chosen."""
-    from pipeline.build import build
-    from pipeline.sink import Sink
+    from pipeline.core.build import build
+    from pipeline.sinks.sink import Sink
 
     if mining:
         settings = settings | {"hard_negatives": settings.get("hard_negatives", MINING)}
@@ -111,10 +111,10 @@ def classify_files(model: Any, origin: Any, target: Any, engine: Any, decoder: d
     """Classify many files."""
     from contextlib import ExitStack
 
-    from pipeline.errors import ConfigError
-    from pipeline.jobs.batch import Work
-    from pipeline.jobs.job import Job
-    from pipeline.jobs.ledger import Ledger
+    from pipeline.batch.batch import Work
+    from pipeline.batch.job import Job
+    from pipeline.batch.ledger import Ledger
+    from pipeline.core.errors import ConfigError
 
     if target.streamed:
         raise ConfigError(

@@ -39,12 +39,12 @@ def train(
     """
     settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
 
-    from pipeline.augmentation import Augmentation
-    from pipeline.build import build
-    from pipeline.errors import ConfigError
+    from pipeline.augmentations.augmentation import Augmentation
+    from pipeline.core.build import build
+    from pipeline.core.errors import ConfigError
     from pipeline.measures.detection import readable, recordings
-    from pipeline.model import PARTS, Classifier
-    from pipeline.trainer import Trainer
+    from pipeline.model.classifier import PARTS, Classifier
+    from pipeline.training.trainer import Trainer
 
     wishes = {"false_alarms": false_alarms, "events": events, "decoder.threshold": decoder.get("threshold")}
     if len(given := [key for key, value in wishes.items() if value is not None]) > 1:
@@ -62,7 +62,7 @@ def train(
     readable(heard, model)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
-    splits = coach.splits(data, model.intake)
+    splits = coach.splits(data, model.spec)
     both = splits["train"], splits["val"]
     progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
     if not coach.leads:
@@ -83,7 +83,7 @@ def told(
     """Test the best model, on ``heard`` recordings, too; report. Of a ``trial``, what it reached in validation."""
     from pipeline.measures.detection import detected
     from pipeline.measures.thresholds import tune
-    from pipeline.model import load
+    from pipeline.model.classifier import load
     from pipeline.report.results import results, sizes
     from pipeline.report.summary import summary
 

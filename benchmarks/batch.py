@@ -4,7 +4,7 @@
 
 Decode, 16 kHz, log-mel (64), two GRU layers of 128, a softmax answer for each file, a row of a csv. The ways:
 
-* ours, classify: pipeline.jobs.batch.classify, two processes decode;
+* ours, classify: pipeline.batch.batch.classify, two processes decode;
 * ours, infer.py: the whole program with its ledger, less the time that it takes for one file (its start);
 * a loop: librosa.load(path, sr=16000), torchaudio's MelSpectrogram, log, nn.GRU, file after file;
 * a DataLoader: two workers (soundfile, and soxr where the rate differs), batches of 32 padded to their longest, then
@@ -57,8 +57,8 @@ SUBREAPER = 36  # of prctl: who adopts grandchildren, and so learns how much the
 
 
 def by_classify(paths, model):
-    from pipeline.jobs.batch import Work, classify
-    from pipeline.reading.listing import Entry
+    from pipeline.batch.batch import Work, classify
+    from pipeline.batch.listing import Entry
 
     work = Work(model, workers=WORKERS)
     for _, row in classify(work, ((number, Entry(path)) for number, path in enumerate(paths))):
@@ -130,10 +130,10 @@ def by_loader(paths, model):
 
 def alone(paths, model):
     """Seconds of CPU time for decoded sound in batches, and of sound."""
-    from pipeline.jobs.batch import Batch, Work
-    from pipeline.reading.decoders import Ended
-    from pipeline.reading.listing import Entry
-    from pipeline.reading.media import read
+    from pipeline.batch.batch import Batch, Work
+    from pipeline.batch.decoders import Ended
+    from pipeline.batch.listing import Entry
+    from pipeline.media.audio import read
 
     waves = [read(path, RATE)[0] for path in paths]
     course, done = Batch(Work(model)), 0
@@ -151,7 +151,7 @@ def alone(paths, model):
 
 def work(way, listing, out, checkpoint):
     """What the process of a way does; it prints how long the files took."""
-    from pipeline.model import load
+    from pipeline.model.classifier import load
 
     torch.set_num_threads(1)
     model, paths = load(checkpoint), Path(listing).read_text().splitlines()
@@ -260,7 +260,7 @@ def plain_model():
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from pipeline.model import Classifier
+    from pipeline.model.classifier import Classifier
 
     torch.manual_seed(0)
     settings = ["encoder=recurrent", "encoder.layers=2", "encoder.hidden=128", "head=mean"]

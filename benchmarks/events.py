@@ -21,10 +21,10 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from table import report  # beside this file
 
-from pipeline.events import changed
 from pipeline.measures.detection import hear, measured, recordings
 from pipeline.measures.metrics import match_events
-from pipeline.model import load
+from pipeline.model.classifier import load
+from pipeline.model.decoder import changed
 
 
 def heard(model, one, settings):
@@ -40,7 +40,7 @@ def main():
     paths = [argument for argument in sys.argv[2:] if "=" not in argument]
     if not paths:
         sys.exit(__doc__)
-    model = load(sys.argv[1]).live
+    model = load(sys.argv[1]).for_streaming()
     for recording in recordings(paths):
         audible = [model.labels[index] for index in model.decoder().audible]
         wanted = [span for span in recording.events if span[2] in audible]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 from table import report
 
-from pipeline.model import load
+from pipeline.model.classifier import load
 
 OUT = ROOT / "runs" / "keywords_cells"
 

@@ -30,9 +30,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from table import report  # beside this file
 
-from pipeline.layers.recurrent import RecurrentLayer
-from pipeline.model import Classifier, load
-from pipeline.stream import Stream
+from pipeline.encoders.recurrent import RecurrentLayer
+from pipeline.model.classifier import Classifier, load
+from pipeline.streaming.stream import Stream
 
 ROUNDS = 300
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def plain_model(layers):
     settings = ["encoder=recurrent", f"encoder.layers={layers}", "encoder.hidden=128", "head=mean"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = OmegaConf.to_container(compose("train", overrides=settings), resolve=True)
-    return Classifier(config, [f"class{number}" for number in range(12)]).eval().live
+    return Classifier(config, [f"class{number}" for number in range(12)]).eval().for_streaming()
 
 
 class Recompute:
@@ -136,7 +136,7 @@ def take_turns(ways, size):
 def main():
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
-        models = {Path(sys.argv[1]).name: load(sys.argv[1]).live}
+        models = {Path(sys.argv[1]).name: load(sys.argv[1]).for_streaming()}
     else:
         models = {f"{layers} x GRU-128": plain_model(layers) for layers in (1, 2)}
     rows = [row for name in models for size in (10, 20, 100) for row in measure(name, models[name], size)]

@@ -55,10 +55,10 @@ def made(image):
 def main():
     from conftest import configured
 
-    from pipeline.model import Classifier
-    from pipeline.source import Gap
+    from pipeline.model.classifier import Classifier
+    from pipeline.sources.source import Gap
     from pipeline.sources.url import Url
-    from pipeline.stream import Stream
+    from pipeline.streaming.stream import Stream
 
     torch.set_num_threads(1)
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
@@ -73,7 +73,7 @@ def main():
         sender = subprocess.Popen([sys.executable, __file__, "--send", url, str(seconds + 30)])
         ages, whole, work, behind, count, now = [], [], [], 0, 0, 0.0
         try:
-            for item in Url(url, seconds=seconds, keep=keep, opening=20.0).pieces(model.intake, seen=True):
+            for item in Url(url, seconds=seconds, keep=keep, opening=20.0).pieces(model.spec, seen=True):
                 if isinstance(item, Gap):
                     behind += item.ticks
                     continue

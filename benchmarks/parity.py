@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from table import report  # beside this file
 
-from pipeline.model import load
-from pipeline.reading.media import read
-from pipeline.stream import Stream
+from pipeline.media.audio import read
+from pipeline.model.classifier import load
+from pipeline.streaming.stream import Stream
 
 
 def streamed(model, wave):

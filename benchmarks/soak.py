@@ -27,9 +27,9 @@ import torch
 from latency import plain_model  # beside this file
 from table import report
 
-from pipeline.model import load
-from pipeline.reading.media import read
-from pipeline.stream import Stream
+from pipeline.media.audio import read
+from pipeline.model.classifier import load
+from pipeline.streaming.stream import Stream
 
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data")) / "streams"
 LEAD, CLIP, FIRST = 30, 60, 30  # seconds
@@ -114,7 +114,7 @@ class Day:
         surplus = self.stream.surplus
         assert self.stream.ticks - surplus == self.now
         steps, self.next = self.stream.posteriors, self.stream.steps
-        waiting = self.stream.intake.ticks(self.stream.waiting)
+        waiting = self.stream.spec.ticks(self.stream.waiting)
         assert np.isfinite(steps).all() and self.next * self.model.hop + waiting == self.stream.ticks
         self.events += len(events)
         if surplus:
@@ -182,7 +182,7 @@ def main():
     if not paths:
         sys.exit(f"no recordings (*.flac) in {given.recordings}; name a folder: --recordings FOLDER")
     torch.set_num_threads(1)
-    model = load(given.model).live if given.model else plain_model(1)
+    model = load(given.model).for_streaming() if given.model else plain_model(1)
     waves = [read(path, model.rate)[0] for path in paths]
     wave = np.concatenate(waves)
     assert len(wave) > (LEAD + CLIP) * model.rate

@@ -34,9 +34,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from table import report  # beside this file
 
-from pipeline.model import Classifier
-from pipeline.stream import Stream
+from pipeline.model.classifier import Classifier
 from pipeline.streaming.scheduler import Scheduler
+from pipeline.streaming.stream import Stream
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT, WARM, LOST = 0.1, 1.0, 1.0  # seconds: of the 99th percentile, of warming up, behind which a trial is given up
@@ -54,7 +54,7 @@ def plain_model():
     with torch.no_grad():
         model.standardize.mean.fill_(-8.0)
         model.standardize.std.fill_(3.0)
-    return model.live
+    return model.for_streaming()
 
 
 class Time:

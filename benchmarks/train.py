@@ -44,10 +44,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchaudio.transforms import FrequencyMasking, MelSpectrogram, TimeMasking
 
 from datasets.manifest import Manifest
-from pipeline.augmentation import Augmentation
-from pipeline.build import build
-from pipeline.model import PARTS, Classifier
-from pipeline.trainer import Trainer
+from pipeline.augmentations.augmentation import Augmentation
+from pipeline.core.build import build
+from pipeline.model.classifier import PARTS, Classifier
+from pipeline.training.trainer import Trainer
 
 RATE, HOP = 16000, 160
 
@@ -175,9 +175,7 @@ class Ours:
 
 def clips(folder, count, cache):
     data = Manifest(folder, cache=cache)
-    train, val = (
-        data.split(name, build(configured()["extractor"], at="extractor").intake) for name in ("train", "val")
-    )
+    train, val = (data.split(name, build(configured()["extractor"], at="extractor").spec) for name in ("train", "val"))
     order = np.random.default_rng(0).permutation(len(train))[:count]
     train.clips = [train.clips[index] for index in order]
     val.clips = val.clips[:: max(1, len(val.clips) // 24)][:24]

@@ -37,15 +37,15 @@ from references import image_session, session_of
 from table import report
 from torch import nn
 
-from pipeline.build import build
 from pipeline.cells.lstm import ConvLSTM
-from pipeline.model import Classifier, load
-from pipeline.output.video_writer import VideoWriter
-from pipeline.reading.video import AHEAD
-from pipeline.sink import Sink
+from pipeline.core.build import build
+from pipeline.media.video import AHEAD
+from pipeline.media.video_writer import VideoWriter
+from pipeline.model.classifier import Classifier, load
+from pipeline.sinks.listen import listen
+from pipeline.sinks.sink import Sink
 from pipeline.sources.file import File
-from pipeline.stream import Stream
-from pipeline.streaming.listen import listen
+from pipeline.streaming.stream import Stream
 
 RATE = 30
 LABELS = ["a", "b", "c", "d"]
@@ -215,7 +215,7 @@ def lively(model):
 
 def model_of(settings, *more):
     torch.manual_seed(0)
-    return lively(Classifier(configured("train", *settings, *more), LABELS).eval()).live
+    return lively(Classifier(configured("train", *settings, *more), LABELS).eval()).for_streaming()
 
 
 def pushed(model, image):
@@ -359,8 +359,8 @@ def files(seconds, rounds, patience):
 def bf16(run):
     """The clips of the test split one after another as one stream, in both precisions: every step counts."""
     settings = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["dataset"]
-    model = load(run / "model.safetensors").live
-    clips, answers = build(settings, at="dataset").split("test", model.intake), []
+    model = load(run / "model.safetensors").for_streaming()
+    clips, answers = build(settings, at="dataset").split("test", model.spec), []
     for own in (model, model.with_precision("bf16")):
         stream, found = Stream(own), []
         for number in range(len(clips)):

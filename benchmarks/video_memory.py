@@ -31,8 +31,8 @@ def resident():
 def make(path, minutes):
     """One minute of motion, again and again, so that making it is quick."""
     from datasets.moving_shapes import LABELS, compose
-    from pipeline.output.video_writer import VideoWriter
-    from pipeline.reading.picture import Picture
+    from pipeline.media.picture import Picture
+    from pipeline.media.video_writer import VideoWriter
 
     rng = np.random.default_rng(0)
     images, _ = compose(rng, list(LABELS) * 3, 1.2, (0.2, 0.5), Picture(RATE, 240, 320))
@@ -46,9 +46,9 @@ def main():
     from conftest import configured
 
     from datasets.moving_shapes import LABELS
-    from pipeline.model import Classifier
+    from pipeline.model.classifier import Classifier
     from pipeline.sources.file import File
-    from pipeline.stream import Stream
+    from pipeline.streaming.stream import Stream
 
     torch.set_num_threads(1)
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
@@ -58,7 +58,7 @@ def main():
         make(path, minutes)
         size, started, rows, events = path.stat().st_size / 1e6, time.perf_counter(), [], 0
         stream, seen = Stream(model, 1), []
-        for piece in File(str(path)).pieces(model.intake):
+        for piece in File(str(path)).pieces(model.spec):
             events += len(stream.push(piece.x))
             if stream.ticks >= (len(seen) + 1) * 60 * model.rate:
                 seen.append(resident())

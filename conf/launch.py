@@ -25,9 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from pipeline.build import arguments_for, build, check, nearest
-from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
-from pipeline.text import clean
+from pipeline.core.build import arguments_for, build, check, nearest
+from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.core.text import clean
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
 FOLDER = Path(__file__).resolve().parent

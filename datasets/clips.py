@@ -20,15 +20,15 @@ from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
 from datasets.scenes import Recording, Scene, Scenes
-from pipeline.build import nearest
-from pipeline.disk import whole
-from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Arrays, Intake
-from pipeline.output.bar import bar
-from pipeline.reading.media import Samples
-from pipeline.reading.tracks import read_chunk
-from pipeline.sample import Sample, Split
-from pipeline.text import clean
+from pipeline.core.atomic import atomic_write
+from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.core.progress import bar
+from pipeline.core.text import clean
+from pipeline.media.audio import Samples
+from pipeline.media.chunks import read_chunk
+from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.media.sample import Sample, Split
 
 SPLITS = ("train", "val", "test")
 OTHERS = {  # what to take for files of another kind
@@ -75,9 +75,9 @@ class Clip:
         place = os.path.realpath(self.path) if os.path.islink(self.path) else os.path.join(real(folder), name)
         return f"{place}|{status.st_size}|{status.st_mtime_ns}"
 
-    def chunk(self, intake: Intake) -> Arrays:
+    def chunk(self, spec: InputSpec) -> Arrays:
         """Decoded, as a model takes it. MediaError if it cannot be read."""
-        return read_chunk(self.path, intake, self.start, self.end)[0]
+        return read_chunk(self.path, spec, self.start, self.end)[0]
 
 
 @cache
@@ -96,7 +96,7 @@ class Clips(Dataset[Sample | None]):
         self,
         clips: Sequence[Clip],
         labels: Sequence[str],
-        intake: Intake,
+        spec: InputSpec,
         cache: Path | None = None,
         crop: float | None = None,
         background: str | None = None,
@@ -105,8 +105,8 @@ class Clips(Dataset[Sample | None]):
         With a ``background`` label, the times of each clip's sound are found by its energy.
         """
         self.index = {label: number for number, label in enumerate(labels)}
-        self.clips, self.intake, self.cache, self.background = list(clips), intake, cache, background
-        self.crop = round(crop * intake.rate / intake.grain) * intake.grain if crop else None
+        self.clips, self.spec, self.cache, self.background = list(clips), spec, cache, background
+        self.crop = round(crop * spec.rate / spec.grain) * spec.grain if crop else None
         self.scene: Scene | None = None  # in which they are shown in training, and heard as a stream
         self.epoch = 0
         self.skipped = 0  # clips that ``prepare`` has dropped
@@ -119,7 +119,7 @@ class Clips(Dataset[Sample | None]):
     def shown(self) -> tuple[Split, Scene, int, int]:
         """What scenes are made of: clips, settings, the class of the background, and the rate."""
         assert self.scene is not None and self.background is not None
-        return self, self.scene, self.index[self.background], self.intake.only_sound("dataset.scene")
+        return self, self.scene, self.index[self.background], self.spec.only_sound("dataset.scene")
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -140,45 +140,45 @@ class Clips(Dataset[Sample | None]):
         return [clip.group for clip in self.clips]
 
     def __getitem__(self, index: int) -> Sample | None:
-        clip, intake = self.clips[index], self.intake
+        clip, spec = self.clips[index], self.spec
         try:
             x = self.load(clip)
         except MediaError as error:
             warnings.warn(told(clip, str(error)), stacklevel=2)
             return None
         key = f"{clip.name}@{clip.start}-{clip.end}"
-        spare = intake.ticks(x) - self.crop if self.crop else 0
+        spare = spec.ticks(x) - self.crop if self.crop else 0
         if self.crop and spare > 0:
             key = ""  # another cut each time
             rng = np.random.default_rng([self.epoch, index])
-            if intake.sound and clip.label != self.background:
-                start = sounding(rng, x[0], self.crop, intake.grain)
+            if spec.sound and clip.label != self.background:
+                start = sounding(rng, x[0], self.crop, spec.grain)
             else:
-                start = int(rng.integers(spare // intake.grain + 1)) * intake.grain
-            x = intake.cut(intake.cut(x, start)[1], self.crop)[0]
+                start = int(rng.integers(spare // spec.grain + 1)) * spec.grain
+            x = spec.cut(spec.cut(x, start)[1], self.crop)[0]
         label, spans = self.index[clip.label], None
-        if self.background and intake.sound:
+        if self.background and spec.sound:
             quiet = clip.label == self.background or not x[0].any()
-            spans = [] if quiet else [(*loud_part(x[0], intake.sound), label)]
+            spans = [] if quiet else [(*loud_part(x[0], spec.sound), label)]
         return Sample(x, label, spans, clip.name, key, clip.group)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
         if self.cache is None:
-            return clip.chunk(self.intake)
+            return clip.chunk(self.spec)
         file = self.cache_file(clip)
         try:
             tracks = load(file.read_bytes())
-            return tuple(tracks[f"track{number}"] for number in range(len(self.intake.tracks)))
+            return tuple(tracks[f"track{number}"] for number in range(len(self.spec.tracks)))
         except (OSError, SafetensorError, KeyError):  # not there yet, or half-written by a full disk
-            x = clip.chunk(self.intake)
+            x = clip.chunk(self.spec)
             store(file, x)
             return x
 
     def cache_file(self, clip: Clip) -> Path:
         """Where a clip is cached: another file, part or rate is another place."""
         assert self.cache is not None
-        key = f"{clip.stamp()}|{clip.start}|{clip.end}|{self.intake}"
+        key = f"{clip.stamp()}|{clip.start}|{clip.end}|{self.spec}"
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
         return self.cache / digest[:2] / f"{digest[2:34]}.safetensors"
 
@@ -244,7 +244,7 @@ def store(file: Path, x: Arrays) -> None:
     tracks = {f"track{number}": np.ascontiguousarray(track) for number, track in enumerate(x)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file, cache=True) as place:
+        with atomic_write(file, cache=True) as place:
             place.write(save(tracks))  # not npz: in training, unpacking that takes a tenth of the time of a small model
     except OSError as error:
         warnings.warn(f"clip cache not written ({error}); set dataset.cache=null to do without", stacklevel=2)
@@ -283,11 +283,11 @@ class Corpus:
             hint = nearest(background, self.labels)
             raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
 
-    def split(self, name: str, intake: Intake) -> Split:
+    def split(self, name: str, spec: InputSpec) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
-        part = Clips(clips, self.labels, intake, self.cache, crop, self.background)
+        part = Clips(clips, self.labels, spec, self.cache, crop, self.background)
         if self.ahead:
             part.prepare(name)
         if clips and not part.clips:

@@ -5,7 +5,7 @@ import csv
 from pydantic import PositiveFloat
 
 from datasets.clips import Clip, Corpus, existing_root
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 WHAT = "a copy of the ESC-50 repository (meta/esc50.csv and audio/); fetch ESC-50-master.zip, unpack it, point to it"
 

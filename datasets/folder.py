@@ -9,10 +9,10 @@ from pydantic import Field, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, existing_root
 from datasets.splits import divide, folded, held_out, three
-from pipeline.errors import ConfigError
-from pipeline.intake import Intake
-from pipeline.reading.media import VIDEO, media_files
-from pipeline.sample import Split
+from pipeline.core.errors import ConfigError
+from pipeline.media.audio import VIDEO, media_files
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Split
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
@@ -60,16 +60,16 @@ class Folder(Corpus):
             clips = held_out(clips, val, seed, background)
         super().__init__(clips, cache, crop, background)
 
-    def split(self, name: str, intake: Intake) -> Split:
+    def split(self, name: str, spec: InputSpec) -> Split:
         """As any corpus; that videos are only heard is told."""
         films = sum(clip.path.suffix.lower() in VIDEO for clip in self.clips)
-        if name == "train" and films and not intake.picture:
+        if name == "train" and films and not spec.picture:
             warnings.warn(
                 f"{films} of {len(self.clips)} files have names of videos, and this model hears them, but does not see "
                 "them; to see: extractor=optical_flow encoder=image_recurrent augment=pictures",
                 stacklevel=2,
             )
-        return super().split(name, intake)
+        return super().split(name, spec)
 
 
 def labelled(folder: Path, split: str) -> list[Clip]:

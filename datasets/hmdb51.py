@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 
 from datasets.clips import Clip, Corpus, existing_root
 from datasets.splits import divide
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 WHAT = (
     "a folder with one sub-folder of videos per class and testTrainMulti_7030_splits/; fetch hmdb51_org.rar and "

@@ -11,10 +11,10 @@ from pydantic import Field, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Clips, Corpus, existing_root
 from datasets.splits import divide
-from pipeline.errors import ConfigError
-from pipeline.intake import Intake
-from pipeline.reading.media import VIDEO
-from pipeline.sample import Split
+from pipeline.core.errors import ConfigError
+from pipeline.media.audio import VIDEO
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Split
 
 WHAT = (
     "a folder with train/<class>/*.mp4 and val/<class>/*.mp4 (and test/), or with the videos right in train/, val/ and "
@@ -56,17 +56,17 @@ class Kinetics(Corpus):
             found["train"] = divide(videos, {"train": 1 - val, "val": val}, seed)
         super().__init__([clip for clips in found.values() for clip in clips], cache, crop)
 
-    def split(self, name: str, intake: Intake) -> Split:
+    def split(self, name: str, spec: InputSpec) -> Split:
         """As of any corpus; but without a cache, files are looked for and not decoded beforehand, which takes hours."""
         if self.cache is not None:
-            return super().split(name, intake)
+            return super().split(name, spec)
         clips = [clip for clip in self.clips if clip.split == name]
         there = [clip for clip in clips if clip.path.is_file()]
         for path in sorted({clip.path for clip in clips} - {clip.path for clip in there}):
             warnings.warn(f"skipped {path}: not_found: no such file", stacklevel=2)
         if clips and not there:
             raise ConfigError(f"dataset.root: none of the {len(clips)} {name} files is there; expected {WHAT}")
-        return Clips(there, self.labels, intake, None, self.crop if name == "train" else None)
+        return Clips(there, self.labels, spec, None, self.crop if name == "train" else None)
 
 
 def in_folders(folder: Path, split: str) -> list[Clip]:

@@ -13,8 +13,8 @@ from pydantic import Field, PositiveFloat
 from datasets.clips import Clip, Corpus, existing_root
 from datasets.scenes import Scene
 from datasets.splits import divide, folded, held_out, three
-from pipeline.build import nearest
-from pipeline.errors import ConfigError
+from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

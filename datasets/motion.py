@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch.utils.data import Dataset
 
-from pipeline.intake import Intake
-from pipeline.reading.picture import Images, Picture
-from pipeline.sample import Sample, Span
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Images, Picture
+from pipeline.media.sample import Sample, Span
 
 Rng = np.random.Generator
 Seen = tuple[Images, list[tuple[int, int, str]]]  # pictures, and (start, end, label) counted in pictures
@@ -42,17 +42,17 @@ class Motions:
         """The pictures ``(T, H, W, 3)`` of one clip of ``label``, and where its motions stand."""
         raise NotImplementedError(f"{type(self).__name__} has no motion")
 
-    def split(self, name: str, intake: Intake) -> "MotionSplit":
+    def split(self, name: str, spec: InputSpec) -> "MotionSplit":
         """``train``, ``val`` or ``test`` for a model of pictures; their random draws have nothing in common."""
-        intake.only_pictures(f"dataset={self.title}")
-        return MotionSplit(self, name, intake)
+        spec.only_pictures(f"dataset={self.title}")
+        return MotionSplit(self, name, spec)
 
 
 class MotionSplit(Dataset[Sample]):
     """Clips of one split, the classes in turn."""
 
-    def __init__(self, recipe: Motions, name: str, intake: Intake) -> None:
-        self.recipe, self.name, self.intake = recipe, name, intake
+    def __init__(self, recipe: Motions, name: str, spec: InputSpec) -> None:
+        self.recipe, self.name, self.spec = recipe, name, spec
         self.number = ("train", "val", "test").index(name)
         self.epoch = 0
         self.fixed = [self.make(index) for index in range(len(self))] if self.number else []
@@ -65,14 +65,14 @@ class MotionSplit(Dataset[Sample]):
 
     def make(self, index: int) -> Sample:
         """Clip ``index`` of this epoch."""
-        recipe, picture = self.recipe, self.intake.only_pictures(f"dataset={self.recipe.title}")
+        recipe, picture = self.recipe, self.spec.only_pictures(f"dataset={self.recipe.title}")
         rng = np.random.default_rng([recipe.seed, self.number, 0 if self.number else self.epoch, index])
         label = recipe.labels[index % len(recipe.labels)]
         images, spans = recipe.motion(rng, label, self.name, picture)
-        grain = self.intake.grain
+        grain = self.spec.grain
         numbers: list[Span] = [(a * grain, b * grain, recipe.labels.index(name)) for a, b, name in spans]
         key = f"{recipe.title}/{recipe.seed}/{self.number}/{index}" if self.number else ""
-        return Sample(self.intake.of_pictures(images), recipe.labels.index(label), numbers, f"{label}_{index}", key)
+        return Sample(self.spec.of_pictures(images), recipe.labels.index(label), numbers, f"{label}_{index}", key)
 
 
 def texture(rng: Rng, height: int, width: int) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from datasets.motion import Motions, Rng, Seen, colours, filmed, texture
-from pipeline.reading.picture import Picture
+from pipeline.media.picture import Picture
 
 EMPTY, STILL = "background", "still"
 DIGITS = [str(digit) for digit in range(10)]

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.motion import Motions, Rng, Seen, colours, filmed, texture
-from pipeline.intake import Intake
-from pipeline.output.video_writer import write_video
-from pipeline.reading.picture import Images, Picture
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Images, Picture
+from pipeline.media.video_writer import write_video
 
 Path2 = NDArray[Any]  # (T, 2) positions x, y in picture heights
 BACKGROUND = "background"  # nothing moves
@@ -120,7 +120,7 @@ def write_demo(folder: Path, picture: Picture, seed: int = 2026, clips: int = 26
         rows.writerows(
             [f"{start / picture.rate:.3f}", f"{end / picture.rate:.3f}", label] for start, end, label in spans
         )
-    data = MovingShapes(seed=seed, held_out=clips).split("test", Intake(picture=picture))
+    data = MovingShapes(seed=seed, held_out=clips).split("test", InputSpec(picture=picture))
     for index in range(clips):
         sample = data[index]
         write_video(folder / "clips" / f"{sample.name}.mp4", sample.x[0], picture.rate)

@@ -24,13 +24,13 @@ import numpy as np
 from datasets.clips import SPLITS, Clip
 from datasets.shard_index import CARD, LONGEST, NAME, Index, Shard, Split, checksum, read_index, write_index
 from datasets.tar import BLOCK, LARGEST
-from pipeline.disk import whole
-from pipeline.errors import ConfigError, MediaError
-from pipeline.output.bar import bar
-from pipeline.output.journal import lock
-from pipeline.reading.container import admit
-from pipeline.reading.media import AUDIO, VIDEO
-from pipeline.text import clean
+from pipeline.core.atomic import atomic_write
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.core.journal import lock
+from pipeline.core.progress import bar
+from pipeline.core.text import clean
+from pipeline.media.audio import AUDIO, VIDEO
+from pipeline.media.container import admit
 
 JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
@@ -235,7 +235,7 @@ class Hashed:
 
 def write(out: Path, shard: Planned) -> Shard:
     """One shard, whole or not at all. OSError if there is no room; MediaError if a recording changes meanwhile."""
-    with whole(out / shard.file) as file:
+    with atomic_write(out / shard.file) as file:
         hashed = Hashed(file)
         with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="w|", format=tarfile.USTAR_FORMAT) as archive:
             for number, recording in enumerate(shard.recordings, shard.first):

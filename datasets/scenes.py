@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch.utils.data import Dataset
 
-from pipeline.reading.media import Samples
-from pipeline.sample import Sample, Split
+from pipeline.media.audio import Samples
+from pipeline.media.sample import Sample, Split
 
 TEXTURES = 48  # of noise that are drawn, and as many that are made of background clips
 LONG = 8.0  # seconds of each

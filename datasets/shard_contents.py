@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from datasets.shard_index import CARD, LONGEST
 from datasets.tar import Member, members
-from pipeline.disk import whole
-from pipeline.reading.media import AUDIO, VIDEO
-from pipeline.text import clean
+from pipeline.core.atomic import atomic_write
+from pipeline.core.text import clean
+from pipeline.media.audio import AUDIO, VIDEO
 
 MEDIA = AUDIO | VIDEO | {".bin"}
 KEPT = 2  # version of what is kept of a shard
@@ -79,7 +79,7 @@ def keep(place: Path, rows: Sequence[Row], odd: Mapping[str, int]) -> None:
     """Keep a shard's clips for the next time; where that cannot be, the headers are read again."""
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        with whole(place, cache=True) as file:
+        with atomic_write(place, cache=True) as file:
             file.write(json.dumps([rows, odd]).encode())
 
 

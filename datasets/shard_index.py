@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from pipeline.disk import whole
-from pipeline.errors import ConfigError
+from pipeline.core.atomic import atomic_write
+from pipeline.core.errors import ConfigError
 
 NAME = "index.json"
 LARGEST = 1 << 26  # bytes
@@ -61,7 +61,7 @@ def read_index(folder: Path) -> Index | None:
 
 def write_index(folder: Path, index: Index) -> None:
     """Whole or not at all. OSError if there is no room."""
-    with whole(folder / NAME) as file:
+    with atomic_write(folder / NAME) as file:
         file.write(json.dumps(index.model_dump(), indent=1).encode() + b"\n")
 
 

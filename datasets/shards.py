@@ -28,13 +28,13 @@ from datasets.packing import pack
 from datasets.shard_contents import content, stamp_of
 from datasets.shard_index import NAME, Index, Split, checksum, read_index
 from datasets.splits import divide
-from pipeline.build import build, nearest
-from pipeline.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
-from pipeline.intake import Arrays, Intake
-from pipeline.output.bar import bar
-from pipeline.reading.part import Part
-from pipeline.reading.tracks import read_chunk
-from pipeline.text import clean
+from pipeline.core.build import build, nearest
+from pipeline.core.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
+from pipeline.core.progress import bar
+from pipeline.core.text import clean
+from pipeline.media.chunks import read_chunk
+from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.media.part import Part
 
 MANY = 100_000  # shards that one pattern can name
 SOME_ROWS, INTERRUPTED = 3, 130
@@ -98,7 +98,7 @@ class Packed(Clip):
         """Which bytes they are."""
         return f"{self.shard}|{self.offset}|{self.size}"
 
-    def chunk(self, intake: Intake) -> Arrays:
+    def chunk(self, spec: InputSpec) -> Arrays:
         """Decoded where it is, by the rules for any file. MediaError if it cannot be read."""
         try:
             file = os.open(self.path, os.O_RDONLY)
@@ -109,7 +109,7 @@ class Packed(Clip):
                 raise MediaError("unreadable", "the shard was changed since training began")
             part = Part(self.name, file, self.offset, self.size)
             try:
-                return read_chunk(part, intake, self.start, self.end)[0]
+                return read_chunk(part, spec, self.start, self.end)[0]
             except MediaError as error:
                 raise MediaError(error.code, str(error.args[0]).replace(f"{part}: ", "")) from None
             finally:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.clips import Clip, Corpus, existing_root
-from pipeline.errors import ConfigError
-from pipeline.reading.media import probe
+from pipeline.core.errors import ConfigError
+from pipeline.media.audio import probe
 
 WORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
 WHAT = (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from datasets.clips import Clip
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 
 def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, background: str | None = None) -> list[Clip]:

@@ -19,8 +19,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from scipy.signal import butter, fftconvolve, sosfilt
 from torch.utils.data import Dataset
 
-from pipeline.intake import Intake
-from pipeline.sample import Sample
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Sample
 
 Rng = np.random.Generator
 Wave = NDArray[Any]  # (N,) float64 while sounds are made
@@ -220,9 +220,9 @@ class SyntheticSounds:
         self.labels = sorted([*MAKERS, BACKGROUND])
         self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
 
-    def split(self, name: str, intake: Intake) -> "SyntheticSplit":
+    def split(self, name: str, spec: InputSpec) -> "SyntheticSplit":
         """``train``, ``val`` or ``test`` for a model of sound; their random draws have nothing in common."""
-        return SyntheticSplit(self, ("train", "val", "test").index(name), intake.only_sound("dataset=synthetic_sounds"))
+        return SyntheticSplit(self, ("train", "val", "test").index(name), spec.only_sound("dataset=synthetic_sounds"))
 
 
 class SyntheticSplit(Dataset[Sample]):
@@ -261,7 +261,7 @@ def write_demo(folder: Path, rate: int = 16000, seed: int = 2026, clips: int = 2
         rows = csv.writer(file)
         rows.writerow(["start", "end", "label"])
         rows.writerows([f"{start / rate:.3f}", f"{end / rate:.3f}", label] for start, end, label in spans)
-    data = SyntheticSounds(seed=seed).split("test", Intake(sound=rate))
+    data = SyntheticSounds(seed=seed).split("test", InputSpec(sound=rate))
     for index in range(clips):
         sample = data[index]
         soundfile.write(folder / "clips" / f"{sample.name}.wav", sample.x[0], rate)

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat
 
 from datasets.clips import Clip, Corpus, existing_root
 from datasets.splits import divide
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 
 WHAT = (
     "a folder with UCF-101/ and ucfTrainTestlist/ in it; fetch UCF101.rar and "

@@ -14,9 +14,10 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from pipeline.model import Classifier
+from pipeline.model.classifier import Classifier
 
 ROOT = Path(__file__).resolve().parent.parent
+SAVED = ROOT / "tests" / "saved"  # files of earlier versions
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it

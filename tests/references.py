@@ -6,7 +6,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from pipeline.layers.layouts import to_onnx
+from pipeline.cells.layouts import to_onnx
 
 OPERATORS = {
     "elman": ("RNN", {}),

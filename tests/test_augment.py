@@ -5,23 +5,23 @@ import pytest
 import torch
 from conftest import configured
 
-from pipeline.augmentation import Augmentation
+from pipeline.augmentations.augmentation import Augmentation
 from pipeline.augmentations.both import AugmentBoth
 from pipeline.augmentations.pictures import AugmentPictures
-from pipeline.build import build
-from pipeline.errors import ConfigError
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
 from pipeline.extractors.frame_difference import FrameDifference
 from pipeline.extractors.frames import Frames
 from pipeline.extractors.motion_statistics import MotionStatistics
 from pipeline.extractors.moving_region import MovingRegion
 from pipeline.extractors.optical_flow import OpticalFlow
-from pipeline.intake import Intake
-from pipeline.model import Classifier
-from pipeline.reading.picture import Picture
-from pipeline.sample import Sample, collate
-from pipeline.training.features import Features
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
+from pipeline.media.sample import Sample, collate
+from pipeline.model.classifier import Classifier
+from pipeline.model.features import Features
 
-SEEING = Intake(picture=Picture(10, 24, 32))
+SEEING = InputSpec(picture=Picture(10, 24, 32))
 STILL = {"shift": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0, "speed": 0.0, "jitter": 0.0, "drop": 0.0}
 LABELS = ["left", "right", "stop"]
 
@@ -166,7 +166,7 @@ def test_costly_features_are_computed_once_and_changed_each_time():
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))
     images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
-    batch = collate([Sample((images,), 0, key="a"), Sample((images[:4],), 1, key="b")], model.intake)
+    batch = collate([Sample((images,), 0, key="a"), Sample((images[:4],), 1, key="b")], model.spec)
     torch.manual_seed(0)
     first, _ = features.changed(batch)
     kept = {key: [y.clone() for y in tracks] for key, tracks in features.kept.items()}
@@ -189,7 +189,7 @@ def test_features_that_change_in_time_still_fill_the_steps_of_the_model(more):
     images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
     for trial in range(10):
         torch.manual_seed(trial)
-        batch = collate([Sample((images,), 0, key="a"), Sample((images[:5],), 1, key="b")], model.intake)
+        batch = collate([Sample((images,), 0, key="a"), Sample((images[:5],), 1, key="b")], model.spec)
         y, after = features.changed(batch)
         logits, _, _ = model.logits(y)
         assert y.shape[1] % model.hop == 0 and logits.shape[1] > int(model.last_step(after.lengths).max())
@@ -204,7 +204,7 @@ def test_pictures_that_begin_late_are_not_taken_for_motion():
     present[:, [0, 1, 5], 1] = 0
     x = images * present[:, :, 1].view(1, 8, 1, 1, 1)
     still, _ = extractor.fused(torch.zeros(1, 80, 64), torch.zeros(1, 8, 3, 14, 14), present, extractor.initial(1)[2])
-    y, _ = extractor((torch.zeros(1, 8 * model.intake.grain), x, present), extractor.initial(1))
+    y, _ = extractor((torch.zeros(1, 8 * model.spec.grain), x, present), extractor.initial(1))
     assert torch.equal(y[:, :, 65:], still[:, :, 65:])
 
 

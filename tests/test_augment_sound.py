@@ -9,17 +9,7 @@ from conftest import configured, run, tone_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.augmentation import Augmentation
-from pipeline.augmentations.both import AugmentBoth
-from pipeline.augmentations.sound import Augment
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.extractors.logmel import LogMel
-from pipeline.extractors.mfcc import MFCC
-from pipeline.intake import Intake
-from pipeline.model import Classifier
-from pipeline.sample import Sample, collate
-from pipeline.training.acoustics import (
+from pipeline.augmentations.acoustics import (
     coloured,
     convolved,
     excerpts,
@@ -30,12 +20,22 @@ from pipeline.training.acoustics import (
     measured_rooms,
     mixed,
 )  # fmt: skip
-from pipeline.training.features import Features
-from pipeline.training.recordings import recordings
-from pipeline.training.warp import paced, placed, warped
+from pipeline.augmentations.augmentation import Augmentation
+from pipeline.augmentations.both import AugmentBoth
+from pipeline.augmentations.recordings import recordings
+from pipeline.augmentations.sound import Augment
+from pipeline.augmentations.warp import paced, placed, warped
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.extractors.logmel import LogMel
+from pipeline.extractors.mfcc import MFCC
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Sample, collate
+from pipeline.model.classifier import Classifier
+from pipeline.model.features import Features
 
 RATE = 8000
-SOUND = Intake(RATE)
+SOUND = InputSpec(RATE)
 OFF = {"gain": 0, "shift": 0, "speed": 0, "noise": 0, "masks": 0}
 CHOICES = ["light", "speaker", "far", "strong"]
 

@@ -20,17 +20,17 @@ from conftest import ROOT, run, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError, MediaError, UserError
-from pipeline.intake import Intake
-from pipeline.jobs.batch import Batch, Work, classify
-from pipeline.jobs.ledger import Ledger, key_of, sound
-from pipeline.model import load
-from pipeline.reading import decoding
-from pipeline.reading.decoders import Again, Decoders, Ended, understood
-from pipeline.reading.decoding import Limits
-from pipeline.reading.listing import Entry
-from pipeline.reading.tracks import read_chunk
-from pipeline.stream import Stream
+from pipeline.batch import decoding
+from pipeline.batch.batch import Batch, Work, classify
+from pipeline.batch.decoders import Again, Decoders, Ended, understood
+from pipeline.batch.decoding import Limits
+from pipeline.batch.ledger import Ledger, key_of, sound
+from pipeline.batch.listing import Entry
+from pipeline.core.errors import ConfigError, MediaError, UserError
+from pipeline.media.chunks import read_chunk
+from pipeline.media.input_spec import InputSpec
+from pipeline.model.classifier import load
+from pipeline.streaming.stream import Stream
 
 RATE = 16000
 
@@ -67,8 +67,8 @@ def test_the_answer_is_the_offline_answer(noises):
     model = small_model()
     rows = answers(model, noises)
     for path in noises[:-1]:
-        parts, known = read_chunk(path, model.intake)
-        whole = model.clip_posteriors(model.intake.stacked([parts])[0], torch.tensor([len(parts[0])]))[0]
+        parts, known = read_chunk(path, model.spec)
+        whole = model.clip_posteriors(model.spec.stacked([parts])[0], torch.tensor([len(parts[0])]))[0]
         row = rows[str(path)]
         assert list(row["posteriors"].values()) == pytest.approx(whole.tolist(), abs=2e-6)
         assert row["label"] == model.labels[int(whole.argmax())] and row["seconds"] == round(known.seconds, 3)
@@ -89,12 +89,12 @@ def test_company_and_processes_change_no_bit(noises, settings):
 
 
 def test_events_are_those_of_a_stream(noises):
-    model = small_model("head.live=0.2", "head.delay=0.1").live
+    model = small_model("head.live=0.2", "head.delay=0.1").for_streaming()
     settings = {"threshold": 0.36, "release": 0.3, "minimum": 0.02}
     rows = answers(model, noises[:-1], decoder=settings)
     found = 0
     for path in noises[:-1]:
-        parts, _ = read_chunk(path, model.intake)
+        parts, _ = read_chunk(path, model.spec)
         stream = Stream(model, 10, model.decoder(**settings))
         events = stream.push(parts[0]) + stream.close()
         told = rows[str(path)]["events"]
@@ -148,13 +148,13 @@ def test_a_process_that_dies_before_it_begins_has_a_successor_and_three_are_enou
 
     monkeypatch.setattr(Decoders, "start", dying)
     most = 2
-    with Decoders(iter(enumerate(found)), Intake(RATE), 1, Limits()) as decoders:
+    with Decoders(iter(enumerate(found)), InputSpec(RATE), 1, Limits()) as decoders:
         ended = [said[0][0] for said in iter(decoders.next, None) if isinstance(said[1], Ended)]
     assert sorted(ended) == [0, 1, 2] and len(started) == 3
     started.clear()
     most = 100
     with (
-        Decoders(iter(enumerate(found)), Intake(RATE), 1, Limits()) as decoders,
+        Decoders(iter(enumerate(found)), InputSpec(RATE), 1, Limits()) as decoders,
         pytest.raises(UserError, match="cannot start"),
     ):
         decoders.next()
@@ -201,7 +201,7 @@ def rogue_serve(*arguments):
 
 @pytest.fixture
 def rogue(monkeypatch):
-    monkeypatch.setattr("pipeline.reading.decoders.serve", rogue_serve)
+    monkeypatch.setattr("pipeline.batch.decoders.serve", rogue_serve)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
 
 
@@ -225,7 +225,7 @@ def test_whatever_a_decoder_does_is_one_row(noises, tmp_path, rogue):
 
 
 def test_no_process_is_left_behind(noises):
-    with Decoders(iter(enumerate(entries(noises))), Intake(RATE), 3, Limits()) as decoders:
+    with Decoders(iter(enumerate(entries(noises))), InputSpec(RATE), 3, Limits()) as decoders:
         pids = [worker.process.pid for worker in decoders.workers]
         assert decoders.next() is not None and all(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
@@ -250,7 +250,7 @@ def test_long_names_do_not_block_the_pipes(noises, tmp_path):
 def test_what_a_process_says_is_never_believed(data):
     for letter in (b"", b"x", b"f", b"e"):
         try:
-            found = understood(letter + data, Intake(RATE))
+            found = understood(letter + data, InputSpec(RATE))
         except (ValueError, KeyError, TypeError):
             continue
         assert isinstance(found, (Ended, MediaError, tuple)) and not isinstance(found, Again)

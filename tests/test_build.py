@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import configured, options
 
-from pipeline.build import arguments_for, build, check, nearest
-from pipeline.cell import Cell
-from pipeline.encoder import Encoder
-from pipeline.errors import ConfigError
-from pipeline.stage import Stage
+from pipeline.cells.cell import Cell
+from pipeline.core.build import arguments_for, build, check, nearest
+from pipeline.core.errors import ConfigError
+from pipeline.encoders.encoder import Encoder
+from pipeline.layers.stage import Stage
 
 GRU = {"_target_": "pipeline.cells.gru.GRU"}
 
@@ -21,7 +21,7 @@ def test_builds_with_given_values():
 
 
 def test_a_nested_component_is_handed_over_as_a_factory():
-    config = {"_target_": "pipeline.encoder.Encoder", "hidden": 5, "cell": GRU}
+    config = {"_target_": "pipeline.encoders.encoder.Encoder", "hidden": 5, "cell": GRU}
     encoder = build(config, Stage, at="encoder", shape=(3,))
     assert isinstance(encoder, Encoder) and encoder.out_shape == (5,)
 
@@ -46,8 +46,8 @@ def test_wrong_values_are_named(key, value, message):
 @pytest.mark.parametrize(
     "target",
     [
-        "os.system", "builtins.eval", "torch.load", "pipeline.reading.media.os.system", "pipeline.reading.media.os", "pipeline.model.load",
-        "pipeline.stage.torch.load", "datasets.clips.Path", "subprocess.Popen", "pipeline", "", 7, None,
+        "os.system", "builtins.eval", "torch.load", "pipeline.media.audio.os.system", "pipeline.media.audio.os", "pipeline.model.classifier.load",
+        "pipeline.layers.stage.torch.load", "datasets.clips.Path", "subprocess.Popen", "pipeline", "", 7, None,
         "pipeline.no_such.Thing", "pipeline.cells.gru.Cell", "torch.optim.LBFGS",
     ],
 )  # fmt: skip
@@ -58,7 +58,7 @@ def test_only_our_own_classes(target):
 
 def test_a_class_of_another_kind_is_refused():
     with pytest.raises(ConfigError, match="expected a Cell class"):
-        build({"_target_": "pipeline.trainer.Trainer"}, Cell, at="cell")
+        build({"_target_": "pipeline.training.trainer.Trainer"}, Cell, at="cell")
 
 
 def test_a_function_is_a_schema_too():

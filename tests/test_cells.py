@@ -10,15 +10,15 @@ from conftest import ROOT, configured, options, run
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.prune import identity
 
-from pipeline.build import build
-from pipeline.cell import Cell
+from pipeline.cells.cell import Cell
 from pipeline.cells.elman import Elman
 from pipeline.cells.gru import GRU, ConvGRU, GRUResetBefore
 from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
-from pipeline.compiled import lean
+from pipeline.core.build import build
+from pipeline.layers import lean
 
 IMAGE = (2, 5, 4)
 

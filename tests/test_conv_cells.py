@@ -12,18 +12,18 @@ from test_oracle_cells import CONV, STEPS, Images, begin, conv_cell, distance, e
 from torch.nn.functional import conv2d
 from torchvision.transforms.v2 import functional
 
+from pipeline.cells.conv_cell import ConvCell
 from pipeline.cells.gru import ConvGRU
 from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
-from pipeline.compiled import lean
-from pipeline.conv_cell import ConvCell
 from pipeline.extractors.frame_cnn import FrameCNN
-from pipeline.model import Classifier, fingerprint
-from pipeline.stage import pick, stack
-from pipeline.stream import Stream
+from pipeline.layers import lean
+from pipeline.layers.stage import pick, stack
+from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.streaming.scheduler import Scheduler
+from pipeline.streaming.stream import Stream
 
 OPTIONS = [{}, {"bias": False}, {"kernel": 5}, {"kernel": 1}, {"stride": 2}, {"dilation": 2}, {"gate": "hard_sigmoid"}]
 OPTIONS += [{"learn_initial": True}, {"orthogonal": True}, {"hidden": 1}, {"shape": (1, 7, 6)}, {"shape": (4, 1, 1)}]
@@ -305,7 +305,7 @@ def streamed(model, films, block=8, sizes=(8,)):
 @pytest.mark.parametrize("name", ["conv_lstm", "conv_gru", "frame_cnn"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_streams_agree_to_the_bit(name, precision):
-    model = model_of(name).live.with_precision(precision)
+    model = model_of(name).for_streaming().with_precision(precision)
     films, _ = scenes(6)
     whole = streamed(model, films, 4, (48,))
     for sizes in ((1,), (7,), (1, 5, 2, 11)):
@@ -316,7 +316,7 @@ def test_streams_agree_to_the_bit(name, precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_states_can_be_kept_and_stacked(precision):
     """A state that went to disk and back is laid out anew; and streams may be computed side by side."""
-    model = model_of("conv_lstm").live.with_precision(precision)
+    model = model_of("conv_lstm").for_streaming().with_precision(precision)
     films, _ = scenes(6)
     whole, first, again = streamed(model, films, 4), Stream(model, 4), Stream(model, 4)
     first.push(films[:3].reshape(-1, 24, 24, 3))
@@ -334,7 +334,7 @@ def test_states_can_be_kept_and_stacked(precision):
 
 def test_bf16_gives_the_same_labels():
     """Every step of 320 films in one stream counts, those too at which one film follows another; not all are sure."""
-    model = learned(model_of("conv_lstm")).live
+    model = learned(model_of("conv_lstm")).for_streaming()
     films, colours = scenes(320, seed=2)
     exact, short = streamed(model, films), streamed(model.with_precision("bf16"), films)
     ends = exact.reshape(len(films), -1, 3)[:, -1]
@@ -347,7 +347,7 @@ def test_bf16_gives_the_same_labels():
 
 @every_model
 def test_bf16_posteriors_are_near(name):
-    model = model_of(name).live
+    model = model_of(name).for_streaming()
     films, _ = scenes(2)
     exact, short = streamed(model, films), streamed(model.with_precision("bf16"), films)
     assert 0 < np.abs(exact - short).max() <= 0.02 and short.dtype == np.float32
@@ -367,7 +367,7 @@ def test_frame_cnn_sees_what_weights_of_torchvision_expect():
 def test_precision_is_kept_and_has_no_way_back():
     model = model_of("conv_lstm")
     short = model.with_precision("bf16")
-    assert short.precision == short.live.precision == "bf16" and model.precision == "fp32"
+    assert short.precision == short.for_streaming().precision == "bf16" and model.precision == "fp32"
     assert model.with_precision("fp32") is model and short.with_precision("bf16") is short
     assert fingerprint(short) != fingerprint(model) == fingerprint(model_of("conv_lstm"))
     kinds = {name: parameter.dtype for name, parameter in short.named_parameters()}
@@ -394,7 +394,7 @@ def test_clips_in_bf16():
 @pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
 def test_without_instructions_for_bf16_the_answers_are_the_same():
     """Torch's own convolution takes over where oneDNN cannot."""
-    model = model_of("conv_lstm").live.with_precision("bf16")
+    model = model_of("conv_lstm").for_streaming().with_precision("bf16")
     films, _ = scenes(2)
     fast = streamed(model, films)
     with torch.backends.mkldnn.flags(enabled=False):

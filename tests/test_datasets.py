@@ -20,12 +20,12 @@ from datasets.speech_commands import SpeechCommands
 from datasets.splits import divide
 from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write_demo
 from pipeline.augmentations.sound import Augment, moved
-from pipeline.errors import ConfigError
-from pipeline.intake import Intake
-from pipeline.reading.picture import Picture
-from pipeline.sample import IGNORE, collate
+from pipeline.core.errors import ConfigError
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
+from pipeline.media.sample import IGNORE, collate
 
-SOUND = Intake(16000)
+SOUND = InputSpec(16000)
 
 
 def counts(data):
@@ -74,8 +74,8 @@ def parts(**more):
 @pytest.mark.parametrize("name", ["manifest.csv", "list.jsonl"])
 def test_manifest_with_times(table, name):
     data = Manifest(table(parts(), name), file=name, group="end", cache=None)  # each part may stand in any split
-    sample = data.split("train", Intake(8000))[0]
-    clip = data.split("train", Intake(8000)).clips[0]
+    sample = data.split("train", InputSpec(8000))[0]
+    clip = data.split("train", InputSpec(8000)).clips[0]
     assert len(sample.x[0]) == 800 and sample.x[0][0] == pytest.approx(clip.start / 2 - 0.5, abs=1e-3)
 
 
@@ -153,10 +153,10 @@ def test_videos_that_are_only_heard_are_told(tmp_path):
     data = Folder(str(tmp_path), cache=None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data.split("train", Intake(sound=16000))
+        data.split("train", InputSpec(sound=16000))
     (tmp_path / "a" / "film.wav").rename(tmp_path / "a" / "film.mp4")
     with pytest.warns(UserWarning, match="1 of 13 files have names of videos"):
-        Folder(str(tmp_path), cache=None).split("train", Intake(sound=16000))
+        Folder(str(tmp_path), cache=None).split("train", InputSpec(sound=16000))
 
 
 def test_files_of_another_kind_say_what_to_take_for_them(tmp_path):
@@ -164,7 +164,7 @@ def test_files_of_another_kind_say_what_to_take_for_them(tmp_path):
         for label in "ab":
             tone_clip(tmp_path / label / f"{number}.wav", 440)
     with pytest.warns(UserWarning) as told, pytest.raises(ConfigError, match=r"they are sounds, .* extractor=logmel"):
-        Folder(str(tmp_path), cache=None).split("train", Intake(picture=Picture(10, 16, 16)))
+        Folder(str(tmp_path), cache=None).split("train", InputSpec(picture=Picture(10, 16, 16)))
     assert len(told) == 3 and all(str(one.message).count(".wav") == 1 for one in told)  # not one for each clip
 
 
@@ -472,10 +472,10 @@ def test_training_cuts_are_where_a_clip_sounds(tmp_path):
             clips.epoch = epoch
             yield clips[0].x[0]
 
-    found = list(cuts(Clips([clip], ["bell"], Intake(sound=16000), crop=1.0)))
+    found = list(cuts(Clips([clip], ["bell"], InputSpec(sound=16000), crop=1.0)))
     assert {len(cut) for cut in found} == {16000} and len({cut.tobytes() for cut in found}) > 30
     assert min(np.square(cut).sum() for cut in found) > 0
-    elsewhere = list(cuts(Clips([clip], ["bell"], Intake(sound=16000), crop=1.0, background="bell")))
+    elsewhere = list(cuts(Clips([clip], ["bell"], InputSpec(sound=16000), crop=1.0, background="bell")))
     assert any(not cut.any() for cut in elsewhere)  # what means nothing is learnt from anywhere
 
 

@@ -12,12 +12,12 @@ from conftest import configured, run, small_model, tone_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError, MediaError
+from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures import detection
 from pipeline.measures.detection import AN_HOUR, LEVELS, Recording, readable, recordings
 from pipeline.measures.hearing import Heard
 from pipeline.measures.metrics import match_events
-from pipeline.model import load
+from pipeline.model.classifier import load
 from train import train
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), max_size=7)
@@ -247,7 +247,7 @@ def stream(tmp_path):
 
 
 def test_a_recording_is_heard_as_a_stream(stream):
-    model = small_model().live
+    model = small_model().for_streaming()
     (recording,) = detection.recordings(str(stream))
     heard = detection.hear(model, recording)
     wave, _ = soundfile.read(stream, dtype="float32")
@@ -328,7 +328,7 @@ def test_training_with_streams(tones, stream, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     got = metrics["streams"]
     assert got["recordings"] == ["s.wav"] and got["events"]["micro"]["truths"] == 3 and got["left_out"] == 1
-    live = load(tmp_path / "run").live
+    live = load(tmp_path / "run").for_streaming()
     again = detection.measured(live, [detection.hear(live, one) for one in detection.recordings(str(stream))])
     assert again == got and all(math.isfinite(value) for row in got["det"] for value in row)
     page = (tmp_path / "run" / "report.html").read_text()

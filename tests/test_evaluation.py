@@ -19,9 +19,9 @@ from pipeline.measures import cost
 from pipeline.measures.calibration import TRUST, claims, histogram, score_bin
 from pipeline.measures.evaluation import Answers, answers, figures, plain, rows
 from pipeline.measures.uncertainty import effective, interval, wilson
-from pipeline.model import Classifier, load
-from pipeline.sample import Sample, collate
-from pipeline.trainer import Trainer
+from pipeline.media.sample import Sample, collate
+from pipeline.model.classifier import Classifier, load
+from pipeline.training.trainer import Trainer
 
 LABELS = ["a", "b", "c", "d"]
 
@@ -179,13 +179,13 @@ def test_answers_are_those_of_single_clips_in_order_and_the_worst_are_kept(batch
         assert np.array_equal(one.x[0], good[one.place].x[0])
     assert found.skipped == figures(found)["skipped"] == 1
     assert Trainer(workers=0).evaluate(model, split)["accuracy"] == found.hits.mean()
-    assert not answers(model, [collate(good, model.intake)]).worst
+    assert not answers(model, [collate(good, model.spec)]).worst
 
 
 def test_groups_and_names_reach_the_answers(tmp_path, tones):
     model = small_model(labels=("high", "low"))
     clips = [Clip(tones / "low" / f"{n}.wav", "low", "test", group=f"room{n % 2}") for n in range(3)]
-    found = Trainer(batch=2, workers=0).answers(model, Clips(clips, ["high", "low"], model.intake))
+    found = Trainer(batch=2, workers=0).answers(model, Clips(clips, ["high", "low"], model.spec))
     assert found.groups == ["room0", "room1", "room0"] and found.names[2] == str(tones / "low" / "2.wav")
     lines = [json.loads(line) for line in rows("test", found)]
     assert [line["group"] for line in lines] == found.groups and lines[0]["truth"] == "low"
@@ -197,7 +197,7 @@ def test_clips_that_cannot_be_read_are_told(ahead, tmp_path, tones):
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     model = small_model(labels=("high", "low"))
     paths = [tones / "low" / "0.wav", tmp_path / "bad.wav", tones / "low" / "1.wav", tmp_path / "none.wav"]
-    split = Clips([Clip(path, "low", "test") for path in paths], ["high", "low"], model.intake)
+    split = Clips([Clip(path, "low", "test") for path in paths], ["high", "low"], model.spec)
     with pytest.warns(UserWarning, match="skipped"):
         if ahead:
             split.prepare("test")  # as datasets do before a training
@@ -265,7 +265,7 @@ def test_the_count_is_per_second_and_leaves_the_model_alone():
     model = small_model("cell=lstm")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first = cost.multiply_adds(model)
-    assert cost.multiply_adds(model) == first == cost.multiply_adds(model.live)
+    assert cost.multiply_adds(model) == first == cost.multiply_adds(model.for_streaming())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(stage._forward_hooks for stage in model.modules())
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.events import Decoder, Event, changed
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
 from pipeline.measures.metrics import Alarms, Matches, alarms, classification, confusion, match_events, raised
+from pipeline.model.decoder import Decoder, Event, changed
 
 LABELS = ["background", "a", "b"]
 HOP = 10  # ticks, of which there are 1000 a second
@@ -90,7 +90,7 @@ def test_background_makes_no_events():
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
-    config = {"_target_": "pipeline.events.Decoder", "threshold": 0.6, "release": 0.4} | settings
+    config = {"_target_": "pipeline.model.decoder.Decoder", "threshold": 0.6, "release": 0.4} | settings
     with pytest.raises(ConfigError, match=message):
         build(config, Decoder, at="decoder", labels=LABELS, hop=HOP, rate=1000)
 

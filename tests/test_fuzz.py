@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT, configured, run, small_model
 from damage import mutant, pictures, sounds
 
-from pipeline.model import Classifier
+from pipeline.model.classifier import Classifier
 
 ERRORS = {
     "bad_header", "crashed", "duplicate_member", "empty_file", "format_unknown", "limit_channels", "limit_duration",

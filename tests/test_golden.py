@@ -6,9 +6,9 @@ import torch
 from conftest import configured, small_model
 from test_model import rewritten
 
-from pipeline.errors import ModelError
-from pipeline.model import Classifier, load
-from pipeline.streaming.golden import sound
+from pipeline.core.errors import ModelError
+from pipeline.model.classifier import Classifier, load
+from pipeline.model.golden import sound
 from pipeline.streaming.selftest import check, resampled
 
 SEEING = ["encoder.hidden=8", "head.window=0.3"]
@@ -45,7 +45,7 @@ def stored(tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("block", [1, 10])
 def test_a_model_that_is_well_passes(stored, name, block):
-    model = load(stored(name)).live
+    model = load(stored(name)).for_streaming()
     assert np.ptp(model.golden.posteriors, axis=0).max() > 0.01  # it moves, so that equality means something
     check(model, block, microphone=True)
 
@@ -59,7 +59,7 @@ def test_other_weights_are_found_out_with_their_stage(stored, part):
 
     stage = part.split(".")[0]
     with pytest.raises(ModelError, match=rf"answers differ by [0-9.e-]+ .* first stage to differ is '{stage}'"):
-        check(load(rewritten(stored(), change)).live)
+        check(load(rewritten(stored(), change)).for_streaming())
 
 
 def test_the_message_names_versions_that_differ(stored):
@@ -69,11 +69,11 @@ def test_the_message_names_versions_that_differ(stored):
 
     message = rf"no stage differs much; torch was '1\.0' and is '{torch.__version__.split('+')[0]}'.*selftest=false"
     with pytest.raises(ModelError, match=message):
-        check(load(rewritten(stored(), change)).live)
+        check(load(rewritten(stored(), change)).for_streaming())
 
 
 def test_a_stream_that_answers_otherwise_is_found_out(stored):
-    model = load(stored()).live
+    model = load(stored()).for_streaming()
 
     def fault(_, given, answer):  # breaks the law of chunks
         return answer[0] + 0.01 * (given[0].shape[1] == 10 * model.hop), answer[1]
@@ -89,13 +89,13 @@ def test_models_without_golden_answers_and_other_windows_are_compared_with_thems
 
     old = load(rewritten(stored(), without))
     assert old.golden is None
-    check(old.live)
+    check(old.for_streaming())
     check(load(stored()).with_window(0.2))
     check(load(stored()).with_window(None))
 
 
 def test_lower_precision_is_compared_with_itself(stored):
-    check(load(stored("pictures")).with_precision("bf16").live)
+    check(load(stored("pictures")).with_precision("bf16").for_streaming())
 
 
 def test_golden_answers_that_are_none_are_refused(stored):

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.model import Classifier
-from pipeline.reading.media import LOUDEST, read
-from pipeline.stage import tree
-from pipeline.stream import Stream
+from pipeline.layers.stage import tree
+from pipeline.media.audio import LOUDEST, read
+from pipeline.model.classifier import Classifier
 from pipeline.streaming.guard import FULL, QUIET, TEXTS, Guard, finite
+from pipeline.streaming.stream import Stream
 
 RATE = 16000
 DENORMAL = 1e-41
@@ -131,7 +131,7 @@ def test_black_and_white_pictures_are_harmless(place, value):
 
 def test_bad_sound_and_marks_beside_pictures():
     model = seeing("extractor=audiovisual", "extractor.picture.height=28", "extractor.picture.width=28", "encoder=conv_recurrent", "head.window=0.5")  # fmt: skip
-    rng, pictures = np.random.default_rng(0), 4 * model.rate // model.intake.grain
+    rng, pictures = np.random.default_rng(0), 4 * model.rate // model.spec.grain
     images = rng.integers(0, 256, (pictures, 28, 28, 3), dtype=np.uint8)
     samples, marks = noise(4), np.ones((pictures, 2), np.float32)
     for bad in (np.nan, np.inf, -np.inf, 1e30):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from datasets.folder import Folder
 from datasets.manifest import Manifest
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.sinks.console import Console
 from pipeline.sinks.hard_negatives import Cut, HardNegatives, cut_out, parted, pieces, surest, truth_of
 

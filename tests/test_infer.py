@@ -18,11 +18,11 @@ from conftest import ROOT, configured, run, tone_clip
 from hydra.errors import HydraException
 
 from conf.launch import explained
-from pipeline.jobs.batch import Work, classify
-from pipeline.model import load
-from pipeline.reading.listing import Entry
-from pipeline.reading.media import read
-from pipeline.stream import Stream
+from pipeline.batch.batch import Work, classify
+from pipeline.batch.listing import Entry
+from pipeline.media.audio import read
+from pipeline.model.classifier import load
+from pipeline.streaming.stream import Stream
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_events_of_a_file_in_every_sink(trained, scene, tmp_path):
 
 
 def test_posteriors_do_not_depend_on_the_chunks(trained, scene):
-    model = load(trained / "model.safetensors").live
+    model = load(trained / "model.safetensors").for_streaming()
     found = []
     for chunk in (0.013, 0.5, 60):
         done = infer(trained, f"source.path={scene}", f"source.chunk={chunk}", "sink=csv", "sink.csv.posteriors=true")

@@ -7,9 +7,9 @@ import pytest
 from conftest import run
 
 from datasets.moving_shapes import WAYS, compose
-from pipeline.model import load
-from pipeline.output.video_writer import write_video
-from pipeline.reading.picture import Picture
+from pipeline.media.picture import Picture
+from pipeline.media.video_writer import write_video
+from pipeline.model.classifier import load
 
 QUICK = ["extractor.height=16", "extractor.width=16", "encoder.hidden=8", "trainer.workers=0", "trainer.batch=8"]
 
@@ -52,7 +52,7 @@ def test_a_folder_of_videos_is_learnt(seeing):
     assert metrics["val"]["accuracy"] >= 0.75
     online = metrics["val"]["online"]
     assert online["step"] == 0.1 and len(online["accuracy"]) >= 7
-    assert load(seeing / "model.safetensors").intake.picture == Picture(10, 16, 16)
+    assert load(seeing / "model.safetensors").spec.picture == Picture(10, 16, 16)
 
 
 def test_files_are_classified(seeing, clips):

@@ -19,11 +19,11 @@ FEW, MANY = 5, 50  # trials of each kind
 SECONDS, STEP = 3.0, 0.01
 HOSTED = """
 import json, os, resource, runpy, sys
-import torch, hydra, rich.progress, pipeline.streaming.listen, pipeline.output.fanout, pipeline.sinks.csv, pipeline.sinks.jsonl, pipeline.sources.file
-import pipeline.sinks.console, pipeline.sinks.labels, pipeline.sources.files, pipeline.extractors.logmel, pipeline.encoder, pipeline.model
+import torch, hydra, rich.progress, pipeline.sinks.listen, pipeline.sinks.fanout, pipeline.sinks.csv, pipeline.sinks.jsonl, pipeline.sources.file
+import pipeline.sinks.console, pipeline.sinks.labels, pipeline.batch.files, pipeline.extractors.logmel, pipeline.encoders.encoder, pipeline.model.classifier
 import numpy
 torch.set_num_threads(1)  # threads would not survive the fork
-pipeline.streaming.listen.Stream(pipeline.model.load(sys.argv[1]).live, 10).push(numpy.zeros(16000, numpy.float32))  # compiles
+pipeline.sinks.listen.Stream(pipeline.model.classifier.load(sys.argv[1]).for_streaming(), 10).push(numpy.zeros(16000, numpy.float32))  # compiles
 for line in sys.stdin:
     asked = json.loads(line)
     if "wait" in asked:

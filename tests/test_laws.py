@@ -10,11 +10,11 @@ from conftest import configured, options
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.build import build
-from pipeline.intake import Intake
+from pipeline.core.build import build
 from pipeline.layers.fuse import Fuse
-from pipeline.model import Classifier
-from pipeline.stage import Chain, Stage, detach, pick, stack, tree
+from pipeline.layers.stage import Chain, Stage, detach, pick, stack, tree
+from pipeline.media.input_spec import InputSpec
+from pipeline.model.classifier import Classifier
 
 STEP = {"shape": (7,), "step": 0.02}
 GIVEN = {"head": STEP | {"classes": 4}, "smoothing": STEP}
@@ -130,19 +130,19 @@ def build_first(request):
 
 def grain(stage):
     """Output steps of the smallest chunk: more than one where sound and pictures go together."""
-    return math.lcm(stage.intake.grain, stage.hop) // stage.hop if hasattr(stage, "intake") else 1
+    return math.lcm(stage.spec.grain, stage.hop) // stage.hop if hasattr(stage, "spec") else 1
 
 
 def chunk(stage, rows, grains, seed=0):
     """A chunk as the stage takes it: noise; pictures 0 ... 255; or the tuple of both with marks of what is there."""
     generator = torch.Generator().manual_seed(seed)
-    intake, steps = getattr(stage, "intake", Intake()), grains * grain(stage)
-    if not intake.picture:
+    spec, steps = getattr(stage, "spec", InputSpec()), grains * grain(stage)
+    if not spec.picture:
         return torch.randn(rows, steps * stage.hop, *stage.in_shape, generator=generator) * 0.5
-    count = steps * stage.hop // intake.grain
-    size = (rows, count, 3, intake.picture.height, intake.picture.width)
+    count = steps * stage.hop // spec.grain
+    size = (rows, count, 3, spec.picture.height, spec.picture.width)
     pictures = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
-    if not intake.sound:
+    if not spec.sound:
         return pictures
     marks = (torch.rand(rows, count, 2, generator=generator) < 0.7).float()
     return torch.randn(rows, steps * stage.hop, generator=generator) * 0.5, pictures, marks

@@ -8,14 +8,14 @@ from scipy.signal import lfilter
 from scipy.special import softmax
 from torch.nn.utils.parametrizations import weight_norm
 
-from pipeline.compiled import lean
+from pipeline.encoders.convolution import CausalConv
 from pipeline.extractors.logmel import LogMel
-from pipeline.heads import Mean
-from pipeline.layers.convolution import CausalConv
-from pipeline.model import Classifier
-from pipeline.smoothing import EMA
-from pipeline.spectral import MelSpectrum
-from pipeline.stage import Chain, Stage, tree
+from pipeline.extractors.spectral import MelSpectrum
+from pipeline.layers import lean
+from pipeline.layers.heads import Mean
+from pipeline.layers.smoothing import EMA
+from pipeline.layers.stage import Chain, Stage, tree
+from pipeline.model.classifier import Classifier
 
 pytestmark = pytest.mark.skipif(not lean.ON, reason="RIVULET_ENGINE=off")
 rng = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def both(stage, x, state):
 def forward(stage, x, state):
     """No ``lean``, of the stage nor of its parts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.stage.serves", lambda *_: False)
+        patch.setattr("pipeline.layers.stage.serves", lambda *_: False)
         return stage(x, state)
 
 
@@ -52,7 +52,7 @@ def forward(stage, x, state):
 @pytest.mark.parametrize("cell", ["gru", "lstm", "min_gru"])
 @pytest.mark.parametrize("encoder", ["recurrent", "conv_recurrent"])
 def test_a_stream_is_the_offline_run(head, cell, encoder):
-    model = small_model(f"head={head}", f"cell={cell}", f"encoder={encoder}", "encoder.layers=2").live
+    model = small_model(f"head={head}", f"cell={cell}", f"encoder={encoder}", "encoder.layers=2").for_streaming()
     x = numbers(2, 24 * model.hop) * 0.1
     parts, state = [], model.initial(2)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_the_running_mean_is_numpys(window):
 
 
 def test_weights_that_change_are_seen():
-    model = small_model().live
+    model = small_model().for_streaming()
     x, state = numbers(1, 2 * model.hop), model.initial(1)
     with torch.no_grad():
         before, _ = model(x, state)
@@ -162,7 +162,7 @@ def test_a_stage_without_lean_is_called_as_it_is():
 
 @torch.no_grad()
 def test_who_watches_a_stage_is_told():
-    model, seen = small_model().live, []
+    model, seen = small_model().for_streaming(), []
     x, state = numbers(1, 2 * model.hop) * 0.1, model.initial(1)
     expected, _ = model(x, state)
     for name in ("smoothing", "encoder.recurrent1.cell", "head.linear.map", ""):
@@ -173,7 +173,7 @@ def test_who_watches_a_stage_is_told():
 
 
 def test_gradients_and_dropout_go_the_usual_way():
-    model = small_model("encoder.dropout=0.5").live
+    model = small_model("encoder.dropout=0.5").for_streaming()
     x, state = numbers(1, 2 * model.hop) * 0.1, model.initial(1)
     assert model(x, state)[0].requires_grad
     model.train()
@@ -183,7 +183,7 @@ def test_gradients_and_dropout_go_the_usual_way():
 
 @torch.no_grad()
 def test_a_wrong_state_is_refused_and_not_read():
-    model = small_model().live
+    model = small_model().for_streaming()
     x = numbers(2, 2 * model.hop) * 0.1
     for stage, given in zip(model.stages[2:], (numbers(2, 3, 20), numbers(2, 3, 16), numbers(2, 3, 3)), strict=True):
         state = tree(lambda tensor: torch.zeros(5, *tensor.shape[1:], dtype=tensor.dtype), stage.initial(2))

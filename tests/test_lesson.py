@@ -20,17 +20,17 @@ from lightning_fabric import Fabric
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import cross_entropy
 
-from pipeline.augmentation import Augmentation
-from pipeline.errors import ConfigError, DivergedError, UserError
-from pipeline.intake import Intake
-from pipeline.sample import IGNORE, Sample, collate
-from pipeline.training.averages import Average
-from pipeline.training.feed import Feed, plan, shuffled
-from pipeline.training.lesson import Lesson
+from pipeline.augmentations.augmentation import Augmentation
+from pipeline.core.errors import ConfigError, DivergedError, UserError
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import IGNORE, Sample, collate
+from pipeline.training.loader import Feed, plan, shuffled
 from pipeline.training.losses import Loss, balanced
 from pipeline.training.progress import best
 from pipeline.training.run import Run
 from pipeline.training.schedule import rate
+from pipeline.training.step import Lesson
+from pipeline.training.weight_average import Average
 
 RATE = 16000
 
@@ -153,7 +153,7 @@ def test_orders_of_clips():
 
 
 def fed(split, workers, timeout=4.0):
-    found = list(Feed(Intake(RATE), workers, timeout).steps(split, plan(range(len(split)), 3)))
+    found = list(Feed(InputSpec(RATE), workers, timeout).steps(split, plan(range(len(split)), 3)))
     return [part for step in found for part in step]
 
 
@@ -201,7 +201,7 @@ def lesson(model, tmp_path, augment=None, rate=0.1, frames=1.0, fabric=None):
 
 def batches(*rows, spans=True):
     split = Noises(spans=spans)
-    return [collate([split[index] for index in part], Intake(RATE)) for part in rows]
+    return [collate([split[index] for index in part], InputSpec(RATE)) for part in rows]
 
 
 def test_the_best_epoch_is_kept_by_the_rule_of_sweeps(tmp_path):
@@ -319,7 +319,7 @@ def test_mixed_pairs_cost_as_much_of_each(tmp_path):
     teach = lesson(model, tmp_path, Mixing(), rate=0.0)
     torch.manual_seed(3)
     split = Noises(spans=False)
-    batch = collate([split[0], split[3], split[6]], Intake(RATE))
+    batch = collate([split[0], split[3], split[6]], InputSpec(RATE))
     assert set(batch.labels.tolist()) == {0}
     found = teach.step([batch])
     torch.manual_seed(3)

@@ -22,11 +22,11 @@ from conftest import ROOT, configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.reading.listing import Entry, mark
-from pipeline.reading.media import media_files
-from pipeline.sources.files import Files
+from pipeline.batch.files import Files
+from pipeline.batch.listing import Entry, mark
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.media.audio import media_files
 
 ODD = [b"plain.wav", b"two  spaces.wav", b" .wav", b"new\nline.wav", b"tab\t.wav", b"cr\r.wav", "ü中😀.wav".encode(), b"\xff\xfe.wav",
        b"'\"`$(x).wav", b"a,b;c.wav", b"=1+1.wav", b"-rf.wav", b"~.wav", b"back\\slash.wav", b"[1]*?.wav", b"%03d.wav", b"#.wav",
@@ -247,7 +247,7 @@ def test_standard_input_by_lines_or_nul(monkeypatch):
 
 
 def test_standard_input_of_a_process():
-    code = "from pipeline.reading.listing import listing; print(ascii([name for name, _ in listing('-')]))"
+    code = "from pipeline.batch.listing import listing; print(ascii([name for name, _ in listing('-')]))"
     done = subprocess.run(
         [sys.executable, "-c", code], input=b"n\n\xff.wav\0b", capture_output=True, cwd=ROOT, timeout=60
     )

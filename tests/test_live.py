@@ -20,20 +20,20 @@ from conftest import configured, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.capture.camera import Box, Capture, LostError, Opened, Shot
-from pipeline.capture.live import EXACT, SNAP, STILL, Grid, Live
-from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Intake
-from pipeline.model import Classifier
-from pipeline.reading.picture import Picture, on_grid
-from pipeline.reading.tracks import read_chunk
-from pipeline.source import Gap, Piece
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.chunks import read_chunk
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture, on_grid
+from pipeline.model.classifier import Classifier
+from pipeline.sources.camera import Box, Capture, LostError, Opened, Shot
+from pipeline.sources.live import EXACT, SNAP, STILL, Grid, Live
+from pipeline.sources.source import Gap, Piece
 from pipeline.sources.url import Url
 from pipeline.sources.webcam import Webcam
-from pipeline.stream import FILL, Stream
+from pipeline.streaming.stream import FILL, Stream
 
 RATE, SIZE = 10, Picture(10, 8, 8)
-SEEING = Intake(picture=SIZE)
+SEEING = InputSpec(picture=SIZE)
 
 
 def shot(number, captured, stamp=None, passed=0):
@@ -477,7 +477,7 @@ def test_camera_that_is_not_there():
     with pytest.raises(ConfigError, match=r"source\.device: 97: there is no such camera.*source\.list=true"):
         list(Webcam(97).pieces(SEEING))
     with pytest.raises(ConfigError, match="source=webcam gives pictures, but the model takes sound alone"):
-        list(Webcam(97).pieces(Intake(16000)))
+        list(Webcam(97).pieces(InputSpec(16000)))
     assert Webcam(list=True).devices().count("\n") < 10
 
 

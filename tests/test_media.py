@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.errors import MediaError
-from pipeline.reading.media import Resampler, media_files, open_blocks, probe, read
+from pipeline.core.errors import MediaError
+from pipeline.media.audio import Resampler, media_files, open_blocks, probe, read
 
 
 def tone(seconds=1.0, rate=16000, hertz=440.0):

@@ -19,18 +19,18 @@ from conftest import ROOT, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture.camera import LostError
-from pipeline.capture.recorder import POLL, Recorder
-from pipeline.capture.ring import Ring
-from pipeline.capture.timeline import JITTER
-from pipeline.errors import ConfigError
-from pipeline.intake import Intake
-from pipeline.model import load
-from pipeline.reading.media import read
-from pipeline.reading.picture import Picture
-from pipeline.source import Gap, Piece
+from pipeline.core.errors import ConfigError
+from pipeline.media.audio import read
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
+from pipeline.model.classifier import load
+from pipeline.sources.camera import LostError
 from pipeline.sources.microphone import Microphone, within
-from pipeline.stream import Stream
+from pipeline.sources.recorder import POLL, Recorder
+from pipeline.sources.ring import Ring
+from pipeline.sources.source import Gap, Piece
+from pipeline.sources.timeline import JITTER
+from pipeline.streaming.stream import Stream
 
 RATE = 16000
 CODE = 4001  # samples say which they are: number n is (n % CODE + 1) / 8192, exact in float32
@@ -397,9 +397,9 @@ def test_drivers_that_hang_are_left_behind():
 
 def test_microphones_that_are_not_there():
     with pytest.raises(ConfigError, match=r"PortAudio|source\.device: 'no such microphone': .*see source\.list=true"):
-        list(Microphone("no such microphone").pieces(Intake(RATE)))
+        list(Microphone("no such microphone").pieces(InputSpec(RATE)))
     with pytest.raises(ConfigError, match="source=microphone"):
-        list(Microphone().pieces(Intake(picture=Picture(10, 8, 8))))
+        list(Microphone().pieces(InputSpec(picture=Picture(10, 8, 8))))
 
 
 SERVER = """
@@ -547,7 +547,7 @@ def heard(model, environment, tmp_path, wave, devices=("mic16", "mic48")):
             process.kill()
     found = [rows(out) for out in outs.values()]
     assert not [row for one in found for row in one if row["type"] == "gap"], said
-    return [compared(load(model).live, wave, one) for one in found]
+    return [compared(load(model).for_streaming(), wave, one) for one in found]
 
 
 def test_live_events_are_those_of_the_file(server, trained, tmp_path):
@@ -558,7 +558,7 @@ def test_live_events_are_those_of_the_file(server, trained, tmp_path):
         parts += [0.3 * np.sin(2 * np.pi * hertz * t) + 0.03 * rng.standard_normal(8000), np.zeros(5600)]
     wave = np.concatenate([*parts, np.zeros(4000)]).astype(np.float32)
     model = trained / "model.safetensors"
-    assert len(in_file(load(model).live, wave, 0)) >= 6
+    assert len(in_file(load(model).for_streaming(), wave, 0)) >= 6
     heard(model, server[0], tmp_path, wave)
 
 

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import configured, small_model
+from conftest import SAVED, configured, small_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.errors import ConfigError, ModelError
+from pipeline.core.errors import ConfigError, ModelError
 from pipeline.extractors.frame_cnn import FrameCNN
-from pipeline.model import HEADER, Classifier, fingerprint, load
+from pipeline.model.classifier import HEADER, Classifier, fingerprint, load
+from pipeline.streaming.stream import Stream
 from pipeline.training.pretrained import begin
 
 
@@ -49,7 +50,7 @@ def test_names_on_disk_are_readable(stored):
 
 def test_other_window_same_weights(stored):
     model = load(stored)
-    live = model.live
+    live = model.for_streaming()
     assert live.config["head"]["window"] == model.config["head"]["live"] == 0.5
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), live.parameters()))
 
@@ -76,7 +77,7 @@ def gadget(card, _):
 
 
 def trainer(card, _):
-    card["config"]["head"] = {"_target_": "pipeline.trainer.Trainer"}
+    card["config"]["head"] = {"_target_": "pipeline.training.trainer.Trainer"}
 
 
 def newer(card, _):
@@ -194,3 +195,13 @@ def test_training_begins_with_the_weights_of_another_model(tmp_path):
             begin(made(["bee"], other), str(tmp_path))
     with pytest.raises(ModelError, match=r"trainer\.pretrained=/nowhere: no such file"):
         begin(here, "/nowhere")
+
+
+def test_a_model_saved_before_its_classes_moved_answers_the_same_bits():
+    """Saved by the version of 2026-11-29, with the names that classes had then."""
+    model = load(SAVED / "before_rooms.safetensors")
+    x = (0.1 * np.random.default_rng(7).standard_normal(16000)).astype(np.float32)
+    stream = Stream(model.for_streaming())
+    stream.push(x)
+    assert model.config["encoder"]["_target_"] == "pipeline.encoders.encoder.Encoder"
+    assert np.abs(stream.posteriors - np.load(SAVED / "before_rooms.npy")).max() < 1e-6  # of another processor

@@ -8,9 +8,9 @@ from conftest import configured
 from scipy.stats import entropy
 
 from pipeline.augmentations.pictures import AugmentPictures
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.extractor import Extractor
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.extractors.extractor import Extractor
 from pipeline.extractors.motion_statistics import MotionStatistics, figures
 from pipeline.extractors.moving_region import MovingRegion, region
 

@@ -9,11 +9,11 @@ from scipy.signal import correlate2d
 from pipeline.cells.elman import ConvElman, Elman
 from pipeline.cells.gru import GRU, ConvGRU, ConvGRUResetBefore, GRUResetBefore
 from pipeline.cells.jordan import Jordan
+from pipeline.cells.layouts import from_torch, to_onnx
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
-from pipeline.compiled import kernels, lean
-from pipeline.layers.layouts import from_torch, to_onnx
+from pipeline.layers import kernels, lean
 
 TORCH = {"elman": (Elman, torch.nn.RNN), "gru": (GRU, torch.nn.GRU), "lstm": (LSTM, torch.nn.LSTM)}
 DENSE = {

@@ -11,8 +11,8 @@ import torch
 
 from pipeline.cells.elman import Elman
 from pipeline.cells.gru import GRU, GRUResetBefore
+from pipeline.cells.layouts import from_keras
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
-from pipeline.layers.layouts import from_keras
 
 HARD = {"gate": "hard_sigmoid"}
 CASES = {

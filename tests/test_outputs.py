@@ -16,21 +16,21 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, MediaError
-from pipeline.events import Event
-from pipeline.output.fanout import Fanout
-from pipeline.output.journal import Journal
-from pipeline.output.panel import FLOOR, Strip, decibels
-from pipeline.sink import Closed, Sink
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.core.journal import Journal
+from pipeline.core.text import clean
+from pipeline.model.decoder import Event
 from pipeline.sinks.command import Command
 from pipeline.sinks.console import Console
 from pipeline.sinks.csv import CSV
+from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.jsonl import JSONLines
 from pipeline.sinks.labels import Labels
+from pipeline.sinks.panel import FLOOR, Strip, decibels
+from pipeline.sinks.sink import Closed, Sink
 from pipeline.sinks.vtt import VTT
 from pipeline.sinks.webhook import Webhook
 from pipeline.streaming.interrupts import Interrupts, welcoming
-from pipeline.text import clean
 
 RATE = 100
 HOSTILE = [
@@ -572,7 +572,7 @@ def shown(monkeypatch, capsys, columns, lines, colours="truecolor", plain=False)
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr("pipeline.sinks.console.EVERY", 0.0)
-    monkeypatch.setattr("pipeline.output.panel.LOW", 60.0)
+    monkeypatch.setattr("pipeline.sinks.panel.LOW", 60.0)
     sink = Console()
     sink.plain = plain
     t = np.arange(1600) / 16000
@@ -670,8 +670,8 @@ def test_what_is_no_number_does_not_stop_the_panel():
 @pytest.mark.parametrize("kind", [CSV, JSONLines, Labels, VTT])
 def test_rows_come_to_the_disk_though_no_others_follow(kind, tmp_path, monkeypatch):
     forced, clock = [], [0.0]
-    monkeypatch.setattr("pipeline.output.journal.os.fsync", lambda file: forced.append(os.fstat(file).st_size))
-    monkeypatch.setattr("pipeline.output.journal.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("pipeline.core.journal.os.fsync", lambda file: forced.append(os.fstat(file).st_size))
+    monkeypatch.setattr("pipeline.core.journal.time.monotonic", lambda: clock[0])
     with kind(str(tmp_path / "out")) as sink:
         sink.start("a stream", ["a", "b"], 100, 1)
         sink.events([Event("a", 0, 10, 0.5, 5)])
@@ -684,7 +684,7 @@ def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
     def failing(file):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("pipeline.output.journal.os.fsync", failing)
+    monkeypatch.setattr("pipeline.core.journal.os.fsync", failing)
     journal = Journal(str(tmp_path / "out"), 0.001)
     time.sleep(0.01)
     with pytest.raises(OSError, match="Input/output error"):

@@ -13,16 +13,16 @@ from conftest import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.events import Event
-from pipeline.output.fanout import Fanout
-from pipeline.sink import Sink, expanded
+from pipeline.batch.files import Files
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.core.text import clean
+from pipeline.model.decoder import Event
 from pipeline.sinks import parquet
 from pipeline.sinks.csv import CSV
+from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.parquet import Parquet
-from pipeline.sources.files import Files
-from pipeline.text import clean
+from pipeline.sinks.sink import Sink, expanded
 
 LABELS = ["background", "high", "low"]
 

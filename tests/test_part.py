@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from damage import pictures, sounds
 
-from pipeline.errors import MediaError
-from pipeline.intake import Intake
-from pipeline.reading.part import Part, bytes_of
-from pipeline.reading.picture import Picture
-from pipeline.reading.tracks import read_chunk
+from pipeline.core.errors import MediaError
+from pipeline.media.chunks import read_chunk
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.part import Part, bytes_of
+from pipeline.media.picture import Picture
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def within(tmp_path):
         os.close(file)
 
 
-def told(name, intake):
+def told(name, spec):
     """What is read of a file, or the code of the error."""
     try:
-        chunk, facts = read_chunk(name, intake)
+        chunk, facts = read_chunk(name, spec)
     except MediaError as error:
         assert str(name) in str(error.args[0]) or "from 0.0" in str(error) or "file has no" in str(error), error
         return error.code
@@ -50,12 +50,12 @@ def same(one, other):
 def test_every_kind_is_read_as_it_is_alone(tmp_path, within, share):
     """Also one that was cut, whose rest would follow in the file around it."""
     read = set()
-    for intake, files in ((Intake(16000), sounds()), (Intake(picture=Picture(10, 32, 32)), pictures())):
+    for spec, files in ((InputSpec(16000), sounds()), (InputSpec(picture=Picture(10, 32, 32)), pictures())):
         for ending, data in files:
             data = data[: int(share * len(data))]
             (tmp_path / "alone").write_bytes(data)
-            alone = told(tmp_path / "alone", intake)
-            assert same(alone, told(within(data), intake)), ending
+            alone = told(tmp_path / "alone", spec)
+            assert same(alone, told(within(data), spec)), ending
             read |= {ending} if not isinstance(alone, str) else set()
     assert len(read) > 12
 

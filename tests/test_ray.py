@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run, small_model, tone_clip
 
-from pipeline.jobs.batch import Work
-from pipeline.reading.listing import Entry
+from pipeline.batch.batch import Work
+from pipeline.batch.listing import Entry
 
 there = importlib.util.find_spec("ray") is not None
 ray = pytest.mark.skipif(not there, reason="Ray is not installed; run `make test-ray`")
@@ -220,7 +220,7 @@ def test_a_cluster_that_is_there_is_used_and_stays(model, files, alone, tmp_path
 @pytest.mark.filterwarnings("default")
 def test_a_file_that_ends_every_actor_is_an_error(files, tmp_path):
     """Decoders die in its stead, so it takes an actor that kills itself."""
-    from pipeline.engines.ray import Actor, Ray
+    from pipeline.batch.ray import Actor, Ray
 
     class Fatal(Actor):
         def rows(self, entries):

@@ -23,19 +23,19 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from infer import infer
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.events import Event
-from pipeline.measures.accuracy import LISTED, Accuracy, Found, Least
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.core.text import clean
 from pipeline.measures.calibration import TRUST, calibration_error, score_bin
 from pipeline.measures.metrics import classification
 from pipeline.measures.uncertainty import wilson
-from pipeline.output.fanout import Fanout
+from pipeline.model.decoder import Event
 from pipeline.report import charts, page
-from pipeline.sink import Sink
+from pipeline.report.accuracy import LISTED, Accuracy, Found, Least
 from pipeline.sinks.csv import CSV
+from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.report import FINE, FIRST, LENGTHS, Report, length_bin
-from pipeline.text import clean
+from pipeline.sinks.sink import Sink
 
 TAGS = (
     "html head meta title style body main header section h1 h2 p div b span table thead tbody tr th td figure figcaption "
@@ -108,7 +108,7 @@ def tiles(main):
 
 
 def row(path="a.wav", label="a", score=0.5, labels=("a", "b"), status="ok", code="", seconds=1.0, **more):
-    """As pipeline.sink describes them; ``more`` in its place."""
+    """As pipeline.sinks.sink describes them; ``more`` in its place."""
     answer = (
         {"label": label, "score": score, "seconds": seconds}
         if status != "error"
@@ -179,7 +179,7 @@ def test_what_is_counted_is_what_scikit_learn_and_training_count(classes, tmp_pa
 
 
 def test_the_accuracy_is_that_of_training_to_the_last_bit(monkeypatch):
-    monkeypatch.setattr("pipeline.measures.accuracy.PENDING", 64)
+    monkeypatch.setattr("pipeline.report.accuracy.PENDING", 64)
     posteriors, truth = answers(1001, 5)
     labels = list("abcde")
     found = Accuracy(labels, 0)

@@ -12,18 +12,18 @@ from scipy.signal import correlate
 
 from datasets.manifest import Manifest
 from datasets.scenes import Noise, Recording, Scene, Scenes
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.events import Decoder
-from pipeline.intake import Intake
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
 from pipeline.measures.hearing import Heard
 from pipeline.measures.metrics import match_events
 from pipeline.measures.thresholds import GRID, hear, matched, most
-from pipeline.sample import Sample
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Sample
+from pipeline.model.decoder import Decoder
 from train import train
 
 RATE = 8000
-INTAKE = Intake(sound=RATE)
+INTAKE = InputSpec(sound=RATE)
 
 
 class Bursts:
@@ -193,7 +193,7 @@ def test_a_model_hears_the_recording(tmp_path):
     data = Manifest(labelled(tmp_path), cache=None, background="_nothing_", scene=Scene(gap=(1.0, 1.0)))
     val = data.split("val", INTAKE)
     model = small_model("extractor.rate=8000", labels=data.labels)
-    found = hear(model.live, val)
+    found = hear(model.for_streaming(), val)
     seconds = sum(len(val.stream()[n].x[0]) for n in range(len(val.stream()))) / RATE
     assert found.ticks / RATE == pytest.approx(seconds, abs=1)
     assert [len(spans) for spans in found.spans] == [0, 4, 4]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import configured, small_model
 
-from pipeline.model import Classifier
-from pipeline.stage import Stage, stack, tree
-from pipeline.stream import Stream
+from pipeline.layers.stage import Stage, stack, tree
+from pipeline.model.classifier import Classifier
 from pipeline.streaming.scheduler import KEPT, Scheduler, Waits
-from pipeline.streaming.tiles import alike
+from pipeline.streaming.state_batch import alike
+from pipeline.streaming.stream import Stream
 
 BLOCK = 4
 
@@ -39,10 +39,10 @@ def noise(ticks, seed=0):
 
 def material(model, ticks, seed):
     """A chunk of what the model takes."""
-    if model.intake.picture is None:
+    if model.spec.picture is None:
         return (noise(ticks, seed),)
-    images = np.random.default_rng(seed).integers(0, 256, (ticks // model.intake.grain, 8, 12, 3), np.uint8)
-    if not model.intake.both:
+    images = np.random.default_rng(seed).integers(0, 256, (ticks // model.spec.grain, 8, 12, 3), np.uint8)
+    if not model.spec.both:
         return (images,)
     return noise(ticks, seed), images, np.ones((len(images), 2), np.float32)
 
@@ -115,7 +115,7 @@ def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
             if stream not in scheduler.seats:
                 scheduler.join(stream)
             size = min(int(rng.integers(0, 3 * unit)) // model.grain * model.grain, len(whole[0]) - at[index])
-            scheduler.feed(stream, model.intake.cut(model.intake.cut(whole, at[index])[1], size)[0])
+            scheduler.feed(stream, model.spec.cut(model.spec.cut(whole, at[index])[1], size)[0])
             at[index] += size
             if at[index] == len(whole[0]):
                 collect(heard, scheduler.close(stream))
@@ -533,7 +533,7 @@ def test_stack_is_what_a_gather_is():
     size = next(size for size in scheduler.tiles.sizes if size >= 3)
     filled = [streams[number % 3] for number in range(size)]
     with torch.inference_mode():
-        x = model.intake.tensors(model.intake.stacked([stream.waiting for stream in filled]))
+        x = model.spec.tensors(model.spec.stacked([stream.waiting for stream in filled]))
         expected, _ = model(x, stack([stream.state for stream in filled]))
     for answer, y in zip(scheduler.turn(), expected.numpy()):
         assert np.array_equal(answer.posteriors, y)

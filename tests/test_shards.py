@@ -28,13 +28,13 @@ from datasets import packing, shards
 from datasets.manifest import Manifest
 from datasets.shard_contents import content, rows_of
 from datasets.shards import Shards, expanded
-from pipeline.errors import ConfigError
-from pipeline.intake import Intake
-from pipeline.model import load
-from pipeline.reading.picture import Picture
-from pipeline.training.feed import Feed, plan, shuffled
+from pipeline.core.errors import ConfigError
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
+from pipeline.model.classifier import load
+from pipeline.training.loader import Feed, plan, shuffled
 
-SOUND = Intake(16000)
+SOUND = InputSpec(16000)
 EACH = {split: f"{split}-*.tar" for split in ("train", "val", "test")}
 
 
@@ -84,9 +84,9 @@ def origin(path, name):
         return json.load(archive.extractfile(name.rpartition(".")[0] + ".json"))["name"]
 
 
-def by_origin(corpus, split, intake, root=None):
+def by_origin(corpus, split, spec, root=None):
     """The samples of a split by where they came from."""
-    part, found = corpus.split(split, intake), {}
+    part, found = corpus.split(split, spec), {}
     for number, clip in enumerate(part.clips):
         name = clip.path.relative_to(root).as_posix() if root else origin(clip.path, clip.key)
         assert (name, clip.start) not in found
@@ -94,10 +94,10 @@ def by_origin(corpus, split, intake, root=None):
     return found
 
 
-def alike(manifest, packed, intake, root):
+def alike(manifest, packed, spec, root):
     total = 0
     for split in ("train", "val", "test"):
-        loose, kept = by_origin(manifest, split, intake, root), by_origin(packed, split, intake)
+        loose, kept = by_origin(manifest, split, spec, root), by_origin(packed, split, spec)
         assert loose.keys() == kept.keys()
         for name, (*facts, sample) in loose.items():
             *others, same = kept[name]
@@ -135,8 +135,8 @@ def test_real_videos_with_sound_give_the_same_samples(real, tmp_path):
     keys = ("path", "label", "split")
     (root / "list.jsonl").write_text("".join(json.dumps({key: row[key] for key in keys}) + "\n" for row in few))
     assert pack(root / "list.jsonl", tmp_path / "out") == 0
-    for intake in (Intake(16000, Picture(10, 32, 32)), Intake(picture=Picture(10, 32, 32))):
-        assert alike(Manifest(str(root), "list.jsonl", cache=None), opened(tmp_path / "out"), intake, root) == 8
+    for spec in (InputSpec(16000, Picture(10, 32, 32)), InputSpec(picture=Picture(10, 32, 32))):
+        assert alike(Manifest(str(root), "list.jsonl", cache=None), opened(tmp_path / "out"), spec, root) == 8
 
 
 def bytes_of(folder):
@@ -592,7 +592,7 @@ def test_nothing_is_written_and_nothing_run(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     before = bytes_of(folder)
     with pytest.warns(UserWarning, match="unsafe"):
-        part = opened(folder).split("train", Intake(8000))
+        part = opened(folder).split("train", InputSpec(8000))
     with pytest.warns(UserWarning, match="skipped .*w2.wav: [a-z_]+: (?!/proc)"):
         found = [part[n] for n in range(len(part))]
     assert len(found) == 3 and found[-1] is None and len(found[0].x[0]) == 800
@@ -742,7 +742,7 @@ def test_a_clip_of_a_long_recording_reads_no_more_than_it_needs(tmp_path, monkey
     assert pack(table(tmp_path, rows), tmp_path / "out") == 0
     clip, read, pread = opened(tmp_path / "out").clips[0], [], os.pread
     monkeypatch.setattr(os, "pread", lambda *asked: read.append(len(data := pread(*asked))) or data)
-    assert len(clip.chunk(Intake(8000))[0]) == 8000 and sum(read) < 1_000_000 < clip.size
+    assert len(clip.chunk(InputSpec(8000))[0]) == 8000 and sum(read) < 1_000_000 < clip.size
 
 
 def test_a_disk_that_fails_is_an_error_of_the_clip(packed, monkeypatch):

@@ -16,23 +16,23 @@ import torch
 from conftest import ROOT, configured, run, small_model
 
 from infer import infer
-from pipeline.errors import ConfigError, MediaError
-from pipeline.events import Event
-from pipeline.model import Classifier, load
-from pipeline.output.display import Display, NoDisplayError
-from pipeline.output.fanout import Fanout
-from pipeline.output.overlay import BAR, COLOURS, HEAD, LOW, MARGIN, Scene, Span, clock, draw, plan
-from pipeline.output.screen import Screen
-from pipeline.output.video_writer import VideoWriter
-from pipeline.reading.picture import Picture
-from pipeline.reading.video import read_frames
-from pipeline.sink import Closed, Sink
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.picture import Picture
+from pipeline.media.video import read_frames
+from pipeline.media.video_writer import VideoWriter
+from pipeline.model.classifier import Classifier, load
+from pipeline.model.decoder import Event
 from pipeline.sinks.console import Console
+from pipeline.sinks.display import Display, NoDisplayError
+from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.jsonl import JSONLines
+from pipeline.sinks.listen import listen
+from pipeline.sinks.overlay import BAR, COLOURS, HEAD, LOW, MARGIN, Scene, Span, clock, draw, plan
+from pipeline.sinks.screen import Screen
+from pipeline.sinks.sink import Closed, Sink
 from pipeline.sinks.video import Video
-from pipeline.source import Gap, Piece
+from pipeline.sources.source import Gap, Piece
 from pipeline.sources.webcam import Webcam
-from pipeline.streaming.listen import listen
 
 LABELS = ["background", "Hände", "走る"]
 SMALL = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encoder=image_recurrent", "encoder.hidden=8",
@@ -366,7 +366,7 @@ class Told:
     def __init__(self, *items):
         self.items = items
 
-    def pieces(self, intake, seen=False):
+    def pieces(self, spec, seen=False):
         yield from self.items
 
 
@@ -386,7 +386,7 @@ def test_gaps_are_rows_of_json_lines(model, tmp_path):
         Gap(1, "behind", "keep"),
     )
     with JSONLines(str(tmp_path / "out.jsonl"), posteriors=True) as sink:
-        assert listen(load(model).live, source, sink, 0.1)
+        assert listen(load(model).for_streaming(), source, sink, 0.1)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     gaps = [row for row in rows if row["type"] == "gap"]
     assert gaps == [
@@ -402,7 +402,7 @@ def test_console_tells_gaps_and_ages(model, capsys):
     source = Told(piece(12), Gap(0, "no picture for 2 s", "reset"), Gap(35, "no picture for 2 s; it is back", "reset"),
                   piece(5), Gap(2, "behind", "keep"), piece(5), Gap(3, "behind", "keep"), piece(1))  # fmt: skip
     with Console() as sink:
-        assert listen(load(model).live, source, sink, 0.1)
+        assert listen(load(model).for_streaming(), source, sink, 0.1)
     said = capsys.readouterr().out
     assert "    1.20 s            no picture for 2 s (reset)\n" in said
     assert "    1.20 –    4.70 s  gap: no picture for 2 s; it is back (reset)\n" in said
@@ -430,7 +430,10 @@ class Shut(Sink):
 
 def test_a_closed_sink_ends_the_stream_with_all_answers(model):
     sink = Shut()
-    assert listen(load(model).live, Told(piece(2, 0, True), piece(2, 2, True), piece(9, 4, True)), sink, 0.1) is True
+    assert (
+        listen(load(model).for_streaming(), Told(piece(2, 0, True), piece(2, 2, True), piece(9, 4, True)), sink, 0.1)
+        is True
+    )
     assert sink.seen == 3 and sink.times == [0.1, 0.2, 0.3, 0.4]
 
 

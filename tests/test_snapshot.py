@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
-from pipeline.errors import SnapshotError
-from pipeline.model import Classifier, load
-from pipeline.stream import Stream
+from pipeline.core.errors import SnapshotError
+from pipeline.model.classifier import Classifier, load
 from pipeline.streaming import snapshot
+from pipeline.streaming.stream import Stream
 
 DENSE = ["elman", "jordan", "lstm", "peephole_lstm", "coupled_lstm", "coupled_peephole_lstm", "gru", "gru_reset_before", "mgu", "min_gru"]  # fmt: skip
 SOUND = ("encoder=conv_recurrent", "extractor.mels=20", "head.window=0.3", "head.delay=0.04")
@@ -40,18 +40,18 @@ def model_of(name):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.5)
-        if model.intake.sound and not model.intake.picture:
+        if model.spec.sound and not model.spec.picture:
             model.standardize.mean.fill_(-8.0)
             model.standardize.std.fill_(3.0)
     return model
 
 
-def clip(intake, seconds, seed):
+def clip(spec, seconds, seed):
     """Noise that comes and goes, pictures with something that moves, and tracks that are sometimes lost."""
     rng = np.random.default_rng(seed)
-    grains = int(seconds * intake.rate) // intake.grain
+    grains = int(seconds * spec.rate) // spec.grain
     found = []
-    for track in intake.tracks:
+    for track in spec.tracks:
         steps = grains * track.steps
         t = np.arange(steps)
         if track.kind is np.uint8:
@@ -66,12 +66,12 @@ def clip(intake, seconds, seed):
     return tuple(found)
 
 
-def pieces(intake, parts, rng):
+def pieces(spec, parts, rng):
     """The clip in pieces of random sizes, some of them empty."""
-    while intake.ticks(parts):
-        grains = intake.ticks(parts) // intake.grain
+    while spec.ticks(parts):
+        grains = spec.ticks(parts) // spec.grain
         size = int(np.exp(rng.uniform(0, np.log(grains + 1)))) - (rng.random() < 0.1)
-        first, parts = intake.cut(parts, min(grains, size) * intake.grain)
+        first, parts = spec.cut(parts, min(grains, size) * spec.grain)
         yield first
 
 
@@ -96,8 +96,8 @@ CHILD = """
 import json, sys
 from pathlib import Path
 import numpy as np, torch
-from pipeline.model import load
-from pipeline.stream import Stream
+from pipeline.model.classifier import load
+from pipeline.streaming.stream import Stream
 torch.set_num_threads(int(sys.argv[1]))
 for folder in map(Path, sys.argv[2:]):
     model = load(folder / "model.safetensors")
@@ -108,7 +108,7 @@ for folder in map(Path, sys.argv[2:]):
             if f"gap{number}" in rest:
                 events += stream.gap(int(rest[f"gap{number}"]), "keep")
             else:
-                events += stream.push(tuple(rest[f"{number}_{t}"] for t in range(len(model.intake.tracks))))
+                events += stream.push(tuple(rest[f"{number}_{t}"] for t in range(len(model.spec.tracks))))
             told.append(stream.posteriors)
         events += stream.close()
         np.save(path.with_suffix(".npy"), np.concatenate([*told, stream.posteriors]))
@@ -119,11 +119,11 @@ for folder in map(Path, sys.argv[2:]):
 
 def trial(folder, model, number):
     """Half a stream here, and the rest of it in files for another process. Returns what an uninterrupted run answers."""
-    rng, intake = np.random.default_rng(number), model.intake
-    chunks = list(pieces(intake, clip(intake, rng.uniform(0.5, 2.5), number), rng))
+    rng, spec = np.random.default_rng(number), model.spec
+    chunks = list(pieces(spec, clip(spec, rng.uniform(0.5, 2.5), number), rng))
     if rng.random() < 0.3:
-        chunks.insert(int(rng.integers(len(chunks) + 1)), int(rng.integers(1, 30)) * intake.grain * 7)
-    if intake.sound and rng.random() < 0.3:
+        chunks.insert(int(rng.integers(len(chunks) + 1)), int(rng.integers(1, 30)) * spec.grain * 7)
+    if spec.sound and rng.random() < 0.3:
         chunks[0] = (np.full_like(chunks[0][0], np.nan), *chunks[0][1:]) if isinstance(chunks[0], tuple) else chunks[0]
     block = int(rng.integers(1, 12))
     cut = int(rng.integers(len(chunks) + 1))
@@ -193,7 +193,7 @@ def test_150_snapshots_of_every_kind_of_model(tmp_path, name):
 def test_snapshots_at_every_chunk_change_nothing(name):
     model = model_of(name)
     rng = np.random.default_rng(5)
-    chunks = list(pieces(model.intake, clip(model.intake, 1.5, 2), rng))
+    chunks = list(pieces(model.spec, clip(model.spec, 1.5, 2), rng))
     whole, all_events = run_on(Stream(model, 3), chunks)
     stream, told, events = Stream(model, 3), [], []
     for chunk in chunks:
@@ -210,7 +210,7 @@ def test_snapshots_at_every_chunk_change_nothing(name):
 
 def test_what_waits_is_kept_and_bounded(monkeypatch):
     model = model_of("gru")
-    x = clip(model.intake, 2, 0)
+    x = clip(model.spec, 2, 0)
     stream, other = Stream(model, 3), Stream(model, 3)
     stream.feed(x)
     restored = Stream.restore(model, stream.snapshot())
@@ -227,7 +227,7 @@ def test_what_waits_is_kept_and_bounded(monkeypatch):
 @functools.cache
 def taken(name="gru"):
     stream = Stream(model_of(name), 3)
-    stream.push(clip(stream.intake, 1.03, 1))
+    stream.push(clip(stream.spec, 1.03, 1))
     return stream.snapshot()
 
 
@@ -239,7 +239,7 @@ def tried(model, data):
         assert str(error).startswith("snapshot: ")
         return None
     if not stream.closed:
-        for chunk in (clip(model.intake, 0.2, 3), clip(model.intake, 0.0, 3)):
+        for chunk in (clip(model.spec, 0.2, 3), clip(model.spec, 0.0, 3)):
             stream.push(chunk)
             assert np.isfinite(stream.posteriors).all()
         stream.close()

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from test_fuzz import ERRORS
 
-from pipeline.errors import MediaError
-from pipeline.reading.container import admit
-from pipeline.reading.foreign import foreign, leaves
-from pipeline.reading.media import read
-from pipeline.reading.sniff import LOOK, by_look, by_magic
+from pipeline.core.errors import MediaError
+from pipeline.media.audio import read
+from pipeline.media.container import admit
+from pipeline.media.foreign import foreign, leaves
+from pipeline.media.sniff import LOOK, by_look, by_magic
 
 ALLOCATED = 2 << 20  # bytes, to tell what a file is
 SECONDS = 2.0

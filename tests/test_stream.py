@@ -9,15 +9,15 @@ from conftest import DATA, configured, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.events import Event
-from pipeline.intake import Intake
-from pipeline.model import Classifier
-from pipeline.reading.media import read
-from pipeline.reading.tracks import read_chunk
-from pipeline.stage import tree
-from pipeline.stream import Stream
+from pipeline.core.errors import ConfigError
+from pipeline.layers.stage import tree
+from pipeline.media.audio import read
+from pipeline.media.chunks import read_chunk
+from pipeline.media.input_spec import InputSpec
+from pipeline.model.classifier import Classifier
+from pipeline.model.decoder import Event
 from pipeline.streaming.snapshot import leaves
+from pipeline.streaming.stream import Stream
 
 
 def listen(model, wave, sizes, block=3):
@@ -147,8 +147,8 @@ def recorded(kind):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.5)
-    parts, _ = read_chunk(DATA / path, model.intake, start, start + 3.0)
-    parts = model.intake.cut(parts, model.intake.ticks(parts) // model.intake.grain * model.intake.grain)[0]
+    parts, _ = read_chunk(DATA / path, model.spec, start, start + 3.0)
+    parts = model.spec.cut(parts, model.spec.ticks(parts) // model.spec.grain * model.spec.grain)[0]
     return model, parts, told(model, [parts])
 
 
@@ -162,24 +162,24 @@ def told(model, chunks):
         posteriors.append(stream.posteriors)
         warnings += stream.warnings
     events += stream.close()
-    assert stream.first == at and stream.ticks == sum(stream.intake.ticks(chunk) for chunk in chunks)
+    assert stream.first == at and stream.ticks == sum(stream.spec.ticks(chunk) for chunk in chunks)
     return np.concatenate([*posteriors, stream.posteriors]), events, warnings + stream.warnings, stream.steps
 
 
-def random_split(intake: Intake, parts, rng):
+def random_split(spec: InputSpec, parts, rng):
     """Chunks from one sample (or picture) to ten seconds, some empty, sizes spread evenly over all orders of magnitude."""
     seconds = rng.choice([0.01, 0.1, 1.0, 10.0])
-    while intake.ticks(parts):
-        most = max(1.0, seconds * intake.rate / intake.grain)
+    while spec.ticks(parts):
+        most = max(1.0, seconds * spec.rate / spec.grain)
         grains = int(np.exp(rng.uniform(0, np.log(most)))) if rng.random() > 0.1 else 0
-        first, parts = intake.cut(parts, grains * intake.grain)
+        first, parts = spec.cut(parts, grains * spec.grain)
         yield first
 
 
 def assert_splits_change_nothing(kind, trials):
     model, parts, whole = recorded(kind)
     for seed in trials:
-        found = told(model, list(random_split(model.intake, parts, np.random.default_rng(seed))))
+        found = told(model, list(random_split(model.spec, parts, np.random.default_rng(seed))))
         assert np.array_equal(found[0], whole[0]) and found[1:] == whole[1:], f"split {seed}"
     assert len(whole[1]) and np.ptp(whole[0], axis=0).max() > 0.01  # it says something about something
 
@@ -218,7 +218,7 @@ def test_ten_years_later_everything_is_the_same(real, kind, how, extra):
         answered, first = late.posteriors, late.first
         late = Stream.restore(model, late.snapshot())
         events += late.close()
-        assert first == moved // model.hop and late.ticks == moved + model.intake.ticks(parts)
+        assert first == moved // model.hop and late.ticks == moved + model.spec.ticks(parts)
         assert np.array_equal(np.concatenate([answered, late.posteriors]), whole[0])
         expected = [Event(e.label, e.start + moved, e.end + moved, e.score, e.peak + moved) for e in whole[1]]
         assert events == expected and all(type(e.start) is int for e in events)

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from conf.launch import checked
-from pipeline.build import build
-from pipeline.errors import ConfigError, DivergedError, UserError
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError, DivergedError, UserError
+from pipeline.core.search_space import Choices, Range, override, parsed, set_by, spelt
 from pipeline.report.comparison import main as compare
 from pipeline.report.sweep import Tried, best_first
-from pipeline.training.space import Choices, Range, override, parsed, set_by, spelt
 from pipeline.training.sweep import Sweep, opened
 from train import train as training
 

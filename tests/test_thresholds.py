@@ -9,13 +9,13 @@ from conftest import configured, run, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.events import Decoder
+from pipeline.core.errors import ConfigError
 from pipeline.measures.hearing import Heard, answers, spans_of
 from pipeline.measures.metrics import alarms
 from pipeline.measures.thresholds import LEVELS, choose, figures, hear, most, tune
-from pipeline.model import Classifier, load
-from pipeline.sample import Sample
+from pipeline.media.sample import Sample
+from pipeline.model.classifier import Classifier, load
+from pipeline.model.decoder import Decoder
 from train import train
 
 STEP = st.integers(0, 9).map(lambda tenths: tenths / 10)
@@ -42,18 +42,18 @@ class Clips:
         return self.samples[index]
 
 
-def clips(intake, count=9, seed=0):
+def clips(spec, count=9, seed=0):
     """Noise of whole grains, with and without known spans."""
     rng = np.random.default_rng(seed)
     found = []
     for number in range(count):
-        grains = int(rng.integers(3, 9)) if intake.picture else int(rng.integers(4000, 9000))
+        grains = int(rng.integers(3, 9)) if spec.picture else int(rng.integers(4000, 9000))
         x = tuple(
             (rng.random((grains * track.steps, *track.shape)) * (255 if track.kind is np.uint8 else 0.5)).astype(track.kind)
-            for track in intake.tracks
+            for track in spec.tracks
         )  # fmt: skip
-        half = intake.ticks(x) // 2
-        spans = (None, [], [(half, intake.ticks(x), number % 3)])[number % 4 if number % 4 < 3 else 0]
+        half = spec.ticks(x) // 2
+        spans = (None, [], [(half, spec.ticks(x), number % 3)])[number % 4 if number % 4 < 3 else 0]
         found.append(Sample(x, number % 3, spans))
     found[2] = None
     return Clips(found)
@@ -155,20 +155,20 @@ def test_the_decoders_other_settings_hold_while_the_best_are_sought():
 @pytest.mark.parametrize("kind", MODELS)
 def test_clips_are_heard_as_one_stream(kind):
     model = small_model() if kind == "sound" else seeing_model(*MODELS[kind])
-    split = clips(model.intake)
+    split = clips(model.spec)
     found = hear(model, split)
     order = [split[index] for index in np.random.default_rng(0).permutation(len(split)) if split[index] is not None]
     joined = tuple(np.concatenate(arrays) for arrays in zip(*(sample.x for sample in order)))
-    ticks = model.intake.ticks(joined)
+    ticks = model.spec.ticks(joined)
     assert found.ticks == ticks and len(found.posteriors) == -(-ticks // model.hop)
     with torch.inference_mode():
-        x = model.intake.stacked([joined])
+        x = model.spec.stacked([joined])
         whole, _ = model(model.whole(x, ticks), model.initial(1))
     expected = whole[0, model.delay : model.delay + len(found.posteriors)].numpy()
     assert np.abs(found.posteriors - expected).max() < 1e-5
     begin, expected = 0, [[], [], []]
     for sample in order:
-        length = model.intake.ticks(sample.x)
+        length = model.spec.ticks(sample.x)
         for start, end, label in [(0, length, sample.label)] if sample.spans is None else sample.spans:
             expected[label].append([begin + start, begin + end])
         begin += length
@@ -187,7 +187,7 @@ def seeing_model(*overrides):
 
 def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
     model = small_model("head=last")
-    splits = {"val": clips(model.intake, 40), "test": clips(model.intake, 12, seed=1)}
+    splits = {"val": clips(model.spec, 40), "test": clips(model.spec, 12, seed=1)}
     found = tune(model, splits, 0.0)
     assert found["wish"] == 0 and found["val"]["false"] == 0 and found["test"]["true"] > 0
     model.save(tmp_path / "model.safetensors")
@@ -195,7 +195,7 @@ def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
     assert again.config["decoder"]["threshold"] == {
         label: row["threshold"] for label, row in found["val"]["classes"].items()
     }
-    heard = hear(again.live, splits["val"])
+    heard = hear(again.for_streaming(), splits["val"])
     decoder = again.decoder()
     events = decoder.decode(heard.posteriors) + decoder.close()
     for index, label in enumerate(again.labels):
@@ -206,7 +206,7 @@ def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
 def test_decoder_settings_of_older_models_are_understood(tmp_path):
     model = small_model()
     old = {"threshold": 0.6, "release": 0.4, "minimum": 0.05, "refractory": 0.1, "background": ["background"]}
-    model.config["decoder"] = {"_target_": "pipeline.events.Decoder"} | old
+    model.config["decoder"] = {"_target_": "pipeline.model.decoder.Decoder"} | old
     model.save(tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors").decoder()
     assert again.high[1:] == pytest.approx([0.6, 0.6]) and again.low[1:] == pytest.approx([0.4, 0.4])

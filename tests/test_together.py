@@ -16,15 +16,15 @@ from test_golden import model_of
 from test_live import SENDER, free_port
 from test_microphone import server  # noqa: F401 - a fixture
 
-from pipeline.capture.together import LONG, Together
-from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Intake
-from pipeline.reading.picture import Picture
-from pipeline.source import Gap, Piece, Source
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
 from pipeline.sources.both import Both
+from pipeline.sources.source import Gap, Piece, Source
+from pipeline.sources.together import LONG, Together
 
 RATE, FPS = 1000, 10
-BOTH = Intake(RATE, Picture(FPS, 2, 2))
+BOTH = InputSpec(RATE, Picture(FPS, 2, 2))
 GRAIN = RATE // FPS
 
 
@@ -183,7 +183,7 @@ class Microphone(Source):
     def __init__(self, after: float = 0.0, seconds: float = 100.0, error: bool = False) -> None:
         self.after, self.seconds, self.error = after, seconds, error
 
-    def pieces(self, intake, seen=False):
+    def pieces(self, spec, seen=False):
         if self.error:
             raise MediaError("device_lost", "no microphone")
         time.sleep(self.after)
@@ -191,7 +191,7 @@ class Microphone(Source):
         for index in range(int(self.seconds / 0.02)):
             until = begun + 0.02 * (index + 1)
             time.sleep(max(0.0, until - time.monotonic()))
-            yield Piece((np.full(intake.sound // 50, float(until % 2 >= 1), np.float32),), until)
+            yield Piece((np.full(spec.sound // 50, float(until % 2 >= 1), np.float32),), until)
 
 
 class Camera(Source):
@@ -202,14 +202,14 @@ class Camera(Source):
     def __init__(self, after: float = 0.0, seconds: float = 100.0, error: bool = False) -> None:
         self.after, self.seconds, self.error = after, seconds, error
 
-    def pieces(self, intake, seen=False):
+    def pieces(self, spec, seen=False):
         if self.error:
             raise MediaError("device_lost", "no camera")
         time.sleep(self.after)
         for _ in range(int(self.seconds * 25)):
             time.sleep(0.04)
             now = time.monotonic()
-            white = np.full((1, intake.picture.height, intake.picture.width, 3), 255 * (now % 2 >= 1), np.uint8)
+            white = np.full((1, spec.picture.height, spec.picture.width, 3), 255 * (now % 2 >= 1), np.uint8)
             yield Piece((white,), now, ((0.0, white[0]),) if seen else ())
 
 
@@ -240,11 +240,11 @@ class Endless(Source):
     def __init__(self, kind: str) -> None:
         self.kind, self.asked = kind, 0
 
-    def pieces(self, intake, seen=False):
+    def pieces(self, spec, seen=False):
         begun = time.monotonic()
         while True:
             self.asked += 1
-            x = np.zeros(intake.sound // 50, np.float32) if intake.sound else np.zeros((1, 2, 2, 3), np.uint8)
+            x = np.zeros(spec.sound // 50, np.float32) if spec.sound else np.zeros((1, 2, 2, 3), np.uint8)
             yield Piece((x,), begun + self.asked / 50)
 
 
@@ -281,7 +281,7 @@ def test_one_that_fails_at_the_start_is_an_error_later_it_is_absent(capsys):
     assert not found[-1].x[2][0, 0] and found[-1].x[2][0, 1] and len(found) >= 15
     assert len(list(Both(Microphone(seconds=0.5), Camera(seconds=0.5)).pieces(BOTH))) <= 15
     with pytest.raises(ConfigError, match="source=both gives sound and pictures"):
-        list(Both(Microphone(), Camera()).pieces(Intake(16000)))
+        list(Both(Microphone(), Camera()).pieces(InputSpec(16000)))
     deadline = time.monotonic() + 5
     while threading.active_count() > 3 and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, configured, run, tone_clip
 
-from pipeline.model import load
+from pipeline.model.classifier import load
 
 QUICK = [
     "encoder.hidden=16",

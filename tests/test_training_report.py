@@ -20,13 +20,13 @@ from test_report import HOSTILE, Strict, read, rows
 from conf.launch import given
 from datasets.clips import Clip, Clips
 from datasets.scenes import Scene, Scenes
-from pipeline.errors import ConfigError
-from pipeline.intake import Intake
+from pipeline.core.errors import ConfigError
 from pipeline.measures.evaluation import Answers, Exhibit
 from pipeline.measures.evaluation import figures as evaluated
 from pipeline.measures.uncertainty import effective, wilson
-from pipeline.model import Classifier
-from pipeline.reading.picture import Picture
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
+from pipeline.model.classifier import Classifier
 from pipeline.report import charts, comparison, exhibits, page, training
 from pipeline.report.comparison import main, written
 from pipeline.report.page import Section
@@ -89,16 +89,16 @@ def test_a_training_ends_with_its_page(trained):
     assert not list(trained.glob("*.part"))
 
 
-def answers_of(labels, intake, count=12, name=lambda number: f"n{number}"):
+def answers_of(labels, spec, count=12, name=lambda number: f"n{number}"):
     """Answers with clips to be shown."""
     rng = np.random.default_rng(0)
     scores = rng.dirichlet(np.ones(len(labels)), count).astype(np.float32)
     tracks = []
-    if intake.sound:
-        tracks.append(rng.uniform(-2, 2, 6 * (intake.grain if intake.both else 1000)).astype(np.float32))
-    if intake.picture:
-        tracks.append(rng.integers(0, 255, (6, intake.picture.height, intake.picture.width, 3), np.uint8))
-    if intake.both:
+    if spec.sound:
+        tracks.append(rng.uniform(-2, 2, 6 * (spec.grain if spec.both else 1000)).astype(np.float32))
+    if spec.picture:
+        tracks.append(rng.integers(0, 255, (6, spec.picture.height, spec.picture.width, 3), np.uint8))
+    if spec.both:
         tracks.append(np.ones((6, 2), np.float32))
     return Answers(
         labels, rng.integers(0, len(labels), count), scores, [name(number) for number in range(count)],
@@ -111,7 +111,7 @@ def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=Non
     """A run's folder, written as a training writes it."""
     folder.mkdir(parents=True)
     model = model or small_model(labels=labels)
-    found = answers_of(list(labels), model.intake, name=name)
+    found = answers_of(list(labels), model.spec, name=name)
     found.skipped = skipped
     history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "train_accuracy": 0.1 * n, "val_accuracy": 0.1 * n, "lr": 0.1}
                for n in (1, 2, 3)]  # fmt: skip
@@ -124,7 +124,7 @@ def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=Non
 def test_clips_and_groups_of_each_split_are_counted():
     def split(*groups):
         clips = [Clip(Path(f"{number}.wav"), "a", "train", group=group) for number, group in enumerate(groups)]
-        return Clips(clips, ["a"], Intake(sound=16000))
+        return Clips(clips, ["a"], InputSpec(sound=16000))
 
     unsure = sizes({"train": split("anna", "")})  # as of some nothing is known
     assert unsure == {"clips": {"train": 2}, "groups": {}, "unreadable": {}}
@@ -215,7 +215,7 @@ def test_hostile_runs_do_not_get_at_the_terminal(tmp_path, capsys):
 def test_long_and_loud_sound_is_cut(monkeypatch):
     wave = np.linspace(-3, 3, 16000 * 30).astype(np.float32)
     wave[5] = np.nan
-    ((kind, data),) = media(exhibits.shown((wave,), Intake(sound=16000)))
+    ((kind, data),) = media(exhibits.shown((wave,), InputSpec(sound=16000)))
     found, rate = soundfile.read(io.BytesIO(data), dtype="int16")
     assert (kind, rate, len(found)) == ("audio/flac", 16000, 160_000) and found[5] == 0
     ((_, data),) = media(
@@ -231,9 +231,9 @@ def test_pictures_move(sound):
     images = np.zeros((20, 32, 48, 3), np.uint8)
     for step in range(20):
         images[step, 8:24, 2 * step : 2 * step + 10] = 255
-    intake = Intake(sound, Picture(10, 32, 48))
+    spec = InputSpec(sound, Picture(10, 32, 48))
     x = (images,) if sound is None else (np.zeros(32000, np.float32), images, np.ones((20, 2), np.float32))
-    found = media(exhibits.shown(x, intake))
+    found = media(exhibits.shown(x, spec))
     assert [kind for kind, _ in found] == ["video/mp4"] + ["audio/flac"] * bool(sound)
     with av.open(io.BytesIO(found[0][1])) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
@@ -439,7 +439,7 @@ def test_clips_that_could_not_be_read_are_told(folders, tmp_path, capsys):
 def test_figures_of_the_page_are_those_of_the_metrics(tmp_path):
     """Answers that say otherwise are not asked again."""
     model = small_model(labels=["a", "b"])
-    found = answers_of(["a", "b"], model.intake)
+    found = answers_of(["a", "b"], model.spec)
     row = evaluated(found)
     row["confusion"], row["calibration"]["bins"] = [[7, 1], [2, 2]], {"count": [4.0], "right": [1.0], "score": [2.0]}
     parts = {part.heading: part for part in of_split(row, "", {})}

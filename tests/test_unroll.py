@@ -6,13 +6,13 @@ from conftest import configured, options
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.build import build
 from pipeline.cells.gru import GRU, ConvGRU
 from pipeline.cells.jordan import Jordan
 from pipeline.cells.lstm import LSTM
-from pipeline.encoder import Encoder
-from pipeline.layers.unroll import at_end, checkpointed, generate, ragged, repeat, restarting, truncated
-from pipeline.stage import Chain, detach, pick, stack, tree
+from pipeline.core.build import build
+from pipeline.encoders.encoder import Encoder
+from pipeline.encoders.unroll import at_end, checkpointed, generate, ragged, repeat, restarting, truncated
+from pipeline.layers.stage import Chain, detach, pick, stack, tree
 
 CELLS = [c for c in options("cell") if not c.startswith("conv_")]
 

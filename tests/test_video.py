@@ -22,18 +22,18 @@ from conftest import ROOT, configured, small_model
 from torchvision.transforms.v2 import functional
 
 from datasets.clips import Clip, Clips
-from pipeline.errors import MediaError
-from pipeline.intake import Intake, joined
-from pipeline.jobs.batch import Work, classify
+from pipeline.batch.batch import Work, classify
+from pipeline.batch.decoding import Limits, chunk_of, decoded
+from pipeline.batch.listing import Entry
+from pipeline.core.errors import MediaError
 from pipeline.layers.fuse import Fuse
-from pipeline.model import Classifier
-from pipeline.output.video_writer import VideoWriter, write_video
-from pipeline.reading.ahead import ahead
-from pipeline.reading.decoding import Limits, chunk_of, decoded
-from pipeline.reading.listing import Entry
-from pipeline.reading.picture import Picture, on_grid
-from pipeline.reading.tracks import open_chunks, read_chunk
-from pipeline.reading.video import probe_video, read_frames
+from pipeline.media.chunks import open_chunks, read_chunk
+from pipeline.media.input_spec import InputSpec, joined
+from pipeline.media.picture import Picture, on_grid
+from pipeline.media.prefetch import ahead
+from pipeline.media.video import probe_video, read_frames
+from pipeline.media.video_writer import VideoWriter, write_video
+from pipeline.model.classifier import Classifier
 
 HEIGHT, WIDTH = 32, 64
 NATIVE = (HEIGHT, WIDTH)
@@ -144,11 +144,11 @@ def test_parts(tmp_path, start, end):
         expected = shown([stamp - stamps[0] for stamp in stamps], last, rate, *exact)
         if not expected:
             with pytest.raises(MediaError, match=r"no pictures from 1\.3 to 1\.31 s"):
-                read_chunk(path, Intake(picture=Picture(rate, *NATIVE)), start, end)
+                read_chunk(path, InputSpec(picture=Picture(rate, *NATIVE)), start, end)
             continue
         assert numbers(read_frames(path, Picture(rate, *NATIVE), start, end)[0]) == expected
     with pytest.raises(MediaError) as error:
-        read_chunk(path, Intake(picture=Picture(10, *NATIVE)), 5.0, 6.0)
+        read_chunk(path, InputSpec(picture=Picture(10, *NATIVE)), 5.0, 6.0)
     assert error.value.code == "no_frames"
 
 
@@ -327,14 +327,14 @@ def test_training_batches_and_live_see_the_same_pixels(tmp_path, how):
     rng = np.random.default_rng(0)
     made = [rng.integers(0, 256, (90, 120, 3), dtype=np.uint8) for _ in range(12)]
     path = write(tmp_path / "a.mp4", made, [i * 9000 for i in range(12)])
-    intake = Intake(picture=Picture(10, 48, 56, how))
-    clips = Clips([Clip(path, "a")], ["a"], intake, tmp_path / "cache")
+    spec = InputSpec(picture=Picture(10, 48, 56, how))
+    clips = Clips([Clip(path, "a")], ["a"], spec, tmp_path / "cache")
     trained, again = clips[0].x[0], clips[0].x[0]
-    (message, _) = decoded({"path": str(path), "start": 0.0, "end": None}, intake, Limits())
-    many = chunk_of(message, intake)[0]
+    (message, _) = decoded({"path": str(path), "start": 0.0, "end": None}, spec, Limits())
+    many = chunk_of(message, spec)[0]
     with av.open(str(path)) as container:
         raw = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    live = intake.parts(raw)[0]
+    live = spec.parts(raw)[0]
     assert trained.shape == (12, 48, 56, 3) and trained.std() > 10
     for other in (again, many, live):
         assert np.abs(trained.astype(int) - other.astype(int)).max() == 0
@@ -343,16 +343,16 @@ def test_training_batches_and_live_see_the_same_pixels(tmp_path, how):
 # ---------------------------------------------------------------- memory
 FLAT = """
 import sys, numpy
-from pipeline.intake import Intake
-from pipeline.reading.picture import Picture
-from pipeline.reading.tracks import open_chunks
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
+from pipeline.media.chunks import open_chunks
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2**20
 picture = Picture(60, 224, 224)
 picture.fit(numpy.zeros((2, 2, 3), numpy.uint8))  # loads torchvision
 before, most, total = resident(), 0, 0
-facts, chunks = open_chunks(sys.argv[1], Intake(picture=picture))
+facts, chunks = open_chunks(sys.argv[1], InputSpec(picture=picture))
 for (block,) in chunks:
     total, most = total + block.nbytes / 2**20, max(most, resident())
 print(most - before, total)
@@ -400,9 +400,9 @@ def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
     rows = answers(paths, batch=1, workers=1)
     assert answers(paths[::-1], batch=3, workers=2) == rows
     for path in paths[:-1]:
-        parts, known = read_chunk(path, model.intake)
-        x = model.intake.stacked([parts])
-        whole = model.clip_posteriors(x if model.intake.both else x[0], torch.tensor([model.intake.ticks(parts)]))[0]
+        parts, known = read_chunk(path, model.spec)
+        x = model.spec.stacked([parts])
+        whole = model.clip_posteriors(x if model.spec.both else x[0], torch.tensor([model.spec.ticks(parts)]))[0]
         assert list(rows[str(path)]["posteriors"].values()) == pytest.approx(whole.tolist(), abs=2e-5)
         assert rows[str(path)]["seconds"] == round(known.seconds, 3)
     codes = [(row["status"], row["code"]) for row in answers(paths, limits=Limits(longest=2.8)).values()]
@@ -444,7 +444,7 @@ def clicked(samples):
     return np.flatnonzero(np.abs(samples) > 0.5)[0] / 16000
 
 
-TWO = Intake(16000, Picture(10, *NATIVE))
+TWO = InputSpec(16000, Picture(10, *NATIVE))
 STARTS = [(0, 0), (0.37, 0), (0, 0.263), (10.21, 10.5), (0.04, 0), (2.5, 0), (3, 3.33)]
 
 
@@ -455,7 +455,7 @@ def test_sound_and_pictures_share_a_clock(tmp_path, seen_at, heard_at, rate):
     stamps, last = time_stamps(path)
     heard = time_stamps(path, "audio")[0][0]
     zero = min(stamps[0], heard)
-    (samples, images, present), facts = read_chunk(path, Intake(16000, Picture(rate, *NATIVE)))
+    (samples, images, present), facts = read_chunk(path, InputSpec(16000, Picture(rate, *NATIVE)))
     expected = shown([stamp - zero for stamp in stamps], last, rate)
     assert len(samples) == len(images) * 16000 // rate and len(present) == len(images)
     there = present[:, 1] == 1
@@ -502,7 +502,7 @@ def test_parts_of_both_between_two_pictures(tmp_path, seen_at, heard_at):
 def test_a_flash_and_a_click(tmp_path):
     """In an mp4 as cameras write it: AAC, and pictures that begin a little later."""
     path = both_tracks(tmp_path / "a.mp4", 60, 0.12, 0.0, fps=50, sound="aac", seconds=2.0)
-    (samples, images, present), _ = read_chunk(path, Intake(16000, Picture(50, *NATIVE)))
+    (samples, images, present), _ = read_chunk(path, InputSpec(16000, Picture(50, *NATIVE)))
     flash = next(k for k in range(len(images)) if present[k, 1] and number_of(images[k]) == 24)  # 24 / 50 + 0.12 = 0.6
     assert abs(flash / 50 - 0.6) < 1e-6 and abs(clicked(samples) - 0.6) < 0.002
 
@@ -521,7 +521,7 @@ def test_a_hole_in_the_sound_is_silence(tmp_path):
     assert clicked(samples) == pytest.approx(2.1, abs=0.0011) and "gap" in facts.warnings
     assert present[:25, 0].all() and not samples[5000 : 16000 * 7 // 4].any()
     with pytest.raises(MediaError) as error:
-        read_chunk(both_tracks(tmp_path / "b.mkv", 5, 0, 0, seconds=1.0, hole=9000), Intake(16000))
+        read_chunk(both_tracks(tmp_path / "b.mkv", 5, 0, 0, seconds=1.0, hole=9000), InputSpec(16000))
     assert error.value.code == "limit_duration"
 
 
@@ -562,7 +562,7 @@ def test_pictures_to_be_shown_are_read_little_ahead(tmp_path):
 )
 def test_pictures_that_are_no_bytes_are_refused(images):
     with pytest.raises(ValueError, match=rf"got pictures of {images.dtype}; expected uint8 RGB, 0 to 255"):
-        Intake(picture=Picture(10, *NATIVE)).parts(images)
+        InputSpec(picture=Picture(10, *NATIVE)).parts(images)
 
 
 def test_marks_are_made_finite():

@@ -23,14 +23,14 @@ from datasets.manifest import Manifest
 from datasets.moving_digits import MovingDigits
 from datasets.moving_shapes import MovingShapes
 from datasets.ucf101 import UCF101
-from pipeline.build import build
-from pipeline.errors import ConfigError
-from pipeline.intake import Intake
-from pipeline.output.video_writer import write_video
-from pipeline.reading.picture import Picture
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Picture
+from pipeline.media.video_writer import write_video
 
-SEEN = Intake(None, Picture(10, 16, 16))
-BOTH = Intake(8000, Picture(10, 16, 16))
+SEEN = InputSpec(None, Picture(10, 16, 16))
+BOTH = InputSpec(8000, Picture(10, 16, 16))
 MADE = [(MovingShapes, {}), (MovingDigits, {"classes": "digit"}), (MovingDigits, {"classes": "motion"})]
 
 
@@ -423,7 +423,7 @@ def test_motions_for_models_of_other_tracks(kind, options):
     )
     assert [(start / 800, end / 800, label) for start, end, label in both.spans] == seen.spans
     with pytest.raises(ConfigError, match=rf"dataset={data.title} gives pictures.*extractor=frames"):
-        data.split("train", Intake(8000))
+        data.split("train", InputSpec(8000))
 
 
 def shifts(images):
@@ -438,7 +438,7 @@ def shifts(images):
 
 def test_a_single_picture_of_moving_shapes_tells_nothing():
     data = MovingShapes(clips=390, held_out=1, seed=7)
-    train = data.split("train", Intake(None, Picture(10, 32, 32)))
+    train = data.split("train", InputSpec(None, Picture(10, 32, 32)))
     samples = [train[index] for index in range(390)]
     truth = [sample.label for sample in samples]
     last = [sample.x[0][-16:] for sample in samples]
@@ -487,7 +487,7 @@ def test_a_clip_shows_a_digit_of_its_split(monkeypatch, classes, shape):
 
     monkeypatch.setattr(moving_digits, "stamp", spy)
     data = MovingDigits(classes, clips=1, held_out=22)
-    test = data.split("test", Intake(None, Picture(10, *shape)))
+    test = data.split("test", InputSpec(None, Picture(10, *shape)))
     originals = {
         image.tobytes(): str(digit) for digit, images in enumerate(moving_digits.digits("test")) for image in images
     }

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from pipeline.augmentation import Augmentation
+from pipeline.augmentations.augmentation import Augmentation
 from pipeline.augmentations.pictures import AugmentPictures
 from pipeline.augmentations.sound import Augment
-from pipeline.errors import ConfigError
-from pipeline.extractor import Extractor
-from pipeline.intake import Intake
-from pipeline.sample import Batch
+from pipeline.core.errors import ConfigError
+from pipeline.extractors.extractor import Extractor
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Batch
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -58,18 +58,18 @@ class AugmentBoth(Augmentation):
         self.lose_sound, self.lose_picture = lose_sound, lose_picture
         self.raw = picture.raw
 
-    def clips(self, batch: Batch, intake: Intake) -> Batch:
+    def clips(self, batch: Batch, spec: InputSpec) -> Batch:
         """Sound and pixels changed; marks of absence set."""
-        batch = self.picture.clips(batch, intake)
+        batch = self.picture.clips(batch, spec)
         if self.raw:
-            batch = self.sound.clips(batch, intake)
+            batch = self.sound.clips(batch, spec)
         samples, pictures, present = batch.x
         return replace(batch, x=(samples, pictures, self.lost(present)))
 
     def know(self, labels: list[str], extractor: Extractor) -> None:
         """For flips and recordings. ConfigError for a model of one track."""
-        if not extractor.intake.both:
-            better = "pictures" if extractor.intake.picture else "light"
+        if not extractor.spec.both:
+            better = "pictures" if extractor.spec.picture else "light"
             raise ConfigError(f"augment: changes two tracks, but the model takes one; choose augment={better}")
         self.picture.know(labels, extractor)
         self.sound.listen(extractor.fronts()[0][0], "augment.sound")

@@ -9,12 +9,12 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from pipeline.augmentation import Augmentation
-from pipeline.build import nearest
-from pipeline.errors import ConfigError
-from pipeline.extractor import Extractor
-from pipeline.intake import Intake
-from pipeline.sample import Batch, Span
+from pipeline.augmentations.augmentation import Augmentation
+from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError
+from pipeline.extractors.extractor import Extractor
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Batch, Span
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -67,7 +67,7 @@ class AugmentPictures(Augmentation):
 
     def know(self, labels: list[str], extractor: Extractor) -> None:
         """What each class becomes when left and right change places. ConfigError for a model of sound alone."""
-        if extractor.intake.picture is None:
+        if extractor.spec.picture is None:
             raise ConfigError("augment: changes pictures, but the model takes sound alone; choose augment=light")
         self.turned = torch.arange(len(labels))
         for pair in self.pairs:
@@ -76,13 +76,13 @@ class AugmentPictures(Augmentation):
                     raise ConfigError(f"augment.swap: no clip has the label {label!r}{nearest(label, labels)}")
                 self.turned[labels.index(label)] = labels.index(other)
 
-    def clips(self, batch: Batch, intake: Intake) -> Batch:
+    def clips(self, batch: Batch, spec: InputSpec) -> Batch:
         """Pixels ``(B, T, H, W, 3)`` uint8, and the times with them. Together with sound, nothing changes in time."""
         if not self.raw:
             return batch
-        number = 1 if intake.both else 0
+        number = 1 if spec.both else 0
         x = batch.x[number].permute(0, 1, 4, 2, 3)
-        if not intake.both:
+        if not spec.both:
             x, batch = self.in_time(x, batch)
         x, batch = self.turn(x, batch, lambda pictures: pictures.flip(-1))
         x = self.in_light(self.in_space(x.float()))

@@ -9,12 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torchaudio.functional import mask_along_axis_iid
 
-from pipeline.augmentation import Augmentation
-from pipeline.errors import ConfigError
-from pipeline.extractor import Extractor
-from pipeline.intake import Intake
-from pipeline.sample import Batch, Span
-from pipeline.training.acoustics import (
+from pipeline.augmentations.acoustics import (
     KNOTS,
     coloured,
     convolved,
@@ -24,8 +19,13 @@ from pipeline.training.acoustics import (
     measured_rooms,
     mixed,
 )
-from pipeline.training.recordings import recordings
-from pipeline.training.warp import moved, paced, placed, warped
+from pipeline.augmentations.augmentation import Augmentation
+from pipeline.augmentations.recordings import recordings
+from pipeline.augmentations.warp import moved, paced, placed, warped
+from pipeline.core.errors import ConfigError
+from pipeline.extractors.extractor import Extractor
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Batch, Span
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Stretch = Annotated[float, Field(ge=0, lt=0.5)]
@@ -104,8 +104,8 @@ class Augment(Augmentation):
 
     def know(self, labels: list[str], extractor: Extractor) -> None:
         """ConfigError for a model of pictures, or what it says in ``listen``."""
-        if extractor.intake.picture:
-            better = "both" if extractor.intake.sound else "pictures"
+        if extractor.spec.picture:
+            better = "both" if extractor.spec.sound else "pictures"
             raise ConfigError(f"augment: changes sound, but the model takes pictures; choose augment={better}")
         self.listen(extractor, "augment")
 
@@ -113,7 +113,7 @@ class Augment(Augmentation):
         """Recordings are read, and the extractor is asked for its channels; ``at`` is where the keys stand. ConfigError
         if there are none.
         """
-        rate = front.intake.rate
+        rate = front.spec.rate
         self.top, self.hop = rate / 2, front.hop
         if self.warp:
             bands = front.bands()
@@ -129,9 +129,9 @@ class Augment(Augmentation):
         if self.rooms and not len(self.responses):
             self.responses = measured_rooms(recordings(self.rooms, rate, f"{at}.rooms", **ROOMS))
 
-    def clips(self, batch: Batch, intake: Intake) -> Batch:
+    def clips(self, batch: Batch, spec: InputSpec) -> Batch:
         """A batch whose samples, lengths and times are changed alike."""
-        waves, lengths, spans, rate = batch.x[0], batch.lengths, batch.spans, intake.sound or 0
+        waves, lengths, spans, rate = batch.x[0], batch.lengths, batch.spans, spec.sound or 0
         if self.speed or self.shift:
             waves, lengths, spans = self.in_time(waves, lengths, spans, rate)
         waves = self.surrounded(waves, rate)

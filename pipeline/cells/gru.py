@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.cell import Cell
-from pipeline.compiled.fused import fused
-from pipeline.conv_cell import ConvCell
+from pipeline.cells.cell import Cell
+from pipeline.cells.conv_cell import ConvCell
+from pipeline.layers.fused import fused
 
 
 class GRU(Cell):

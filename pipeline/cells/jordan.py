@@ -4,7 +4,7 @@ Institute for Cognitive Science Report 8604, UC San Diego (1986).
 
 from typing import Any, Literal
 
-from pipeline.cell import Cell
+from pipeline.cells.cell import Cell
 
 
 class Jordan(Cell):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.cell import Cell
+from pipeline.cells.cell import Cell
 
 
 class MinGRU(Cell):

@@ -4,19 +4,19 @@ import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
-from pipeline.extractor import Extractor
-from pipeline.intake import Intake
+from pipeline.extractors.extractor import Extractor
 from pipeline.layers.fuse import Fuse
+from pipeline.layers.stage import State
 from pipeline.layers.standardize import Standardize
-from pipeline.stage import State
+from pipeline.media.input_spec import InputSpec
 
 
 class AudioVisual(Extractor):
     """An extractor of sound and one of pictures, each standardised, joined at the sound's hop.
 
     ``x`` is the tuple ``(samples (B, N), pictures (B, T, 3, H, W), present (B, T, 2))`` with N / T samples a picture
-    (see ``intake.py``); out comes ``(B, N / hop, F + 1 + S + 1)``, see ``Fuse``. Pictures that become images and not
-    vectors are flattened, or brought to ``size`` numbers by a linear map.
+    (``input_spec.py``); out comes ``(B, N / hop, F + 1 + S + 1)``, see ``Fuse``. Pictures that become images, not
+    vectors, are flattened, or brought to ``size`` numbers by a linear map.
     """
 
     def __init__(self, sound: Extractor, picture: Extractor, size: NonNegativeInt = 0) -> None:
@@ -25,13 +25,13 @@ class AudioVisual(Extractor):
         ValueError if the sound's hop does not divide a picture's period.
         """
         super().__init__()
-        if not sound.intake.sound or not picture.intake.picture:
+        if not sound.spec.sound or not picture.spec.picture:
             raise ValueError("extractor.sound must be an extractor of sound, extractor.picture one of pictures")
-        self.intake = Intake(sound.intake.sound, picture.intake.picture)
-        self.hop, self.rate = sound.hop, self.intake.rate
-        if self.intake.grain % self.hop or picture.hop != 1:
+        self.spec = InputSpec(sound.spec.sound, picture.spec.picture)
+        self.hop, self.rate = sound.hop, self.spec.rate
+        if self.spec.grain % self.hop or picture.hop != 1:
             raise ValueError(
-                f"extractor: a picture lasts {self.intake.grain} samples, which is no multiple of the sound's hop of "
+                f"extractor: a picture lasts {self.spec.grain} samples, which is no multiple of the sound's hop of "
                 f"{self.hop}; change extractor.picture.rate or extractor.sound.hop"
             )
         self.sound, self.picture = sound, picture
@@ -59,10 +59,10 @@ class AudioVisual(Extractor):
     def forward(self, x: tuple[Tensor, Tensor, Tensor], state: State) -> tuple[Tensor, State]:  # type: ignore[override]
         """ValueError if the tracks are not of one length."""
         samples, pictures, present = x
-        if samples.shape[1] != pictures.shape[1] * self.intake.grain or pictures.shape[:2] != present.shape[:2]:
+        if samples.shape[1] != pictures.shape[1] * self.spec.grain or pictures.shape[:2] != present.shape[:2]:
             raise ValueError(
                 f"got {samples.shape[1]} samples, {pictures.shape[1]} pictures and {present.shape[1]} marks; expected "
-                f"{self.intake.grain} samples to each picture and mark"
+                f"{self.spec.grain} samples to each picture and mark"
             )
         heard, before, held = state
         fast, heard = self.sound(samples, heard)
@@ -80,7 +80,7 @@ class AudioVisual(Extractor):
         fast, _ = self.sound_scale(fast, ())
         slow, _ = self.picture_scale(slow, ())
         fast, slow = fast.flatten(2), self.map(slow.flatten(2))
-        times = self.intake.grain // self.hop  # sound steps per picture
+        times = self.spec.grain // self.hop  # sound steps per picture
         here = present[:, :, :1].repeat_interleave(times, 1)
         first = torch.zeros(slow.shape[1], times, 1, device=slow.device, dtype=slow.dtype)
         first[:, 0] = 1  # a picture is new at the first of its steps, or lost

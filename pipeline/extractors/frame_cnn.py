@@ -9,12 +9,12 @@ from pydantic import PositiveInt
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.build import nearest
-from pipeline.errors import ConfigError
+from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError
+from pipeline.extractors.pixels import Pixels, Rate, Size
 from pipeline.layers.precision import shorten_all
-from pipeline.pixels import Pixels, Rate, Size
-from pipeline.reading.picture import Fit
-from pipeline.stage import State
+from pipeline.layers.stage import State
+from pipeline.media.picture import Fit
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 LAST = ("fc", "classifier", "head", "heads")  # what torchvision calls the layers after the features

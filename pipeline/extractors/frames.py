@@ -3,9 +3,9 @@
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from pipeline.pixels import Colour, Pixels, Rate, Size
-from pipeline.reading.picture import Fit
-from pipeline.stage import State
+from pipeline.extractors.pixels import Colour, Pixels, Rate, Size
+from pipeline.layers.stage import State
+from pipeline.media.picture import Fit
 
 
 class Frames(Pixels):

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compiled.lean import Array, Arrays
-from pipeline.spectral import MelSpectrum
-from pipeline.stage import State
+from pipeline.extractors.spectral import MelSpectrum
+from pipeline.layers.lean import Array, Arrays
+from pipeline.layers.stage import State
 
 
 class LogMel(MelSpectrum):

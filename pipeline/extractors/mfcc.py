@@ -5,8 +5,8 @@ import torchaudio
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pipeline.spectral import MelSpectrum
-from pipeline.stage import State
+from pipeline.extractors.spectral import MelSpectrum
+from pipeline.layers.stage import State
 
 
 class MFCC(MelSpectrum):

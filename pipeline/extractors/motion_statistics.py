@@ -11,11 +11,11 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from pipeline.compiled.lean import Array
-from pipeline.flow import averaged, farneback, steady
-from pipeline.pixels import Pixels, Rate, Size, grey
-from pipeline.reading.picture import Fit
-from pipeline.stage import State
+from pipeline.extractors.flow import averaged, farneback, steady
+from pipeline.extractors.pixels import Pixels, Rate, Size, grey
+from pipeline.layers.lean import Array
+from pipeline.layers.stage import State
+from pipeline.media.picture import Fit
 
 CELL = 4  # pixels a side, over which motion is averaged
 DIRECTIONS = 8

@@ -13,11 +13,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
-from pipeline.compiled.lean import Array
-from pipeline.flow import averaged, farneback, steady
-from pipeline.pixels import Pixels, Rate, Size, grey
-from pipeline.reading.picture import Fit
-from pipeline.stage import State
+from pipeline.extractors.flow import averaged, farneback, steady
+from pipeline.extractors.pixels import Pixels, Rate, Size, grey
+from pipeline.layers.lean import Array
+from pipeline.layers.stage import State
+from pipeline.media.picture import Fit
 
 CELL = 4  # pixels a side, over which everything is averaged before the region is cut out
 SLOW = 0.04  # difference of a pixel in 0 ... 1 from the slow background that is noise

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from pipeline.flow import averaged, farneback, steady
-from pipeline.pixels import Pixels, Rate, Size, grey
-from pipeline.reading.picture import Fit
-from pipeline.stage import State
+from pipeline.extractors.flow import averaged, farneback, steady
+from pipeline.extractors.pixels import Pixels, Rate, Size, grey
+from pipeline.layers.stage import State
+from pipeline.media.picture import Fit
 
 PRESETS = ("dis_ultrafast", "dis_fast", "dis_medium")
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pipeline.extractor import Extractor
-from pipeline.spectral import MelSpectrum
-from pipeline.stage import State, left_context
+from pipeline.extractors.extractor import Extractor
+from pipeline.extractors.spectral import MelSpectrum
+from pipeline.layers.stage import State, left_context
 
 BLOCK = 64  # windows that are looked at together
 LEAST = 8  # frames of a window
@@ -66,7 +66,7 @@ class Texture(Extractor):
             )
         if groups > mels:
             raise ValueError(f"extractor.groups: {groups} groups of {mels} bands; expected at most as many as bands")
-        self.intake, self.hop = self.spectrum.intake, self.every * self.spectrum.hop
+        self.spec, self.hop = self.spectrum.spec, self.every * self.spectrum.hop
         self.silence, self.depth = math.log(floor), depth * math.log(10) / 10  # nepers of power
         with torch.device("cpu"):  # also where a model is sketched without memory
             mix = means(np.arange(mels) * groups // mels)

@@ -2,7 +2,7 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.spectral import Frames
+from pipeline.extractors.spectral import Frames
 
 
 class Waveform(Frames):

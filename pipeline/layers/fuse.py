@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.stage import Stage, State
+from pipeline.layers.stage import Stage, State
 
 
 class Fuse(Stage):

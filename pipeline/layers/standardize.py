@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pipeline.compiled.lean import Array, Arrays, own
-from pipeline.stage import Stage, State
+from pipeline.layers.lean import Array, Arrays, own
+from pipeline.layers.stage import Stage, State
 
 
 class Standardize(Stage):

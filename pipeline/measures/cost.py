@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.cell import Cell
-from pipeline.intake import Arrays, Intake
-from pipeline.model import Classifier, on_device
-from pipeline.spectral import MelSpectrum
-from pipeline.stream import Stream
+from pipeline.cells.cell import Cell
+from pipeline.extractors.spectral import MelSpectrum
+from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.model.classifier import Classifier, on_device
+from pipeline.streaming.stream import Stream
 
 SHORT = 0.02  # seconds of sound in a block whose time is measured: what a live stream may be given
 WARM, ROUNDS = 20, 120  # blocks before the measuring begins, and measured
@@ -37,7 +37,7 @@ def multiply_adds(model: Classifier) -> float:
         counted.append(of_cell(stage, made[0]) if isinstance(stage, Cell) else of_transform(stage, made[0]))
 
     hooks = [stage.register_forward_hook(note) for stage in stages.values()]
-    x = on_device(model.intake.tensors(model.intake.stacked([silence(model.intake, ticks)])), model)
+    x = on_device(model.spec.tensors(model.spec.stacked([silence(model.spec, ticks)])), model)
     counter: Any = FlopCounterMode(display=False)
     try:
         with counter, torch.no_grad():
@@ -68,23 +68,23 @@ def of_transform(stage: MelSpectrum, y: torch.Tensor) -> float:
     return 1.25 * stage.fft * math.log2(stage.fft) * y.shape[1]
 
 
-def silence(intake: Intake, ticks: int) -> Arrays:
+def silence(spec: InputSpec, ticks: int) -> Arrays:
     """A chunk of zeros in which all tracks are there."""
-    made = intake.extended(intake.nothing(), ticks)
-    return (*made[:-1], np.ones_like(made[-1])) if intake.both else made
+    made = spec.extended(spec.nothing(), ticks)
+    return (*made[:-1], np.ones_like(made[-1])) if spec.both else made
 
 
 def step_latency(model: Classifier) -> dict[str, float]:
     """Median and 99th percentile, in milliseconds, of ``Stream.push`` of one live block on this machine, on one thread;
     ``chunk``: seconds of input in it (20 ms of sound, or one picture, in whole steps).
     """
-    rng, model = np.random.default_rng(0), model.live.eval()
+    rng, model = np.random.default_rng(0), model.for_streaming().eval()
     stream = Stream(model, max(1, round(SHORT * model.rate / model.hop)))
     chunk: list[Any] = []
-    for track in model.intake.tracks:
-        noise = rng.random((stream.size // model.intake.grain * track.steps, *track.shape))
+    for track in model.spec.tracks:
+        noise = rng.random((stream.size // model.spec.grain * track.steps, *track.shape))
         chunk.append((noise * (255 if track.kind is np.uint8 else 0.1)).astype(track.kind))
-    if model.intake.both:
+    if model.spec.both:
         chunk[-1][:] = 1
     threads, taken, began = torch.get_num_threads(), list[float](), time.perf_counter()
     torch.set_num_threads(1)

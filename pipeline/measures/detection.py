@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, MediaError
-from pipeline.events import SHARE, Decoder
+from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures.hearing import Heard, answers, listen, spans_of
 from pipeline.measures.metrics import COLLAR, Alarms, Matches, Spans, alarms, match_events, raised
-from pipeline.model import Classifier
-from pipeline.reading.tracks import open_chunks
-from pipeline.reading.truths import Times, read_truth
+from pipeline.media.annotations import Times, read_truth
+from pipeline.media.chunks import open_chunks
+from pipeline.model.classifier import Classifier
+from pipeline.model.decoder import SHARE, Decoder
 
 LEVELS = [0.999, 0.995, 0.99, *(round(0.98 - 0.02 * step, 2) for step in range(48))]  # thresholds of a curve
 AN_HOUR = (1, 5, 10)  # false alarms at which the miss rate is told
@@ -88,7 +88,7 @@ def hear(model: Classifier, recording: Recording) -> Heard:
     known = [event for event in recording.events if event[2] in audible]
     for start, end, label in known:
         spans[label].append((round(start * model.rate), round(end * model.rate)))
-    chunks = open_chunks(recording.path, model.intake)[1]
+    chunks = open_chunks(recording.path, model.spec)[1]
     return listen(model, chunks, list(spans.values()), recording.path.name, len(recording.events) - len(known))
 
 
@@ -97,7 +97,7 @@ def readable(given: Iterable[Recording], model: Classifier) -> None:
     that the model will not know.
     """
     for recording in given:
-        next(open_chunks(recording.path, model.intake)[1], None)
+        next(open_chunks(recording.path, model.spec)[1], None)
         if other := sorted({label for *_, label in recording.events} - set(model.labels)):
             known = ", ".join(model.labels)
             warnings.warn(
@@ -109,7 +109,7 @@ def detected(model: Classifier, given: Iterable[Recording]) -> dict[str, Any]:
     """All figures of a model on recordings, as plain values; it listens as it will live. One that turns out to be
     damaged is left out.
     """
-    live, heard = model.live, []
+    live, heard = model.for_streaming(), []
     for recording in given:
         try:
             heard.append(hear(live, recording))

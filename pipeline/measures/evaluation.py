@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.intake import Arrays
 from pipeline.measures.calibration import calibration_error, claims, histogram
 from pipeline.measures.metrics import classification, online
 from pipeline.measures.uncertainty import interval
-from pipeline.model import Classifier
-from pipeline.sample import Batch
-from pipeline.training.features import Features
+from pipeline.media.input_spec import Arrays
+from pipeline.media.sample import Batch
+from pipeline.model.classifier import Classifier
+from pipeline.model.features import Features
 
 LEAST = 1e-9  # a probability below this counts as this much in the loss
 
 
 class Exhibit(NamedTuple):
-    """A clip that is kept to be shown: its place among the answers, and its tracks (``intake.py``)."""
+    """A clip that is kept to be shown: its place among the answers, and its tracks (``input_spec.py``)."""
 
     place: int
     x: Arrays
@@ -110,8 +110,8 @@ def keep(
         rank = -float(scores[row, label]), -(first + row)
         if len(kept) == worst and (not worst or rank < kept[0][:2]):
             continue
-        grains = -(-int(batch.lengths[row]) // model.intake.grain)
-        tracks = zip(batch.x, model.intake.tracks, strict=True)
+        grains = -(-int(batch.lengths[row]) // model.spec.grain)
+        tracks = zip(batch.x, model.spec.tracks, strict=True)
         exhibit = Exhibit(first + row, tuple(x[row, : grains * track.steps].numpy().copy() for x, track in tracks))
         (heapq.heappush if len(kept) < worst else heapq.heapreplace)(kept, (*rank, exhibit))
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.events import Decoder, Event
-from pipeline.intake import Arrays
 from pipeline.measures.metrics import Spans
-from pipeline.model import Classifier
-from pipeline.stream import Stream
+from pipeline.media.input_spec import Arrays
+from pipeline.model.classifier import Classifier
+from pipeline.model.decoder import Decoder, Event
+from pipeline.streaming.stream import Stream
 
 BLOCK = 1.0  # seconds computed at a time
 
@@ -39,7 +39,7 @@ def listen(
     stream = Stream(model, max(1, round(BLOCK * model.rate / model.hop)))
     blocks = []
     for chunk in chunks:
-        stream.push(chunk if model.intake.both else chunk[0])
+        stream.push(chunk if model.spec.both else chunk[0])
         blocks.append(stream.posteriors)
     stream.close()
     blocks.append(stream.posteriors)

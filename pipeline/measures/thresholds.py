@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.events import SHARE, levels
-from pipeline.intake import Arrays
 from pipeline.measures.hearing import Heard, answers, listen, spans_of
 from pipeline.measures.metrics import COLLAR, Matches, Span, alarms, match_events
-from pipeline.model import Classifier
-from pipeline.sample import Split
+from pipeline.media.input_spec import Arrays
+from pipeline.media.sample import Split
+from pipeline.model.classifier import Classifier
+from pipeline.model.decoder import SHARE, levels
 
 LONGEST = 1800.0  # seconds of clips that are heard at most
 LEVELS = [level / 100 for level in range(99, 4, -1)]  # thresholds that are tried
@@ -47,7 +47,7 @@ def hear(model: Classifier, split: Split) -> Heard:
             sample = split[index]
             if sample is None:
                 continue
-            ticks = model.intake.ticks(sample.x)
+            ticks = model.spec.ticks(sample.x)
             for start, end, label in [(0, ticks, sample.label)] if sample.spans is None else sample.spans:
                 true[label].append((begin + start, begin + end))
             yield sample.x
@@ -138,7 +138,7 @@ def tune(model: Classifier, splits: Mapping[str, Split], wish: float | None) -> 
     """Choose the decoder's settings on the split ``val`` and set them, by a ``wish`` or (None) for the most F1; how the
     model does with them on each of the splits, and how many seconds all took.
     """
-    started, live = time.perf_counter(), model.live
+    started, live = time.perf_counter(), model.for_streaming()
     streams = {name: hear(live, split) for name, split in splits.items()}
     if wish is None:
         model.config["decoder"] |= most(model, streams["val"])[0]

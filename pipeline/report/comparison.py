@@ -19,11 +19,11 @@ from rich.text import Text
 
 import pipeline.report.charts as charts
 import pipeline.report.page as page
-from pipeline.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.core.text import clean
 from pipeline.report.page import Html, Section
 from pipeline.report.runs import Family, Run, counted, differing, families, found_in, read
 from pipeline.report.training import KINDS, amount
-from pipeline.text import clean
 
 FIRST, LAST = ("run", "settings", "val %", "test %"), ("parameters", "MAC/s", "epochs", "s")
 HEARD = "event F1", "false an hour"  # on long recordings

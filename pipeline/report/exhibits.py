@@ -9,10 +9,10 @@ import numpy as np
 import soundfile
 
 import pipeline.report.page as page
-from pipeline.intake import Arrays, Intake
-from pipeline.output.video_writer import write_video
-from pipeline.reading.media import Samples
-from pipeline.reading.picture import Images
+from pipeline.media.audio import Samples
+from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.media.picture import Images
+from pipeline.media.video_writer import write_video
 from pipeline.report.page import Html
 
 LONGEST = 10.0  # seconds of a clip that are shown
@@ -21,13 +21,13 @@ PLAYED = range(1000, 192_001)  # rates that browsers play
 TALLEST = 160  # pixels of a picture
 
 
-def shown(x: Arrays, intake: Intake) -> Html:
-    """The tracks of a clip (``intake.py``) as players; only their beginning, if they are long."""
+def shown(x: Arrays, spec: InputSpec) -> Html:
+    """The tracks of a clip (``input_spec.py``) as players; only their beginning, if they are long."""
     blocks = []
-    if intake.picture:
-        blocks.append(video(x[1] if intake.both else x[0], intake.picture.rate))
-    if intake.sound:
-        blocks.append(audio(x[0], intake.sound))
+    if spec.picture:
+        blocks.append(video(x[1] if spec.both else x[0], spec.picture.rate))
+    if spec.sound:
+        blocks.append(audio(x[0], spec.sound))
     return page.join(*blocks)
 
 

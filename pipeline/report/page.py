@@ -12,8 +12,8 @@ from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.disk import whole
-from pipeline.text import clean
+from pipeline.core.atomic import atomic_write
+from pipeline.core.text import clean
 
 LONGEST = 300  # characters of a text that are shown; of a longer one the middle is left out
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 210, 44, 22, 12, 40  # of a figure, and of its margins
@@ -148,7 +148,7 @@ def page(title: str, says: str, sections: Iterable[Section], opening: Sequence[H
 
 def save(path: Path, text: str) -> None:
     """Write a page whole or not at all. OSError leaves what was there."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

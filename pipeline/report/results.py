@@ -8,10 +8,10 @@ from typing import Any
 import pipeline.report.page as page
 from pipeline.measures.cost import cost
 from pipeline.measures.evaluation import Answers, figures, rows
-from pipeline.model import Classifier
+from pipeline.media.sample import Split
+from pipeline.model.classifier import Classifier
 from pipeline.report.machine import machine
 from pipeline.report.training import written
-from pipeline.sample import Split
 
 
 def results(
@@ -29,7 +29,7 @@ def results(
     metrics["machine"] = machine(str(model.anchor.device))
     page.save(out / "answers.jsonl", "".join(row for split, answers in found.items() for row in rows(split, answers)))
     page.save(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    page.save(out / "report.html", written(metrics, history, found, model.intake, out))
+    page.save(out / "report.html", written(metrics, history, found, model.spec, out))
     return metrics
 
 

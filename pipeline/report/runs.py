@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.core.errors import ConfigError
 from pipeline.measures.uncertainty import Interval, interval
 
 METRICS, ANSWERS = "metrics.json", "answers.jsonl"

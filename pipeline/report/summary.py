@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.text import clean
+from pipeline.core.text import clean
 
 BARS = " ▁▂▃▄▅▆▇█"
 CURVE = 60  # characters of a curve, at most

@@ -8,8 +8,8 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import pipeline.report.page as page
+from pipeline.core.search_space import Choices, Part, Range, used
 from pipeline.report.page import Html, Plot, Section, tag
-from pipeline.training.space import Choices, Part, Range, used
 
 AXES = 8  # of parallel coordinates
 BEST = 0.1  # share of the trials that stand out there

@@ -10,9 +10,9 @@ import numpy as np
 
 import pipeline.report.charts as charts
 import pipeline.report.page as page
-from pipeline.intake import Intake
-from pipeline.measures.accuracy import LISTED, by_class, calibrated, confused
 from pipeline.measures.evaluation import Answers, Exhibit
+from pipeline.media.input_spec import InputSpec
+from pipeline.report.accuracy import LISTED, by_class, calibrated, confused
 from pipeline.report.exhibits import shown
 from pipeline.report.page import Html, Section
 from pipeline.report.runs import flat
@@ -24,7 +24,7 @@ Figures = Mapping[str, Any]
 
 
 def written(
-    metrics: Figures, history: Sequence[Figures], found: Mapping[str, Answers], intake: Intake, folder: Path
+    metrics: Figures, history: Sequence[Figures], found: Mapping[str, Answers], spec: InputSpec, folder: Path
 ) -> str:
     """The page of the run in ``folder``: ``metrics`` as in metrics.json, ``history`` with a row for each epoch, answers
     by split.
@@ -39,7 +39,7 @@ def written(
         *learning(history, metrics),
         *(of_streams(metrics["streams"]) if "streams" in metrics else ()),
         *(wished(metrics["events"], split) if "events" in metrics else ()),
-        worst(found[split], intake),
+        worst(found[split], spec),
         settings(metrics),
         Section("Machine", "Where this was computed.", [page.facts(dict(metrics["machine"]))]),
     ]
@@ -271,11 +271,11 @@ def wished(events: Figures, split: str) -> Iterator[Section]:
     yield Section("Thresholds", says, [page.table(("class", *numbers), rows, numbers)])
 
 
-def worst(found: Answers, intake: Intake) -> Section | None:
+def worst(found: Answers, spec: InputSpec) -> Section | None:
     """The clips whose truth got the lowest scores, to be heard and seen."""
     if not found.worst:
         return None
-    rows = [entry(found, exhibit, intake) for exhibit in found.worst]
+    rows = [entry(found, exhibit, spec) for exhibit in found.worst]
     says = (
         "The clips whose truth got the lowest scores, as the model heard or saw them; of long ones, the beginning. "
         "Sometimes it is the truth that is wrong."
@@ -284,14 +284,14 @@ def worst(found: Answers, intake: Intake) -> Section | None:
     return Section("Worst clips", says, [page.table(columns, rows, (columns[2], columns[4]))])
 
 
-def entry(found: Answers, exhibit: Exhibit, intake: Intake) -> tuple[str, ...]:
+def entry(found: Answers, exhibit: Exhibit, spec: InputSpec) -> tuple[str, ...]:
     """One of them as a row."""
     place = exhibit.place
     truth, answer = int(found.truth[place]), int(found.answer[place])
     named = page.name(found.names[place] or f"#{place}")
     group = page.tag("span", f"{found.groups[place]}", class_="remark")
     return (
-        page.join(shown(exhibit.x, intake), named, group),
+        page.join(shown(exhibit.x, spec), named, group),
         page.short(found.labels[truth], 40),
         f"{found.scores[place, truth]:.3f}",
         page.short(found.labels[answer], 40) + (" (correct)" if answer == truth else ""),

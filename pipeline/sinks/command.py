@@ -11,10 +11,10 @@ from contextlib import suppress
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pipeline.build import nearest
-from pipeline.errors import ConfigError
-from pipeline.output.outbox import Outbox
-from pipeline.sink import Row
+from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError
+from pipeline.sinks.outbox import Outbox
+from pipeline.sinks.sink import Row
 
 PLACES = ["label", "start", "end", "peak", "score", "stream"]
 PLACE = re.compile(r"\{(\w+)\}")

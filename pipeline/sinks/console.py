@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.events import Event
-from pipeline.output.panel import Strip, classes, meter, shortened
-from pipeline.reading.truths import Times, read_truth
-from pipeline.sink import Delays, Row, Sink, event_line, gap_line, warning_line
-from pipeline.text import clean
+from pipeline.core.text import clean
+from pipeline.media.annotations import Times, read_truth
+from pipeline.model.decoder import Event
+from pipeline.sinks.panel import Strip, classes, meter, shortened
+from pipeline.sinks.sink import Delays, Row, Sink, event_line, gap_line, warning_line
 
 EVERY = 0.2  # seconds between two pictures of the panel
 SHOWN = 4  # classes with bars, and open events

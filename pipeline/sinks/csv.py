@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import PositiveFloat
 
-from pipeline.output.journal import Journal
-from pipeline.sink import Row, Sink, expanded
-from pipeline.text import clean
+from pipeline.core.journal import Journal
+from pipeline.core.text import clean
+from pipeline.sinks.sink import Row, Sink, expanded
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 

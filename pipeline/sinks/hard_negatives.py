@@ -15,13 +15,13 @@ import numpy as np
 import soundfile
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from pipeline.disk import whole
-from pipeline.errors import ConfigError
-from pipeline.output.journal import Journal
-from pipeline.reading.media import Samples, open_blocks, probe
-from pipeline.reading.truths import Times, read_truth
-from pipeline.sink import Row, Sink
-from pipeline.text import clean
+from pipeline.core.atomic import atomic_write
+from pipeline.core.errors import ConfigError
+from pipeline.core.journal import Journal
+from pipeline.core.text import clean
+from pipeline.media.annotations import Times, read_truth
+from pipeline.media.audio import Samples, open_blocks, probe
+from pipeline.sinks.sink import Row, Sink
 
 LIST = "hard_negatives.csv"
 COLUMNS = ("path", "label", "group", "recording", "from", "to", "answer", "score")
@@ -242,7 +242,7 @@ def part(held: Samples, first: int, cut: Cut, rate: int) -> Samples:
 def write(path: Path, samples: Samples, rate: int) -> None:
     """A wav file of 16 bits, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         soundfile.write(file, samples, rate, subtype="PCM_16", format="WAV")
 
 

@@ -4,8 +4,8 @@ import json
 
 from pydantic import PositiveFloat
 
-from pipeline.output.journal import Journal
-from pipeline.sink import Row, Sink
+from pipeline.core.journal import Journal
+from pipeline.sinks.sink import Row, Sink
 
 
 class JSONLines(Sink):

@@ -2,9 +2,9 @@
 
 from pydantic import PositiveFloat
 
-from pipeline.output.journal import Journal
-from pipeline.sink import Row, Sink
-from pipeline.text import clean
+from pipeline.core.journal import Journal
+from pipeline.core.text import clean
+from pipeline.sinks.sink import Row, Sink
 
 
 class Labels(Sink):

@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.disk import beside, force
-from pipeline.errors import ConfigError
-from pipeline.output.journal import Journal, emptied
-from pipeline.sink import EVENT, Row, Sink, expanded
-from pipeline.text import clean
+from pipeline.core.atomic import fsync, part_path
+from pipeline.core.errors import ConfigError
+from pipeline.core.journal import Journal, emptied
+from pipeline.core.text import clean
+from pipeline.sinks.sink import EVENT, Row, Sink, expanded
 
 NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}
 CELLS = 1 << 20  # of a row group: that many are held in memory
@@ -95,7 +95,7 @@ class Parquet(Sink):
         self.schema = self.arrow.schema([(written("label", key), self.kind(key)) for key in keys])
         self.columns, self.room, self.rows = {key: [] for key in keys}, max(1, CELLS // len(keys)), 0
         with self.whole():
-            self.part = os.fdopen(emptied(beside(self.path)), "wb")
+            self.part = os.fdopen(emptied(part_path(self.path)), "wb")
             self.writer = self.parquet.ParquetWriter(self.part, self.schema, compression="zstd")
 
     def kind(self, key: str) -> Any:
@@ -122,9 +122,9 @@ class Parquet(Sink):
             assert self.part is not None
             self.writer.close()
             self.part.flush()
-            force(self.part.fileno())
+            fsync(self.part.fileno())
             self.part.close()
-            beside(self.path).replace(self.path)
+            part_path(self.path).replace(self.path)
         self.writer = self.part = None
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ class Parquet(Sink):
                 writer.close()
         with suppress(OSError):
             file.close()
-        beside(self.path).unlink(missing_ok=True)
+        part_path(self.path).unlink(missing_ok=True)
 
 
 def measured(key: str) -> bool:

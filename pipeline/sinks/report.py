@@ -14,13 +14,13 @@ from pydantic import Field
 
 import pipeline.report.charts as charts
 import pipeline.report.page as page
-from pipeline.errors import ConfigError
-from pipeline.measures.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, sections
+from pipeline.core.errors import ConfigError
+from pipeline.core.journal import Journal
 from pipeline.measures.calibration import SCORES, score_bin
 from pipeline.measures.uncertainty import wilson
-from pipeline.output.journal import Journal
+from pipeline.report.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, sections
 from pipeline.report.page import Html, Section
-from pipeline.sink import Row, Sink
+from pipeline.sinks.sink import Row, Sink
 
 FEW = 24  # classes that have a histogram each
 FINE, FIRST, LENGTHS = 10, -2, 70  # bins of durations: in a decade, power of ten of the first, in all

@@ -4,11 +4,11 @@ import sys
 from collections import deque
 from pathlib import Path
 
-from pipeline.errors import ConfigError
-from pipeline.output.overlay import Plan, draw, plan
-from pipeline.output.screen import Screen
-from pipeline.output.video_writer import VideoWriter
-from pipeline.reading.picture import Image
+from pipeline.core.errors import ConfigError
+from pipeline.media.picture import Image
+from pipeline.media.video_writer import VideoWriter
+from pipeline.sinks.overlay import Plan, draw, plan
+from pipeline.sinks.screen import Screen
 
 PART = 30  # pictures; so many and those in the encoder are lost if the program is killed
 WAITING = 256 << 20  # bytes of pictures that wait for their answers

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import PositiveFloat
 
-from pipeline.disk import whole
-from pipeline.output.journal import Journal
-from pipeline.sink import Row, Sink
-from pipeline.text import clean
+from pipeline.core.atomic import atomic_write
+from pipeline.core.journal import Journal
+from pipeline.core.text import clean
+from pipeline.sinks.sink import Row, Sink
 
 HEAD = "WEBVTT\n\n"
 
@@ -44,7 +44,7 @@ class VTT(Sink):
         self.journal.close()
         ordered = sorted(self.found, key=lambda row: (row["start"], row["end"]))
         if self.path and self.path.is_file() and ordered != self.found:
-            with whole(self.path) as file:
+            with atomic_write(self.path) as file:
                 file.writelines(text.encode("utf-8", "surrogateescape") for text in (HEAD, *map(cue, ordered)))
 
 

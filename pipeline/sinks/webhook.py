@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pipeline.errors import ConfigError
-from pipeline.output.outbox import Outbox
-from pipeline.sink import Row
+from pipeline.core.errors import ConfigError
+from pipeline.sinks.outbox import Outbox
+from pipeline.sinks.sink import Row
 
 FIRST, MOST = 0.25, 30.0  # seconds until the next attempt: twice as many each time, up to the second
 AGAIN = (408, 425, 429)  # answers of a server that may think better of it, as all from 500 on

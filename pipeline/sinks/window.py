@@ -4,12 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from pipeline.errors import ConfigError, MediaError
-from pipeline.output.display import Display, NoDisplayError
-from pipeline.output.overlay import Plan, draw, plan
-from pipeline.output.screen import Screen
-from pipeline.reading.picture import Image
-from pipeline.sink import Closed
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.picture import Image
+from pipeline.sinks.display import Display, NoDisplayError
+from pipeline.sinks.overlay import Plan, draw, plan
+from pipeline.sinks.screen import Screen
+from pipeline.sinks.sink import Closed
 
 
 class Window(Screen):

@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 
 from pydantic import PositiveFloat
 
-from pipeline.capture.together import Together
-from pipeline.errors import ConfigError, UserError
-from pipeline.intake import Intake
-from pipeline.source import Gap, Piece, Policy, Source
+from pipeline.core.errors import ConfigError, UserError
+from pipeline.media.input_spec import InputSpec
+from pipeline.sources.source import Gap, Piece, Policy, Source
+from pipeline.sources.together import Together
 
 Which = Literal["sound", "picture"]
 Arriving: TypeAlias = "queue.Queue[tuple[Which, Piece | Gap | BaseException | None]]"
@@ -47,28 +47,28 @@ class Both(Source):
         self.reads = (*sound.reads, *picture.reads)
         self.name = f"{sound.name} and {picture.name}"
 
-    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
+    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
         """Periods of a picture, with their sound. ConfigError if the model does not take both; what a source raises, if
         neither gives anything any more.
         """
-        if not intake.both:
+        if not spec.both:
             raise ConfigError(
                 "source=both gives sound and pictures, but the model takes one; take source=microphone or webcam"
             )
         arriving: Arriving = queue.Queue(MOST)
-        picture = intake.only_pictures(self.name)
+        picture = spec.only_pictures(self.name)
         every = replace(picture, rate=picture.rate * math.ceil(FAST / picture.rate))
         leave = threading.Event()
         threads = [
             threading.Thread(target=deliver, args=(which, pieces, arriving, leave), daemon=True)
             for which, pieces in (
-                ("sound", self.sound.pieces(Intake(intake.sound))),
-                ("picture", self.picture.pieces(Intake(picture=every), seen)),
+                ("sound", self.sound.pieces(InputSpec(spec.sound))),
+                ("picture", self.picture.pieces(InputSpec(picture=every), seen)),
             )
         ]
         for thread in threads:
             thread.start()
-        together = Together(intake, self.gap, self.late)
+        together = Together(spec, self.gap, self.late)
         try:
             yield from self.joined(together, arriving)
         finally:
@@ -100,7 +100,7 @@ class Both(Source):
                 yield from together.see(item, time.monotonic())
                 if isinstance(item, Piece) and item.seen and item.captured is not None:
                     seen = tuple((together.place(item.captured), image) for _, image in item.seen)
-                    yield Piece(together.intake.nothing(), item.captured, seen)
+                    yield Piece(together.spec.nothing(), item.captured, seen)
             elif len(there) == 2:
                 yield from together.hear(item, time.monotonic())
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydantic import PositiveFloat
 
-from pipeline.intake import Intake, recut
-from pipeline.reading.ahead import ahead
-from pipeline.reading.picture import Image
-from pipeline.reading.tracks import Both, open_chunks
-from pipeline.source import Piece, Source
-from pipeline.text import clean
+from pipeline.core.text import clean
+from pipeline.media.chunks import Both, open_chunks
+from pipeline.media.input_spec import InputSpec, recut
+from pipeline.media.picture import Image
+from pipeline.media.prefetch import ahead
+from pipeline.sources.source import Piece, Source
 
 
 class File(Source):
@@ -24,16 +24,16 @@ class File(Source):
         self.path, self.name, self.chunk, self.realtime = path, path, chunk, realtime
         self.reads = (Path(path),)
 
-    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece]:
+    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece]:
         """MediaError if the file cannot be read; doubts about it are printed at the end."""
         views: deque[tuple[float, Image]] = deque()
         view = (lambda seconds, image: views.append((seconds, image))) if seen else None
-        facts, blocks = open_chunks(self.path, intake, view=view)
-        size = max(1, round(self.chunk * intake.rate / intake.grain)) * intake.grain
+        facts, blocks = open_chunks(self.path, spec, view=view)
+        size = max(1, round(self.chunk * spec.rate / spec.grain)) * spec.grain
         started, sent = time.monotonic(), 0
-        for chunk in recut(ahead(blocks, 2 if seen else 4), intake, size):
-            sent += intake.ticks(chunk)
-            now, shown = sent / intake.rate, list[tuple[float, Image]]()
+        for chunk in recut(ahead(blocks, 2 if seen else 4), spec, size):
+            sent += spec.ticks(chunk)
+            now, shown = sent / spec.rate, list[tuple[float, Image]]()
             late = facts.late if isinstance(facts, Both) else 0.0
             while views and views[0][0] + late < now:
                 seconds, image = views.popleft()

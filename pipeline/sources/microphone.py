@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.capture.camera import LostError
-from pipeline.capture.recorder import Put, Recorder
-from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Intake
-from pipeline.source import Gap, Piece, Policy, Source
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.input_spec import InputSpec
+from pipeline.sources.camera import LostError
+from pipeline.sources.recorder import Put, Recorder
+from pipeline.sources.source import Gap, Piece, Policy, Source
 
 PATIENCE = 10.0  # seconds for which PortAudio may open or close a device
 INSTALL = "install PortAudio (Debian, Ubuntu: apt install libportaudio2; elsewhere it comes with sounddevice)"
@@ -73,11 +73,11 @@ class Microphone(Source):
         ]
         return "\n".join(rows) or "no microphone found"
 
-    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
+    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
         """Samples and gaps until ``seconds`` have passed. ConfigError if there is no such device; MediaError if it
         gives no sound, or is lost for good.
         """
-        rate, begun = intake.only_sound("source=microphone"), False
+        rate, begun = spec.only_sound("source=microphone"), False
         try:
             for item in self.watched.pieces(rate):
                 begun = True

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Intake
-from pipeline.reading.media import Resampler
-from pipeline.source import Piece, Source
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.audio import Resampler
+from pipeline.media.input_spec import InputSpec
+from pipeline.sources.source import Piece, Source
 
 CONTAINERS = (b"RIFF", b"fLaC", b"OggS", b"ID3\x03", b"ID3\x04")
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
@@ -32,11 +32,11 @@ class Stdin(Source):
         self.rate, self.dtype, self.channels = rate, np.dtype(dtype).newbyteorder("<"), channels
         self.scale, self.chunk = FULL_SCALE[dtype], chunk
 
-    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece]:
+    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece]:
         """Mono at the model's rate until the pipe closes; a last, incomplete frame is dropped. ConfigError if it begins
         like a file, MediaError if nothing comes.
         """
-        rate = intake.only_sound("source=stdin")
+        rate = spec.only_sound("source=stdin")
         convert = Resampler(self.rate, rate) if rate != self.rate else None
         frame = self.dtype.itemsize * self.channels
         pipe: Any = sys.stdin.buffer  # read1: what is there, without waiting for more

@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 
 from pydantic import PositiveFloat
 
-from pipeline.capture.camera import Capture, Keep, LostError
-from pipeline.capture.grabbers import address as grab
-from pipeline.capture.live import Live
-from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Intake
-from pipeline.source import Gap, Piece, Policy, Source
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.input_spec import InputSpec
+from pipeline.sources.camera import Capture, Keep, LostError
+from pipeline.sources.grabbers import address as grab
+from pipeline.sources.live import Live
+from pipeline.sources.source import Gap, Piece, Policy, Source
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp", "srt")
 
@@ -52,10 +52,10 @@ class Url(Source):
         """The stream, capturing. LostError if it cannot be."""
         return Capture(grab, (self.url, self.options, self.opening), self.keep, self.frozen, self.opening + 5)
 
-    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
+    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
         """MediaError if the address does not answer, or is lost for good."""
-        picture = intake.only_pictures("source=url")
+        picture = spec.only_pictures("source=url")
         try:
-            yield from self.watched.pieces(intake, picture, seen)
+            yield from self.watched.pieces(spec, picture, seen)
         except LostError as error:
             raise MediaError("unreachable", f"{self.name}: {error} (source.url)") from None

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.capture.camera import Capture, Keep, LostError
-from pipeline.capture.grabbers import device as grab
-from pipeline.capture.live import Live
-from pipeline.errors import ConfigError, MediaError
-from pipeline.intake import Intake
-from pipeline.source import Gap, Piece, Policy, Source
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.input_spec import InputSpec
+from pipeline.sources.camera import Capture, Keep, LostError
+from pipeline.sources.grabbers import device as grab
+from pipeline.sources.live import Live
+from pipeline.sources.source import Gap, Piece, Policy, Source
 
 INDEXES = 10  # that are tried to list the cameras
 
@@ -64,12 +64,12 @@ class Webcam(Source):
             rows.append(f"{index:3}  {capture.what}  {name.read_text().strip() if name.is_file() else ''}".rstrip())
         return "\n".join(rows) or "no camera found"
 
-    def pieces(self, intake: Intake, seen: bool = False) -> Iterator[Piece | Gap]:
+    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
         """ConfigError if there is no such camera; MediaError if it is lost for good."""
-        picture = intake.only_pictures("source=webcam")
+        picture = spec.only_pictures("source=webcam")
         begun = False
         try:
-            for item in self.watched.pieces(intake, picture, seen):
+            for item in self.watched.pieces(spec, picture, seen):
                 begun = True
                 yield item
         except LostError as error:

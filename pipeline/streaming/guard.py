@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.intake import Arrays
-from pipeline.reading.media import LOUDEST, Samples
-from pipeline.stage import State
+from pipeline.layers.stage import State
+from pipeline.media.audio import LOUDEST, Samples
+from pipeline.media.input_spec import Arrays
 
 FULL = 0.999  # of full scale: at full scale
 SHARE = 0.01  # of a block

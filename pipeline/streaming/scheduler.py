@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.events import Event
-from pipeline.intake import Arrays, Chunk
-from pipeline.model import Classifier
-from pipeline.source import BEHIND, Gap, Policy
-from pipeline.stage import State, pick, tree
-from pipeline.stream import Stream
-from pipeline.streaming.tiles import Tiles
+from pipeline.layers.stage import State, pick, tree
+from pipeline.media.input_spec import Arrays, Chunk
+from pipeline.model.classifier import Classifier
+from pipeline.model.decoder import Event
+from pipeline.sources.source import BEHIND, Gap, Policy
+from pipeline.streaming.state_batch import Tiles
+from pipeline.streaming.stream import Stream
 
 KEPT = 512  # waits of a stream that its figures are made of: the newest
 SPAN = 256  # turns that the load is made of
@@ -223,7 +223,7 @@ class Scheduler:
 
     def settle(self, seat: Seat, now: float) -> bool:
         """Write down the arrival of new blocks, and queue the oldest; whether one waits."""
-        ready = seat.stream.intake.ticks(seat.stream.waiting) // self.size
+        ready = seat.stream.spec.ticks(seat.stream.waiting) // self.size
         while len(seat.arrived) < ready:
             seat.arrived.append(now)
         while len(seat.arrived) > ready:  # a gap has answered them
@@ -324,7 +324,7 @@ class Scheduler:
 
     def passed(self, stream: Stream, ticks: int, waited: float, warnings: list[dict[str, Any]]) -> Answer:
         """``ticks`` that were taken out of a stream are passed over."""
-        at = stream.ticks - stream.intake.ticks(stream.waiting) - ticks
+        at = stream.ticks - stream.spec.ticks(stream.waiting) - ticks
         events = stream.pass_over(ticks, self.policy)
         gap = Gap(ticks, BEHIND, self.policy)
         return Answer(stream, events, stream.first, stream.posteriors, waited, warnings, gap, at)

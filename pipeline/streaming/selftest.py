@@ -7,12 +7,12 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from pipeline.errors import ModelError
-from pipeline.intake import Arrays
-from pipeline.model import Classifier, on_device
-from pipeline.reading.media import Resampler
-from pipeline.stream import Stream
-from pipeline.streaming.golden import TOLERANCE, clip, culprit, offline, sound
+from pipeline.core.errors import ModelError
+from pipeline.media.audio import Resampler
+from pipeline.media.input_spec import Arrays
+from pipeline.model.classifier import Classifier, on_device
+from pipeline.model.golden import TOLERANCE, clip, culprit, offline, sound
+from pipeline.streaming.stream import Stream
 
 CHUNKS = 0.001, 0.02, 0.0003, 0.1, 0.013  # seconds that arrive at a time: odd ones
 LOOSE = 0.02  # of a posterior: bf16, and processors that choose another algorithm for another length
@@ -27,9 +27,9 @@ def check(model: Classifier, block: int = 10, microphone: bool = False) -> None:
     only on the processor, with the window for streams and in full precision, as they were stored. ModelError says what
     differs.
     """
-    parts = clip(model.intake, model.grain)
-    ticks = model.intake.ticks(parts)
-    x = on_device(model.whole(model.intake.stacked([parts]), ticks), model)
+    parts = clip(model.spec, model.grain)
+    ticks = model.spec.ticks(parts)
+    x = on_device(model.whole(model.spec.stacked([parts]), ticks), model)
     expected = offline(model, x)[: -(-ticks // model.hop)]
     exact = model.precision == "fp32" and model.anchor.device.type == "cpu"
     apart = difference(streamed(model, parts, block), expected)
@@ -46,18 +46,18 @@ def check(model: Classifier, block: int = 10, microphone: bool = False) -> None:
                 f"self-test: the answers differ by {apart:.2g} from those stored with the model: "
                 f"{culprit(model, x, golden)}; install what it was made with, save it again, or {OFF}"
             )
-    if microphone and model.intake.sound:
-        resampled(model.intake.sound)
+    if microphone and model.spec.sound:
+        resampled(model.spec.sound)
 
 
 def streamed(model: Classifier, parts: Arrays, block: int) -> NDArray[np.float32]:
     """Posteriors ``(T, K)`` of a clip that arrives in chunks."""
     stream, found = Stream(model, block), []
-    grain, rate = model.intake.grain, model.rate
+    grain, rate = model.spec.grain, model.rate
     for seconds in cycle(CHUNKS):
-        if not model.intake.ticks(parts):
+        if not model.spec.ticks(parts):
             break
-        chunk, parts = model.intake.cut(parts, max(1, round(seconds * rate / grain)) * grain)
+        chunk, parts = model.spec.cut(parts, max(1, round(seconds * rate / grain)) * grain)
         stream.push(chunk)
         found.append(stream.posteriors)
     stream.close()

@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from pipeline.errors import SnapshotError
-from pipeline.intake import Arrays
-from pipeline.model import Classifier, fingerprint
-from pipeline.stage import State
+from pipeline.core.errors import SnapshotError
+from pipeline.layers.stage import State
+from pipeline.media.input_spec import Arrays
+from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.streaming.guard import TEXTS, Counts, finite
 
 FORMAT = 1
@@ -93,7 +93,7 @@ def unpack(model: Classifier, data: bytes) -> Memory:
     if digest_of(text, named) != digest:
         raise refused("damaged: the digest is another")
     card = card_of(model, text)
-    tracks = range(len(model.intake.tracks))
+    tracks = range(len(model.spec.tracks))
     names = {*expected, "held", *(f"{what}.{number}" for what in ("waiting", "newest") for number in tracks)}
     if named.keys() != names:
         raise refused(f"it holds {', '.join(sorted(named))}; expected {', '.join(sorted(names))}")
@@ -152,8 +152,8 @@ def card_of(model: Classifier, text: str) -> Card:
 def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
     """SnapshotError if what is waiting, or a block of ``size`` ticks, is larger than ``LARGEST``."""
     block = sum(
-        size // model.intake.grain * track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize
-        for track in model.intake.tracks
+        size // model.spec.grain * track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize
+        for track in model.spec.tracks
     )
     found = sum(array.nbytes for array in waiting)
     if block > LARGEST or found > LARGEST:
@@ -162,16 +162,16 @@ def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
 
 def check_tracks(model: Classifier, card: Card, waiting: Arrays, newest: Arrays) -> None:
     """SnapshotError if what is waiting is not what the model takes, or not what the counters tell."""
-    intake, ticks = model.intake, model.intake.ticks(waiting)
-    for number, track in enumerate(intake.tracks):
+    spec, ticks = model.spec, model.spec.ticks(waiting)
+    for number, track in enumerate(spec.tracks):
         for what, array, steps in (
-            (f"waiting.{number}", waiting[number], ticks // intake.grain * track.steps),
+            (f"waiting.{number}", waiting[number], ticks // spec.grain * track.steps),
             (f"newest.{number}", newest[number], min(1, len(newest[0]))),
         ):
             check_shape(what, array, (steps, *track.shape), np.dtype(track.kind))
     check_size(model, card.size, waiting)
     received = (card.steps + model.delay - card.skip) * model.hop + ticks
-    if ticks % intake.grain or (card.end is None and received != card.ticks):
+    if ticks % spec.grain or (card.end is None and received != card.ticks):
         raise refused(f"its counters contradict each other: {card.ticks} ticks, of which {received} are known")
     if any(not finite(array) for array in waiting[1:] if array.dtype == np.float32):
         raise refused("its marks are not finite")

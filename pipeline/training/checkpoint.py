@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.disk import whole
-from pipeline.errors import ConfigError
+from pipeline.core.atomic import atomic_write
+from pipeline.core.errors import ConfigError
 
 FILE = "last.ckpt"
 
@@ -19,7 +19,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state of tensors, numbers, texts, lists and dicts. OSError leaves what was there."""
     data = io.BytesIO()
     torch.save(dict(state), data)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data.getbuffer())
 
 

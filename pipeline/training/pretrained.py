@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import ConfigError, ModelError
-from pipeline.model import Classifier, load
+from pipeline.core.errors import ConfigError, ModelError
+from pipeline.model.classifier import Classifier, load
 from pipeline.training.run import differences
 
 HEARD = ("extractor", "encoder", "cell")  # the same weights mean something else with other settings of these

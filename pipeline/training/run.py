@@ -10,17 +10,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from pipeline.augmentation import Augmentation
-from pipeline.build import Config, build
-from pipeline.disk import whole
-from pipeline.errors import ConfigError
-from pipeline.model import Classifier
-from pipeline.stage import State, tree
-from pipeline.training.averages import Average
+from pipeline.augmentations.augmentation import Augmentation
+from pipeline.core.atomic import atomic_write
+from pipeline.core.build import Config, build
+from pipeline.core.errors import ConfigError
+from pipeline.core.moved import with_new_names
+from pipeline.layers.stage import State, tree
+from pipeline.model.classifier import Classifier
+from pipeline.model.features import Features
 from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
 from pipeline.training.devices import gathered, together
-from pipeline.training.features import Features
 from pipeline.training.progress import Progress, best
+from pipeline.training.weight_average import Average
 
 FREE = (
     "device",
@@ -93,7 +94,7 @@ class Run:
                 self.best = self.weights()
                 self.keep_best()
         if self.fabric.global_rank == 0:
-            with whole(self.out / "history.jsonl") as file:
+            with atomic_write(self.out / "history.jsonl") as file:
                 file.writelines(json.dumps(row).encode() + b"\n" for row in progress.history)
         self.keep()
 
@@ -129,11 +130,12 @@ class Run:
     def restore(self, path: Path) -> None:
         """Go on where a run's last.ckpt left it. ConfigError if it is missing, broken or of another training."""
         state = load(path)
-        there = dict(zip(("model", "labels"), json.loads(state.get("config", "[]")), strict=False))
+        there = with_new_names(dict(zip(("model", "labels"), json.loads(state.get("config", "[]")), strict=False)))
         here = json.loads(json.dumps({"model": self.model.config, "labels": self.model.labels}))
         if other := differences(there.pop("model", {}), here.pop("model")) or differences(there, here):
             raise ConfigError(f"trainer.resume: {path} was begun with another model: {other}; resume as it was begun")
-        if other := differences(json.loads(state.get("settings", "{}")), json.loads(json.dumps(fixed(self.settings)))):
+        settings = with_new_names(json.loads(state.get("settings", "{}")))
+        if other := differences(settings, json.loads(json.dumps(fixed(self.settings)))):
             raise ConfigError(f"trainer.resume: {path} was begun with other settings: {other}; resume as it was begun")
         if other := differences(json.loads(state.get("data", "{}")), self.data):
             raise ConfigError(

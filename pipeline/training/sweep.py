@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 import pipeline.report.page as page
-from pipeline.build import Config
-from pipeline.errors import ConfigError, UserError
-from pipeline.output.journal import emptied
+from pipeline.core.build import Config
+from pipeline.core.errors import ConfigError, UserError
+from pipeline.core.journal import emptied
+from pipeline.core.search_space import Choices, Part, override, parsed, set_by, spelt
+from pipeline.core.text import clean
 from pipeline.report.sweep import Tried, best_first, written
-from pipeline.text import clean
 from pipeline.training.progress import best
-from pipeline.training.space import Choices, Part, override, parsed, set_by, spelt
 
 if TYPE_CHECKING:
     import optuna
@@ -62,7 +62,7 @@ class Sweep:
         """``trials`` in all, those of an earlier start included; after ``minutes`` no other one begins. ``sampler``:
         tpe (Bergstra et al. 2011) or random. ``pruner``: which trials are ended early: median, those below the median
         of the others at that epoch; hyperband (Li et al. 2018); none. ``warmup``: epochs that each is granted.
-        ``space``: see ``space.py``. ConfigError if there is nothing to search.
+        ``space``: see ``search_space.py``. ConfigError if there is nothing to search.
         """
         self.trials, self.minutes, self.seed, self.sampler = trials, minutes, seed, sampler
         self.pruner, self.warmup, self.space = pruner, warmup, parsed(space or {})

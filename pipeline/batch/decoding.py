@@ -1,0 +1,161 @@
+"""What a process that decodes does: files in, chunks out, under limits that the system enforces.
+
+A decoder is a large piece of C that is fed by strangers. So it runs where it can do no harm: without the right to write
+a byte to any file, with so much memory, so much time without a result, and nothing to say but bytes of samples and a
+few words, which the other side checks (``decoders.py``). It ends with its parent.
+
+Requests are JSON: ``{path, start, end}``. Answers begin with a letter: ``r`` once, when it is ready; ``x`` a chunk (its
+ticks, then the arrays one after another); ``f`` facts (JSON: seconds, warnings) that end a file; ``e`` an error (JSON:
+code, reason) that ends it.
+"""
+
+import json
+import os
+import resource
+import signal
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.core.errors import MediaError
+from pipeline.media.audio import Facts
+from pipeline.media.chunks import Both, Known, open_chunks
+from pipeline.media.input_spec import Arrays, InputSpec
+
+READY, CHUNK, FACTS, ERROR = b"r", b"x", b"f", b"e"
+TICKS = struct.Struct("<q")
+FILES = 32  # that a process may have open
+SPARE = 5  # seconds of work beyond the parent's patience, should there be no parent
+
+
+class Limits(NamedTuple):
+    """What one file may cost.
+
+    Attributes:
+        longest: seconds of it.
+        largest: bytes of its samples as float32 before they are mixed and resampled.
+        memory: bytes, beyond what the process needs anyway.
+        patience: seconds without a result.
+    """
+
+    longest: float = 86_400.0
+    largest: int = 16 << 30
+    memory: int = 1 << 30
+    patience: float = 10.0
+
+
+def serve(requests: Connection, answers: Connection, spec: InputSpec, limits: Limits) -> None:
+    """Decode what is asked for, one after another, until the parent has gone."""
+    if spec.picture:
+        spec.picture.fit(np.zeros((1, 1, 3), np.uint8))  # imports what needs a temporary file
+    confine(limits)
+    torch.set_num_threads(1)  # pictures are resized by it
+    try:
+        answers.send_bytes(READY)
+        while True:
+            request = json.loads(requests.recv_bytes())
+            for message in decoded(request, spec, limits):
+                answers.send_bytes(message)
+                breathe(limits)
+    except (EOFError, OSError):
+        os._exit(0)  # without asking libraries, which may be broken by now
+
+
+def confine(limits: Limits) -> None:
+    """From now on, this process writes no file, prints nothing, and has so much memory."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent's affair
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    silence = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(silence, stream)
+    lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_FSIZE, 0)
+    lower(resource.RLIMIT_AS, address_space() + limits.memory)
+    lower(resource.RLIMIT_NOFILE, FILES)
+    breathe(limits)
+
+
+def lower(kind: int, most: int) -> None:
+    """Set a limit, if it is below the one that holds already. Not every system knows every limit."""
+    soft, hard = resource.getrlimit(kind)
+    with suppress(ValueError, OSError):
+        if soft == resource.RLIM_INFINITY or most < soft:
+            resource.setrlimit(kind, (most, hard))
+
+
+def address_space() -> int:
+    """Bytes that this process has mapped."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 4 << 30  # about what the libraries map
+
+
+def breathe(limits: Limits) -> None:
+    """So many seconds of work until the next result, or the system ends this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    spent = usage.ru_utime + usage.ru_stime
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (int(spent + limits.patience + SPARE), hard))
+
+
+def decoded(request: dict[str, Any], spec: InputSpec, limits: Limits) -> Iterator[bytes]:
+    """The answers for one file; the last of them ends it, whatever the decoder does."""
+    try:
+        known, chunks = open_chunks(request["path"], spec, request["start"], request["end"])
+        claimed(known, limits)
+        total = 0
+        for chunk in chunks:
+            total += spec.ticks(chunk)
+            if total > limits.longest * spec.rate:
+                raise MediaError("limit_duration", f"longer than {limits.longest:g} s")
+            claimed(known, limits)
+            yield b"".join([CHUNK, TICKS.pack(spec.ticks(chunk)), *(array.tobytes() for array in chunk)])
+        yield FACTS + json.dumps({"seconds": known.seconds, "warnings": known.warnings}).encode()
+    except MediaError as error:
+        yield failure(error.code, str(error.args[0]))
+    except MemoryError:
+        yield failure("limit_memory", f"it takes more than {limits.memory >> 20} MiB")
+    except Exception as error:  # a decoder's own failure is this file's answer, not the end of the run
+        yield failure("unreadable", f"{type(error).__name__}: {error}")
+
+
+def failure(code: str, reason: str) -> bytes:
+    """An error as an answer."""
+    return ERROR + json.dumps({"code": code, "reason": reason}).encode()
+
+
+def claimed(known: Known, limits: Limits) -> None:
+    """MediaError for sound whose header claims more than may be decoded, or that turned out to be more."""
+    for facts in (known.sound,) if isinstance(known, Both) else (known,):
+        if isinstance(facts, Facts):
+            frames = max(facts.decoded, 0 if facts.exact else facts.frames or 0)
+            if frames * facts.channels * 4 > limits.largest or frames > limits.longest * facts.rate:
+                hours = frames / facts.rate / 3600
+                raise MediaError("limit_duration", f"{hours:.1f} h of {facts.channels} channels at {facts.rate} Hz")
+
+
+def chunk_of(message: bytes, spec: InputSpec) -> Arrays:
+    """The arrays of a chunk's message. ValueError if it is none."""
+    ticks = int.from_bytes(message[1 : 1 + TICKS.size], "little", signed=True)
+    if not 0 <= ticks <= len(message) * spec.grain or ticks % spec.grain:
+        raise ValueError(f"a chunk of {ticks} ticks")
+    found: list[NDArray[Any]] = []
+    at = 1 + TICKS.size
+    for track in spec.tracks:
+        shape = (ticks // spec.grain * track.steps, *track.shape)
+        size = int(np.prod(shape, dtype=np.int64))
+        found.append(np.frombuffer(message, track.kind, size, at).reshape(shape))
+        at += found[-1].nbytes
+    if at != len(message):
+        raise ValueError(f"a chunk of {len(message)} bytes")
+    return tuple(found)

@@ -1,0 +1,124 @@
+"""Many recordings: which ones."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from pipeline.batch.decoding import Limits
+from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, text, warn
+from pipeline.batch.tally import FailOn
+from pipeline.core.errors import ConfigError
+
+Scalar = str | bool | int | float | None
+Resume = Literal["auto", "errors", "never"]
+MOST = 8  # processes that decode, if nobody says how many
+GIB = 1 << 30
+
+
+class Files:
+    """The files to classify, each once and in a stable order: see ``conf/source/files.yaml``.
+
+    Attributes:
+        listed: how many entries the whole listing has, before a shard is taken, and a hex digest of them, which does
+            not depend on their order; known once ``entries`` has been called.
+        timed, labelled: whether any entry of the whole listing is a part of a file, and whether any has a truth.
+    """
+
+    def __init__(
+        self,
+        paths: str | list[str],
+        root: str | None = None,
+        only: dict[str, Scalar | list[Scalar]] | None = None,
+        shard: str = "1/1",
+        batch: PositiveInt = 32,
+        workers: PositiveInt | None = None,
+        longest: PositiveFloat = 24 * 3600.0,
+        largest: PositiveFloat = 16.0,
+        memory: PositiveFloat = 1.0,
+        patience: PositiveFloat = 10.0,
+        ledger: str | None = "auto",
+        resume: Resume = "auto",
+        fail_on: FailOn = "errors",
+    ) -> None:
+        """``root``: where the paths in manifests begin (None: the manifest's folder). ``only``: the values that rows of
+        manifests must have, by column. ``shard`` i/n: one of n parts, chosen by a hash of each entry.
+
+        ``batch`` recordings are computed at a time, ``workers`` processes decode (None: one for each core, up to
+        ``MOST``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to decode,
+        and be silent for ``patience`` seconds.
+
+        ``ledger``: the file in which rows are kept (auto: beside the first file that a sink writes; None: none).
+        ``resume`` auto: its rows are taken as they are; errors: but those that are errors; never: none of them.
+        ``fail_on``: which rows make the exit code 3.
+        """
+        self.given = [paths] if isinstance(paths, str) else paths
+        self.root = None if root is None else str(Path(root).expanduser())
+        self.only = {column: accepted(wanted) for column, wanted in (only or {}).items()}
+        self.wanted = only
+        found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+        if not found or int(found[1]) > int(found[2]):
+            raise ConfigError(f"source.shard: got {shard!r}; expected one such as 1/4, 2/4, 3/4 or 4/4")
+        self.share, self.shares = int(found[1]) - 1, int(found[2])
+        self.batch, self.workers = batch, workers or min(MOST, os.cpu_count() or 1)
+        self.limits = Limits(longest, round(largest * GIB), round(memory * GIB), patience)
+        self.ledger, self.resume, self.fail_on, self.shard = ledger, resume, fail_on, shard
+        if self.root is not None and not Path(self.root).is_dir():
+            raise ConfigError(f"source.root: {root!r} is no folder; expected the one where the manifest's paths begin")
+        self.listed = (0, "")
+        self.timed = self.labelled = False
+
+    def entries(self) -> list[Entry]:
+        """This shard's entries (there may be none), in the order given. ConfigError if the whole listing has none, or
+        one of ``source.paths`` makes no sense.
+        """
+        seen: dict[object, str] = {}
+        kept: list[Entry] = []
+        total = doubts = 0
+        for name, entry in self.found():
+            count = len(seen)
+            truth = seen.setdefault(entry[:3] if entry.start or entry.end is not None else entry.path, entry.truth)
+            if len(seen) == count:
+                doubts += truth != entry.truth
+                continue
+            number = mark(name, entry)
+            total += number
+            self.timed = self.timed or entry.end is not None or entry.start > 0
+            self.labelled = self.labelled or entry.truth != ""
+            if number % self.shares == self.share:
+                kept.append(entry)
+        if doubts:
+            warn(f"{doubts} entries are listed again with another label; the first one stands")
+        self.listed = (len(seen), f"{total % (1 << 128):032x}")
+        return kept
+
+    def found(self) -> Iterator[Named]:
+        """What is given, one after another, with all that is in it twice."""
+        if not self.given:
+            raise ConfigError("source.paths: is empty; give a folder, a glob, a manifest or files")
+        rows = 0
+        for given in self.given:
+            manifest = is_manifest(given)
+            for named in listing(given, self.root, self.only):
+                rows += manifest
+                yield named
+        if self.only and not rows:
+            raise ConfigError(f"source.only: got {self.wanted}; no row of a manifest in source.paths has that")
+
+    def ledger_beside(self, outputs: Sequence[Path]) -> Path | None:
+        """Where the rows are kept while sinks write these files. ConfigError if they must be kept, and may not."""
+        if self.ledger == "auto":
+            return outputs[0].with_name(outputs[0].name + ".ledger") if outputs else None
+        if self.ledger is None and outputs:
+            raise ConfigError(f"source.ledger: is null, but {outputs[0]} is written from it; take source.ledger=auto")
+        return None if self.ledger is None else Path(self.ledger).expanduser()
+
+
+def accepted(wanted: Scalar | list[Scalar]) -> set[str]:
+    """The texts that a row may have for it to be one of the values."""
+    values = wanted if isinstance(wanted, list) else [wanted]
+    spelt = {text(value) for value in values}
+    return spelt | {form for value in spelt & {"True", "False"} for form in (value.lower(), value.upper())}

@@ -1,0 +1,205 @@
+"""A cluster: Ray Data hands files to actors on many machines, each of which does what this machine would do alone.
+
+An actor gets some files at once and answers when it has all their rows: such a task is repeated as a whole if the actor
+dies, and says the same again. Ray would repeat it for ever; so beginnings are counted, and a task that has begun too
+often answers nothing. Its files then are tasks of their own, and the one that ends actors has its error.
+"""
+
+import json
+import logging
+import math
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+
+from pipeline.batch.batch import Batch, Predictor, Work, failed
+from pipeline.batch.decoders import Asked
+from pipeline.batch.engine import Engine
+from pipeline.batch.listing import Entry
+from pipeline.core.errors import ConfigError, MediaError, UserError
+from pipeline.sinks.sink import Row
+from pipeline.streaming.interrupts import Interrupts
+
+PACKAGE = Path(__file__).resolve().parent.parent
+TASKS = 500  # that an actor gets, about, before all actors are made anew: so much is known of files in advance
+ATTEMPTS = 3  # of a task
+PATIENCE = 10.0  # seconds until somebody must be at an address
+Table: TypeAlias = Any  # of pyarrow, with the columns number and said (JSON)
+
+
+class Ray(Engine):
+    """The engine for machines that see the same files under the same names and have the same packages."""
+
+    def __init__(
+        self, address: str | None = None, actors: PositiveInt = 2, cpus: PositiveFloat = 1.0, batch: PositiveInt = 64
+    ) -> None:
+        """``address`` of a cluster (None: one that lives on this machine as long as the job). Each of the ``actors``
+        has ``cpus`` cores for itself, decodes with as many processes, and gets ``batch`` files at once.
+
+        ConfigError if Ray is not installed.
+        """
+        try:
+            import pyarrow  # noqa: F401
+            import ray.data
+        except ImportError as error:
+            raise ConfigError(f'engine=ray: pip install "ray[data]" pyarrow ({error})') from None
+        self.ray: Any = ray
+        self.address, self.actors, self.cpus, self.batch = address, actors, cpus, batch
+        self.kind = Actor
+
+    def rows(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, Row]]:
+        """As tasks are done. UserError if Ray gives up."""
+        if work.model.anchor.device.type != "cpu":
+            raise ConfigError("device: engine=ray computes on CPUs; set device=cpu")
+        Batch(work)  # says what is wrong with the model
+        work = replace(work, workers=min(work.workers, max(1, int(self.cpus))))
+        with self.connected():
+            while left := dict(islice(asked, TASKS * self.actors * self.batch)):
+                for size in (self.batch, 1):
+                    for number, row in self.answers(work, left, size):
+                        if left.pop(number, None):
+                            yield number, row
+                for number, entry in left.items():
+                    error = MediaError("crashed", f"{ATTEMPTS} actors died as they classified it")
+                    yield number, failed(entry, error, work.model.labels)
+
+    def answers(self, work: Work, asked: Mapping[int, Entry], size: int) -> Iterator[tuple[int, Row]]:
+        """The rows of entries, ``size`` to a task; some may be missing, and some may come twice."""
+        if not asked:
+            return
+        data, items = self.ray.data, list(asked.items())
+        tasks = [table(dict(items[at : at + size])) for at in range(0, len(items), size)]
+        tally = self.ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+        found = data.from_arrow(tasks).map_batches(
+            self.kind,
+            fn_constructor_args=(work, torch.get_num_threads(), os.getcwd(), tally),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=data.ActorPoolStrategy(size=self.actors),
+            num_cpus=self.cpus,
+        )
+        try:
+            for done in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from said(done).items()
+        except self.ray.exceptions.RayError as error:
+            raise UserError(f"engine=ray: {error}") from None
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Ray as long as it is needed; if the program uses it already, as it is."""
+        if self.ray.is_initialized():
+            yield
+            return
+        quieten(self.ray)
+        try:
+            with Interrupts() as interrupts:  # halfway, Ray leaves processes behind; and it takes SIGTERM for itself
+                with hushed():
+                    self.start()
+                with interrupts.welcome():
+                    self.look()
+            yield
+        finally:
+            self.ray.shutdown()
+
+    def start(self) -> None:
+        """Connect, or start a cluster. ConfigError if there is none."""
+        options: dict[str, Any] = {"runtime_env": {"py_modules": [str(PACKAGE)]}}
+        if self.address is None:
+            cores = max(os.cpu_count() or 1, math.ceil(self.cpus * self.actors))
+            options = {"num_cpus": cores, "include_dashboard": False}
+            options["runtime_env"] = {"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}
+        host, _, port = (self.address or "").removeprefix("ray://").rpartition(":")
+        try:
+            if host and port.isdecimal():
+                socket.create_connection((host, int(port)), PATIENCE).close()  # Ray itself would try for minutes
+            self.ray.init(self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (OSError, ValueError, RuntimeError, OverflowError) as error:
+            why = f"{error}; {error.__cause__}" if error.__cause__ else error
+            raise ConfigError(f"engine.address: no cluster at {self.address or 'this machine'} ({why})") from None
+
+    def look(self) -> None:
+        """ConfigError if no machine is large enough for an actor, which would wait for ever."""
+        most = max(node["Resources"].get("CPU", 0) for node in self.ray.nodes() if node["Alive"])
+        if most < self.cpus:
+            raise ConfigError(f"engine.cpus: an actor shall have {self.cpus:g}, but no machine has more than {most:g}")
+
+
+class Actor:
+    """What lives on a machine of the cluster, for many tasks."""
+
+    def __init__(self, work: Work, threads: int, folder: str, attempts: Any) -> None:
+        """``threads`` compute. ``folder``: where relative paths begin. ``attempts``: an actor of that class."""
+        torch.set_num_threads(threads)
+        with suppress(OSError):
+            os.chdir(folder)
+        self.predictor, self.attempts = Predictor(work), attempts
+
+    def __call__(self, task: Table) -> Table:
+        """The rows of some entries in the order of their numbers, or none, if that has been tried too often."""
+        import ray
+
+        entries = {number: Entry(*entry) for number, entry in said(task).items()}
+        if ray.get(self.attempts.begun.remote(next(iter(entries)))) > ATTEMPTS:
+            return table({})
+        return table(dict(sorted(self.rows(entries).items())))
+
+    def rows(self, entries: Mapping[int, Entry]) -> dict[int, Row]:
+        """The row of each of the numbered entries."""
+        return dict(self.predictor.rows(entries.items()))
+
+
+class Attempts:
+    """An actor that knows how often tasks have begun."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[int]()
+
+    def begun(self, task: int) -> int:
+        """Now once more: how often that makes."""
+        self.counts[task] += 1
+        return self.counts[task]
+
+
+def table(items: Mapping[int, Any]) -> Table:
+    """Numbered things as two columns. JSON, as names of files need not be UTF-8, and as no row is like another."""
+    import pyarrow
+
+    kinds = pyarrow.schema([("number", pyarrow.int64()), ("said", pyarrow.large_string())])
+    return pyarrow.table([list(items), list(map(json.dumps, items.values()))], schema=kinds)
+
+
+def said(found: Table) -> dict[int, Any]:
+    """The numbered things of a table."""
+    return dict(zip(found["number"].to_pylist(), map(json.loads, found["said"].to_pylist()), strict=True))
+
+
+def quieten(ray: Any) -> None:
+    """Let Ray keep its progress to itself: standard output is for answers, and there is a bar already."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    ray._private.worker._worker_logs_enabled = False  # puts errors on standard output
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Nothing goes to standard error meanwhile: Ray tells there, too, that it tells nothing."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

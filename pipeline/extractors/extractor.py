@@ -1,0 +1,45 @@
+"""What an extractor is: the first Stage of a model, which says what the model takes in."""
+
+from torch import Tensor
+
+from pipeline.core.errors import ConfigError
+from pipeline.layers.stage import Stage
+from pipeline.layers.standardize import Standardize
+from pipeline.media.input_spec import InputSpec
+
+
+class Extractor(Stage):
+    """Base of all extractors.
+
+    Attributes:
+        spec: what it takes, and on which clock.
+        costly: fixed and slow, so that a training does better to compute it once for each clip.
+        uncounted: computed by another library, so that ``cost.py`` cannot count it.
+        compares: each picture with the one before, so that what it makes of the first after a loss means nothing.
+    """
+
+    spec: InputSpec
+    costly = False
+    compares = False
+    uncounted = False
+
+    def fetch(self) -> None:
+        """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
+
+    def fronts(self) -> list[tuple["Extractor", Standardize | None]]:
+        """The extractor of each track, with its own normalisation; None: the model's is enough."""
+        return [(self, None)]
+
+    def bands(self) -> Tensor | None:
+        """Hz around which its features ``(F,)`` stand, rising; None if they are no axis of frequency."""
+        return None
+
+    def mirror(self, features: Tensor) -> Tensor:
+        """What would have been made, ``(B, T, C, H, W)``, of pictures turned left to right. ConfigError for vectors."""
+        if features.ndim != 5:
+            raise ConfigError("augment.flip: vectors cannot be turned round; set augment.where=pixels")
+        return features.flip(-1)
+
+    def join(self, features: list[Tensor], present: Tensor | None) -> Tensor:
+        """Features of each track of whole clips, as ``fronts`` make them, to what the extractor as a whole makes."""
+        return features[0]

@@ -1,0 +1,39 @@
+"""What every extractor of pictures begins with: the model's pictures, as numbers from 0 to 1."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from pipeline.extractors.extractor import Extractor
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.picture import Fit, Picture
+
+Size = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[int, Field(ge=1, le=1000)]
+Colour = Literal["rgb", "grey"]
+
+
+class Pixels(Extractor):
+    """Base: takes pictures ``(B, T, 3, H, W)``, 0 ... 255, uint8 or float; one output step per picture.
+
+    ``height``, ``width``, ``how`` and ``rate`` say what pictures, and are stored with the model (``picture.py``).
+    """
+
+    def __init__(self, rate: Rate, height: Size, width: Size, how: Fit = "crop", colour: Colour = "rgb") -> None:
+        """``rate`` in pictures a second, ``how`` other shapes are fitted, and ``colour`` or grey (Rec. 601 luma)."""
+        super().__init__()
+        self.spec = InputSpec(picture=Picture(rate, height, width, how))
+        self.rate, self.in_shape = rate, (3, height, width)
+        self.channels: PositiveInt = 3 if colour == "rgb" else 1
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """``(B, T, 3, H, W)`` in 0 ... 255 to ``(B, T, channels, H, W)`` in 0 ... 1."""
+        x = x.to(self.anchor.dtype) / 255
+        return x if self.channels == 3 else grey(x)
+
+
+def grey(x: Tensor) -> Tensor:
+    """Luma of ``(..., 3, H, W)`` as ``(..., 1, H, W)``: ITU-R BT.601."""
+    red, green, blue = x.unbind(-3)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(-3)

@@ -1,0 +1,65 @@
+"""From logits to posteriors, smoothed over time."""
+
+import math
+from functools import lru_cache
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from pipeline.layers.kernels import passes
+from pipeline.layers.lean import Array, Arrays, fits
+from pipeline.layers.stage import Stage, State
+
+BLOCK = 128  # steps solved at once: memory stays flat for recordings of any length
+
+
+class EMA(Stage):
+    """Softmax, then an exponential moving average: ``(B, T, K) -> (B, T, K)``.
+
+    a = exp(-step / seconds);  s(t) = a s(t-1) + (1 - a) p(t);  w(t) = a w(t-1) + (1 - a);  y(t) = s(t) / w(t).
+    Dividing by the weight seen so far removes the pull towards the zero start (Kingma & Ba 2015), so y is a
+    distribution from the first step on. ``seconds=0`` leaves the posteriors as they are.
+    """
+
+    def __init__(self, shape: tuple[int, ...], step: float, seconds: NonNegativeFloat = 0.05) -> None:
+        """``shape`` of a step of logits; ``step`` in seconds; time constant ``seconds``."""
+        super().__init__()
+        self.in_shape = self.out_shape = shape
+        self.decay = math.exp(-step / seconds) if seconds else 0.0
+
+    def initial(self, batch: int) -> State:
+        """Average and its weight, both zero."""
+        return self.zeros(batch, *self.out_shape), self.zeros(batch, 1)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Posteriors of every step."""
+        average, weight = state
+        outputs = []
+        for block in torch.split(x.softmax(-1), BLOCK, 1):
+            kernel, share, carry = closed_form(self.decay, block.shape[1], block.device, block.dtype)
+            averages = kernel @ block + carry * average[:, None]
+            weights = share + carry * weight[:, None]
+            outputs.append(averages / weights)
+            average, weight = averages[:, -1].clone(), weights[:, -1].clone()
+        return (torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]), (average, weight)
+
+    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
+        """The recurrence as it is written."""
+        rows, _, classes = x.shape
+        if not fits(state, (rows, classes), (rows, 1)):
+            return None
+        y, *after = passes().smooth(x, self.decay, *state)
+        return y, tuple(after)
+
+
+@lru_cache(maxsize=256)
+def closed_form(decay: float, steps: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The recurrence over ``steps`` steps: what each input adds to each average ``(T, T)``, the sum of that ``(T, 1)``,
+    and what is left of the past ``(T, 1)``. Constants, computed once: in a live stream they cost more than their use.
+    """
+    with torch.inference_mode(False):
+        t = torch.arange(steps, device=device, dtype=dtype)
+        lag = t[:, None] - t[None, :]
+        kernel = torch.where(lag >= 0, (1 - decay) * decay ** lag.clamp(min=0), 0.0)
+        return kernel, kernel.sum(1, keepdim=True), decay ** (t[:, None] + 1)

@@ -1,0 +1,92 @@
+"""What training is fed: samples, batches, and what any dataset offers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.media.input_spec import Arrays, InputSpec
+
+Span = tuple[int, int, int]  # start and end in ticks, class
+IGNORE = -100  # target of a step whose class is not known (torch's ignore_index)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip in memory: its tracks ``x`` (see ``input_spec.py``), its class ``label``, and where it stands if known."""
+
+    x: Arrays
+    label: int
+    spans: list[Span] | None = None
+    name: str = ""
+    key: str = ""  # of a clip that is the same in every epoch
+    group: str = ""  # whose clips are alike (a speaker, a place), if known
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks, ``labels (B,)``; spans
+    in ticks, names, keys and groups by row.
+    """
+
+    x: tuple[Tensor, ...]
+    lengths: Tensor
+    labels: Tensor
+    spans: list[list[Span] | None]
+    names: list[str]
+    keys: list[str]
+    groups: list[str]
+
+    def targets(self, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
+        """The class of every output step, ``(B, steps)``: ``background`` outside the spans, ``IGNORE`` if unknown.
+
+        Step t answers for the ``hop`` ticks that end ``delay`` steps before it.
+        """
+        target = torch.full((len(self.labels), steps), IGNORE)
+        for row, spans in enumerate(self.spans):
+            if spans is None:
+                continue
+            if background is not None:
+                target[row, delay : delay + -(-int(self.lengths[row]) // hop)] = background
+            for start, end, label in spans:
+                target[row, delay + round(start / hop) : delay + round(end / hop)] = label
+        return target
+
+
+class Split(Protocol):
+    """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds: a clip
+    depends on the epoch and its number alone, so that a training can go on anywhere. A split that knows the class of
+    each clip in advance has them as ``classes``; one that reads files says which, as ``names``, of which ``groups`` (''
+    if unknown), and how many of them it has left out as they cannot be read, as ``skipped``.
+    """
+
+    epoch: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample | None: ...
+
+
+class Dataset(Protocol):
+    """A dataset: its labels, the one that means "nothing" (if any), and its splits."""
+
+    labels: list[str]
+    background: str | None
+
+    def split(self, name: str, spec: InputSpec) -> Split:
+        """``train``, ``val`` or ``test`` as a model takes it; ``test`` may be empty."""
+        ...
+
+
+def collate(samples: Sequence[Sample | None], spec: InputSpec) -> Batch | None:
+    """A batch of the samples that could be read; None if none could."""
+    good = [sample for sample in samples if sample is not None]
+    if not good:
+        return None
+    lengths = torch.tensor([spec.ticks(sample.x) for sample in good])
+    labels = torch.tensor([sample.label for sample in good])
+    rows = spec.stacked([sample.x for sample in good])
+    texts = ([getattr(sample, field) for sample in good] for field in ("name", "key", "group"))
+    return Batch(rows, lengths, labels, [sample.spans for sample in good], *texts)

@@ -1,0 +1,276 @@
+"""The classifier: extractor, normalisation, encoder, head and smoothing as one Chain, and its file on disk.
+
+A model is one ``model.safetensors``: the weights, and a JSON header with the settings of every component, the labels
+and the decoder. Loading builds components through ``build`` and copies numbers: nothing in a file is ever run.
+"""
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipeline.core.atomic import atomic_write
+from pipeline.core.build import build
+from pipeline.core.errors import ModelError
+from pipeline.core.moved import with_new_names
+from pipeline.extractors.extractor import Extractor
+from pipeline.layers.heads import Head
+from pipeline.layers.precision import Precision, lower
+from pipeline.layers.stage import Chain, Stage, State, tree
+from pipeline.layers.standardize import Standardize
+from pipeline.media.input_spec import Tensors
+from pipeline.model.decoder import Decoder
+from pipeline.model.golden import Golden, clip, duration, offline, sizes, taken, versions
+
+FORMAT = 1
+HEADER = "rivulet"
+GRAINS = 8  # steps of the slower track that a chunk may need at most
+PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder")
+
+
+class Card(BaseModel):
+    """The header of a model file. ``config`` holds one component per name in ``PARTS``."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int
+    labels: list[str]
+    config: dict[str, dict[str, Any]]
+    trained: dict[str, Any] = {}  # where the model comes from: the run's whole configuration and its figures
+    versions: dict[str, str] = {}  # of the libraries that gave the golden answers
+
+
+class Classifier(Chain):
+    """What the model takes (samples ``(B, T*hop)``, pictures ``(B, T*hop, 3, H, W)``, or both) to class posteriors
+    ``(B, T, K)``.
+
+    ``spec`` says what that is; ``hop`` is in ticks of its clock, of which there are ``rate`` a second.
+    """
+
+    extractor: Extractor
+    standardize: Standardize
+    encoder: Chain
+    head: Head
+    smoothing: Stage
+    precision: Precision = "fp32"
+    golden: Golden | None = None  # what it answered as a listener when it was saved
+
+    def __init__(self, config: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> None:
+        """Build and wire the parts: each learns from the one before what shape it receives.
+
+        Raises ConfigError (a setting is wrong) or ValueError (settings do not go together).
+        """
+        extractor: Extractor = build(config["extractor"], Extractor, at="extractor")
+        spec = extractor.spec
+        settings = dict(config["encoder"]) | {"cell": config["cell"]}
+        encoder: Chain = build(settings, Chain, at="encoder", shape=extractor.out_shape)
+        step = extractor.hop * encoder.hop / spec.rate
+        head = build(config["head"], Head, at="head", shape=encoder.out_shape, classes=len(labels), step=step)
+        smoothing: Stage = build(config["smoothing"], Stage, at="smoothing", shape=head.out_shape, step=step)
+        super().__init__(
+            extractor=extractor,
+            standardize=Standardize(extractor.out_shape),
+            encoder=encoder,
+            head=head,
+            smoothing=smoothing,
+        )
+        self.config = {name: dict(config[name]) for name in PARTS}
+        self.labels, self.spec, self.rate = list(labels), spec, spec.rate
+        self.grain = math.lcm(spec.grain, self.hop)  # ticks of the smallest chunk
+        if self.grain > GRAINS * max(spec.grain, self.hop):
+            raise ValueError(
+                f"encoder: a step of {self.hop} samples and a picture of {spec.grain} have no short common multiple; "
+                "change the strides of encoder.convolutions"
+            )
+        self.decoder()  # a wrong decoder setting shows now, not after the training
+
+    def measured(self, x: Tensors) -> list[Tensor]:
+        """What the extractor of each track makes of whole clips, before normalisation."""
+        tracks = x if isinstance(x, tuple) else (x,)
+        return [
+            front(track, front.initial(len(track)))[0] for (front, _), track in zip(self.fronts(), tracks, strict=False)
+        ]
+
+    def assembled(self, features: list[Tensor], present: Tensor | None = None) -> Tensor:
+        """Features of each track, ``present (B, T, 2)`` if there are two, to what the encoder gets to see."""
+        y, _ = self.standardize(self.extractor.join(features, present), ())
+        return y
+
+    def logits(self, x: Tensor, state: State | None = None) -> tuple[Tensor, Tensor, State]:
+        """For training, on features of whole clips: logits ``(B, T, K)`` of each step, the same pooled over time, and
+        the state in which the encoder ends. ``state`` is the encoder's at the start (None: the initial one).
+        """
+        x, state = self.encoder(x, self.encoder.initial(len(x)) if state is None else state)
+        linear, pool = self.head.stages
+        x, _ = linear(x, ())
+        pooled, _ = pool(x, pool.initial(len(x)))
+        return x, pooled, state
+
+    def answers(self, features: Tensor) -> Tensor:
+        """Posteriors ``(B, T, K)`` from standardised features of whole clips: the rest of the chain."""
+        for stage in (self.encoder, self.head, self.smoothing):
+            features, _ = stage(features, stage.initial(len(features)))
+        return features
+
+    def grain_of(self, track: int) -> int:
+        """Ticks per step of a track: a picture's period for the second of two."""
+        return self.spec.grain if track else 1
+
+    def fronts(self) -> list[tuple[Extractor, Standardize]]:
+        """The extractor of each track, with its normalisation."""
+        return [(front, own or self.standardize) for front, own in self.extractor.fronts()]
+
+    def with_window(self, seconds: float | None) -> "Classifier":
+        """The same weights with another pooling window (None: since the start)."""
+        config = self.config | {"head": dict(self.config["head"]) | {"window": seconds}}
+        other = Classifier(config, self.labels)
+        other.load_state_dict(self.state_dict())
+        other.golden = self.golden
+        return other.to(self.anchor.device).train(self.training).with_precision(self.precision)
+
+    def with_precision(self, precision: Precision) -> "Classifier":
+        """The same model, for answering alone. ``bf16``: its convolutions over pictures compute in bfloat16, with
+        weights rounded once; memories, everything else and the posteriors stay float32. ValueError for the way back.
+        """
+        if precision == self.precision:
+            return self
+        if precision == "fp32":
+            raise ValueError("precision: the weights were rounded to bf16; load the model again for fp32")
+        other = copy.deepcopy(self)
+        other.precision = precision
+        lower(other)
+        return other
+
+    def for_streaming(self) -> "Classifier":
+        """The model as it listens to a stream: its head forgets after ``head.live`` seconds."""
+        return self.with_window(self.config["head"].get("live"))
+
+    def clip_posteriors(self, x: Tensor | tuple[Tensor, ...], lengths: Tensor) -> Tensor:
+        """The answer for each clip of a right-padded batch: posteriors ``(B, K)`` at its own last step.
+
+        ``x``: samples ``(B, N)``, pictures ``(B, T, H, W, 3)``, or the tuple of all tracks; ``lengths (B,)`` in ticks.
+        """
+        whole = on_device(self.whole(x if isinstance(x, tuple) else (x,), int(lengths.max())), self)
+        y, _ = self(whole, self.initial(len(lengths)))
+        answer: Tensor = y[torch.arange(len(y)), self.last_step(lengths)]
+        return answer
+
+    def whole(self, x: tuple[Tensor, ...], longest: int) -> Tensors:
+        """Clips side by side, extended to whole steps that hold ``longest`` ticks and the delay."""
+        ticks = longest + self.delay * self.hop
+        return self.spec.tensors(x, ticks + -ticks % self.grain)
+
+    def last_step(self, lengths: Tensor) -> Tensor:
+        """Index of the last output step of clips of ``lengths`` ticks."""
+        return (lengths + self.hop - 1).div(self.hop, rounding_mode="floor").clamp(min=1) - 1 + self.delay
+
+    def decoder(self, **settings: Any) -> Decoder:
+        """A new decoder with the model's settings, changed by ``settings``."""
+        config = dict(self.config["decoder"]) | settings
+        return build(config, Decoder, at="decoder", labels=self.labels, hop=self.hop, rate=self.rate)
+
+    def parameter_count(self) -> int:
+        """Trainable numbers."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def save(self, path: Path, trained: Mapping[str, Any] | None = None) -> None:
+        """Write the model to one file, whole or not at all, with what it answers to the golden clip."""
+        golden = self.answered()
+        card = Card(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        if golden:
+            card.versions = golden.versions
+            weights |= golden.tensors()
+        with atomic_write(path) as file:
+            file.write(save(weights, {HEADER: card.model_dump_json()}))
+
+    def answered(self) -> Golden | None:
+        """What the model answers to the golden clip on this processor as it listens to streams; None if that is no
+        number.
+        """
+        with torch.random.fork_rng(devices=[]):  # a model is built, and a training must not notice
+            model = self.for_streaming().cpu().eval()
+        parts = clip(self.spec, self.grain)
+        ticks = self.spec.ticks(parts)
+        x = model.whole(self.spec.stacked([parts]), ticks)
+        found = Golden(offline(model, x)[: -(-ticks // self.hop)], sizes(model, x), versions())
+        return found if np.isfinite(found.posteriors).all() and np.isfinite(found.sizes).all() else None
+
+    def golden_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the golden answers: posteriors, and a size for each stage."""
+        return (-(-duration(self.spec, self.grain) // self.hop), len(self.labels)), (len(self.names),)
+
+
+def model_file(path: str | Path) -> Path:
+    """A model's file: ``path`` itself, or the one in a run's folder. ModelError for a folder without any."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return path
+    if not (path / "model.safetensors").is_file():
+        raise ModelError(f"checkpoint={path}: a folder without model.safetensors; give a run's folder or its model")
+    return path / "model.safetensors"
+
+
+def load(path: str | Path, device: str = "cpu") -> Classifier:
+    """A model from its file, or its run's folder, ready to answer (eval mode). ModelError says what is wrong."""
+    path = model_file(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise ModelError(f"checkpoint={path}: no such file; train one with `python train.py`") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"checkpoint={path}: not a whole model.safetensors ({error}); "
+            + ("last.ckpt is for resuming a training" if path.suffix == ".ckpt" else "copy or train it again")
+        ) from None
+    if header is None:
+        raise ModelError(f"checkpoint={path}: a safetensors file, but not a Rivulet model (no {HEADER!r} header)")
+    try:
+        card = Card.model_validate_json(header)
+        card.config = with_new_names(card.config)
+        if card.format != FORMAT:
+            raise ModelError(f"checkpoint={path}: format {card.format}; this version reads format {FORMAT}")
+        missing = set(PARTS) - card.config.keys()
+        if missing:
+            raise ModelError(f"checkpoint={path}: the header lacks {', '.join(sorted(missing))}")
+        with torch.device("meta"):  # shapes only: what the header claims must fit the weights before memory is taken
+            described = Classifier(card.config, card.labels)
+        shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
+        golden = taken(weights, card.versions, described.golden_shapes())
+    except (ValidationError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        raise ModelError(f"checkpoint={path}: refused: {error}") from None
+    if shapes.keys() != weights.keys():
+        raise ModelError(f"checkpoint={path}: the weights do not belong to the model that the header describes")
+    for name, shape in shapes.items():
+        if shape != weights[name].shape:
+            raise ModelError(
+                f"checkpoint={path}: {name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}"
+            )
+    model = Classifier(card.config, card.labels)
+    model.load_state_dict(weights)
+    model.golden = golden
+    return model.to(device).eval()
+
+
+def on_device(x: Tensors, model: Classifier) -> Tensors:
+    """A batch where the model is."""
+    return tree(lambda track: track.to(model.anchor.device), x)
+
+
+def fingerprint(model: Classifier, config: Mapping[str, Any] | None = None) -> str:
+    """A short hash of settings and weights: the same for the same answers. ``config``: instead of its settings."""
+    digest = hashlib.sha256(json.dumps([config or model.config, model.labels], sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

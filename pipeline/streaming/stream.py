@@ -1,0 +1,250 @@
+"""A stream of chunks through a model: the only mutable object, one per microphone, camera, client or file.
+
+Whatever sizes the chunks arrive in, the model always sees the same blocks, so the answers are the same to the bit.
+"""
+
+import operator
+import sys
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.core.errors import ConfigError, NotFiniteError
+from pipeline.layers.stage import State, detach
+from pipeline.media.input_spec import Arrays, Chunk, joined
+from pipeline.model.classifier import Classifier, on_device
+from pipeline.model.decoder import Decoder, Event
+from pipeline.sources.source import Policy
+from pipeline.streaming.guard import Guard
+from pipeline.streaming.snapshot import Card, Memory, pack, refused, unpack
+
+FILL = 10.0  # seconds of a gap that are computed at most
+
+
+class Stream:
+    """Chunks of what the model takes (``input_spec.py``) in, events out; ``posteriors`` holds the steps last answered.
+
+    Attributes:
+        state: the model's state, a plain value.
+        posteriors: ``(T, K)`` float32 of the last ``push`` or ``close``.
+        first: index of the first of these steps; step s is known from tick ``(s + 1) * hop`` on.
+        guard: what it has met that was not sound, in ``guard.counts``; see ``guard.py`` for what is done about it.
+    """
+
+    def __init__(self, model: Classifier, block: int = 10, decoder: Decoder | None = None) -> None:
+        """``block`` output steps are computed at a time, with sound and pictures rounded up to whole pictures: more is
+        faster, less answers sooner. ConfigError if the model is not causal.
+        """
+        if not model.causal:
+            blind = next(name for name, stage in zip(model.names, model.stages, strict=True) if not stage.causal)
+            raise ConfigError(f"{blind}: looks into the future (causal = False) and cannot be streamed; choose another")
+        self.model, self.spec = model, model.spec
+        self.size = -(-block * model.hop // model.grain) * model.grain  # ticks
+        self.decoder = decoder or model.decoder()
+        self.state = detach(model.initial(1))
+        self.guard = Guard(model.rate, bool(self.spec.sound), self.state, len(model.labels))
+        self.waiting = self.newest = self.spec.nothing()
+        self.ticks = 0  # received so far, and passed in gaps
+        self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
+        self.skip = model.delay  # steps still to drop: they answer for the time before the start
+        self.first = self.steps = 0  # answered so far
+        self.end = sys.maxsize  # step at which the stream ends, once known
+        self.closed = False
+        self.posteriors = np.zeros((0, len(model.labels)), np.float32)
+
+    def push(self, chunk: Chunk) -> list[Event]:
+        """Take a chunk, of any length: samples ``(N,)``, RGB pictures ``(T, h, w, 3)`` of any size, or both; return the
+        events that have ended.
+        """
+        self.feed(chunk)
+        events: list[Event] = []
+        answers = [self.posteriors]
+        while self.ready():
+            before, block = self.state, self.take()
+            y, self.state = step(self.model, block, before)
+            events += self.answer(y, before)
+            answers.append(self.posteriors)
+        self.posteriors = np.concatenate(answers)
+        self.first = self.steps - len(self.posteriors)
+        return events
+
+    def feed(self, chunk: Chunk) -> None:
+        """Only store a chunk; a ``Scheduler`` will compute it. ValueError once closed, or if the chunk is not what the
+        model takes.
+        """
+        if self.closed:
+            raise ValueError("this stream is closed; begin a new Stream")
+        parts = self.spec.parts(chunk)
+        if self.surplus:
+            left_out = min(self.surplus, self.spec.ticks(parts))
+            self.surplus -= left_out
+            parts = self.spec.cut(parts, left_out)[1]
+        self.ticks += self.spec.ticks(parts)
+        self.waiting = joined([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
+        if self.spec.ticks(parts):
+            self.newest = tuple(array[-1:] for array in parts)
+        self.rest()
+
+    def rest(self) -> None:
+        """Nothing is answered and nothing told yet."""
+        self.posteriors, self.first = self.posteriors[:0], self.steps
+        self.warnings.clear()
+
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """Rows ``{time, code, text}`` of what was not sound in the last ``push``, ``gap`` or ``close``; time in
+        seconds. One for each episode; the codes are those of ``guard.py``.
+        """
+        return self.guard.warnings
+
+    def ready(self) -> bool:
+        """Whether a whole block is waiting."""
+        return self.spec.ticks(self.waiting) >= self.size
+
+    def take(self) -> Arrays:
+        """The oldest waiting block, made sound."""
+        start = self.ticks - self.spec.ticks(self.waiting)
+        block, self.waiting = self.spec.cut(self.waiting, self.size)
+        return self.guard.clean(block, start)
+
+    def answer(self, y: NDArray[np.float32], before: State = None) -> list[Event]:
+        """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. If they or the state
+        are not finite, the state is again what it was ``before`` (None: the state has been looked at).
+        """
+        start = (self.steps + self.model.delay - self.skip) * self.model.hop
+        y, self.state = self.guard.checked(y, self.state, before, start, self.size)
+        dropped = min(self.skip, len(y))
+        self.skip -= dropped
+        self.posteriors, self.first = y[dropped:][: self.end - self.steps], self.steps
+        self.steps += len(self.posteriors)
+        return self.decoder.decode(self.posteriors)
+
+    def close(self) -> list[Event]:
+        """The stream is over: answer for what is left (padded as training clips are) and end the open events."""
+        events = self.flush()
+        self.closed = True
+        return events
+
+    def flush(self) -> list[Event]:
+        """Answer for all that was received, and end the open events. The state is of no use afterwards."""
+        now, surplus, self.surplus = self.ticks, self.surplus, 0
+        self.end = -(-self.ticks // self.model.hop)
+        wanted = (self.end - self.steps + self.skip) * self.model.hop
+        missing = wanted + -wanted % self.size - self.spec.ticks(self.waiting)
+        events = self.push(self.spec.padding(self.newest, missing)) + self.decoder.close()
+        self.ticks, self.surplus = now, surplus
+        return events
+
+    def gap(self, ticks: int, how: Policy = "reset") -> list[Event]:
+        """Time passes, but nothing came for so many ticks; the events that have ended by that.
+
+        ``reset``: open events end, and what follows begins anew. ``hold``: the last picture stands still, sound is
+        silent; ``zeros``: black, and silent. Both are computed for ``FILL`` seconds at most. ``keep``: the state waits
+        as it is. Steps that are not computed have no posteriors; time stamps stay exact. ValueError if ``ticks`` is no
+        multiple of the spec's grain.
+        """
+        ticks = operator.index(ticks)  # never a number of numpy, which has an end
+        if ticks < 0 or ticks % self.spec.grain:
+            raise ValueError(f"a gap of {ticks} ticks; expected a multiple of {self.spec.grain}")
+        counted = min(ticks, self.surplus)  # by the gap before, already
+        ticks, self.surplus = ticks - counted, self.surplus - counted
+        if how == "reset":
+            events = self.flush()
+            self.state, self.end = detach(self.model.initial(1)), sys.maxsize
+            self.guard.begin()
+            self.waiting = self.newest = self.spec.nothing()
+            self.jump(ticks)
+            return events
+        fill = self.model.delay * self.model.hop if how == "keep" else round(FILL * self.model.rate)
+        fill += -(self.spec.ticks(self.waiting) + fill) % self.size  # whole blocks, so that nothing waits
+        fill = min(ticks, fill)
+        held = self.newest if how != "zeros" else self.spec.nothing()
+        events = self.push(self.spec.padding(held, fill))
+        if fill < ticks:
+            self.jump(ticks - fill)
+        return events
+
+    def pass_over(self, ticks: int, how: Literal["keep", "reset"]) -> list[Event]:
+        """A gap for ``ticks`` that were taken and not answered, before what waits; the events that have ended by that.
+
+        Nothing is computed, unlike in ``gap``: passing over must not add to a load. So with ``head.delay`` the answers
+        for so long before the gap are lost, too.
+        """
+        later = self.spec.ticks(self.waiting)
+        self.ticks -= ticks + later
+        events = self.decoder.close() if how == "reset" else []
+        if how == "reset":
+            self.state = detach(self.model.initial(1))
+            self.guard.begin()
+        self.jump(ticks)
+        self.ticks += later
+        self.posteriors, self.first = self.posteriors[:0], self.steps
+        return events
+
+    def jump(self, ticks: int) -> None:
+        """Go on so many ticks later, at a step that is next."""
+        later = self.ticks - self.surplus + ticks
+        self.surplus = -later % self.model.grain
+        self.ticks = later + self.surplus
+        steps = self.ticks // self.model.hop
+        self.decoder.pass_over(steps - self.steps)
+        self.steps, self.skip = steps, self.model.delay
+
+    def snapshot(self) -> bytes:
+        """All that the stream remembers, for ``restore``; what was answered last is not in it. SnapshotError if more
+        is waiting than ``snapshot.LARGEST``, which only a stream that nobody computes has.
+        """
+        card = Card(
+            size=self.size,
+            ticks=self.ticks,
+            surplus=self.surplus,
+            skip=self.skip,
+            steps=self.steps,
+            end=None if self.end == sys.maxsize else self.end,
+            closed=self.closed,
+            decoder=self.decoder.snapshot(),
+            guard=self.guard.counts,
+        )
+        return pack(self.model, Memory(card, self.state, self.waiting, self.newest, self.guard.held))
+
+    @classmethod
+    def restore(cls, model: Classifier, data: bytes, decoder: Decoder | None = None) -> Self:
+        """The stream of a ``snapshot``, in any process: it goes on as if nothing had been, bit for bit.
+
+        ``decoder``: a new one with the settings that the stream's had, if they were not the model's. SnapshotError if
+        the bytes are damaged, or of another model or version.
+        """
+        card, state, waiting, newest, held = unpack(model, data)
+        stream = cls(model, card.size // model.hop, decoder)
+        try:
+            stream.decoder.restore(card.decoder)
+        except ValueError as error:
+            raise refused(str(error)) from None
+        if stream.decoder.step != card.steps:
+            raise refused(f"its decoder is at step {stream.decoder.step}; expected {card.steps}")
+        stream.state, stream.waiting, stream.newest = state, waiting, newest
+        stream.ticks, stream.surplus, stream.skip, stream.steps = card.ticks, card.surplus, card.skip, card.steps
+        stream.end = sys.maxsize if card.end is None else card.end
+        stream.closed, stream.first = card.closed, card.steps
+        stream.guard.counts, stream.guard.held = card.guard, held
+        return stream
+
+    @property
+    def open(self) -> list[Event]:
+        """The events that have begun and not ended."""
+        return self.decoder.begun()
+
+
+@torch.inference_mode()
+def step(model: Classifier, block: Arrays, state: State) -> tuple[NDArray[np.float32], State]:
+    """One block through the model: posteriors ``(T, K)`` and the next state. Where a memory is not finite, which cells
+    refuse, NaN and the state as it was.
+    """
+    x = model.spec.tensors(model.spec.stacked([block]))
+    try:
+        y, state = model(on_device(x, model), state)
+    except NotFiniteError:
+        return np.full((model.spec.ticks(block) // model.hop, len(model.labels)), np.nan, np.float32), state
+    return y[0].float().cpu().numpy(), state

@@ -1,0 +1,283 @@
+"""The training loop, on Lightning Fabric: one readable loop, on any number of devices, that goes on to the bit.
+
+Each epoch seeds its own random draws from (seed, epoch), and ``last.ckpt`` keeps where they stand within it; so
+training that was interrupted anywhere and resumed ends with the same weights as training that was not.
+"""
+
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from lightning_fabric import seed_everything
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.augmentations.augmentation import Augmentation
+from pipeline.core.build import Config
+from pipeline.core.errors import ConfigError, DivergedError
+from pipeline.core.progress import bar
+from pipeline.measures.evaluation import Answers, answers, plain
+from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Batch, Split
+from pipeline.model.classifier import Classifier
+from pipeline.model.features import Features
+from pipeline.training.devices import fabric, leading
+from pipeline.training.loader import Balance, Feed, contents, plan, shuffled, weights_of
+from pipeline.training.losses import Loss
+from pipeline.training.pretrained import begin
+from pipeline.training.progress import Progress
+from pipeline.training.run import Run
+from pipeline.training.schedule import Schedule, rate
+from pipeline.training.step import Lesson
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+FITTED = 20  # batches by which features are standardised
+console = Console(stderr=True, soft_wrap=True)
+
+
+class Trainer:
+    """Trains a classifier, keeps the best model by validation accuracy, and stops when it no longer improves."""
+
+    def __init__(
+        self,
+        epochs: PositiveInt = 30,
+        minutes: PositiveFloat | None = None,
+        batch: PositiveInt = 32,
+        accumulate: PositiveInt = 1,
+        schedule: Schedule = "cosine",
+        warmup: NonNegativeFloat = 1.0,
+        clip: PositiveFloat = 1.0,
+        patience: PositiveInt = 10,
+        keep: Literal["best", "last"] = "best",
+        ema: Share = 0.0,
+        label_smoothing: Share = 0.05,
+        focal: NonNegativeFloat = 0.0,
+        balance: Balance = "none",
+        frames: NonNegativeFloat = 1.0,
+        carry: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        tbptt: PositiveFloat | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        devices: PositiveInt = 1,
+        nodes: PositiveInt = 1,
+        workers: NonNegativeInt = 2,
+        timeout: PositiveFloat = 25.0,
+        threads: NonNegativeInt = 0,
+        save_every: PositiveInt = 200,
+        pretrained: str | None = None,
+        resume: str | None = None,
+    ) -> None:
+        """``minutes``: stop after this time, even within an epoch; the learning rate then follows the clock, so that
+        runs are comparable, but not repeatable to the bit. ``batch``: clips of a step, on all devices together, in
+        ``accumulate`` parts one after another. ``schedule``, ``warmup`` in epochs: see ``schedule.py``. ``clip``:
+        greatest gradient norm. ``patience``: epochs without a better validation accuracy. ``keep``: the model of the
+        epoch with the best one, or of the last epoch (without patience), where validation clips are few.
+
+        ``ema``: decay of the average of the weights, which is what is validated and kept; 0: the weights themselves.
+        ``label_smoothing``, ``focal``: see ``losses.py``. ``balance``: classes weigh the same in the loss
+        (``weights``), or are drawn equally often (``sampling``). ``frames``: weight of the loss of single steps, where
+        their times are known. ``carry``: share of clips that begin in the state in which another ended, as streams do.
+        ``tbptt``: seconds after which the weights are changed and gradients end, while the state goes on (truncated
+        backpropagation through time, Williams & Peng 1990).
+
+        ``devices`` on each of ``nodes`` machines, one process each, started by torchrun. ``workers`` load data, and may
+        be silent for ``timeout`` seconds; ``threads`` compute (0: half the cores; all of them if there are no workers).
+        ``save_every`` steps last.ckpt is written, and after each epoch. ``resume``: a run's folder or ``last.ckpt``;
+        ``pretrained``: one whose weights training begins with (``pretrained.py``).
+
+        ConfigError for ``tbptt`` with ``accumulate``, and for devices without as many processes.
+        """
+        if tbptt and accumulate > 1:
+            raise ConfigError("trainer.accumulate: means nothing with trainer.tbptt, whose steps are parts of time")
+        self.minutes, self.accumulate, self.schedule, self.save_every = minutes, accumulate, schedule, save_every
+        self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
+        self.label_smoothing, self.focal, self.balance, self.frames = label_smoothing, focal, balance, frames
+        self.keep, self.ema, self.carry, self.tbptt, self.timeout = keep, ema, carry, tbptt, timeout
+        self.workers, self.pretrained, self.resume = workers, pretrained, resume
+        cores = max(1, (os.cpu_count() or 1) // devices)
+        torch.set_num_threads(threads or (max(1, cores // 2) if workers else cores))
+        self.fabric = fabric(device, devices, nodes, precision)
+        console.quiet = not self.leads
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return bool(self.fabric.global_rank == 0)
+
+    def splits(self, data: Any, spec: InputSpec) -> dict[str, Split]:
+        """The splits of a dataset; of several processes, one goes ahead and fills its cache."""
+        with leading(self.fabric):
+            return {name: data.split(name, spec) for name in ("train", "val", "test")}
+
+    def begin(self, model: Classifier) -> None:
+        """Give the model the ``pretrained`` weights, if there are any, before ``fit``. ConfigError if they do not suit
+        it, ModelError if there is no model.
+        """
+        if self.pretrained and not self.resume:
+            console.print(begin(model, self.pretrained), soft_wrap=True, markup=False)
+
+    def fit(
+        self,
+        model: Classifier,
+        background: str | None,
+        train: Split,
+        val: Split,
+        optimizer: Config,
+        augment: Augmentation | None,
+        out: Path,
+        settings: Mapping[str, Any],
+        report: Callable[[int, dict[str, Any]], None] | None = None,
+    ) -> Progress:
+        """Train, after ``begin``; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard
+        curves.
+
+        ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
+        ``report`` is called with the number and the figures of each epoch once they are kept, and in a resumption of
+        those before, too, as the end may have come between; what it raises ends the training. DivergedError if the loss
+        becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError if those who load data fail again and
+        again; OSError if a file cannot be written.
+        """
+        if self.tbptt and augment and augment.mixup:
+            raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
+        weights = weights_of(train, self.balance, len(model.labels))
+        out.mkdir(parents=True, exist_ok=True)
+        run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings, self.keep == "last")
+        run.data = {"train": contents(train), "val": contents(val)}
+        feed = Feed(model.spec, self.workers, self.timeout)
+        loss = Loss(self.label_smoothing, self.focal, weights)
+        lesson = Lesson(self.fabric, run, loss, self.frames, self.clip, self.carry)
+        if self.resume:
+            run.restore(Path(self.resume))
+            console.print(self.resumed(run), soft_wrap=True, markup=False)
+            if report:  # what was kept last may not have been reported before the end came
+                for row in run.progress.history:
+                    report(row["epoch"], row)
+        else:
+            if not self.pretrained:  # else its weights are used to its own normalisation
+                order = plan(shuffled(train, torch.initial_seed(), "none", 0), self.batch)[:FITTED]
+                run.features.fit(batch for step in feed.steps(train, order) for batch in step if batch is not None)
+            run.keep()
+        progress = run.progress
+        try:
+            with SummaryWriter(str(out / "tensorboard")) if self.leads else nullcontext() as board:
+                while not self.ended(run):
+                    row = self.epoch(lesson, feed, train, val)
+                    if board:
+                        for key, value in row.items():
+                            board.add_scalar(key, value, progress.epoch)
+                        console.print(line(row, self.epochs, progress), highlight=False)
+                    if report:
+                        report(progress.epoch, row)
+        except KeyboardInterrupt:
+            if report is None:
+                go_on = f"the same command with {shlex.quote(f'trainer.resume={out}')}"
+                console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
+            raise
+        return progress
+
+    def resumed(self, run: Run) -> str:
+        """Where a resumed training stands, for people."""
+        progress = run.progress
+        if key := self.ended(run):
+            return f"{self.resume}: is finished, after epoch {progress.epoch}, by trainer.{key}={getattr(self, key)}"
+        within = f", step {progress.batch} of the next" if progress.batch else ""
+        return f"{self.resume}: goes on after epoch {progress.epoch} of {self.epochs}{within}"
+
+    def ended(self, run: Run) -> str:
+        """The key by which training is over: all epochs are done, nothing got better for long, or the time is over;
+        '' if it goes on.
+        """
+        progress = run.progress
+        if progress.epoch >= self.epochs:
+            return "epochs"
+        if progress.epoch - progress.best_epoch >= self.patience:
+            return "patience"
+        return "minutes" if self.spent(run) >= 1 else ""
+
+    def spent(self, run: Run) -> float:
+        """Share of ``minutes`` that is over, also in a training before a resumption; the same for all processes."""
+        if self.minutes is None:
+            return 0.0
+        seconds: float = self.fabric.broadcast(run.seconds)
+        return seconds / (60 * self.minutes)
+
+    def seed(self, seed: int) -> None:
+        """All random generators."""
+        seed_everything(seed, verbose=False)
+
+    def epoch(self, lesson: Lesson, feed: Feed, train: Split, val: Split) -> dict[str, Any]:
+        """Train, validate, keep; the epoch's figures. All that is random depends on the seed and the epoch alone."""
+        run = lesson.run
+        started = run.seconds
+        seed = (int(run.settings.get("seed", 0)) * 100_003 + run.progress.epoch + 1) % 2**32
+        if not run.progress.batch:  # else it goes on within an epoch
+            self.seed((seed + 7919 * self.fabric.global_rank) % 2**32)
+            run.carried = None
+        train.epoch = run.progress.epoch
+        row = {"epoch": run.progress.epoch + 1} | self.learn(lesson, feed, train, seed)
+        with run.average.worn():
+            found = self.evaluate(run.model, val, run.features) if self.leads else {}
+        row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1") if found}
+        row["seconds"] = round(run.seconds - started, 2)
+        shared: dict[str, Any] = self.fabric.broadcast(row)
+        run.finish_epoch(shared)
+        return shared
+
+    def learn(self, lesson: Lesson, feed: Feed, train: Split, seed: int) -> dict[str, Any]:
+        """The rest of one pass over the training data; mean loss, accuracy and learning rate."""
+        run, progress = lesson.run, lesson.run.progress
+        run.model.train()
+        order = shuffled(train, seed, self.balance, len(run.model.labels))
+        steps = plan(order, self.batch, self.accumulate, self.fabric.global_rank, self.fabric.world_size)
+        title, share = f"epoch {progress.epoch + 1}/{self.epochs}", 0.0
+        coming: Iterable[list[Batch | None]] = feed.steps(train, steps[progress.batch :])
+        if self.leads:
+            coming = bar(coming, title, len(steps), progress.batch)
+        for parts in coming:
+            epoch = progress.epoch + progress.batch / len(steps)
+            share = rate(self.schedule, epoch, self.epochs, self.warmup, self.spent(run))
+            run.set_rate(share)
+            found = lesson.blocks(parts[0], self.tbptt) if self.tbptt else lesson.step(parts)
+            progress.sums = [old + new for old, new in zip(progress.sums, found, strict=True)]
+            progress.batch += 1
+            progress.step += 1
+            if progress.step % self.save_every == 0 and progress.batch < len(steps):
+                run.keep()
+            if self.spent(run) >= 1:
+                break
+        total, hits, count = progress.sums
+        if not count:
+            raise DivergedError(f"no training clip could be read in {title}")
+        return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.rates[0] * share}
+
+    def evaluate(self, model: Classifier, split: Split, features: Features | None = None) -> dict[str, Any]:
+        """The main figures of a model on a split (``evaluation.plain``)."""
+        return plain(self.answers(model, split, features))
+
+    def answers(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Answers:
+        """What a model answers on a split. With ``features``, what they keep of the clips is used; so many of the
+        ``worst`` clips are kept.
+        """
+        found = answers(model, self.batches(split, model.spec), features, worst)
+        found.skipped = len(split) - len(found.truth) + int(getattr(split, "skipped", 0))
+        return found
+
+    def batches(self, split: Split, spec: InputSpec) -> Iterator[Batch]:
+        """Batches of a split in its order; those of which nothing could be read are left out."""
+        feed = Feed(spec, self.workers, self.timeout)
+        for step in feed.steps(split, plan(range(len(split)), self.batch)):
+            yield from (batch for batch in step if batch is not None)
+
+
+def line(row: Mapping[str, Any], epochs: int, progress: Progress) -> str:
+    """An epoch in one line."""
+    star = " *" if progress.best_epoch == progress.epoch else ""
+    return (
+        f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.3f}  train {row['train_accuracy']:.1%}"
+        f"  val {row['val_accuracy']:.1%}  {row['seconds']:.1f} s{star}"
+    )
