@@ -1,9 +1,13 @@
 """What several tests share: composed configurations, a small trained-looking model, real recordings if they are there."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import traceback
+import warnings
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +18,15 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from omegaconf import OmegaConf
 
+from conf.launch import launch
+from infer import infer
 from pipeline.model.classifier import Classifier
+from train import compare, train
 
 ROOT = Path(__file__).resolve().parent.parent
 SAVED = ROOT / "tests" / "saved"  # files of earlier versions
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
+PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
@@ -66,9 +74,41 @@ def tone_clip(path, hertz, seconds=0.6, rate=16000, seed=0):
 
 
 def run(script, *arguments, cwd=None, limit=300, **options):
-    """A command line of this project in a process of its own."""
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, cwd=cwd or ROOT, timeout=limit, **options)
+    """A command line of this project: called in this process, or in one of its own with ``env``, ``input`` and such."""
+    if options or script not in PROGRAMS:
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, cwd=cwd or ROOT, timeout=limit, **options)
+    printed, told = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(told), as_it_was():
+        patch.chdir(cwd or ROOT)
+        patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        try:
+            code = launch(*PROGRAMS[script])
+        except SystemExit as end:
+            code = end.code
+        except Exception:
+            code = 1
+            traceback.print_exc()
+    return subprocess.CompletedProcess(
+        [script, *arguments], code, *(text.buffer.getvalue() for text in (printed, told))
+    )
+
+
+@contextmanager
+def as_it_was():
+    """What a program may change of its process is put back."""
+    threads, show, random = torch.get_num_threads(), warnings.showwarning, torch.get_rng_state()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(random)
+        warnings.showwarning = show
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture
