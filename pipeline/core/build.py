@@ -199,7 +199,6 @@ def convert(value: Any, hint: Any, path: str) -> Any:
                 return prepare(value, get_args(option)[1], path)
             if inspect.isclass(option) and option.__module__ != "builtins":
                 return build(value, option, at=path)
-        return value
     try:
         return TypeAdapter(hint, config=None if is_model(hint) else LAX).validate_python(value)
     except ValidationError as error:

@@ -263,8 +263,8 @@ def rebuild(header: str, weights: dict[str, Tensor]) -> Classifier:
     json.dumps(config, allow_nan=False)
     with torch.device("meta"):  # shapes only
         described = Classifier(config, stored.labels)
-        state = leaves(described.initial(1))
-    if (size := sum(tensor.nbytes for tensor in state)) > MAX_STATE_BYTES:
+        state = described.initial(1), described.for_streaming().initial(1)
+    if (size := sum(tensor.nbytes for tensor in leaves(state))) > MAX_STATE_BYTES:
         raise ModelError(f"a stream would take {size:,} bytes; expected at most {MAX_STATE_BYTES:,}")
     golden = pop_golden(weights, stored.versions, described.golden_shapes())
     shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
