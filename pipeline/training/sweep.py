@@ -26,9 +26,9 @@ import pipeline.report.page as page
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.core.journal import emptied
-from pipeline.core.search_space import Choices, Part, override, parsed, set_by, spelt
+from pipeline.core.search_space import Choices, Part, keys_of, parse_space, quote, to_override
 from pipeline.core.text import clean
-from pipeline.report.sweep import Tried, best_first, written
+from pipeline.report.sweep import TrialResult, rank_trials, render_sweep
 from pipeline.training.progress import best
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Sweep:
         ``space``: see ``search_space.py``. ConfigError if there is nothing to search.
         """
         self.trials, self.minutes, self.seed, self.sampler = trials, minutes, seed, sampler
-        self.pruner, self.warmup, self.space = pruner, warmup, parsed(space or {})
+        self.pruner, self.warmup, self.space = pruner, warmup, parse_space(space or {})
 
     def run(self, train: Train, given: Sequence[str], settings: Config, out: Path) -> None:
         """Search in the folder ``out``. ``given``: the command line, whose keys are not searched; ``settings`` as they
@@ -74,7 +74,7 @@ class Sweep:
         ConfigError if Optuna is missing, if nothing is left to search, or if ``out`` holds a search of other settings;
         UserError if no trial has succeeded, or if the best one cannot be tested.
         """
-        fixed = set_by(given)
+        fixed = keys_of(given)
         space = {key: part for key, part in self.space.items() if key not in fixed}
         if not space:
             raise ConfigError(
@@ -199,45 +199,47 @@ class Search:
         """Test the best trial, unless that was done: what was chosen on the validation clips is tried on others. Its
         training is over, so to go on with it is to test it. UserError if that fails.
         """
-        done = [one for one in best_first(self.tried()) if one.state == "done"]
+        done = [one for one in rank_trials(self.tried()) if one.state == "done"]
         if not done or self.study.user_attrs.get(TESTED) == done[0].number:
             return
         first, folder = done[0], self.out / str(done[0].number)
         console.print(f"trial {first.number} is the best one, and is tested now")
         try:
-            self.train([*self.overrides(first.values), resuming(folder)], folder, None)
+            self.train([*self.overrides(first.settings), resuming(folder)], folder, None)
         except torch.OutOfMemoryError as error:
             raise UserError(f"sweep: trial {first.number}, the best one, cannot be tested: {error}") from None
         self.study.set_user_attr(TESTED, first.number)
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """A trial's part of the command line."""
-        return [override(key, values[key]) for key in self.space]
+        return [to_override(key, values[key]) for key in self.space]
 
-    def tried(self) -> list[Tried]:
+    def tried(self) -> list[TrialResult]:
         """All trials so far."""
         return [tried(trial, list(self.space)) for trial in self.study.trials]
 
     def save(self) -> None:
         """Write the page."""
-        page.save(self.out / "sweep.html", written(self.tried(), self.space, importances(self.study), self.command))
+        page.save(
+            self.out / "sweep.html", render_sweep(self.tried(), self.space, importances(self.study), self.command)
+        )
 
-    def command(self, trial: Tried) -> str:
+    def command(self, trial: TrialResult) -> str:
         """The command line that trains like this trial."""
-        return shlex.join(["python", "train.py", *self.given, *self.overrides(trial.values)])
+        return shlex.join(["python", "train.py", *self.given, *self.overrides(trial.settings)])
 
     def tell(self) -> None:
         """The best trials, the command line of the best, and where all is."""
         if not learned(self.study):
             return
         self.save()
-        ranked = best_first(self.tried())
+        ranked = rank_trials(self.tried())
         table = Table(title=f"{len(self.study.trials)} trials, by validation accuracy", title_justify="left")
         for column in ("trial", "accuracy", "epochs", "seconds", *names(list(self.space))):
             table.add_column(column, justify="right", overflow="fold")
         for one in ranked[:SHOWN]:
             numbers = str(one.number), f"{one.accuracy:.1%}", str(one.epochs), f"{one.seconds:.0f}"
-            table.add_row(*numbers, *(brief(value) for value in one.values.values()))
+            table.add_row(*numbers, *(brief(value) for value in one.settings.values()))
         room = None if sys.stdout.isatty() else BROAD
         told = Console(soft_wrap=True, highlight=False, markup=False, width=room)
         told.print(table, soft_wrap=False)
@@ -247,11 +249,11 @@ class Search:
         told.print(f"all trials, with pictures: {self.out / 'sweep.html'}")
 
 
-def tried(trial: "optuna.trial.FrozenTrial", keys: Sequence[str]) -> Tried:
+def tried(trial: "optuna.trial.FrozenTrial", keys: Sequence[str]) -> TrialResult:
     """A trial as people are told of it."""
     attrs, reached = trial.user_attrs, list(trial.intermediate_values.values())
     state = {"COMPLETE": "done", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
-    return Tried(
+    return TrialResult(
         number=trial.number,
         state=state,
         accuracy=trial.value if state == "done" else max(reached, default=None),
@@ -259,7 +261,7 @@ def tried(trial: "optuna.trial.FrozenTrial", keys: Sequence[str]) -> Tried:
         epoch=attrs.get("epoch", 0),
         epochs=attrs.get("epochs", len(reached)),
         seconds=attrs.get("seconds", 0.0),
-        values={key: trial.params.get(key) for key in keys},
+        settings={key: trial.params.get(key) for key in keys},
         curve=sorted(trial.intermediate_values.items()),
         error=attrs.get("error", ""),
     )
@@ -267,7 +269,7 @@ def tried(trial: "optuna.trial.FrozenTrial", keys: Sequence[str]) -> Tried:
 
 def resuming(folder: Path) -> str:
     """What goes on with a trial."""
-    return f"trainer.resume={spelt(str(folder))}"
+    return f"trainer.resume={quote(str(folder))}"
 
 
 def names(keys: Sequence[str]) -> list[str]:
