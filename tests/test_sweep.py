@@ -24,7 +24,7 @@ from pipeline.core.errors import ConfigError, DivergedError, UserError
 from pipeline.core.search_space import Choices, Range, keys_of, parse_space, quote, to_override
 from pipeline.report.comparison import main as compare
 from pipeline.report.sweep import TrialResult, rank_trials
-from pipeline.training.sweep import Sweep, opened
+from pipeline.training.sweep import Sweep
 from train import train as training
 
 optuna = pytest.importorskip("optuna")
@@ -67,9 +67,9 @@ def searched(out, train, given=(), settings=None, **options):
 
 
 def study_of(folder):
-    from pipeline.training.sweep import storage
+    from pipeline.training.search import open_storage
 
-    return optuna.load_study(study_name="sweep", storage=storage(folder / "study.db"))
+    return optuna.load_study(study_name="sweep", storage=open_storage(folder / "study.db"))
 
 
 # What is searched
@@ -330,8 +330,10 @@ def test_without_optuna(tmp_path, monkeypatch):
 
 
 def test_a_half_made_study_is_made_again(tmp_path):
+    from pipeline.training.search import open_study
+
     (tmp_path / "study.db.tmp").write_bytes(b"half")
-    opened(tmp_path / "study.db", {})
+    open_study(tmp_path / "study.db", {})
     assert {path.name for path in tmp_path.iterdir()} == {"study.db"}
 
 
