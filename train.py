@@ -57,7 +57,7 @@ def train(
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
-        change.know(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
+        change.setup(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
     coach.begin(model)
     readable(heard, model)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:

@@ -85,7 +85,7 @@ def answers(model: Classifier, batches: Iterable[Batch], features: Features | No
     truth, scores, lengths = [found.truth], [found.scores], [found.seconds]
     kept: list[tuple[float, int, Exhibit]] = []
     for batch in batches:
-        y = model.answers(features.plain(batch))
+        y = model.answers(features.compute(batch))
         last = model.last_step(batch.lengths)
         scores.append(y[torch.arange(len(y)), last].float().cpu().numpy())
         truth.append(batch.labels.numpy())

@@ -27,6 +27,7 @@ from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.core.journal import emptied
 from pipeline.core.search_space import Choices, Part, override, parsed, set_by, spelt
+from pipeline.core.settings import differences
 from pipeline.core.text import clean
 from pipeline.report.sweep import Tried, best_first, written
 from pipeline.training.progress import best
@@ -337,7 +338,8 @@ def opened(path: Path, about: Mapping[str, Any]) -> "optuna.Study":
     about = json.loads(json.dumps(about))
     if path.exists():
         study = optuna.load_study(study_name=STUDY, storage=storage(path))
-        other = differences({key: study.user_attrs.get(key) for key in about}, about)
+        there = {key: study.user_attrs.get(key) for key in about}
+        other = differences(there.get("settings"), about.get("settings")) or differences(there, about)
         if not other:
             return study
         if learned(study):
@@ -361,14 +363,6 @@ def storage(path: Path) -> "optuna.storages.RDBStorage":
     from optuna.storages import RDBStorage
 
     return RDBStorage("sqlite:///study", engine_kwargs={"creator": lambda: sqlite3.connect(path)})
-
-
-def differences(there: Any, here: Any, at: str = "") -> str:
-    """The first thing in which two settings differ, in words; '' if nothing."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        found = (differences(there.get(key), here.get(key), f"{at}.{key}" if at else key) for key in {**there, **here})
-        return next(filter(None, found), "")
-    return "" if there == here else f"{at.removeprefix('settings.')} was {there!r}, is {here!r}"
 
 
 @contextmanager
