@@ -19,6 +19,7 @@ from pipeline.layers.stage import State, left_context
 from pipeline.media.input_spec import InputSpec
 
 LANES = 16  # numbers that the compiled transform computes at a time
+MAX_FILTER_SIZE = 2**26  # filters times samples of a transform
 MANY = 400  # frames transformed at a time without gradient: more do not stay in the cache
 
 
@@ -79,6 +80,8 @@ class MelSpectrum(Frames):
         if not low < top <= rate / 2:
             raise ValueError(f"extractor.high: the band {low} to {top} Hz does not fit into 0 to {rate / 2} Hz")
         self.fft = 1 << (self.window - 1).bit_length()
+        if self.fft * max(mels, 2) > MAX_FILTER_SIZE:
+            raise ValueError(f"extractor.mels: {mels} filters of {self.fft} samples take too much memory; lower either")
         with torch.device("cpu"):  # torchaudio looks at the values, which a model sketched without memory lacks
             filters = torchaudio.functional.melscale_fbanks(
                 self.fft // 2 + 1, low, top, mels, rate, norm="slaney", mel_scale="slaney"

@@ -18,7 +18,7 @@ number of output steps) and *causal* (the future does not reach the past, so rig
 Shapes here and everywhere: B batch, T time, F features, C H W channels, height, width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, TypeAlias, cast
 
@@ -180,6 +180,15 @@ def tree(function: Callable[..., Tensor], *states: State) -> State:
     if isinstance(states[0], Tensor):
         return function(*states)
     return tuple(tree(function, *parts) for parts in zip(*states, strict=True))
+
+
+def leaves(state: State) -> Iterator[Tensor]:
+    """The tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from leaves(part)
 
 
 def stack(states: Iterable[State]) -> State:
