@@ -92,10 +92,7 @@ class MelSpectrum(Frames):
         self.out_shape = (mels,)
         # Frames up to which the compiled transform is the faster; its smallest one has LANES samples.
         self.few = SHORT * 512 // self.fft if self.fft >= LANES else 0
-        tables = waves(max(LANES, self.fft))
-        rows = np.zeros((mels, len(tables[-1]) // 2 * LANES), np.float32)
-        rows[:, : len(filters)] = filters.T
-        self.tables = self.hop, hann.numpy(), *tables, rows
+        self.tables = (self.hop, hann.numpy(), *tables_of(self.fft, filters.numpy())) if self.few else None
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Always in the precision of the samples: half precision is not enough for a power spectrum."""
@@ -116,10 +113,19 @@ class MelSpectrum(Frames):
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """A few frames: the transform is two small products, as torch prepares a plan in every call."""
         rows, samples = x.shape
-        if rows * samples > self.few * self.hop or not fits(state, (rows, self.window - self.hop)):
+        many = rows * samples > self.few * self.hop
+        if self.tables is None or many or not fits(state, (rows, self.window - self.hop)):
             return None
         y, past = passes().mel_power(x, state, *self.tables)
         return y, past
+
+
+def tables_of(fft: int, filters: Array) -> tuple[Array, ...]:
+    """The tables of ``passes.mel_power``: the waves, and ``filters`` as rows."""
+    tables = waves(fft)
+    rows = np.zeros((filters.shape[1], len(tables[-1]) // 2 * LANES), np.float32)
+    rows[:, : len(filters)] = filters.T
+    return *tables, rows
 
 
 @cache
