@@ -81,6 +81,8 @@ def run(script, *arguments, cwd=None, limit=300, **options):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(told), as_it_was():
         patch.chdir(cwd or ROOT)
         patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv("RIVULET_PLUGINS", os.environ.get("RIVULET_PLUGINS", ""))
         try:
             code = launch(*PROGRAMS[script])
         except SystemExit as end:
