@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional
 
 from datasets.clips import Clip, Clips
 from pipeline.batch.batch import Work, classify
-from pipeline.batch.decoding import Limits, chunk_of, decoded
+from pipeline.batch.decoding import Limits, answers_to, chunk_of
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import MediaError
 from pipeline.layers.fuse import Fuse
@@ -330,7 +330,7 @@ def test_training_batches_and_live_see_the_same_pixels(tmp_path, how):
     spec = InputSpec(picture=Picture(10, 48, 56, how))
     clips = Clips([Clip(path, "a")], ["a"], spec, tmp_path / "cache")
     trained, again = clips[0].x[0], clips[0].x[0]
-    (message, _) = decoded({"path": str(path), "start": 0.0, "end": None}, spec, Limits())
+    (message, _) = answers_to({"path": str(path), "start": 0.0, "end": None}, spec, Limits())
     many = chunk_of(message, spec)[0]
     with av.open(str(path)) as container:
         raw = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
