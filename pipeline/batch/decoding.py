@@ -5,7 +5,7 @@ a byte to any file, with so much memory, so much time without a result, and noth
 few words, which the other side checks (``decoders.py``). It ends with its parent.
 
 Requests are JSON: ``{path, start, end}``. Answers begin with a letter: ``r`` once, when it is ready; ``x`` a chunk (its
-ticks, then the arrays one after another); ``f`` facts (JSON: seconds, warnings) that end a file; ``e`` an error (JSON:
+ticks, then the arrays one after another); ``f`` info (JSON: seconds, warnings) that end a file; ``e`` an error (JSON:
 code, reason) that ends it.
 """
 
@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.errors import MediaError
-from pipeline.media.audio import Facts
-from pipeline.media.chunks import Both, Known, open_chunks
+from pipeline.media.chunks import open_chunks
+from pipeline.media.info import AudioInfo, AVInfo, MediaInfo
 from pipeline.media.input_spec import Arrays, InputSpec
 
 READY, CHUNK, END, ERROR = b"r", b"x", b"f", b"e"
@@ -111,16 +111,16 @@ def renew_cpu_limit(limits: Limits) -> None:
 def answers_to(request: dict[str, Any], spec: InputSpec, limits: Limits) -> Iterator[bytes]:
     """The answers for one file; the last of them ends it, whatever the decoder does."""
     try:
-        known, chunks = open_chunks(request["path"], spec, request["start"], request["end"])
-        check_size(known, limits)
+        info, chunks = open_chunks(request["path"], spec, request["start"], request["end"])
+        check_size(info, limits)
         total = 0
         for chunk in chunks:
             total += spec.ticks(chunk)
             if total > limits.longest * spec.rate:
                 raise MediaError("limit_duration", f"longer than {limits.longest:g} s")
-            check_size(known, limits)
+            check_size(info, limits)
             yield b"".join([CHUNK, TICKS.pack(spec.ticks(chunk)), *(array.tobytes() for array in chunk)])
-        yield END + json.dumps({"seconds": known.seconds, "warnings": known.warnings}).encode()
+        yield END + json.dumps({"seconds": info.seconds, "warnings": info.warnings}).encode()
     except MediaError as error:
         yield error_message(error.code, str(error.args[0]))
     except MemoryError:
@@ -134,14 +134,14 @@ def error_message(code: str, reason: str) -> bytes:
     return ERROR + json.dumps({"code": code, "reason": reason}).encode()
 
 
-def check_size(known: Known, limits: Limits) -> None:
+def check_size(info: MediaInfo, limits: Limits) -> None:
     """MediaError for sound whose header claims more than may be decoded, or that turned out to be more."""
-    for facts in (known.sound,) if isinstance(known, Both) else (known,):
-        if isinstance(facts, Facts):
-            frames = max(facts.decoded, 0 if facts.exact else facts.frames or 0)
-            if frames * facts.channels * 4 > limits.largest or frames > limits.longest * facts.rate:
-                hours = frames / facts.rate / 3600
-                raise MediaError("limit_duration", f"{hours:.1f} h of {facts.channels} channels at {facts.rate} Hz")
+    sound = info.sound if isinstance(info, AVInfo) else info
+    if isinstance(sound, AudioInfo):
+        frames = max(sound.decoded, 0 if sound.exact else sound.frames or 0)
+        if frames * sound.channels * 4 > limits.largest or frames > limits.longest * sound.rate:
+            hours = frames / sound.rate / 3600
+            raise MediaError("limit_duration", f"{hours:.1f} h of {sound.channels} channels at {sound.rate} Hz")
 
 
 def chunk_of(message: bytes, spec: InputSpec) -> Arrays:
