@@ -68,7 +68,7 @@ def test_the_answer_is_the_offline_answer(noises):
     rows = answers(model, noises)
     for path in noises[:-1]:
         parts, known = read_chunk(path, model.spec)
-        whole = model.clip_posteriors(model.spec.stacked([parts])[0], torch.tensor([len(parts[0])]))[0]
+        whole = model.clip_posteriors(model.spec.stack([parts])[0], torch.tensor([len(parts[0])]))[0]
         row = rows[str(path)]
         assert list(row["posteriors"].values()) == pytest.approx(whole.tolist(), abs=2e-6)
         assert row["label"] == model.labels[int(whole.argmax())] and row["seconds"] == round(known.seconds, 3)

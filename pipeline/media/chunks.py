@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pipeline.core.errors import MediaError
 from pipeline.media.audio import MAX_GAP_SECONDS, open_blocks
 from pipeline.media.info import AVInfo, MediaInfo
-from pipeline.media.input_spec import Arrays, InputSpec, joined
-from pipeline.media.picture import exact
+from pipeline.media.input_spec import Arrays, InputSpec, concatenate
+from pipeline.media.picture import to_fraction
 from pipeline.media.video import BLOCK, View, open_frames
 
 Info = TypeVar("Info")
@@ -42,7 +42,7 @@ def open_chunks(
 def read_chunk(path: Path, spec: InputSpec, start: float = 0.0, end: float | None = None) -> tuple[Arrays, MediaInfo]:
     """A whole file, or its part from ``start`` to ``end`` seconds, as one chunk."""
     info, chunks = open_chunks(path, spec, start, end)
-    return joined([spec.nothing(), *chunks]), info
+    return concatenate([spec.empty(), *chunks]), info
 
 
 def open_both(
@@ -57,17 +57,17 @@ def open_both(
     apart = Fraction(0) if beside is None or isinstance(seen, MediaError) else seen.start - beside
     if abs(apart) > MAX_GAP_SECONDS:
         raise MediaError("limit_duration", f"{path}: {float(abs(apart)):.0f} s between the starts of its two tracks")
-    begin, late = exact(start), max(Fraction(0), apart)  # of the pictures behind the sound
+    begin, late = to_fraction(start), max(Fraction(0), apart)  # of the pictures behind the sound
     early = late - apart  # of the pictures before the sound
     if begin or end is not None:
-        stop = None if end is None else float(exact(end) - early)
+        stop = None if end is None else float(to_fraction(end) - early)
         heard, sound = peek(lambda: open_blocks(path, rate, float(max(Fraction(0), begin - early)), stop))
     failures = [info for info in (heard, seen) if isinstance(info, MediaError)]
     for error in sorted(failures, key=lambda error: error.code in ABSENT):
         if error.code not in ABSENT or len(failures) == 2:
             raise error
     info = AVInfo(None if isinstance(heard, MediaError) else heard, None if isinstance(seen, MediaError) else seen)
-    empty, no_images, _ = spec.nothing()
+    empty, no_images, _ = spec.empty()
     first_sample = round(max(Fraction(0), early - begin) * rate)
     first_image = ceil(max(Fraction(0), late - begin) * picture.rate)
     buffers = TrackBuffer(sound, empty, first_sample), TrackBuffer(pictures, no_images, first_image)

@@ -23,7 +23,7 @@ from pipeline.core.errors import MediaError
 from pipeline.core.limits import MAX_PIXELS
 from pipeline.media.container import MAX_DECODED_PIXELS, decoded_frames, open_file
 from pipeline.media.info import VideoInfo
-from pipeline.media.picture import Image, Images, Picture, exact, on_grid
+from pipeline.media.picture import Image, Images, Picture, on_grid, to_fraction
 
 GAP_SECONDS = 1.0  # without a frame, if they are also ten usual frame periods
 MAX_GAP_SECONDS = 3600.0  # beyond, the time stamps are nonsense
@@ -254,8 +254,8 @@ def on_clock(frames: Timed, info: VideoInfo, view: View | None, beside: Fraction
 
 def pictures_of(frames: Timed, picture: Picture, start: float, end: float | None) -> Iterator[Image]:
     """The pictures of the asked part on the model's grid, in its size."""
-    begin, drawn = exact(start), 0
-    last = None if end is None else round((exact(end) - begin) * picture.rate)
+    begin, drawn = to_fraction(start), 0
+    last = None if end is None else round((to_fraction(end) - begin) * picture.rate)
     part = ((time - begin, stop - begin, frame) for time, stop, frame in frames)
     first = next(part, None)
     position = ceil(max(Fraction(0), first[0]) * picture.rate) if first else 0
