@@ -25,10 +25,10 @@ def infer(
     sink: dict[str, dict[str, Any]],
 ) -> int:
     """A source through a model into its sinks. The signature is the schema of conf/infer.yaml."""
-    from pipeline.batch.nursery import warm
+    from pipeline.batch.forkserver import start_server
 
     if source.get("_target_") == "pipeline.batch.files.Files" and "local" in str(engine.get("_target_")):
-        warm()
+        start_server()
     from pipeline.batch.engine import Engine
     from pipeline.batch.files import Files
     from pipeline.batch.ledgers import Ledgers

@@ -108,7 +108,7 @@ class LiveSource(Source, Generic[D]):
                     device = None
                     yield from self.lose(error)
                     for device in self.reopen(str(error), end):  # noqa: B007
-                        yield Piece(spec.nothing())  # so that the caller can stop
+                        yield Piece(spec.empty())  # so that the caller can stop
             yield from self.finish()
         except LostError as error:
             raise self.failure(error) from None

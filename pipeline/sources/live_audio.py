@@ -53,7 +53,7 @@ class LiveAudio(LiveSource[AudioDevice]):
         print(f"warning: {text}", file=sys.stderr)
 
     def begin(self, spec: InputSpec) -> None:
-        rate = spec.only_sound(f"source={type(self).__name__.lower()}")
+        rate = spec.require_sound(f"source={type(self).__name__.lower()}")
         self.timeline = AudioTimeline(rate, self.channel, self.gap, self.muted, self.warn)
         self.suspected: dict[int, int] = {}  # rate that a device states -> standard rate that it delivered once
         self.measured: dict[int, int] = {}  # the same, after it happened again: used from then on

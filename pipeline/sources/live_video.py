@@ -29,7 +29,7 @@ class LiveVideo(LiveSource[Capture]):
     """Pictures of a camera or a network stream. ``open`` starts the capture."""
 
     def begin(self, spec: InputSpec) -> None:
-        self.picture = spec.only_pictures(f"source={type(self).__name__.lower()}")
+        self.picture = spec.require_pictures(f"source={type(self).__name__.lower()}")
         self.grid = VideoGrid(self.picture.rate)
         self.waiting_since: float | None = None
         self.lost = ""  # why there are no pictures; empty if there are
@@ -44,9 +44,9 @@ class LiveVideo(LiveSource[Capture]):
                 self.lost = ""
                 if ticks:
                     fitted = self.picture.fit(shown.image, shown.aspect)
-                    yield Piece(spec.of_pictures(np.repeat(fitted[None], ticks, axis=0)), shown.captured)
+                    yield Piece(spec.from_pictures(np.repeat(fitted[None], ticks, axis=0)), shown.captured)
             if seen and frame is not None:
-                yield Piece(spec.nothing(), frame.captured, ((self.grid.place / self.grid.rate, frame.image),))
+                yield Piece(spec.empty(), frame.captured, ((self.grid.place / self.grid.rate, frame.image),))
 
     def lose(self, error: LostError) -> Iterator[Gap]:
         self.grid.restart()
