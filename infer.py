@@ -41,8 +41,8 @@ def infer(
     from pipeline.streaming.selftest import check
 
     origin: Any = build(source, at="source")
-    if getattr(origin, "listing", False):
-        print(origin.devices())
+    if isinstance(origin, Source) and (devices := origin.list_devices()) is not None:
+        print(devices)
         return OK
     if isinstance(origin, Ledgers):
         with Fanout(sinks(sink)) as target:
@@ -56,7 +56,7 @@ def infer(
         model = model.for_streaming()
     settings = changed(model.config["decoder"], decoder, model.labels)
     if selftest and isinstance(origin, Source) and origin.live:
-        check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
+        check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with Fanout(sinks(sink, mining)) as target:
         target.spare([model_file(checkpoint or "")])
         target.know(model.labels, quiet(model))

@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures import detection
-from pipeline.measures.detection import MISS_RATE_FALSE_ALARMS, LEVELS, AnnotatedRecording, check_recordings, find_recordings
-from pipeline.measures.stream_output import StreamOutput
+from pipeline.measures.detection import (
+    LEVELS,
+    MISS_RATE_FALSE_ALARMS,
+    AnnotatedRecording,
+    check_recordings,
+    find_recordings,
+)
 from pipeline.measures.metrics import Alarms, match_events
+from pipeline.measures.stream_output import StreamOutput
 from pipeline.model.classifier import load
 from train import train
 
@@ -329,7 +335,9 @@ def test_training_with_streams(tones, stream, tmp_path):
     got = metrics["streams"]
     assert got["recordings"] == ["s.wav"] and got["events"]["micro"]["truths"] == 3 and got["left_out"] == 1
     live = load(tmp_path / "run").for_streaming()
-    again = detection.evaluate_outputs(live, [detection.run_recording(live, one) for one in detection.find_recordings(str(stream))])
+    again = detection.evaluate_outputs(
+        live, [detection.run_recording(live, one) for one in detection.find_recordings(str(stream))]
+    )
     assert again == got and all(math.isfinite(value) for row in got["det"] for value in row)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Misses and false alarms" in page and "from start to detection" in page

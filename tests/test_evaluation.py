@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from datasets.clips import Clip, Clips
 from pipeline.measures import cost
 from pipeline.measures.calibration import CALIBRATION_BINS, claims, histogram, score_bin
-from pipeline.measures.evaluation import Predictions, predict, compute_metrics, summarize, to_json_lines
+from pipeline.measures.evaluation import Predictions, compute_metrics, predict, summarize, to_json_lines
 from pipeline.measures.uncertainty import effective, interval, wilson
 from pipeline.media.sample import Sample, collate
 from pipeline.model.classifier import Classifier, load
@@ -299,4 +299,6 @@ def test_costs_of_a_trained_model(trained):
     metrics = json.loads((trained / "metrics.json").read_text())
     model = load(trained)
     assert metrics["bytes"] == (trained / "model.safetensors").stat().st_size
-    assert metrics["parameters"] == model.parameter_count() and metrics["multiply_adds"] == cost.count_multiply_adds(model)
+    assert metrics["parameters"] == model.parameter_count() and metrics["multiply_adds"] == cost.count_multiply_adds(
+        model
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, configured, small_model
+from conftest import configured, small_model
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -173,7 +173,8 @@ def test_what_is_counted_is_what_scikit_learn_and_training_count(classes, tmp_pa
         np.fill_diagonal(square, 0)
         shown = rows(parts["Confusions"])[1:]
         assert (
-            len(shown) == MAX_ROWS and [int(line[2]) for line in shown] == sorted(square.ravel(), reverse=True)[:MAX_ROWS]
+            len(shown) == MAX_ROWS
+            and [int(line[2]) for line in shown] == sorted(square.ravel(), reverse=True)[:MAX_ROWS]
         )
         for one, other, count, _ in shown:
             assert square[labels.index(one), labels.index(other)] == int(count)
@@ -202,7 +203,9 @@ def test_calibration_error():
     for posterior, true in zip(posteriors, truth):
         found.add("abcdef"[true], "abcdef"[posterior.argmax()], float(posterior.max()), "")
     error = calibration_error(found.claims)
-    theirs = multiclass_calibration_error(torch.tensor(posteriors), torch.tensor(truth), 6, n_bins=CALIBRATION_BINS, norm="l1")
+    theirs = multiclass_calibration_error(
+        torch.tensor(posteriors), torch.tensor(truth), 6, n_bins=CALIBRATION_BINS, norm="l1"
+    )
     assert error == pytest.approx(theirs.item(), abs=1e-5) and error > 0.01
     scores, right = posteriors.max(1), posteriors.argmax(1) == truth
     bins = np.digitize(scores, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1])

@@ -125,7 +125,8 @@ def test_values_are_spelt_as_hydra_reads_them(value):
 
 def test_what_is_drawn_is_used_with_few_digits():
     assert (
-        to_override("optimizer.lr", 0.00123456789) == "optimizer.lr=0.001235" and to_override("a", "[64,32]") == "a=[64,32]"
+        to_override("optimizer.lr", 0.00123456789) == "optimizer.lr=0.001235"
+        and to_override("a", "[64,32]") == "a=[64,32]"
     )
     assert keys_of(["+a.b=3", "cell=gru", "~head", "++x@y=1"]) == {"a.b", "cell", "head", "x"}
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError
-from pipeline.measures.stream_output import StreamOutput, decode_scores, event_spans
 from pipeline.measures.metrics import count_alarms
-from pipeline.measures.thresholds import LEVELS, tune_false_alarms, evaluate_decoder, run_split, tune_f1, tune_decoder
+from pipeline.measures.stream_output import StreamOutput, decode_scores, event_spans
+from pipeline.measures.thresholds import LEVELS, evaluate_decoder, run_split, tune_decoder, tune_f1, tune_false_alarms
 from pipeline.media.sample import Sample
 from pipeline.model.classifier import Classifier, load
 from pipeline.model.decoder import Decoder

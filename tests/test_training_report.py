@@ -112,7 +112,13 @@ def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=Non
     found.skipped = skipped
     history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "train_accuracy": 0.1 * n, "val_accuracy": 0.1 * n, "lr": 0.1}
                for n in (1, 2, 3)]  # fmt: skip
-    more = {"epochs": 3, "best_epoch": 2, "seconds": 1.5, "settings": {"seed": seed, "name": "x", **settings}, **(more or {})}
+    more = {
+        "epochs": 3,
+        "best_epoch": 2,
+        "seconds": 1.5,
+        "settings": {"seed": seed, "name": "x", **settings},
+        **(more or {}),
+    }
     metrics = write_results(model, {"val": found, "test": found}, more, history, folder)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     return metrics
@@ -154,10 +160,7 @@ def test_the_command_line_can_be_copied(tmp_path):
 
 
 def test_a_page_is_titled_by_its_folder():
-    assert (
-        title_of("digits", Path("/runs/digits/2026-11-29_12-00-00"))
-        == "Training: digits, run 2026-11-29_12-00-00"
-    )
+    assert title_of("digits", Path("/runs/digits/2026-11-29_12-00-00")) == "Training: digits, run 2026-11-29_12-00-00"
     assert title_of("", Path("/runs/sweep_2026/7")) == "Training: run sweep_2026/7"
 
 
