@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import configured, run
+from fake_cameras import broken, dying, hanging, refusing, standing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,36 +224,6 @@ def test_every_picture_means_every_until_the_memory_is_full():
     assert first.captured == 3.0 and first.dropped == 3  # two of 108 MB fit into 256 MiB
 
 
-def hanging():  # grabbers run in a process of their own, so they stand at the top
-    yield "a camera that hangs"
-    yield shot(1, time.monotonic())
-    time.sleep(1000)
-
-
-def dying():
-    yield "a camera that takes its process with it"
-    yield shot(1, time.monotonic())
-    time.sleep(0.3)
-    os._exit(9)
-
-
-def standing():
-    yield "a camera that shows the same picture"
-    while True:
-        yield shot(1, time.monotonic())
-        time.sleep(0.05)
-
-
-def refusing():
-    raise LookupError("no")
-    yield
-
-
-def broken():
-    yield "a camera whose driver fails"
-    raise RuntimeError("ioctl")
-
-
 def last_words(grabber, frozen=None):
     capture = Capture(grabber, (), "newest", frozen, 60.0)
     started = time.monotonic()
@@ -287,6 +258,7 @@ def test_an_error_that_came_before_the_question_is_told():
     capture.close()
 
 
+@cache
 def seeing_model(*overrides):
     """An untrained model of pictures with lively weights."""
     torch.manual_seed(0)
