@@ -138,7 +138,8 @@ class Video(LiveVideo):
     """Captures opened one after another in virtual time; a plan that is a number of seconds cannot be opened before."""
 
     def __init__(self, plans, **how):
-        super().__init__("fake", **how)
+        super().__init__(**how)
+        self.name = "fake"
         self.now, self.plans, self.opened = [0.0], list(plans), []
         self.clock = lambda: self.now[0]
 

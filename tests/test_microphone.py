@@ -127,9 +127,9 @@ class Fake:
 class Audio(LiveAudio):
     """Devices opened one after another; a plan that is a number cannot be opened before that time."""
 
-    def __init__(self, plans, channel=0, buffer=10.0, muted=5.0, timeout=1.5, **how):
-        super().__init__("fake", timeout, **how)
-        self.channel, self.buffer, self.muted = channel, buffer, muted
+    def __init__(self, plans, **how):
+        super().__init__(timeout=1.5, **how)
+        self.name = "fake"
         self.world, self.plans = World(), list(plans)
         self.clock, self.sleep, self.warn = lambda: self.world.now, self.world.sleep, self.world.told.append
 
