@@ -51,6 +51,7 @@ def shown(grid, shots):
     return found
 
 
+@settings(max_examples=40)
 @given(rate=st.sampled_from([5, 10, 15, 20, 25, 30, 50, 60]), count=st.integers(2, 60), late=st.floats(0, 0.003))
 def test_steady_camera_is_seen_as_a_file_would_be(rate, count, late):
     """Against the rule for files, with the same time stamps."""
@@ -62,6 +63,7 @@ def test_steady_camera_is_seen_as_a_file_would_be(rate, count, late):
     assert len(live) >= len(offline) - math.ceil(RATE / rate)  # those still to come when the next picture is known
 
 
+@settings(max_examples=40)
 @given(data=st.data(), rate=st.sampled_from([10, 15, 25, 30]))
 def test_camera_that_jitters_is_seen_within_the_snap(data, rate):
     times = [n / rate + data.draw(st.floats(-0.1, 0.1)) / rate for n in range(30)]
