@@ -24,12 +24,13 @@ from pipeline.batch import decoding
 from pipeline.batch.batch import Batch, Work, classify
 from pipeline.batch.decoders import Again, Decoders, Ended, understood
 from pipeline.batch.decoding import Limits
-from pipeline.batch.ledger import Ledger, key_of, sound
+from pipeline.batch.ledger import Ledger, key_of, parsed
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import ConfigError, MediaError, UserError
 from pipeline.media.chunks import read_chunk
 from pipeline.media.input_spec import InputSpec
 from pipeline.model.classifier import load
+from pipeline.sinks.items import FileResult
 from pipeline.streaming.stream import Stream
 
 RATE = 16000
@@ -58,8 +59,8 @@ def answers(model, paths, **settings):
     """The rows by path."""
     found = list(classify(Work(model, **settings), enumerate(entries(paths))))
     assert sorted(number for number, _ in found) == list(range(len(paths)))
-    assert all(row["path"] == str(paths[number]) for number, row in found)
-    return {row["path"]: row for _, row in found}
+    assert all(result.path == str(paths[number]) for number, result in found)
+    return {result.path: result for _, result in found}
 
 
 # ---------------------------------------------------------------- answers
@@ -70,10 +71,10 @@ def test_the_answer_is_the_offline_answer(noises):
         parts, known = read_chunk(path, model.spec)
         whole = model.clip_posteriors(model.spec.stacked([parts])[0], torch.tensor([len(parts[0])]))[0]
         row = rows[str(path)]
-        assert list(row["posteriors"].values()) == pytest.approx(whole.tolist(), abs=2e-6)
-        assert row["label"] == model.labels[int(whole.argmax())] and row["seconds"] == round(known.seconds, 3)
+        assert list(row.posteriors.values()) == pytest.approx(whole.tolist(), abs=2e-6)
+        assert row.label == model.labels[int(whole.argmax())] and row.seconds == round(known.seconds, 3)
     error = rows[str(noises[-1])]
-    assert (error["status"], error["code"], error["label"]) == ("error", "unreadable", "") and error["reason"]
+    assert (error.status, error.code, error.label) == ("error", "unreadable", "") and error.reason
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,8 @@ def test_events_are_those_of_a_stream(noises):
         parts, _ = read_chunk(path, model.spec)
         stream = Stream(model, 10, model.decoder(**settings))
         events = stream.push(parts[0]) + stream.close()
-        told = rows[str(path)]["events"]
-        assert [(row["label"], row["start"], row["end"]) for row in told] == [
+        told = rows[str(path)].events
+        assert [(row.label, row.start, row.end) for row in told] == [
             (event.label, round(event.start / RATE, 3), round(event.end / RATE, 3)) for event in events
         ]
         found += len(told)
@@ -111,27 +112,27 @@ def test_a_part_of_a_file_is_answered_as_if_it_were_one(noises, tmp_path):
     soundfile.write(tmp_path / "part.wav", wave[round(10 * rate) : round(12.5 * rate)], rate, subtype="FLOAT")
     part, whole = Entry(path, 10.0, 12.5), Entry(str(tmp_path / "part.wav"))
     rows = dict(classify(Work(model, decoder={"threshold": 0.34}), [(0, part), (1, whole)]))
-    assert (rows[0]["start"], rows[0]["end"], rows[0]["seconds"]) == (10.0, 12.5, rows[1]["seconds"])
-    assert rows[0]["posteriors"] == pytest.approx(rows[1]["posteriors"], abs=1e-4)
-    assert all(10 <= event["start"] < event["end"] <= 12.6 for event in rows[0]["events"])
+    assert (rows[0].start, rows[0].end, rows[0].seconds) == (10.0, 12.5, rows[1].seconds)
+    assert rows[0].posteriors == pytest.approx(rows[1].posteriors, abs=1e-4)
+    assert all(10 <= event.start < event.end <= 12.6 for event in rows[0].events)
 
 
 def test_what_is_held_has_an_end(noises):
     """A minute in small pieces, of which only so much waits."""
-    course = Batch(Work(small_model(), batch=4))
-    course.room = course.size * 8
+    batch = Batch(Work(small_model(), batch=4))
+    batch.max_waiting = batch.block_ticks * 8
     wave = np.zeros(RATE * 60, np.float32)
     held = 0
     for number in range(0, len(wave), 4000):
-        course.take(0, Entry("x"), (wave[number : number + 4000],))
-        held = max(held, course.held)
-        if not course.lacks:
-            assert not list(course.turn())
-    course.take(0, Entry("x"), Ended(60.0, []))
+        batch.take(0, Entry("x"), (wave[number : number + 4000],))
+        held = max(held, batch.waiting)
+        if not batch.need:
+            assert not list(batch.compute())
+    batch.take(0, Entry("x"), Ended(60.0, []))
     rows = []
-    while course.open:
-        rows += course.turn()
-    assert held <= course.size * 9 and len(rows) == 1 and not course.held
+    while batch.open:
+        rows += batch.compute()
+    assert held <= batch.block_ticks * 9 and len(rows) == 1 and not batch.waiting
 
 
 def test_a_process_that_dies_before_it_begins_has_a_successor_and_three_are_enough(noises, monkeypatch):
@@ -214,14 +215,14 @@ def test_whatever_a_decoder_does_is_one_row(noises, tmp_path, rogue):
     model = small_model()
     expected = answers(model, noises[: len(names)])
     rows = answers(model, paths, workers=2, limits=Limits(patience=1.5, memory=1 << 29))
-    codes = {Path(path).stem: row["code"] for path, row in rows.items() if row["status"] == "error"}
+    codes = {Path(path).stem: row.code for path, row in rows.items() if row.status == "error"}
     assert codes == {"segfault": "crashed", "hang": "timeout", "spin": "timeout", "hog": "limit_memory", "raise": "unreadable",
                      "write": "unreadable"}  # fmt: skip
-    assert "SIGSEGV" in rows[str(tmp_path / "segfault.wav")]["reason"]
+    assert "SIGSEGV" in rows[str(tmp_path / "segfault.wav")].reason
     assert not (tmp_path / "write.written").exists() or not (tmp_path / "write.written").stat().st_size
     for path in paths[::2]:
         assert rows[str(path)] == expected[str(path)], "neighbours are not harmed"
-    assert rows[str(tmp_path / "once.wav")]["posteriors"] == expected[str(noises[6])]["posteriors"], "tried once more"
+    assert rows[str(tmp_path / "once.wav")].posteriors == expected[str(noises[6])].posteriors, "tried once more"
 
 
 def test_no_process_is_left_behind(noises):
@@ -242,8 +243,8 @@ def test_long_names_do_not_block_the_pipes(noises, tmp_path):
         paths.append(deep / f"{number}.wav")
         shutil.copy(noises[39], paths[-1])
     rows = answers(small_model(), [*paths, Path("x" * 100_000)], batch=1)
-    assert rows.pop("x" * 100_000)["code"] == "not_found"
-    assert {row["status"] for row in rows.values()} == {"ok"} and len(rows) == 60
+    assert rows.pop("x" * 100_000).code == "not_found"
+    assert {row.status for row in rows.values()} == {"ok"} and len(rows) == 60
 
 
 @given(st.binary(max_size=60))
@@ -263,9 +264,9 @@ def test_limits_of_one_file(noises, tmp_path):
     model = small_model()
     for limits in (Limits(longest=7.0), Limits(largest=8 * RATE * 8 * 4 - 1)):
         (row,) = answers(model, [tmp_path / "wide.flac"], limits=limits).values()
-        assert (row["status"], row["code"]) == ("error", "limit_duration") and "8 channels" in row["reason"]
+        assert (row.status, row.code) == ("error", "limit_duration") and "8 channels" in row.reason
     (row,) = answers(model, [tmp_path / "wide.flac"], limits=Limits(largest=8 * RATE * 8 * 4, longest=8.0)).values()
-    assert row["status"] != "error"
+    assert row.status != "error"
 
 
 # ---------------------------------------------------------------- the ledger
@@ -276,7 +277,7 @@ def filled(path, count):
     with Ledger(path) as ledger:
         ledger.begin(HEAD, anew=True)
         for number in range(count):
-            ledger.add(number, {"path": f"{number}\udcff\n", "status": "ok"})
+            ledger.add(number, FileResult(f"{number}\udcff\n", status="ok"))
     return path.read_bytes()
 
 
@@ -285,12 +286,12 @@ def test_a_ledger_keeps_what_it_was_told(tmp_path):
     with Ledger(tmp_path / "l") as ledger:
         ledger.begin(HEAD, anew=False)
         assert ledger.head["model"] == "m" and ledger.complete is None
-        assert [ledger.row(place)["path"] for place in ledger.known().values()] == [f"{n}\udcff\n" for n in range(20)]
-        ledger.add(3, {"path": "again"})
-        assert ledger.row(ledger.add(20, {"path": "new"})) == {"path": "new"}
-        ledger.end({"rows": 21}, range(22))
+        assert [ledger.result(place).path for place in ledger.known().values()] == [f"{n}\udcff\n" for n in range(20)]
+        ledger.add(3, FileResult("again"))
+        assert ledger.result(ledger.add(20, FileResult("new"))) == FileResult("new")
+        ledger.finish({"rows": 21}, range(22))
     with Ledger(tmp_path / "l", reading=True) as ledger:
-        assert ledger.complete == {"rows": 21} and ledger.row(ledger.known()[3]) == {"path": "again"}
+        assert ledger.complete == {"rows": 21} and ledger.result(ledger.known()[3]) == FileResult("again")
 
 
 @given(st.data())
@@ -308,16 +309,16 @@ def test_no_damage_to_a_ledger_is_believed(tmp_path_factory, data):
     harmed |= {number + 1 for number in harmed if whole[place : place + 1] == b"\n"}  # which runs into this line
     try:
         with Ledger(path) as ledger:
-            known = {key: ledger.row(place) for key, place in ledger.known().items()}
+            known = {key: ledger.result(place) for key, place in ledger.known().items()}
             ledger.begin(HEAD, anew=ledger.head is None)
-            ledger.add(99, {"path": "more"})
+            ledger.add(99, FileResult("more"))
     except ConfigError:
         assert 0 in harmed
         return
-    assert known == {n: {"path": f"{n}\udcff\n", "status": "ok"} for n in range(6) if n + 1 not in harmed}
+    assert known == {n: FileResult(f"{n}\udcff\n", status="ok") for n in range(6) if n + 1 not in harmed}
     with Ledger(path, reading=True) as ledger:
-        again = {key: ledger.row(place) for key, place in ledger.known().items()}
-    assert again[99] == {"path": "more"} and {key: again[key] for key in known} == known
+        again = {key: ledger.result(place) for key, place in ledger.known().items()}
+    assert again[99] == FileResult("more") and {key: again[key] for key in known} == known
 
 
 def test_another_s_ledger_and_no_ledger_are_left_alone(tmp_path):
@@ -343,8 +344,8 @@ def test_a_file_that_has_changed_has_another_key(tmp_path):
 
 def test_lines_are_what_they_say():
     text = b'{"a":1}'
-    assert sound(b"%08x " % zlib.crc32(text) + text + b"\n") == {"a": 1}
-    assert sound(b"%08x " % zlib.crc32(text) + text) is None and sound(b"00000000 " + text + b"\n") is None
+    assert parsed(b"%08x " % zlib.crc32(text) + text + b"\n") == {"a": 1}
+    assert parsed(b"%08x " % zlib.crc32(text) + text) is None and parsed(b"00000000 " + text + b"\n") is None
 
 
 # ---------------------------------------------------------------- whole runs
@@ -416,7 +417,7 @@ def test_ended_at_any_moment(thousand, undisturbed, tmp_path, number, code, tria
             end = run("infer.py", *command(thousand, out))
             assert end.returncode == 3 and b"Traceback" not in end.stderr, end.stderr.decode()
             assert (Path(f"{out}.csv").read_bytes(), Path(f"{out}.jsonl").read_bytes()) == undisturbed
-            rows = [sound(line)["row"]["path"] for line in ledger.read_bytes().splitlines(True) if b'"row"' in line]
+            rows = [parsed(line)["row"]["path"] for line in ledger.read_bytes().splitlines(True) if b'"row"' in line]
             assert len(rows) == len(set(rows)) == 1000, "each once"
             ledger.unlink()
 
