@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.core.spreadsheet import unprotect
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
 
@@ -370,7 +371,7 @@ def demand(manifest: str, columns: Sequence[str], there: Collection[str]) -> Non
 
 
 def of_csv(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
-    """A table with a head; blank lines are none of its rows."""
+    """A table with a head; blank lines are none of its rows. Cells that sink=csv has protected are as they were."""
     with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = csv.reader(file, strict=True)
         head = next(lines, ["path"])
@@ -380,7 +381,8 @@ def of_csv(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
         for row in lines:
             if row:
                 cells = row[:width]
-                yield chosen(cells + [None] * (width + 1 - len(cells)))
+                values = chosen(cells + [None] * (width + 1 - len(cells)))
+                yield [value and unprotect(value) for value in values]
 
 
 def of_jsonl(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
