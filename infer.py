@@ -28,9 +28,6 @@ def infer(
     from pipeline.core.build import build
 
     origin: Any = build(source, at="source")
-    if getattr(origin, "listing", False):
-        print(origin.devices())
-        return OK
     where, automatic = None, 1
     if isinstance(origin, Files):
         where = build(engine, Engine, at="engine")
@@ -43,8 +40,12 @@ def infer(
     from pipeline.model.decoder import changed
     from pipeline.sinks.items import Metadata
     from pipeline.sinks.listen import listen
+    from pipeline.sources.source import Source
     from pipeline.streaming.selftest import check
 
+    if isinstance(origin, Source) and (devices := origin.list_devices()) is not None:
+        print(devices)
+        return OK
     if isinstance(origin, Ledgers):
         with sinks(sink) as target:
             return finished(origin.merge(target), origin.fail_on)
@@ -57,7 +58,7 @@ def infer(
         model = model.for_streaming()
     settings = changed(model.config["decoder"], decoder, model.labels)
     if where is None and selftest and origin.live:
-        check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
+        check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with sinks(sink, mining) as target:
         target.check_overwrites([model_file(checkpoint or "")])
         target.setup(model.labels, background_labels(model))

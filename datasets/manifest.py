@@ -79,8 +79,8 @@ class Manifest(Corpus):
 
 
 def table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a csv or jsonl file; cells that sink=csv has protected are as they were. ConfigError if it is missing,
-    empty or without the needed columns.
+    """The rows of a csv or jsonl file; cells that sink=csv has protected are as they were. ConfigError if it is
+    missing, empty or without the needed columns.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -30,7 +30,7 @@ from pipeline.core.journal import lock
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
-from pipeline.media.container import admit
+from pipeline.media.container import open_file
 
 JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
@@ -81,7 +81,7 @@ def recordings(clips: Sequence[Clip], root: Path) -> tuple[list[Recording], int]
     found, lost = [], set()
     for (_, path), parts in sorted(by_file.items()):
         try:
-            admit(str(path))
+            open_file(str(path)).close()
             status = os.stat(path)
             if status.st_size > LARGEST:
                 raise MediaError("limit_size", f"{status.st_size >> 20} MB; expected at most {LARGEST >> 20} MB")

@@ -30,9 +30,8 @@ PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start: the workers share the cores
-    torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # also of the programs that tests start: tests are small, and share the cores
+torch.set_num_threads(1)
 
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")

@@ -19,7 +19,7 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
 from pipeline.media.sample import Sample, collate
 from pipeline.model.classifier import Classifier
-from pipeline.model.features import Features
+from pipeline.model.features import Features, cache_of
 
 SEEING = InputSpec(picture=Picture(10, 24, 32))
 STILL = {"shift": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0, "speed": 0.0, "jitter": 0.0, "drop": 0.0}
@@ -38,7 +38,7 @@ def clips(*lengths):
 
 def augment(**settings):
     change = AugmentPictures(**STILL | settings)
-    change.know(LABELS, Frames(10, 24, 32))
+    change.setup(LABELS, Frames(10, 24, 32))
     return change
 
 
@@ -168,16 +168,31 @@ def test_costly_features_are_computed_once_and_changed_each_time():
     images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
     batch = collate([Sample((images,), 0, key="a"), Sample((images[:4],), 1, key="b")], model.spec)
     torch.manual_seed(0)
-    first, _ = features.changed(batch)
-    kept = {key: [y.clone() for y in tracks] for key, tracks in features.kept.items()}
-    second, _ = features.changed(batch)
+    first, _ = features.compute_augmented(batch)
+    kept = {key: [y.clone() for y in tracks] for key, tracks in features.cache.tracks.items()}
+    second, _ = features.compute_augmented(batch)
     assert kept.keys() == {"a", "b"} and kept["b"][0].shape == (4, 6, 6, 6)
-    assert all(torch.equal(y, features.kept[key][0]) for key, (y,) in kept.items())
+    assert all(torch.equal(y, features.cache.tracks[key][0]) for key, (y,) in kept.items())
     assert first.shape != second.shape or not torch.equal(first, second)
-    assert torch.equal(features.plain(batch), features.plain(batch))
-    assert Features(model, None).kept is features.kept, "the next training has them"
+    assert torch.equal(features.compute(batch), features.compute(batch))
+    assert Features(model, None).cache is features.cache, "the next training has them"
     other = Classifier(configured("train", "experiment=gestures", "extractor.height=40"), LABELS)
-    assert not Features(other, None).kept
+    assert not Features(other, None).cache.tracks
+
+
+def test_the_cache_of_features_is_bounded(monkeypatch):
+    """Clips beyond the bound are computed each time, to the same bits; what is kept is in main memory."""
+    model = Classifier(configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64"), LABELS)
+    images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    batch = collate([Sample((images[n:],), 0, key=f"{n}") for n in range(4)], model.spec)
+    expected = Features(model, None).compute(batch)
+    limit = Features(model, None).cache.bytes // 2
+    monkeypatch.setattr("pipeline.model.features.CACHE_BYTES", limit)
+    cache_of.cache_clear()
+    features = Features(model, None)
+    assert torch.equal(features.compute(batch), expected) and torch.equal(features.compute(batch), expected)
+    assert 0 < features.cache.bytes <= limit and 1 <= len(features.cache.tracks) < 4
+    assert all(y.device.type == "cpu" for tracks in features.cache.tracks.values() for y in tracks)
 
 
 @pytest.mark.parametrize("more", [["head.delay=0.3"], ["encoder.convolutions=[{channels: 8, kernel: 5, stride: 4}]"]])
@@ -190,7 +205,7 @@ def test_features_that_change_in_time_still_fill_the_steps_of_the_model(more):
     for trial in range(10):
         torch.manual_seed(trial)
         batch = collate([Sample((images,), 0, key="a"), Sample((images[:5],), 1, key="b")], model.spec)
-        y, after = features.changed(batch)
+        y, after = features.compute_augmented(batch)
         logits, _, _ = model.logits(y)
         assert y.shape[1] % model.hop == 0 and logits.shape[1] > int(model.last_step(after.lengths).max())
 

@@ -55,7 +55,7 @@ def burst(length=RATE, start=2000, end=5000, hertz=700, loud=0.2):
 def test_nothing_is_changed_where_everything_is_off():
     before = batch(burst(), burst(3000, 100, 2000), spans=[[(2000, 5000, 0)], []])
     augment = Augment(**OFF)
-    augment.know(["a", "b"], LogMel(RATE))
+    augment.setup(["a", "b"], LogMel(RATE))
     after = augment.clips(before, SOUND)
     features = [torch.randn(2, 50, 64)]
     same, again = augment.tracks(features, after, torch.flip)
@@ -116,7 +116,7 @@ def test_the_ratio_is_drawn_from_its_range_for_the_share_of_clips_that_is_asked_
     before = batch(*[burst(2000, 0, 2000, hertz=300 + n) for n in range(400)])
     files = {"noises": str(tmp_path)} if kind == "recorded" else {}
     augment = Augment(**OFF | {kind: 0.25, "snr": (5, 15)} | files)
-    augment.know(["a", "b"], LogMel(RATE))
+    augment.setup(["a", "b"], LogMel(RATE))
     added = (augment.clips(before, SOUND).x[0] - before.x[0]).square().mean(1)
     hit = added > 0
     ratio = 10 * torch.log10(0.02 / added[hit])
@@ -214,7 +214,7 @@ def test_tempo_changes_times_but_not_pitch():
     torch.manual_seed(0)
     extractor = LogMel(RATE)
     augment = Augment(**OFF | {"tempo": 0.3})
-    augment.know(["a", "b"], extractor)
+    augment.setup(["a", "b"], extractor)
     before = batch(*[burst()] * 30, spans=[[(2000, 5000, 1)]] * 30)
     plain, _ = extractor(before.x[0], extractor.initial(30))
     (y,), after = augment.tracks([plain], before, torch.flip)
@@ -259,8 +259,8 @@ def test_a_warped_formant_stands_where_a_shorter_tract_would_have_it():
 
 def test_a_warp_needs_an_axis_of_frequency():
     with pytest.raises(ConfigError, match=r"augment\.warp: .* features of MFCC have no axis .* extractor=logmel"):
-        Augment(warp=0.1).know(["a", "b"], MFCC(RATE))
-    Augment().know(["a", "b"], MFCC(RATE))
+        Augment(warp=0.1).setup(["a", "b"], MFCC(RATE))
+    Augment().setup(["a", "b"], MFCC(RATE))
     config = configured("train", "extractor=audiovisual", "augment=both", "augment.sound.warp=0.1")
     model = Classifier(config, ["a", "b"])
     both = build(config["augment"], Augmentation, at="augment")
@@ -296,9 +296,9 @@ def test_recordings_are_read_once_within_limits(tmp_path):
     with pytest.warns(UserWarning, match=r"here: skipped .*broken\.wav"):
         assert len(recordings(str(tmp_path), RATE, "here", 60, 100)) == 6
     with pytest.raises(ConfigError, match=r"augment\.noises: there is no"):
-        Augment(noises=str(tmp_path / "none")).know(["a"], LogMel(RATE))
+        Augment(noises=str(tmp_path / "none")).setup(["a"], LogMel(RATE))
     with pytest.raises(ConfigError, match=r"augment\.rooms: found no sound"):
-        Augment(room=1.0, rooms=[str(tmp_path / "silent.wav")]).know(["a"], LogMel(RATE))
+        Augment(room=1.0, rooms=[str(tmp_path / "silent.wav")]).setup(["a"], LogMel(RATE))
 
 
 @st.composite
@@ -322,7 +322,7 @@ def test_whatever_is_drawn_is_finite_and_in_its_place(given, lengths, seed, sile
     before, extractor = batch(*waves, spans=spans), LogMel(RATE, mels=20)
     kept = before.x[0].clone()
     augment = Augment(**given)
-    augment.know(["a", "b"], extractor)
+    augment.setup(["a", "b"], extractor)
 
     def changed():
         torch.manual_seed(seed)
@@ -351,7 +351,7 @@ def test_every_choice_fills_the_steps_of_the_model(choice):
     assert features.augment.mixup == 0.3
     for trial in range(5):
         torch.manual_seed(trial)
-        y, after = features.changed(batch(burst(), burst(900, 100, 800), spans=[[(2000, 5000, 0)], []]))
+        y, after = features.compute_augmented(batch(burst(), burst(900, 100, 800), spans=[[(2000, 5000, 0)], []]))
         logits, _, _ = model.logits(y)
         assert y.isfinite().all() and logits.shape[1] > int(model.last_step(after.lengths).max())
 

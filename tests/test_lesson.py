@@ -1,5 +1,6 @@
 """What training is made of: losses, learning rates, averages, the order of clips, steps; against torch and scikit-learn."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,13 +25,14 @@ from pipeline.augmentations.augmentation import Augmentation
 from pipeline.core.errors import ConfigError, DivergedError, UserError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import IGNORE, Sample, collate
-from pipeline.training.loader import Feed, plan, shuffled
-from pipeline.training.losses import Loss, balanced
+from pipeline.training.loader import Loader, draw_order, plan_steps
+from pipeline.training.losses import Loss, class_weights
 from pipeline.training.progress import best
 from pipeline.training.run import Run
 from pipeline.training.schedule import rate
-from pipeline.training.step import Lesson
-from pipeline.training.weight_average import Average
+from pipeline.training.step import TrainingStep
+from pipeline.training.trainer import Trainer
+from pipeline.training.weight_average import WeightAverage
 
 RATE = 16000
 
@@ -53,7 +55,7 @@ def test_losses():
             p = np.exp(row)[target] / np.exp(row).sum()
             total -= (1 - p) ** 2.0 * np.log(p)
     assert Loss(focal=2.0)(logits, targets) == pytest.approx(total, rel=1e-5)
-    assert Loss(0.1, 2.0, weights).sharp == Loss(0.0, 2.0), "weights are those of clips"
+    assert Loss(0.1, 2.0, weights).of_steps == Loss(0.0, 2.0), "weights are those of clips"
     sure = torch.tensor([[40.0, 0, 0]], requires_grad=True)
     Loss(focal=0.5)(sure, torch.tensor([0])).backward()
     assert sure.grad.isfinite().all()
@@ -62,8 +64,8 @@ def test_losses():
 def test_weights_of_classes():
     classes = [0] * 10 + [1] * 3 + [2]
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(classes))
-    assert balanced(classes, 3).tolist() == pytest.approx(expected)
-    assert balanced(classes, 5).tolist() == pytest.approx([*expected, 0, 0]), "classes that are not there"
+    assert class_weights(classes, 3).tolist() == pytest.approx(expected)
+    assert class_weights(classes, 5).tolist() == pytest.approx([*expected, 0, 0]), "classes that are not there"
 
 
 @pytest.mark.parametrize("epochs", [3, 20])
@@ -86,7 +88,7 @@ def test_learning_rates(epochs):
 
 def test_averages_of_weights():
     layer = torch.nn.Linear(2, 2)
-    average = Average(layer, 0.9)
+    average = WeightAverage(layer, 0.9)
     expected = layer.weight.detach().double().clone()
     for step in range(1, 200):
         with torch.no_grad():
@@ -95,13 +97,13 @@ def test_averages_of_weights():
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * layer.weight.detach().double()
     before = layer.weight.detach().clone()
-    with average.worn():
+    with average.applied():
         assert torch.allclose(layer.weight.double(), expected, atol=1e-4) and not torch.equal(layer.weight, before)
     assert torch.equal(layer.weight, before)
-    other = Average(torch.nn.Linear(2, 2), 0.9)
+    other = WeightAverage(torch.nn.Linear(2, 2), 0.9)
     other.restore(average.state())
     assert other.steps == 199 and torch.equal(other.values["weight"], average.values["weight"])
-    with Average(layer, 0.0).worn():
+    with WeightAverage(layer, 0.0).applied():
         assert torch.equal(layer.weight, before)
 
 
@@ -109,10 +111,10 @@ def test_averages_of_weights():
 def test_every_clip_is_in_one_place(clips, batch, parts, world):
     """All ranks make the same number of steps and parts, and share out the same batches as one alone."""
     order = np.random.default_rng(0).permutation(clips).tolist()
-    plans = [plan(order, batch, parts, rank, world) for rank in range(world)]
+    plans = [plan_steps(order, batch, parts, rank, world) for rank in range(world)]
     assert {len(found) for found in plans} == {-(-clips // batch)}
     assert all(len(step) == parts for found in plans for step in found)
-    for number, whole in enumerate(plan(order, batch)):
+    for number, whole in enumerate(plan_steps(order, batch)):
         shared = sorted(clip for found in plans for part in found[number] for clip in part)
         assert shared == sorted(whole[0])
 
@@ -144,16 +146,16 @@ class Noises:
 def test_orders_of_clips():
     split = Noises(100)
     split.classes = [0] * 90 + [1] * 10
-    assert sorted(shuffled(split, 1, "none", 2)) == list(range(100))
-    assert shuffled(split, 1, "none", 2) == shuffled(split, 1, "none", 2) != shuffled(split, 2, "none", 2)
-    drawn = [split.classes[index] for seed in range(30) for index in shuffled(split, seed, "sampling", 2)]
+    assert sorted(draw_order(split, 1, "none", 2)) == list(range(100))
+    assert draw_order(split, 1, "none", 2) == draw_order(split, 1, "none", 2) != draw_order(split, 2, "none", 2)
+    drawn = [split.classes[index] for seed in range(30) for index in draw_order(split, seed, "sampling", 2)]
     assert np.mean(drawn) == pytest.approx(0.5, abs=0.03)
     with pytest.raises(ConfigError, match=r"trainer\.balance"):
-        shuffled(SimpleNamespace(__len__=lambda: 3), 0, "sampling", 2)
+        draw_order(SimpleNamespace(__len__=lambda: 3), 0, "sampling", 2)
 
 
-def fed(split, workers, timeout=4.0):
-    found = list(Feed(InputSpec(RATE), workers, timeout).steps(split, plan(range(len(split)), 3)))
+def fed(split, workers, timeout=1.5):
+    found = list(Loader(InputSpec(RATE), workers, timeout).load_steps(split, plan_steps(range(len(split)), 3)))
     return [part for step in found for part in step]
 
 
@@ -173,13 +175,50 @@ def test_processes_that_always_hang_end_the_training_with_a_reason():
     faults = {4: lambda: os.kill(os.getpid(), signal.SIGSTOP)}
     with warnings.catch_warnings(), pytest.raises(UserError, match=r"again and again .*trainer\.timeout"):
         warnings.simplefilter("ignore")
-        fed(Noises(faults=faults), 2, 2.0)
+        fed(Noises(faults=faults), 2, 0.7)
+
+
+def test_only_the_workers_of_the_loader_are_killed(tmp_path):
+    """Other processes of the program go on, and its handler of SIGCHLD stays."""
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    other.start()
+    handler = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        mine = signal.getsignal(signal.SIGCHLD)
+        with pytest.warns(UserWarning, match="others take its place"):
+            fed(Noises(faults={4: lambda: os.kill(os.getpid(), signal.SIGSTOP)}, once=tmp_path / "done"), 2, 1.0)
+        assert signal.getsignal(signal.SIGCHLD) is mine
+        assert other.is_alive()
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+        other.kill()
+        other.join()
+
+
+def test_the_time_limit_is_that_of_a_clip():
+    """Three clips of 0.7 s each in a batch, where each may take a second."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slow = Noises(6, faults=dict.fromkeys(range(3), lambda: time.sleep(0.7)))
+        assert [len(batch.labels) for batch in fed(slow, 2, 1.0)] == [3, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mistake_in_a_dataset_is_no_unreadable_clip(workers):
+    with pytest.raises(AttributeError, match="spanss"):
+        fed(Noises(faults={4: lambda: Sample.spanss}), workers)
+    with pytest.raises(RuntimeError, match="of a dataset's own"):
+        fed(Noises(faults={4: own_error}), workers)
+
+
+def own_error():
+    raise RuntimeError("of a dataset's own")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_clip_that_fails_is_left_out(workers):
     def fail():
-        raise RuntimeError("a broken disk")
+        raise OSError("a broken disk")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # told by the process that loads
@@ -196,7 +235,7 @@ def lesson(model, tmp_path, augment=None, rate=0.1, frames=1.0, fabric=None):
     settings = {"_target_": "torch.optim.SGD", "lr": rate}
     run = Run(fabric, model, "background", settings, augment, 0.0, tmp_path, {})
     run.set_rate(1.0)
-    return Lesson(fabric, run, Loss(0.05), frames, 1e9)
+    return TrainingStep(fabric, run, Loss(0.05), frames, 1e9)
 
 
 def batches(*rows, spans=True):
@@ -224,7 +263,7 @@ def test_a_batch_in_parts_is_a_batch(tmp_path, spans):
         model = small_model()
         teach = lesson(model, tmp_path)
         given = [None if not part else batches(part, spans=spans)[0] for part in parts]
-        sums = teach.step(given)
+        sums = teach.full(given)
         ends.append((sums, deepcopy(model.state_dict())))
     for sums, weights in ends[1:]:
         assert sums == pytest.approx(ends[0][0], abs=1e-4)
@@ -257,7 +296,7 @@ def test_uneven_shares_of_two_devices(tmp_path):
         for number, step in enumerate(steps):
             clips = [index for rank in step for part in rank for index in part]
             batch = batches(clips)[0]
-            sums = teach.blocks(batch, 0.1) if case == "blocks" else teach.step([batch])
+            sums = teach.truncated(batch, 0.1) if case == "blocks" else teach.full([batch])
             for rank in (0, 1):
                 other = torch.load(tmp_path / f"{case}-{rank}.pt", weights_only=True)
                 assert other["found"][number] == pytest.approx(sums, abs=1e-4), case
@@ -272,7 +311,7 @@ def test_blocks_without_an_answer_change_nothing(tmp_path):
     model = small_model()
     teach = lesson(model, tmp_path, frames=0.0)
     teach.carry = 0.0
-    sums = teach.blocks(batches([2], spans=False)[0], 0.1)
+    sums = teach.truncated(batches([2], spans=False)[0], 0.1)
     assert sums[2] == 1 and teach.run.average.steps == 1
 
 
@@ -280,14 +319,35 @@ def test_blocks_of_time_carry_the_state(tmp_path):
     """One block is a step; and while the weights stand still, many cost what the whole clip does, and end where it does."""
     given = batches([0, 1, 2, 3])
     whole, cut = small_model(), small_model()
-    expected = lesson(whole, tmp_path).step(given)
-    assert lesson(cut, tmp_path).blocks(given[0], 60.0) == pytest.approx(expected, abs=1e-5)
+    expected = lesson(whole, tmp_path).full(given)
+    assert lesson(cut, tmp_path).truncated(given[0], 60.0) == pytest.approx(expected, abs=1e-5)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
     model = small_model()
     still = lesson(model, tmp_path, rate=0.0, frames=0.0)
-    expected, ends = still.step(given), still.run.carried
-    assert still.blocks(given[0], 0.1) == pytest.approx(expected, abs=1e-4)
+    expected, ends = still.full(given), still.run.carried
+    assert still.truncated(given[0], 0.1) == pytest.approx(expected, abs=1e-4)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(leaves(ends), leaves(still.run.carried), strict=True))
+
+
+def test_a_trainer_changes_the_process_when_it_begins():
+    before = torch.get_num_threads()
+    trainer = Trainer(threads=before + 1)
+    assert torch.get_num_threads() == before and not Trainer(workers=0).console.quiet
+    try:
+        trainer.begin(small_model())
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_library_user_only_calls_fit(tmp_path):
+    """The weights to begin with are loaded by ``fit``, too."""
+    old, new = small_model(seed=1), small_model(seed=2)
+    old.save(tmp_path / "old.safetensors", {"settings": {}, "history": []})
+    trainer = Trainer(1, batch=4, workers=0, threads=1, pretrained=str(tmp_path / "old.safetensors"))
+    still = {"_target_": "torch.optim.SGD", "lr": 1e-12}
+    trainer.fit(new, "background", Noises(4), Noises(4), still, None, tmp_path, {})
+    assert all(torch.allclose(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
 
 
 def leaves(state):
@@ -298,7 +358,7 @@ def test_nothing_to_learn_from_changes_nothing(tmp_path):
     model = small_model()
     before = deepcopy(model.state_dict())
     teach = lesson(model, tmp_path)
-    assert teach.step([None]) == [0, 0, 0] and teach.blocks(None, 1.0) == [0, 0, 0]
+    assert teach.full([None]) == [0, 0, 0] and teach.truncated(None, 1.0) == [0, 0, 0]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -310,7 +370,7 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path, part):
         for parameter in getattr(model, part).parameters():
             parameter.fill_(torch.nan)
     with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
-        lesson(model, tmp_path).step(batches([0, 1]))
+        lesson(model, tmp_path).full(batches([0, 1]))
 
 
 def test_mixed_pairs_cost_as_much_of_each(tmp_path):
@@ -321,11 +381,11 @@ def test_mixed_pairs_cost_as_much_of_each(tmp_path):
     split = Noises(spans=False)
     batch = collate([split[0], split[3], split[6]], InputSpec(RATE))
     assert set(batch.labels.tolist()) == {0}
-    found = teach.step([batch])
+    found = teach.full([batch])
     torch.manual_seed(3)
     share = float(torch.distributions.Beta(0.4, 0.4).sample())
     order = torch.randperm(3)
-    x, _ = teach.run.features.changed(batch)
+    x, _ = teach.run.features.compute_augmented(batch)
     _, pooled, _ = model.logits(share * x + (1 - share) * x[order])
     answer = pooled[torch.arange(3), model.last_step(batch.lengths)]
     assert found[0] / 3 == pytest.approx(cross_entropy(answer, batch.labels, label_smoothing=0.05).item(), rel=1e-4)

@@ -13,7 +13,7 @@ from pipeline.core.errors import ConfigError, ModelError
 from pipeline.extractors.frame_cnn import FrameCNN
 from pipeline.model.classifier import HEADER, Classifier, fingerprint, load
 from pipeline.streaming.stream import Stream
-from pipeline.training.pretrained import begin
+from pipeline.training.pretrained import load_pretrained
 
 
 def header(path):
@@ -177,7 +177,7 @@ def test_training_begins_with_the_weights_of_another_model(tmp_path):
     there.save(tmp_path / "model.safetensors")
     here = made(["bee", "dog"], "encoder.dropout=0.4", "cell.zoneout=0.1", "head.delay=0.1", "decoder.threshold=0.9")
     drawn = {name: tensor.clone() for name, tensor in here.state_dict().items()}
-    assert "labels it knows: 1, new: 1" in begin(here, str(tmp_path))
+    assert "labels it knows: 1, new: 1" in load_pretrained(here, str(tmp_path))
     body = {name for name in drawn if not name.startswith("head.")}
     assert body and all(torch.equal(here.state_dict()[name], there.state_dict()[name]) for name in body)
     for name in drawn.keys() - body:
@@ -192,9 +192,9 @@ def test_training_begins_with_the_weights_of_another_model(tmp_path):
         ("encoder.residual=true", "encoder.residual was False, is True"),
     ):
         with pytest.raises(ConfigError, match=message):
-            begin(made(["bee"], other), str(tmp_path))
+            load_pretrained(made(["bee"], other), str(tmp_path))
     with pytest.raises(ModelError, match=r"trainer\.pretrained=/nowhere: no such file"):
-        begin(here, "/nowhere")
+        load_pretrained(here, "/nowhere")
 
 
 def test_a_model_saved_before_its_classes_moved_answers_the_same_bits():

@@ -32,7 +32,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
 from pipeline.model.classifier import load
-from pipeline.training.loader import Feed, plan, shuffled
+from pipeline.training.loader import Loader, draw_order, plan_steps
 
 SOUND = InputSpec(16000)
 EACH = {split: f"{split}-*.tar" for split in ("train", "val", "test")}
@@ -710,8 +710,8 @@ def test_processes_and_workers_share_the_clips(packed, patterns):
     for seed in range(2):
         keys = []
         for rank in range(2):
-            steps = plan(shuffled(part, seed, "none", 2), 6, rank=rank, world=2)
-            batches = [batch for step in Feed(SOUND, 2, 60).steps(part, steps) for batch in step]
+            steps = plan_steps(draw_order(part, seed, "none", 2), 6, rank=rank, world=2)
+            batches = [batch for step in Loader(SOUND, 2, 60).load_steps(part, steps) for batch in step]
             keys.append([key for batch in batches if batch for key in batch.keys])
         assert abs(len(keys[0]) - len(keys[1])) <= 3 and all(keys)
         assert sorted(itertools.chain(*keys)) == sorted(f"{c.name}@{c.start}-{c.end}" for c in part.clips)

@@ -19,7 +19,7 @@ class Augmentation:
     raw = False
     mixup = 0.0
 
-    def know(self, labels: list[str], extractor: Extractor) -> None:
+    def setup(self, labels: list[str], extractor: Extractor) -> None:
         """The classes in the order of their numbers, and what hears and sees; ConfigError for what does not suit.
 
         Called before data are read, and again before the training.

@@ -39,12 +39,12 @@ class AugmentBoth(Augmentation):
         """
         apart = "sound and pictures would come apart"
         for keys, why in (
-            ([f"picture.{key}" for key in picture.timed()], apart),
+            ([f"picture.{key}" for key in picture.time_keys()], apart),
             ([f"picture.{key}" for key in ("offset", "noise") if getattr(picture, key)], "features are joined before"),
-            ([f"sound.{key}" for key in sound.timed()], apart),
+            ([f"sound.{key}" for key in sound.time_keys()], apart),
             (["sound.masks"] if sound.masks else [], "features are joined before they are masked"),
             (
-                [] if picture.raw else [f"sound.{key}" for key in sound.sounding()],
+                [] if picture.raw else [f"sound.{key}" for key in sound.sample_keys()],
                 "augment.picture.where=features are computed only once",
             ),
         ):
@@ -66,13 +66,13 @@ class AugmentBoth(Augmentation):
         samples, pictures, present = batch.x
         return replace(batch, x=(samples, pictures, self.lost(present)))
 
-    def know(self, labels: list[str], extractor: Extractor) -> None:
+    def setup(self, labels: list[str], extractor: Extractor) -> None:
         """For flips and recordings. ConfigError for a model of one track."""
         if not extractor.spec.both:
             better = "pictures" if extractor.spec.picture else "light"
             raise ConfigError(f"augment: changes two tracks, but the model takes one; choose augment={better}")
-        self.picture.know(labels, extractor)
-        self.sound.listen(extractor.fronts()[0][0], "augment.sound")
+        self.picture.setup(labels, extractor)
+        self.sound.setup_sound(extractor.fronts()[0][0], "augment.sound")
 
     def tracks(
         self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]

@@ -61,11 +61,11 @@ class AugmentPictures(Augmentation):
         self.speed, self.jitter, self.drop = speed, jitter, drop
         self.raw = where == "pixels"
 
-    def timed(self) -> list[str]:
+    def time_keys(self) -> list[str]:
         """The keys in use that act in time."""
         return [key for key in ("speed", "jitter", "drop") if getattr(self, key)]
 
-    def know(self, labels: list[str], extractor: Extractor) -> None:
+    def setup(self, labels: list[str], extractor: Extractor) -> None:
         """What each class becomes when left and right change places. ConfigError for a model of sound alone."""
         if extractor.spec.picture is None:
             raise ConfigError("augment: changes pictures, but the model takes sound alone; choose augment=light")

@@ -93,23 +93,23 @@ class Augment(Augmentation):
         self.bands, self.top, self.hop = torch.zeros(0), 0.0, 1  # Hz of the features' channels; samples of a step
         self.responses, self.recording = torch.zeros(0, 0), torch.zeros(0)
 
-    def timed(self) -> list[str]:
+    def time_keys(self) -> list[str]:
         """The keys in use that act in time."""
         return [key for key in ("shift", "speed", "tempo") if getattr(self, key)]
 
-    def sounding(self) -> list[str]:
+    def sample_keys(self) -> list[str]:
         """The keys in use that act on samples, but not in time."""
         keys = ("gain", "polarity", "room", "noise", "babble", "recorded", "tilt", "equalizer", "band")
         return [key for key in keys if getattr(self, key)]
 
-    def know(self, labels: list[str], extractor: Extractor) -> None:
-        """ConfigError for a model of pictures, or what it says in ``listen``."""
+    def setup(self, labels: list[str], extractor: Extractor) -> None:
+        """ConfigError for a model of pictures, or what it says in ``setup_sound``."""
         if extractor.spec.picture:
             better = "both" if extractor.spec.sound else "pictures"
             raise ConfigError(f"augment: changes sound, but the model takes pictures; choose augment={better}")
-        self.listen(extractor, "augment")
+        self.setup_sound(extractor, "augment")
 
-    def listen(self, front: Extractor, at: str) -> None:
+    def setup_sound(self, front: Extractor, at: str) -> None:
         """Recordings are read, and the extractor is asked for its channels; ``at`` is where the keys stand. ConfigError
         if there are none.
         """

@@ -1,8 +1,9 @@
 """Many files through a model: decoded by processes that may die, computed in batches, one result each.
 
 Every file has a slot of a batch for as long as it lasts, and then another takes its place: so nothing is padded to
-the longest, and of a long one only what is being computed is held. Blocks and batches have fixed sizes (``tiles.py``),
-so an answer does not depend on what else is classified, on how many at a time, or on how many processes decode.
+the longest, and of a long one only what is being computed is held. Rows of a batch are independent to the bit
+(``state_batch.py``), so an answer does not depend on what else is classified, on how many at a time, or on how many
+processes decode.
 """
 
 import math
@@ -23,7 +24,7 @@ from pipeline.media.input_spec import Arrays, joined
 from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.model.decoder import Decoder, Event
 from pipeline.sinks.items import FileResult, TimedEvent
-from pipeline.streaming.state_batch import Tiles
+from pipeline.streaming.state_batch import StateBatch
 
 BLOCK_SECONDS = 0.5  # computed at once
 MAX_FILES = 32  # computed at once
@@ -166,7 +167,7 @@ class Batch:
         steps = [(track.steps * math.prod(track.shape), np.dtype(track.kind)) for track in self.spec.tracks]
         block_bytes = grains * sum(count * kind.itemsize for count, kind in steps)
         tile = min(MAX_FILES, 1 << max(0, (MAX_BATCH_BYTES // block_bytes).bit_length() - 1))
-        self.tiles = Tiles(model, self.block_ticks, tile, exact=True)
+        self.states = StateBatch(model, self.block_ticks, tile, exact=True)
         self.size = min(work.batch, tile)  # files
         self.max_waiting = WAITING_BYTES * self.block_ticks // block_bytes  # ticks
         self.waiting = 0  # ticks
@@ -208,7 +209,7 @@ class Batch:
         if file:
             self.waiting -= file.waiting
             if file.slot is not None:
-                self.tiles.free.append(file.slot)
+                self.states.free.append(file.slot)
 
     def ready(self) -> list[OpenFile]:
         """Those of which a block can be computed, the first ones first: one that may be the last waits to be known."""
@@ -222,13 +223,11 @@ class Batch:
     def compute(self) -> Iterator[tuple[int, FileResult]]:
         """Compute a block of each, of as many as go together; the results of those that are done."""
         chosen = self.ready()[: self.size]
-        fresh = set()
         for file in chosen:
             if file.slot is None:
-                file.slot = self.tiles.reserve()
-                fresh.add(file.slot)
+                file.slot = self.states.reserve()
         slots = [file.slot for file in chosen if file.slot is not None]
-        y, good = self.tiles.run(slots, [self.block(file) for file in chosen], fresh)
+        y, good = self.states.run(slots, [self.block(file) for file in chosen])
         for file, posteriors, fine in zip(chosen, y, good, strict=True):
             if not fine:
                 self.drop(file.number)

@@ -20,6 +20,7 @@ from pipeline.batch.ledger import Ledger, key_of
 from pipeline.batch.listing import Entry
 from pipeline.batch.tally import Columns, Tally, record
 from pipeline.core.errors import ConfigError
+from pipeline.core.settings import differences
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import FileResult, Metadata
 from pipeline.streaming.interrupts import Interrupts, welcoming
@@ -57,7 +58,7 @@ class Job:
             return
         old = self.ledger.head
         anew = self.files.resume == "never" or old is None
-        if old is not None and not anew and (other := differences(old, head)):
+        if old is not None and not anew and (other := differences(run_settings(old, head), run_settings(head, head))):
             if self.ledger.complete is None:
                 raise ConfigError(
                     f"source.ledger: {self.ledger.path} holds {len(self.ledger.keys)} rows of an unfinished run with "
@@ -159,8 +160,7 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What another run had otherwise, in words; '' if nothing."""
-    before, after = ({**found, **found.get("settings", {})} for found in (old, new))
-    names = [key for key in after if key != "settings" and before.get(key) != after[key]]
-    return ", ".join(f"{key} was {before.get(key)!r}, is {after[key]!r}" for key in names)
+def run_settings(found: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:
+    """What a ledger's head says of all that ``head`` has, its settings beside the rest."""
+    facts = {**found, **found.get("settings", {})}
+    return {key: facts.get(key) for key in {**head, **head.get("settings", {})} if key != "settings"}

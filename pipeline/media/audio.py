@@ -8,6 +8,7 @@ unusable a ``MediaError`` with a code.
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,14 +23,18 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import MediaError
 from pipeline.media.container import admit, decoded_frames, open_file
-from pipeline.media.part import Part, bytes_of
-from pipeline.media.sniff import Form
+from pipeline.media.part import FileBytes, Part
 
 Samples = NDArray[np.float32]
 BLOCK = 1 << 16  # frames decoded at once
 RATES = (1_000, 384_000)  # Hz
 CHANNELS = 64
-PLAIN = (1, 3, 0xFFFE)  # WAVE codecs with a fixed number of bytes per frame
+PLAIN = re.compile(  # how files begin that libsndfile reads
+    rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|OggS\0|fLaC|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff\0\x01|\.snd|NIST_1A"
+    rb"|Creative Voice File|ID3|\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]",
+    re.DOTALL,
+)
+FIXED_SIZE = (1, 3, 0xFFFE)  # WAVE codecs with the same number of bytes for each frame
 UNKNOWN_SIZE = 0xFFFF_F000  # from here on, what a pipe writes when it does not know
 LOUDEST = 32.0  # full scale is 1; beyond this it is no sound
 FULL = 0.999  # of full scale
@@ -71,11 +76,11 @@ def probe(path: str | os.PathLike[str]) -> Facts:
 
 def opened(name: str) -> tuple[Facts, soundfile.SoundFile | None]:
     """Header of a file, and the file itself if libsndfile is to read it."""
-    form = admit(name)
-    header = wav_header(name) if form.demuxer == "wav" else None
+    head = admit(name)
+    header = wav_header(name) if head.startswith(b"RIFF") else None
     if header:
         within_limits(header)
-    sound = open_plain(name, form)
+    sound = open_plain(name, head)
     if sound is None:
         return probe_by_av(name), None
     try:
@@ -97,23 +102,15 @@ def opened(name: str) -> tuple[Facts, soundfile.SoundFile | None]:
     return facts, sound
 
 
-def open_plain(name: str, form: Form) -> soundfile.SoundFile | None:
+def open_plain(name: str, head: bytes) -> soundfile.SoundFile | None:
     """A file that libsndfile can read; None for any other."""
-    if not form.plain or (form.demuxer == "mp3" and forked(name)):
+    if not PLAIN.match(head):
         return None
+    nameless = isinstance(name, Part) or head.startswith((b"ID3", b"\xff"))  # beside an MP3, it would look for others
     try:
-        return soundfile.SoundFile(bytes_of(name) if isinstance(name, Part) else os.fsencode(name))
+        return soundfile.SoundFile(FileBytes(name) if nameless else os.fsencode(name))
     except soundfile.LibsndfileError:
         return None
-
-
-def forked(name: str) -> bool:
-    """Whether a file of a Mac stands beside, which libsndfile would open to see how to read an MP3."""
-    if isinstance(name, Part):
-        return False
-    folder, file = os.path.split(name)
-    beside = (f"._{file}", f".AppleDouble/{file}", f"{file}/..namedfork/rsrc")
-    return any(os.path.lexists(os.path.join(folder, other)) for other in beside)
 
 
 def probe_by_av(name: str) -> Facts:
@@ -130,7 +127,7 @@ def probe_by_av(name: str) -> Facts:
 
 def wav_header(name: str) -> Facts | None:
     """What a RIFF WAVE header claims; None for any other file, or a header cut short."""
-    with bytes_of(name) as file:
+    with FileBytes(name) as file:
         start = file.read(12)
         if start[:4] != b"RIFF" or start[8:] != b"WAVE":
             return None
@@ -138,7 +135,7 @@ def wav_header(name: str) -> Facts | None:
         while len(chunk := file.read(8)) == 8:
             kind, size = chunk[:4], int.from_bytes(chunk[4:], "little")
             if kind == b"data":
-                counted = codec in PLAIN and align > 0 and 0 < size < UNKNOWN_SIZE
+                counted = codec in FIXED_SIZE and align > 0 and 0 < size < UNKNOWN_SIZE
                 facts = Facts(rate, channels, size // align if counted else None, exact=counted)
                 here = file.tell()
                 if not 0 < size < UNKNOWN_SIZE and file.seek(0, os.SEEK_END) > here:
@@ -153,7 +150,7 @@ def wav_header(name: str) -> Facts | None:
 
 def ogg_ends(name: str) -> tuple[bool, bool]:
     """Whether an Ogg file is several streams one after another, and whether its last page is there and says so."""
-    with bytes_of(name) as file:
+    with FileBytes(name) as file:
         first = file.read(18)
         file.seek(max(0, file.seek(0, os.SEEK_END) - 2**16))  # no page is longer
         tail = file.read()

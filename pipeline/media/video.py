@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 
 from pipeline.core.errors import MediaError
 from pipeline.core.limits import MAX_PIXELS
-from pipeline.media.container import LARGEST, decoded_frames, open_file
+from pipeline.media.container import MAX_DECODED_PIXELS, decoded_frames, open_file
 from pipeline.media.picture import Image, Images, Picture, exact, on_grid
 
 HOLE = 1.0  # seconds without a frame, and ten usual frame periods, that count as a gap
@@ -219,7 +219,7 @@ def frames_of(container: av.container.InputContainer, facts: VideoFacts, threads
     track = tracks(container)[0]
     track.thread_type = "AUTO"
     track.codec_context.thread_count = threads or AHEAD
-    track.codec_context.options = {"max_pixels": str(LARGEST)}  # or a small file could take all memory
+    track.codec_context.options = {"max_pixels": str(MAX_DECODED_PIXELS)}  # or a small file could take all memory
     for frame in decoded_frames(container, track, facts.warn):
         if frame.is_corrupt:
             facts.warn("decode_errors")

@@ -1,4 +1,4 @@
-"""From batches of clips to what the encoder sees in training: augmentation, extractors, and what is computed once."""
+"""From batches of clips to what the encoder gets in training: augmentation, extractors, and a cache of features."""
 
 import hashlib
 import json
@@ -13,16 +13,35 @@ from pipeline.augmentations.augmentation import Augmentation
 from pipeline.media.sample import Batch
 from pipeline.model.classifier import Classifier, on_device
 
+CACHE_BYTES = 2 << 30  # of main memory, for the features of clips
+
+
+class FeatureCache:
+    """Features of each track by the clip's key, in main memory. A full cache takes no more clips: as each epoch visits
+    all of them, dropping the oldest would leave none to be found.
+    """
+
+    def __init__(self) -> None:
+        self.tracks: dict[str, list[Tensor]] = {}
+        self.bytes = 0
+
+    def add(self, key: str, tracks: list[Tensor]) -> None:
+        """Keep the features of a clip if there is room."""
+        size = sum(track.nbytes for track in tracks)
+        if self.bytes + size <= CACHE_BYTES:
+            self.tracks[key] = tracks
+            self.bytes += size
+
 
 class Features:
-    """Features of batches for one model. Those of a costly extractor are kept in memory, one entry per clip, and the
-    next training in this process (of another fold, with another seed) finds them if it has the same extractor.
+    """Features of batches for one model. Those of a costly extractor are cached, one entry per clip; the next training
+    in this process (of another fold, with another seed) finds them if it has the same extractor.
     """
 
     def __init__(self, model: Classifier, augment: Augmentation | None) -> None:
         """``augment`` changes the clips in training."""
         self.model, self.augment = model, augment or Augmentation()
-        self.augment.know(model.labels, model.extractor)
+        self.augment.setup(model.labels, model.extractor)
         self.costly = getattr(model.extractor, "costly", False)
 
     @torch.inference_mode()
@@ -45,38 +64,38 @@ class Features:
                 standardize.fit(rows)
 
     @cached_property
-    def kept(self) -> dict[str, list[Tensor]]:
-        """Features of clips, by their keys."""
+    def cache(self) -> FeatureCache:
+        """The features that this extractor has computed so far."""
         model, digest = self.model, hashlib.sha256()
         for tensor in model.extractor.state_dict().values():
             digest.update(tensor.detach().cpu().numpy().tobytes())
-        return kept(json.dumps([model.config["extractor"], model.delay * model.hop, digest.hexdigest()]))
+        return cache_of(json.dumps([model.config["extractor"], model.delay * model.hop, digest.hexdigest()]))
 
-    def plain(self, batch: Batch) -> Tensor:
+    def compute(self, batch: Batch) -> Tensor:
         """Standardised features ``(B, T, ...)`` of whole clips, the delay included."""
-        return self.model.assembled(*self.found(batch, self.costly and all(batch.keys)))
+        return self.model.assembled(*self.tracks(batch, self.costly and all(batch.keys)))
 
-    def found(self, batch: Batch, once: bool) -> tuple[list[Tensor], Tensor | None]:
-        """Features of each track, and which tracks are there if there are two; ``once``: computed for a clip once."""
+    def tracks(self, batch: Batch, cached: bool) -> tuple[list[Tensor], Tensor | None]:
+        """Features of each track, from the cache if so wanted, and which tracks are there if there are two."""
         model = self.model
-        if once and not model.spec.both:
-            return self.looked_up(batch), None
+        if cached and not model.spec.both:
+            return self.look_up(batch), None
         x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
         present = x[2] if isinstance(x, tuple) else None
-        return self.looked_up(batch) if once else model.measured(x), present
+        return self.look_up(batch) if cached else model.measured(x), present
 
-    def changed(self, batch: Batch) -> tuple[Tensor, Batch]:
+    def compute_augmented(self, batch: Batch) -> tuple[Tensor, Batch]:
         """The same of clips changed at random, and the batch with their new times."""
         model, augment = self.model, self.augment
         batch = augment.clips(batch, model.spec)
-        once = self.costly and all(batch.keys) and not augment.raw
+        cached = self.costly and all(batch.keys) and not augment.raw
         mirror = model.fronts()[-1][0].mirror
         # Without gradient where nothing is learnt: an extractor then computes in pieces that stay in the cache.
         with torch.set_grad_enabled(any(parameter.requires_grad for parameter in model.extractor.parameters())):
-            found, present = self.found(batch, once)
-        found, batch = augment.tracks(found, batch, mirror)
-        found[-1] = extended(found[-1], self.steps(int(batch.lengths.max())))
-        y = model.assembled(found, present)
+            tracks, present = self.tracks(batch, cached)
+        tracks, batch = augment.tracks(tracks, batch, mirror)
+        tracks[-1] = extend(tracks[-1], self.steps(int(batch.lengths.max())))
+        y = model.assembled(tracks, present)
         return augment.features(y, model.extractor.hop / model.rate), batch
 
     def steps(self, longest: int) -> int:
@@ -85,38 +104,36 @@ class Features:
         ticks = longest + model.delay * model.hop
         return (ticks + -ticks % model.grain) // (model.grain_of(len(fronts) - 1) * fronts[-1][0].hop)
 
-    def looked_up(self, batch: Batch) -> list[Tensor]:
-        """Features of each track, computed only for clips that were never seen."""
-        rows = [self.of_clip(batch, row) for row in range(len(batch.keys))]
+    def look_up(self, batch: Batch) -> list[Tensor]:
+        """Features of each track on the model's device, computed only for clips that are not in the cache."""
+        rows = [self.cache.tracks.get(key) or self.of_clip(batch, row) for row, key in enumerate(batch.keys)]
         tracks = []
         for parts in zip(*rows, strict=True):
             longest = max(len(part) for part in parts)
-            held = [torch.cat([part, part[-1:].expand(longest - len(part), *part.shape[1:])]) for part in parts]
-            tracks.append(torch.stack(held))
+            tracks.append(torch.stack([extend(part[None], longest)[0] for part in parts]).to(self.model.anchor.device))
         return tracks
 
     @torch.no_grad()
     def of_clip(self, batch: Batch, row: int) -> list[Tensor]:
-        """Features ``(T, ...)`` of one clip of a batch."""
-        key = batch.keys[row]
-        if key not in self.kept:
-            spec, length = self.model.spec, int(batch.lengths[row])
-            clip = tuple(
-                track[row : row + 1, : length // spec.grain * kind.steps]
-                for track, kind in zip(batch.x, spec.tracks, strict=True)
-            )
-            whole = on_device(self.model.whole(clip, length), self.model)
-            self.kept[key] = [y[0] for y in self.model.measured(whole)]
-        return self.kept[key]
+        """Features ``(T, ...)`` of one clip of a batch, in main memory; they go into the cache."""
+        spec, length = self.model.spec, int(batch.lengths[row])
+        clip = tuple(
+            track[row : row + 1, : length // spec.grain * kind.steps]
+            for track, kind in zip(batch.x, spec.tracks, strict=True)
+        )
+        whole = on_device(self.model.whole(clip, length), self.model)
+        tracks = [y[0].to("cpu", copy=True) for y in self.model.measured(whole)]
+        self.cache.add(batch.keys[row], tracks)
+        return tracks
 
 
 @lru_cache(maxsize=1)
-def kept(extractor: str) -> dict[str, list[Tensor]]:
-    """Features that an ``extractor`` has made; of the last one alone."""
-    return {}
+def cache_of(extractor: str) -> FeatureCache:
+    """The features that an ``extractor`` has made; of the last one alone."""
+    return FeatureCache()
 
 
-def extended(y: Tensor, steps: int) -> Tensor:
+def extend(y: Tensor, steps: int) -> Tensor:
     """``(B, T, ...)`` with exactly so many steps: the last one again, or less of them."""
     missing = steps - y.shape[1]
     return torch.cat([y, y[:, -1:].expand(-1, missing, *y.shape[2:])], 1) if missing > 0 else y[:, :steps]

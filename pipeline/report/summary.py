@@ -15,7 +15,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 CURVE = 60  # characters of a curve, at most
 
 
-def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
+def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
     """Per-class table of the test split (validation, if there is none), the main figures, and the run's files.
 
     ``every``: all classes make events, so that a stream has nothing that it may pass over.
@@ -39,11 +39,11 @@ def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
         numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))
         table.add_row(Text(clean(label)), *numbers, str(row["support"]), Text(clean(worst)))
     console.print(table)
-    console.print(soon(found["online"]), highlight=False)
+    console.print(describe_online(found["online"]), highlight=False)
     if "events" in metrics:
-        console.print(alarms(metrics["events"], split))
+        console.print(alarm_table(metrics["events"], split))
     if "streams" in metrics:
-        console.print(heard(metrics["streams"]), highlight=False)
+        console.print(describe_streams(metrics["streams"]), highlight=False)
     console.print(
         f"{metrics['parameters']:,} parameters, of {metrics['epochs']} epochs number {metrics['best_epoch']} was kept, "
         f"{metrics['seconds']} s in all",
@@ -55,7 +55,7 @@ def summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
     console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
-def heard(streams: Mapping[str, Any]) -> str:
+def describe_streams(streams: Mapping[str, Any]) -> str:
     """What was found in long recordings."""
     micro, late = streams["events"]["micro"], streams["latency"]
     if not micro["truths"]:
@@ -70,7 +70,7 @@ def heard(streams: Mapping[str, Any]) -> str:
     )
 
 
-def alarms(events: Mapping[str, Any], split: str) -> Table:
+def alarm_table(events: Mapping[str, Any], split: str) -> Table:
     """The thresholds that were chosen, and what they give on the streams of clips they were chosen and tried on."""
     splits = list(dict.fromkeys(("val", split)))
     said = ", ".join(
@@ -88,7 +88,7 @@ def alarms(events: Mapping[str, Any], split: str) -> Table:
     return table
 
 
-def soon(online: Mapping[str, Any]) -> str:
+def describe_online(online: Mapping[str, Any]) -> str:
     """How soon a stream's answer is right, as a curve and in figures."""
     accuracy, step = online["accuracy"], online["step"]
     if not accuracy:

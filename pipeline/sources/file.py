@@ -17,15 +17,15 @@ from pipeline.sources.source import Piece, Source
 
 
 class File(Source):
-    """Any audio or video file, read block by block in flat memory, a little ahead of the model."""
+    """Any audio or video file, read block by block in constant memory, a little ahead of the model."""
 
     def __init__(self, path: str, chunk: PositiveFloat = 0.1, realtime: bool = False) -> None:
-        """``chunk`` seconds are handed over at a time; ``realtime`` paces them as if they were heard and seen now."""
+        """``chunk``: seconds of each piece. ``realtime``: yield them at the file's own pace."""
         self.path, self.name, self.chunk, self.realtime = path, path, chunk, realtime
         self.reads = (Path(path),)
 
     def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece]:
-        """MediaError if the file cannot be read; doubts about it are printed at the end."""
+        """MediaError if the file cannot be read. Its warnings are printed at the end."""
         views: deque[tuple[float, Image]] = deque()
         view = (lambda seconds, image: views.append((seconds, image))) if seen else None
         facts, blocks = open_chunks(self.path, spec, view=view)

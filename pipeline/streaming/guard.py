@@ -131,19 +131,22 @@ class Guard:
             self.warnings.append({"time": round(start / self.rate, 3), "code": code, "text": TEXTS[code]})
         self.counts.seen[code] = end
 
-    def checked(self, y: NDArray[np.float32], state: State, before: State, start: int, ticks: int) -> tuple[Any, State]:
-        """Posteriors ``(T, K)`` and the state after a block of ``ticks``, or what stands in for them; ``before``: the
-        state before it, or None if whoever computed has looked at the state already.
+    def checked(
+        self, y: NDArray[np.float32], good: bool, broken: bool, start: int, ticks: int
+    ) -> tuple[NDArray[np.float32], bool]:
+        """Posteriors ``(T, K)`` of a block of ``ticks``, or what stands in for them where they or the state were not
+        ``good``; and whether the state has to begin anew. ``broken``: the state before the block was not finite.
         """
-        if finite(y) and (before is None or finite(state, self.initial)):
+        if good:
             self.held, self.counts.failing = y[-1], 0
-            return y, state
+            return y, False
         self.counts.not_computed += 1
         self.warn("not_computed", start, start + ticks)
         self.counts.failing += ticks
-        if self.counts.failing > HELD * self.rate or not finite(before, self.initial):
-            before, self.held = self.initial, np.zeros_like(self.held)
-        return np.repeat(self.held[None], len(y), axis=0), before
+        restart = broken or self.counts.failing > HELD * self.rate
+        if restart:
+            self.held = np.zeros_like(self.held)
+        return np.repeat(self.held[None], len(y), axis=0), restart
 
 
 def finite(values: State, initial: State = None) -> bool:

@@ -1,4 +1,4 @@
-"""How many processes train one model, and what they tell each other."""
+"""The processes that train one model, and what they exchange."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,22 +14,23 @@ from torch import Tensor, nn
 from pipeline.core.errors import ConfigError
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
-PATIENCE = timedelta(days=7)  # for another process: it may be validating, which takes as long as it takes
+TIMEOUT = timedelta(days=7)  # of waiting for another process, which may be validating for long
 
 
-class Processes(DDPStrategy):
-    """Processes that know of each other, with models that do not: gradients are added up by ``share``.
+class PlainDDP(DDPStrategy):
+    """Data parallelism whose gradients are added up by ``sum_gradients``.
 
     DistributedDataParallel would wait for ever where one process has no clips left, or less blocks of time.
     """
 
     def setup_module(self, module: nn.Module) -> nn.Module:
-        """As it is."""
         return module
 
 
-def fabric(device: str, devices: int, nodes: int, precision: str) -> Fabric:
-    """What moves tensors and sums gradients, started. ConfigError if fewer or more processes were started."""
+def make_fabric(device: str, devices: int, nodes: int, precision: str) -> Fabric:
+    """What moves tensors between devices, before its ``launch``. ConfigError if torchrun has not started as many
+    processes, or the device cannot be used.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != devices * nodes:
         if world > 1:
@@ -43,49 +44,47 @@ def fabric(device: str, devices: int, nodes: int, precision: str) -> Fabric:
             f"{several} train.py ... trainer.devices={devices}{'' if nodes == 1 else f' trainer.nodes={nodes}'}"
         )
     try:
-        made = Fabric(
+        return Fabric(
             accelerator=device,
             devices=devices,
             num_nodes=nodes,
-            strategy=Processes(timeout=PATIENCE) if world > 1 else "auto",
+            strategy=PlainDDP(timeout=TIMEOUT) if world > 1 else "auto",
             precision=PRECISION[precision],
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"trainer.device: {device!r} cannot be used here ({error}); set trainer.device=cpu") from None
-    made.launch()
-    return made
 
 
-def share(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
+def sum_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
     """Gradients become their sums over all processes; those that no process has stay None."""
     if fabric.world_size == 1:
         return
-    learnt = [parameter for parameter in parameters if parameter.requires_grad]
-    here = torch.tensor([float(p.grad is not None) for p in learnt], device=learnt[0].device)
-    mine = [torch.zeros_like(p) if p.grad is None else p.grad for p in learnt]
-    flat: Tensor = torch.cat([here, *(gradient.detach().flatten() for gradient in mine)])
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    present = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    flat: Tensor = torch.cat([present, *(gradient.detach().flatten() for gradient in gradients)])
     torch.distributed.all_reduce(flat)
-    somewhere, *sums = torch.split(flat, [len(learnt), *(p.numel() for p in learnt)])
-    for parameter, there, total in zip(learnt, somewhere.tolist(), sums, strict=True):
-        parameter.grad = total.view_as(parameter).clone() if there else None
+    owners, *sums = torch.split(flat, [len(trained), *(p.numel() for p in trained)])
+    for parameter, count, total in zip(trained, owners.tolist(), sums, strict=True):
+        parameter.grad = total.view_as(parameter).clone() if count else None
 
 
-def together(fabric: Fabric, model: nn.Module) -> None:
+def broadcast_weights(fabric: Fabric, model: nn.Module) -> None:
     """All processes begin with the weights of the first."""
     if fabric.world_size > 1:
         for tensor in [*model.parameters(), *model.buffers()]:
             torch.distributed.broadcast(tensor.detach(), 0)
 
 
-def summed(fabric: Fabric, numbers: list[float]) -> list[float]:
-    """Of all processes."""
+def sum_over_processes(fabric: Fabric, numbers: list[float]) -> list[float]:
+    """Each number, summed over all processes."""
     if fabric.world_size == 1:
         return numbers
     total: Any = fabric.all_reduce(torch.tensor(numbers, dtype=torch.float64), reduce_op="sum")
     return [float(number) for number in total.tolist()]
 
 
-def gathered(fabric: Fabric, value: Any) -> list[Any]:
+def gather(fabric: Fabric, value: Any) -> list[Any]:
     """What each process has, by its rank."""
     if fabric.world_size == 1:
         return [value]
@@ -95,7 +94,7 @@ def gathered(fabric: Fabric, value: Any) -> list[Any]:
 
 
 @contextmanager
-def leading(fabric: Fabric) -> Iterator[None]:
+def one_process_first(fabric: Fabric) -> Iterator[None]:
     """The first process of each node goes ahead, and the others come when it is done: they find its cache."""
     with fabric.rank_zero_first(local=True):
         yield

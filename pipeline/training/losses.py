@@ -1,4 +1,4 @@
-"""What a wrong answer costs."""
+"""The loss of wrong answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class Loss:
     weights: Tensor | None = None
 
     @property
-    def sharp(self) -> "Loss":
+    def of_steps(self) -> "Loss":
         """For single steps of time: without smoothing, and without weights, which are those of clips."""
         return replace(self, smoothing=0.0, weights=None)
 
@@ -39,7 +39,7 @@ class Loss:
         return (wrong**self.focal * each).sum()
 
 
-def balanced(classes: Sequence[int], count: int) -> Tensor:
+def class_weights(classes: Sequence[int], count: int) -> Tensor:
     """A weight for each of ``count`` classes, so that all weigh the same: N / (K N_k); 1 on average over the data."""
     there = torch.bincount(torch.as_tensor(classes), minlength=count).double()
     found = (there > 0).sum()

@@ -6,16 +6,16 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError, ModelError
+from pipeline.core.settings import differences
 from pipeline.model.classifier import Classifier, load
-from pipeline.training.run import differences
 
-HEARD = ("extractor", "encoder", "cell")  # the same weights mean something else with other settings of these
-TAUGHT = {  # settings of how weights begin and are learnt, which do not say what they mean
+SAME_PARTS = ("extractor", "encoder", "cell")  # the same weights mean something else with other settings of these
+TRAINING_KEYS = {  # settings of how weights begin and are learnt, which do not change their meaning
     "dropout", "recurrent_dropout", "zoneout", "checkpoint", "forget_bias", "orthogonal", "weights", "frozen",
 }  # fmt: skip
 
 
-def begin(model: Classifier, path: str) -> str:
+def load_pretrained(model: Classifier, path: str) -> str:
     """Give ``model`` the weights of the one at ``path`` (a run's folder or its file), and say so in words.
 
     The head's rows go to the labels that both have; of other labels they stay as they were drawn. The normalisation
@@ -26,8 +26,8 @@ def begin(model: Classifier, path: str) -> str:
         other = load(path)
     except ModelError as error:
         raise ModelError(str(error).replace("checkpoint=", "trainer.pretrained=", 1)) from None
-    for part in HEARD:
-        there, here = meaning(other.config[part]), meaning(model.config[part])
+    for part in SAME_PARTS:
+        there, here = without_training(other.config[part]), without_training(model.config[part])
         kinds = [str(settings.get("_target_", "")).rpartition(".")[2] for settings in (there, here)]
         if found := f"{part} {kinds[0]}, not {kinds[1]}" if kinds[0] != kinds[1] else differences(there, here, part):
             raise ConfigError(f"trainer.pretrained: {path} is of another {part}: {found}; set what it was")
@@ -42,7 +42,7 @@ def begin(model: Classifier, path: str) -> str:
         if name in body:
             tensor.copy_(theirs[name])
         elif len(tensor) == len(model.labels) and name in theirs:
-            rows(tensor, theirs[name], known)
+            copy_rows(tensor, theirs[name], known)
     new = len(model.labels) - len(known)
     return (
         f"begins with the weights of {path}; labels it knows: {len(known)}, new: {new}. Accuracy means something "
@@ -50,14 +50,13 @@ def begin(model: Classifier, path: str) -> str:
     )
 
 
-def rows(here: Tensor, there: Tensor, pairs: list[tuple[int, int]]) -> None:
-    """Copy rows, pair by pair."""
+def copy_rows(here: Tensor, there: Tensor, pairs: list[tuple[int, int]]) -> None:
     for own, other in pairs:
         here[own] = there[other]
 
 
-def meaning(settings: Any) -> Any:
+def without_training(settings: Any) -> Any:
     """Settings without those of learning."""
     if not isinstance(settings, Mapping):
         return settings
-    return {key: meaning(value) for key, value in settings.items() if key not in TAUGHT}
+    return {key: without_training(value) for key, value in settings.items() if key not in TRAINING_KEYS}

@@ -1,4 +1,4 @@
-"""One training under way: the model with what changes it, where it stands, and its files."""
+"""One training: the model and its optimizer, its progress, and its files."""
 
 import json
 import time
@@ -15,25 +15,19 @@ from pipeline.core.atomic import atomic_write
 from pipeline.core.build import Config, build
 from pipeline.core.errors import ConfigError
 from pipeline.core.moved import with_new_names
+from pipeline.core.settings import differences
 from pipeline.layers.stage import State, tree
 from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
 from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
-from pipeline.training.devices import gathered, together
+from pipeline.training.devices import broadcast_weights, gather
 from pipeline.training.progress import Progress, best
-from pipeline.training.weight_average import Average
+from pipeline.training.weight_average import WeightAverage
 
-FREE = (
-    "device",
-    "workers",
-    "threads",
-    "timeout",
-    "resume",
-    "save_every",
-    "patience",
-    "epochs",
-    "minutes",
-)  # may change
+TRAINER_MAY_CHANGE = {  # between a training and its resumption
+    "device", "workers", "threads", "timeout", "resume", "save_every", "patience", "epochs", "minutes",
+}  # fmt: skip
+MAY_CHANGE = {"name", "false_alarms", "events", "streams"}
 
 
 class Run:
@@ -56,15 +50,15 @@ class Run:
         self.last = last
         self.features = Features(model, augment)
         self.background = model.labels.index(background) if background is not None else None
-        adapt: torch.optim.Optimizer = build(
+        made: torch.optim.Optimizer = build(
             optimizer, torch.optim.Optimizer, at="optimizer", params=parameter_groups(model, optimizer)
         )
-        self.rates: list[float] = [group["lr"] for group in adapt.param_groups]
-        self.logits, self.adapt = fabric.setup(Logits(model), adapt)
-        together(fabric, model)
-        self.average = Average(model, decay)
+        self.rates: list[float] = [group["lr"] for group in made.param_groups]
+        self.logits, self.optimizer = fabric.setup(Logits(model), made)
+        broadcast_weights(fabric, model)
+        self.average = WeightAverage(model, decay)
         self.progress = Progress()
-        self.begun = time.perf_counter()
+        self.started = time.perf_counter()
         self.best = self.weights()
         self.data: dict[str, str] = {}  # what the splits contain
         self.carried: State | None = None  # in which the clips of the last batch ended
@@ -72,11 +66,11 @@ class Run:
     @property
     def seconds(self) -> float:
         """Of training so far."""
-        return self.progress.seconds + time.perf_counter() - self.begun
+        return self.progress.seconds + time.perf_counter() - self.started
 
     def set_rate(self, share: float) -> None:
         """Learning rates as a share of the greatest."""
-        for group, rate in zip(self.adapt.param_groups, self.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
 
     def weights(self) -> dict[str, Tensor]:
@@ -90,25 +84,25 @@ class Run:
         progress.history.append(row)
         if self.last or best(progress.history) is row:
             progress.best_epoch = progress.epoch
-            with self.average.worn():
+            with self.average.applied():
                 self.best = self.weights()
-                self.keep_best()
+                self.save_model()
         if self.fabric.global_rank == 0:
             with atomic_write(self.out / "history.jsonl") as file:
                 file.writelines(json.dumps(row).encode() + b"\n" for row in progress.history)
-        self.keep()
+        self.save_checkpoint()
 
-    def keep_best(self) -> None:
+    def save_model(self) -> None:
         """Write model.safetensors."""
         if self.fabric.global_rank == 0:
             self.model.save(
                 self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history}
             )
 
-    def keep(self) -> None:
+    def save_checkpoint(self) -> None:
         """Write last.ckpt, with which training goes on from here to the bit. All processes have to call it."""
-        mine = {"generators": generators(), "carried": plain(self.carried)}
-        everybody = gathered(self.fabric, mine)
+        own = {"generators": generators(), "carried": to_lists(self.carried)}
+        processes = gather(self.fabric, own)
         if self.fabric.global_rank:
             return
         facts = vars(self.progress) | {"seconds": self.seconds}
@@ -117,12 +111,12 @@ class Run:
             {
                 "model": self.weights(),
                 "best": self.best,
-                "optimizer": self.adapt.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "average": self.average.state(),
-                "processes": everybody,
+                "processes": processes,
                 "progress": json.dumps(facts),
                 "config": json.dumps([self.model.config, self.model.labels]),
-                "settings": json.dumps(fixed(self.settings)),
+                "settings": json.dumps(decisive(self.settings)),
                 "data": json.dumps(self.data),
             },
         )
@@ -135,7 +129,7 @@ class Run:
         if other := differences(there.pop("model", {}), here.pop("model")) or differences(there, here):
             raise ConfigError(f"trainer.resume: {path} was begun with another model: {other}; resume as it was begun")
         settings = with_new_names(json.loads(state.get("settings", "{}")))
-        if other := differences(settings, json.loads(json.dumps(fixed(self.settings)))):
+        if other := differences(settings, json.loads(json.dumps(decisive(self.settings)))):
             raise ConfigError(f"trainer.resume: {path} was begun with other settings: {other}; resume as it was begun")
         if other := differences(json.loads(state.get("data", "{}")), self.data):
             raise ConfigError(
@@ -150,14 +144,14 @@ class Run:
         self.best = state["best"]
         self.model.load_state_dict(self.best)
         if self.progress.best_epoch:
-            self.keep_best()
+            self.save_model()
         self.model.load_state_dict(state["model"])
-        self.adapt.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.average.restore(state["average"])
-        mine = state["processes"][self.fabric.global_rank]
-        if mine["carried"] is not None:
-            self.carried = tree(lambda tensor: tensor.to(self.model.anchor.device), stateful(mine["carried"]))
-        set_generators(mine["generators"])
+        own = state["processes"][self.fabric.global_rank]
+        if own["carried"] is not None:
+            self.carried = tree(lambda tensor: tensor.to(self.model.anchor.device), from_lists(own["carried"]))
+        set_generators(own["generators"])
 
 
 class Logits(nn.Module):
@@ -172,32 +166,23 @@ class Logits(nn.Module):
         return self.model.logits(x, state)
 
 
-def plain(state: State | None) -> Any:
+def to_lists(state: State | None) -> Any:
     """A state as lists of tensors on the CPU, which can be stored."""
     if state is None or isinstance(state, Tensor):
         return None if state is None else state.detach().cpu().clone()
-    return [plain(part) for part in state]
+    return [to_lists(part) for part in state]
 
 
-def stateful(stored: Any) -> State:
+def from_lists(stored: Any) -> State:
     """A state from such lists."""
-    return stored if isinstance(stored, Tensor) else tuple(stateful(part) for part in stored)
+    return stored if isinstance(stored, Tensor) else tuple(from_lists(part) for part in stored)
 
 
-def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide what a training comes to."""
-    found = {key: value for key, value in settings.items() if key not in ("name", "false_alarms", "events", "streams")}
-    trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in FREE}
+def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a training results in."""
+    found = {key: value for key, value in settings.items() if key not in MAY_CHANGE}
+    trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in TRAINER_MAY_CHANGE}
     return found | {"trainer": trainer}
-
-
-def differences(there: Any, here: Any, at: str = "") -> str:
-    """What two settings have otherwise, as words; '' if nothing."""
-    if not isinstance(there, dict) or not isinstance(here, dict):
-        return "" if there == here else f"{at} was {there!r}, is {here!r}"
-    keys = dict.fromkeys([*there, *here])
-    parts = (differences(there.get(key), here.get(key), f"{at}.{key}".lstrip(".")) for key in keys)
-    return ", ".join(part for part in parts if part)
 
 
 def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""One change of the weights: what the answers to a batch cost, by which the weights then turn.
+"""One change of the weights: the loss of a batch, its gradients, and the optimizer's step.
 
-A step's cost is a sum over all its clips, on all devices and in all parts, divided by their number: so it is the same
+The loss is a sum over all clips of a step, on all devices and in all parts, divided by their number: so it is the same
 however the clips are shared out.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.core.errors import ConfigError, DivergedError, NotFiniteError
 from pipeline.layers.stage import State, detach, tree
 from pipeline.media.sample import IGNORE, Batch
-from pipeline.training.devices import gathered, share, summed
+from pipeline.training.devices import gather, sum_gradients, sum_over_processes
 from pipeline.training.losses import Loss
 from pipeline.training.run import Run
 
@@ -24,9 +24,13 @@ NOTHING = [0.0, 0.0, 0.0]  # of losses, right answers and clips
 
 
 @dataclass
-class Lesson:
-    """How a run is taught: by this ``loss``, with so much weight on single steps of time (``frames``), the norm of
-    gradients bound by ``clip``, and a share ``carry`` of clips that begin where others ended.
+class TrainingStep:
+    """How a run's weights are changed.
+
+    Attributes:
+        frames: weight of the loss of single steps of time.
+        clip: greatest norm of the gradients.
+        carry: share of clips that begin in the state in which others ended.
     """
 
     fabric: Fabric
@@ -36,44 +40,43 @@ class Lesson:
     clip: float = 1.0
     carry: float = 0.0
 
-    def step(self, parts: Sequence[Batch | None]) -> list[float]:
+    def full(self, parts: Sequence[Batch | None]) -> list[float]:
         """One change of the weights by the parts of a batch; the sum of the losses, right answers, and clips."""
-        ready = [None if part is None else self.run.features.changed(part) for part in parts]
-        targets = [None if made is None else self.targets(made[0], made[1]) for made in ready]
-        counts = self.counts([made[1] for made in ready if made], [found for found in targets if found is not None])
+        ready = [self.run.features.compute_augmented(part) for part in parts if part is not None]
+        targets = [self.targets(*made) for made in ready]
+        counts = self.counts([batch for _, batch in ready], targets)
         if not counts[0]:
             return NOTHING
         total = hits = 0.0
-        for made, wanted in zip(ready, targets, strict=True):
-            if made is not None and wanted is not None:
-                cost, right = self.cost(*made, wanted, counts)
-                self.fabric.backward(cost)
-                total, hits = total + float(cost.detach()), hits + right
-        return self.turn(total, hits, counts)
+        for (x, batch), wanted in zip(ready, targets, strict=True):
+            loss, right = self.batch_loss(x, batch, wanted, counts)
+            self.fabric.backward(loss)
+            total, hits = total + float(loss.detach()), hits + right
+        return self.optimizer_step(total, hits, counts)
 
-    def turn(self, total: float, hits: float, counts: Sequence[float]) -> list[float]:
+    def optimizer_step(self, total: float, hits: float, counts: Sequence[float]) -> list[float]:
         """Change the weights by the gradients of all devices. DivergedError if the loss or a gradient is no number."""
-        total, hits = summed(self.fabric, [total, hits])
+        total, hits = sum_over_processes(self.fabric, [total, hits])
         if not math.isfinite(total):
             raise self.diverged("loss", total)
         run = self.run
-        share(self.fabric, list(run.model.parameters()))
-        norm: Any = self.fabric.clip_gradients(run.logits, run.adapt, max_norm=self.clip, error_if_nonfinite=False)
+        sum_gradients(self.fabric, list(run.model.parameters()))
+        norm: Any = self.fabric.clip_gradients(run.logits, run.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         if not math.isfinite(norm):
             raise self.diverged("gradient's norm", float(norm))
-        run.adapt.step()
-        run.adapt.zero_grad()
+        run.optimizer.step()
+        run.optimizer.zero_grad()
         run.average.update()
         return [total * counts[0], hits, counts[0]]
 
-    def diverged(self, what: str, value: float) -> DivergedError:
-        """There is no way on from here."""
+    def diverged(self, name: str, value: float) -> DivergedError:
+        """The error for a number that is not finite."""
         epoch = self.run.progress.epoch + 1
         return DivergedError(
-            f"the {what} is {value} in epoch {epoch}; lower optimizer.lr or trainer.clip, or look at the data"
+            f"the {name} is {value} in epoch {epoch}; lower optimizer.lr or trainer.clip, or look at the data"
         )
 
-    def answers(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Logits of features, as ``Classifier.logits``. DivergedError if a memory has become infinite."""
         try:
             found: tuple[Tensor, Tensor, State] = self.run.logits(x, state)
@@ -84,7 +87,8 @@ class Lesson:
     def counts(self, batches: Sequence[Batch], targets: Sequence[Tensor]) -> list[float]:
         """Of a whole step, on all devices: clips, and steps of time whose class is known."""
         known = sum(int((found != IGNORE).sum()) for found in targets)
-        return summed(self.fabric, [float(sum(len(batch.labels) for batch in batches)), float(known)])
+        clips = sum(len(batch.labels) for batch in batches)
+        return sum_over_processes(self.fabric, [float(clips), float(known)])
 
     def targets(self, x: Tensor, batch: Batch) -> Tensor:
         """The class of each answer ``(B, T)`` to features, ``IGNORE`` where it is not known or does not count."""
@@ -93,70 +97,70 @@ class Lesson:
             return torch.full((len(batch.labels), steps), IGNORE)
         return batch.targets(steps, self.run.model.hop, self.run.model.delay, self.run.background)
 
-    def cost(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, int]:
-        """This part's share of a step's cost, its clips mixed in pairs if so set; and how many answers were right."""
+    def batch_loss(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, int]:
+        """This part's share of a step's loss, its clips mixed in pairs if so set; and how many answers were right."""
         rows, alpha = len(batch.labels), self.run.features.augment.mixup
-        share = float(torch.distributions.Beta(alpha, alpha).sample()) if alpha else 1.0
+        weight = float(torch.distributions.Beta(alpha, alpha).sample()) if alpha else 1.0
         order = torch.randperm(rows) if alpha else torch.arange(rows)
         if alpha:
-            x = share * x + (1 - share) * x[order.to(x.device)]
-        logits, pooled, self.run.carried = self.answers(x, self.begin(rows))
+            x = weight * x + (1 - weight) * x[order.to(x.device)]
+        logits, pooled, self.run.carried = self.forward(x, self.initial(rows))
         answer = pooled[torch.arange(rows), self.run.model.last_step(batch.lengths)]
-        total = self.against(answer, logits, batch.labels, targets, counts)
+        total = self.loss_terms(answer, logits, batch.labels, targets, counts)
         if alpha:
-            other = self.against(answer, logits, batch.labels[order], targets[order], counts)
-            total = share * total + (1 - share) * other
+            other = self.loss_terms(answer, logits, batch.labels[order], targets[order], counts)
+            total = weight * total + (1 - weight) * other
         return total, int((answer.argmax(1).cpu() == batch.labels).sum())
 
-    def against(
+    def loss_terms(
         self, answer: Tensor, logits: Tensor, labels: Tensor, targets: Tensor, counts: Sequence[float]
     ) -> Tensor:
-        """Cost of the clips' answers ``(B, K)``, plus that of single steps ``(B, T, K)`` where their class is known."""
-        cost = self.loss(answer, labels) / max(1.0, counts[0])
+        """Loss of the clips' answers ``(B, K)``, plus that of single steps ``(B, T, K)`` where their class is known."""
+        loss = self.loss(answer, labels) / max(1.0, counts[0])
         if counts[1]:
-            cost = cost + self.frames * self.loss.sharp(logits.flatten(0, 1), targets.flatten()) / counts[1]
-        return cost
+            loss = loss + self.frames * self.loss.of_steps(logits.flatten(0, 1), targets.flatten()) / counts[1]
+        return loss
 
-    def blocks(self, batch: Batch | None, seconds: float) -> list[float]:
+    def truncated(self, batch: Batch | None, seconds: float) -> list[float]:
         """A change of the weights for every so many ``seconds`` of a batch; the state goes on, gradients do not.
 
         In a block in which nothing is known, on any device, the weights stay.
         """
         model, pool, hop = self.run.model, self.run.model.head.stages[1], self.run.model.encoder.hop
         size = max(1, round(seconds * model.rate / model.hop))
-        made = None if batch is None else self.run.features.changed(batch)
+        made = None if batch is None else self.run.features.compute_augmented(batch)
         if made and made[0].requires_grad:
             raise ConfigError("trainer.tbptt: the extractor learns, which needs the whole clip; set trainer.tbptt=null")
         targets = self.targets(*made) if made else torch.empty(0, 0)
         ends = model.last_step(made[1].lengths).clamp(max=targets.shape[1] - 1) if made else torch.empty(0)
-        longest = max(gathered(self.fabric, targets.shape[1]))
-        sums = self.counts([made[1]] if made else [], [])[0]
+        longest = max(gather(self.fabric, targets.shape[1]))
+        clips = self.counts([made[1]] if made else [], [])[0]
         total = hits = 0.0
-        state, past = (self.begin(len(made[1].labels)), pool.initial(len(made[1].labels))) if made else ((), ())
-        for start in range(0, longest if sums else 0, size):
+        state, past = (self.initial(len(made[1].labels)), pool.initial(len(made[1].labels))) if made else ((), ())
+        for start in range(0, longest if clips else 0, size):
             wanted = targets[:, start : start + size]
             over = ((ends >= start) & (ends < start + size)).nonzero()[:, 0]  # the clips that end here
-            known, ending = summed(self.fabric, [float((wanted != IGNORE).sum()), float(len(over))])
-            cost, right = 0.0, 0
+            known, ending = sum_over_processes(self.fabric, [float((wanted != IGNORE).sum()), float(len(over))])
+            value, right = 0.0, 0
             if made and wanted.shape[1]:
                 with torch.set_grad_enabled(bool(known or ending)):
-                    logits, _, state = self.answers(made[0][:, start * hop : (start + size) * hop], state)
+                    logits, _, state = self.forward(made[0][:, start * hop : (start + size) * hop], state)
                     pooled, past = pool(logits, past)
                 state, past = detach(state), detach(past)
                 if logits.requires_grad:
                     answer, labels = pooled[over, ends[over] - start], made[1].labels[over]
-                    loss = self.against(answer, logits, labels, wanted, (sums, known))
+                    loss = self.loss_terms(answer, logits, labels, wanted, (clips, known))
                     self.fabric.backward(loss)
-                    cost, right = float(loss.detach()), int((answer.argmax(1).cpu() == labels).sum())
+                    value, right = float(loss.detach()), int((answer.argmax(1).cpu() == labels).sum())
             if known or ending:
-                found = self.turn(cost, right, (sums,))
+                found = self.optimizer_step(value, right, (clips,))
                 total, hits = total + found[0], hits + found[1]
         self.run.carried = state if made else self.run.carried
-        return [total, hits, sums] if sums else NOTHING
+        return [total, hits, clips] if clips else NOTHING
 
-    def begin(self, rows: int) -> State:
-        """Where the encoder starts: from the beginning, or (a share ``carry`` of the rows) in the state in which some
-        clip of the last batch ended. So it learns to work in the middle of a stream, where clips never begin.
+    def initial(self, rows: int) -> State:
+        """The encoder's state at the start: the initial one, or (for a share ``carry`` of the rows) the one in which
+        some clip of the last batch ended. So it learns to work in the middle of a stream, where clips never begin.
         """
         fresh = self.run.model.encoder.initial(rows)
         if self.run.carried is None or not self.carry:

@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,88 +22,88 @@ from pipeline.augmentations.augmentation import Augmentation
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError, DivergedError
 from pipeline.core.progress import bar
-from pipeline.measures.evaluation import Answers, answers, plain
+from pipeline.measures.evaluation import Predictions, predict, summarize
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Batch, Split
 from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
-from pipeline.training.devices import fabric, leading
-from pipeline.training.loader import Balance, Feed, contents, plan, shuffled, weights_of
+from pipeline.training.devices import make_fabric, one_process_first
+from pipeline.training.loader import Balance, Loader, describe_clips, draw_order, loss_weights, plan_steps
 from pipeline.training.losses import Loss
-from pipeline.training.pretrained import begin
+from pipeline.training.pretrained import load_pretrained
 from pipeline.training.progress import Progress
 from pipeline.training.run import Run
 from pipeline.training.schedule import Schedule, rate
-from pipeline.training.step import Lesson
+from pipeline.training.step import TrainingStep
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-FITTED = 20  # batches by which features are standardised
-console = Console(stderr=True, soft_wrap=True)
+FIT_BATCHES = 20  # by which features are standardised
 
 
+@dataclass(eq=False)
 class Trainer:
-    """Trains a classifier, keeps the best model by validation accuracy, and stops when it no longer improves."""
+    """Trains a classifier, keeps the best model by validation accuracy, and stops when it no longer improves.
 
-    def __init__(
-        self,
-        epochs: PositiveInt = 30,
-        minutes: PositiveFloat | None = None,
-        batch: PositiveInt = 32,
-        accumulate: PositiveInt = 1,
-        schedule: Schedule = "cosine",
-        warmup: NonNegativeFloat = 1.0,
-        clip: PositiveFloat = 1.0,
-        patience: PositiveInt = 10,
-        keep: Literal["best", "last"] = "best",
-        ema: Share = 0.0,
-        label_smoothing: Share = 0.05,
-        focal: NonNegativeFloat = 0.0,
-        balance: Balance = "none",
-        frames: NonNegativeFloat = 1.0,
-        carry: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        tbptt: PositiveFloat | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
-        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-        devices: PositiveInt = 1,
-        nodes: PositiveInt = 1,
-        workers: NonNegativeInt = 2,
-        timeout: PositiveFloat = 25.0,
-        threads: NonNegativeInt = 0,
-        save_every: PositiveInt = 200,
-        pretrained: str | None = None,
-        resume: str | None = None,
-    ) -> None:
-        """``minutes``: stop after this time, even within an epoch; the learning rate then follows the clock, so that
-        runs are comparable, but not repeatable to the bit. ``batch``: clips of a step, on all devices together, in
-        ``accumulate`` parts one after another. ``schedule``, ``warmup`` in epochs: see ``schedule.py``. ``clip``:
-        greatest gradient norm. ``patience``: epochs without a better validation accuracy. ``keep``: the model of the
-        epoch with the best one, or of the last epoch (without patience), where validation clips are few.
+    Attributes:
+        minutes: stop after this time, even within an epoch; the learning rate then follows the clock, so that runs are
+            comparable, but not repeatable to the bit.
+        batch: clips of a step, on all devices together, in ``accumulate`` parts one after another.
+        schedule: with ``warmup`` in epochs, see ``schedule.py``.
+        clip: greatest gradient norm.
+        patience: epochs without a better validation accuracy.
+        keep: the model of the epoch with the best one, or of the last epoch (without patience), where validation clips
+            are few.
+        ema: decay of the average of the weights, which is what is validated and kept; 0: the weights themselves.
+        label_smoothing, focal: see ``losses.py``.
+        balance: classes weigh the same in the loss (``weights``), or are drawn equally often (``sampling``).
+        frames: weight of the loss of single steps, where their times are known.
+        carry: share of clips that begin in the state in which another ended, as streams do.
+        tbptt: seconds after which the weights are changed and gradients end, while the state goes on (truncated
+            backpropagation through time, Williams & Peng 1990).
+        devices: on each of ``nodes`` machines, one process each, started by torchrun.
+        workers: processes that load data, each of which may take ``timeout`` seconds for a clip.
+        threads: of computation (0: half the cores; all of them if there are no workers).
+        save_every: steps after which last.ckpt is written; it is after each epoch, too.
+        pretrained: a run's folder or model whose weights training begins with (``pretrained.py``).
+        resume: a run's folder or ``last.ckpt``.
 
-        ``ema``: decay of the average of the weights, which is what is validated and kept; 0: the weights themselves.
-        ``label_smoothing``, ``focal``: see ``losses.py``. ``balance``: classes weigh the same in the loss
-        (``weights``), or are drawn equally often (``sampling``). ``frames``: weight of the loss of single steps, where
-        their times are known. ``carry``: share of clips that begin in the state in which another ended, as streams do.
-        ``tbptt``: seconds after which the weights are changed and gradients end, while the state goes on (truncated
-        backpropagation through time, Williams & Peng 1990).
+    ConfigError for ``tbptt`` with ``accumulate``, for devices without as many processes, and for a device that is not
+    there. The process is only changed by ``begin``.
+    """
 
-        ``devices`` on each of ``nodes`` machines, one process each, started by torchrun. ``workers`` load data, and may
-        be silent for ``timeout`` seconds; ``threads`` compute (0: half the cores; all of them if there are no workers).
-        ``save_every`` steps last.ckpt is written, and after each epoch. ``resume``: a run's folder or ``last.ckpt``;
-        ``pretrained``: one whose weights training begins with (``pretrained.py``).
+    epochs: PositiveInt = 30
+    minutes: PositiveFloat | None = None
+    batch: PositiveInt = 32
+    accumulate: PositiveInt = 1
+    schedule: Schedule = "cosine"
+    warmup: NonNegativeFloat = 1.0
+    clip: PositiveFloat = 1.0
+    patience: PositiveInt = 10
+    keep: Literal["best", "last"] = "best"
+    ema: Share = 0.0
+    label_smoothing: Share = 0.05
+    focal: NonNegativeFloat = 0.0
+    balance: Balance = "none"
+    frames: NonNegativeFloat = 1.0
+    carry: Annotated[float, Field(ge=0, le=1)] = 0.5
+    tbptt: PositiveFloat | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: PositiveInt = 1
+    nodes: PositiveInt = 1
+    workers: NonNegativeInt = 2
+    timeout: PositiveFloat = 10.0
+    threads: NonNegativeInt = 0
+    save_every: PositiveInt = 200
+    pretrained: str | None = None
+    resume: str | None = None
 
-        ConfigError for ``tbptt`` with ``accumulate``, and for devices without as many processes.
-        """
-        if tbptt and accumulate > 1:
+    def __post_init__(self) -> None:
+        if self.tbptt and self.accumulate > 1:
             raise ConfigError("trainer.accumulate: means nothing with trainer.tbptt, whose steps are parts of time")
-        self.minutes, self.accumulate, self.schedule, self.save_every = minutes, accumulate, schedule, save_every
-        self.epochs, self.batch, self.warmup, self.clip, self.patience = epochs, batch, warmup, clip, patience
-        self.label_smoothing, self.focal, self.balance, self.frames = label_smoothing, focal, balance, frames
-        self.keep, self.ema, self.carry, self.tbptt, self.timeout = keep, ema, carry, tbptt, timeout
-        self.workers, self.pretrained, self.resume = workers, pretrained, resume
-        cores = max(1, (os.cpu_count() or 1) // devices)
-        torch.set_num_threads(threads or (max(1, cores // 2) if workers else cores))
-        self.fabric = fabric(device, devices, nodes, precision)
-        console.quiet = not self.leads
+        self.fabric = make_fabric(self.device, self.devices, self.nodes, self.precision)
+        self.console = Console(stderr=True, soft_wrap=True)
+        self.ready: Classifier | None = None  # the model of the last ``begin``
 
     @property
     def leads(self) -> bool:
@@ -111,15 +112,28 @@ class Trainer:
 
     def splits(self, data: Any, spec: InputSpec) -> dict[str, Split]:
         """The splits of a dataset; of several processes, one goes ahead and fills its cache."""
-        with leading(self.fabric):
+        with one_process_first(self.fabric):
             return {name: data.split(name, spec) for name in ("train", "val", "test")}
 
     def begin(self, model: Classifier) -> None:
-        """Give the model the ``pretrained`` weights, if there are any, before ``fit``. ConfigError if they do not suit
-        it, ModelError if there is no model.
+        """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, if any.
+
+        ``fit`` does so, too; call it earlier to find out early what does not suit. ConfigError for a model of other
+        parts than the pretrained one, ModelError if there is none.
         """
+        if model is self.ready:
+            return
+        self.fabric.launch()
+        self.console.quiet = not self.leads
+        cores = max(1, (os.cpu_count() or 1) // self.devices)
+        torch.set_num_threads(self.threads or (max(1, cores // 2) if self.workers else cores))
         if self.pretrained and not self.resume:
-            console.print(begin(model, self.pretrained), soft_wrap=True, markup=False)
+            self.say(load_pretrained(model, self.pretrained))
+        self.ready = model
+
+    def say(self, text: str) -> None:
+        """Print a line for people, in the first process alone."""
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def fit(
         self,
@@ -133,50 +147,51 @@ class Trainer:
         settings: Mapping[str, Any],
         report: Callable[[int, dict[str, Any]], None] | None = None,
     ) -> Progress:
-        """Train, after ``begin``; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard
-        curves.
+        """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
 
         ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
         ``report`` is called with the number and the figures of each epoch once they are kept, and in a resumption of
         those before, too, as the end may have come between; what it raises ends the training. DivergedError if the loss
-        becomes NaN or infinite; ConfigError if ``resume`` does not fit; UserError if those who load data fail again and
-        again; OSError if a file cannot be written.
+        becomes NaN or infinite; ConfigError if ``resume`` or ``pretrained`` does not fit; UserError if workers fail
+        again and again; OSError if a file cannot be written.
         """
         if self.tbptt and augment and augment.mixup:
             raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
-        weights = weights_of(train, self.balance, len(model.labels))
+        self.begin(model)
+        weights = loss_weights(train, self.balance, len(model.labels))
         out.mkdir(parents=True, exist_ok=True)
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings, self.keep == "last")
-        run.data = {"train": contents(train), "val": contents(val)}
-        feed = Feed(model.spec, self.workers, self.timeout)
+        run.data = {"train": describe_clips(train), "val": describe_clips(val)}
+        loader = Loader(model.spec, self.workers, self.timeout)
         loss = Loss(self.label_smoothing, self.focal, weights)
-        lesson = Lesson(self.fabric, run, loss, self.frames, self.clip, self.carry)
+        step = TrainingStep(self.fabric, run, loss, self.frames, self.clip, self.carry)
         if self.resume:
             run.restore(Path(self.resume))
-            console.print(self.resumed(run), soft_wrap=True, markup=False)
+            self.say(self.resumed(run))
             if report:  # what was kept last may not have been reported before the end came
                 for row in run.progress.history:
                     report(row["epoch"], row)
         else:
             if not self.pretrained:  # else its weights are used to its own normalisation
-                order = plan(shuffled(train, torch.initial_seed(), "none", 0), self.batch)[:FITTED]
-                run.features.fit(batch for step in feed.steps(train, order) for batch in step if batch is not None)
-            run.keep()
+                steps = plan_steps(draw_order(train, torch.initial_seed(), "none", 0), self.batch)[:FIT_BATCHES]
+                batches = (part for parts in loader.load_steps(train, steps) for part in parts if part is not None)
+                run.features.fit(batches)
+            run.save_checkpoint()
         progress = run.progress
         try:
             with SummaryWriter(str(out / "tensorboard")) if self.leads else nullcontext() as board:
                 while not self.ended(run):
-                    row = self.epoch(lesson, feed, train, val)
+                    row = self.epoch(step, loader, train, val)
                     if board:
                         for key, value in row.items():
                             board.add_scalar(key, value, progress.epoch)
-                        console.print(line(row, self.epochs, progress), highlight=False)
+                        self.say(line(row, self.epochs, progress))
                     if report:
                         report(progress.epoch, row)
         except KeyboardInterrupt:
             if report is None:
                 go_on = f"the same command with {shlex.quote(f'trainer.resume={out}')}"
-                console.print(f"stopped after epoch {progress.epoch}; to go on: {go_on}", soft_wrap=True, markup=False)
+                self.say(f"stopped after epoch {progress.epoch}; to go on: {go_on}")
             raise
         return progress
 
@@ -210,17 +225,17 @@ class Trainer:
         """All random generators."""
         seed_everything(seed, verbose=False)
 
-    def epoch(self, lesson: Lesson, feed: Feed, train: Split, val: Split) -> dict[str, Any]:
+    def epoch(self, step: TrainingStep, loader: Loader, train: Split, val: Split) -> dict[str, Any]:
         """Train, validate, keep; the epoch's figures. All that is random depends on the seed and the epoch alone."""
-        run = lesson.run
+        run = step.run
         started = run.seconds
         seed = (int(run.settings.get("seed", 0)) * 100_003 + run.progress.epoch + 1) % 2**32
         if not run.progress.batch:  # else it goes on within an epoch
             self.seed((seed + 7919 * self.fabric.global_rank) % 2**32)
             run.carried = None
         train.epoch = run.progress.epoch
-        row = {"epoch": run.progress.epoch + 1} | self.learn(lesson, feed, train, seed)
-        with run.average.worn():
+        row = {"epoch": run.progress.epoch + 1} | self.learn(step, loader, train, seed)
+        with run.average.applied():
             found = self.evaluate(run.model, val, run.features) if self.leads else {}
         row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1") if found}
         row["seconds"] = round(run.seconds - started, 2)
@@ -228,26 +243,26 @@ class Trainer:
         run.finish_epoch(shared)
         return shared
 
-    def learn(self, lesson: Lesson, feed: Feed, train: Split, seed: int) -> dict[str, Any]:
+    def learn(self, step: TrainingStep, loader: Loader, train: Split, seed: int) -> dict[str, Any]:
         """The rest of one pass over the training data; mean loss, accuracy and learning rate."""
-        run, progress = lesson.run, lesson.run.progress
+        run, progress = step.run, step.run.progress
         run.model.train()
-        order = shuffled(train, seed, self.balance, len(run.model.labels))
-        steps = plan(order, self.batch, self.accumulate, self.fabric.global_rank, self.fabric.world_size)
+        order = draw_order(train, seed, self.balance, len(run.model.labels))
+        steps = plan_steps(order, self.batch, self.accumulate, self.fabric.global_rank, self.fabric.world_size)
         title, share = f"epoch {progress.epoch + 1}/{self.epochs}", 0.0
-        coming: Iterable[list[Batch | None]] = feed.steps(train, steps[progress.batch :])
+        batches: Iterable[list[Batch | None]] = loader.load_steps(train, steps[progress.batch :])
         if self.leads:
-            coming = bar(coming, title, len(steps), progress.batch)
-        for parts in coming:
+            batches = bar(batches, title, len(steps), progress.batch)
+        for parts in batches:
             epoch = progress.epoch + progress.batch / len(steps)
             share = rate(self.schedule, epoch, self.epochs, self.warmup, self.spent(run))
             run.set_rate(share)
-            found = lesson.blocks(parts[0], self.tbptt) if self.tbptt else lesson.step(parts)
+            found = step.truncated(parts[0], self.tbptt) if self.tbptt else step.full(parts)
             progress.sums = [old + new for old, new in zip(progress.sums, found, strict=True)]
             progress.batch += 1
             progress.step += 1
             if progress.step % self.save_every == 0 and progress.batch < len(steps):
-                run.keep()
+                run.save_checkpoint()
             if self.spent(run) >= 1:
                 break
         total, hits, count = progress.sums
@@ -256,22 +271,22 @@ class Trainer:
         return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.rates[0] * share}
 
     def evaluate(self, model: Classifier, split: Split, features: Features | None = None) -> dict[str, Any]:
-        """The main figures of a model on a split (``evaluation.plain``)."""
-        return plain(self.answers(model, split, features))
+        """The main figures of a model on a split (``evaluation.summarize``)."""
+        return summarize(self.predict(model, split, features))
 
-    def answers(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Answers:
+    def predict(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Predictions:
         """What a model answers on a split. With ``features``, what they keep of the clips is used; so many of the
         ``worst`` clips are kept.
         """
-        found = answers(model, self.batches(split, model.spec), features, worst)
+        found = predict(model, self.batches(split, model.spec), features, worst)
         found.skipped = len(split) - len(found.truth) + int(getattr(split, "skipped", 0))
         return found
 
     def batches(self, split: Split, spec: InputSpec) -> Iterator[Batch]:
         """Batches of a split in its order; those of which nothing could be read are left out."""
-        feed = Feed(spec, self.workers, self.timeout)
-        for step in feed.steps(split, plan(range(len(split)), self.batch)):
-            yield from (batch for batch in step if batch is not None)
+        loader = Loader(spec, self.workers, self.timeout)
+        for parts in loader.load_steps(split, plan_steps(range(len(split)), self.batch)):
+            yield from (batch for batch in parts if batch is not None)
 
 
 def line(row: Mapping[str, Any], epochs: int, progress: Progress) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Average:
+class WeightAverage:
     """Exponential moving average of all weights (Polyak & Juditsky 1992).
 
     In step n its decay is min(decay, (1 + n) / (10 + n)): the first weights, which are drawn, are soon forgotten.
@@ -17,10 +17,10 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         """``decay`` 0: the weights of the last step."""
         self.model, self.decay, self.steps = model, decay, 0
-        self.values = {name: tensor.detach().clone() for name, tensor in self.live().items()}
+        self.values = {name: tensor.detach().clone() for name, tensor in self.current().items()}
 
-    def live(self) -> dict[str, Tensor]:
-        """The weights that change, as they are now."""
+    def current(self) -> dict[str, Tensor]:
+        """The trained weights as they are now."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     def update(self) -> None:
@@ -28,27 +28,27 @@ class Average:
         self.steps += 1
         if self.decay:
             decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-            now = [value.detach() for value in self.live().values()]
+            now = [value.detach() for value in self.current().values()]
             average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
             average(list(self.values.values()), now, self.steps)
 
     @contextmanager
-    def worn(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """In here, the model has the mean weights."""
         if not self.decay:
             yield
             return
-        before = {name: value.detach().clone() for name, value in self.live().items()}
-        self.put(self.values)
+        before = {name: value.detach().clone() for name, value in self.current().items()}
+        self.assign(self.values)
         try:
             yield
         finally:
-            self.put(before)
+            self.assign(before)
 
     @torch.no_grad()
-    def put(self, values: dict[str, Tensor]) -> None:
+    def assign(self, values: dict[str, Tensor]) -> None:
         """Give the model other weights."""
-        for name, value in self.live().items():
+        for name, value in self.current().items():
             value.copy_(values[name])
 
     def state(self) -> dict[str, Tensor | int]:

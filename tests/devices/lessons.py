@@ -10,11 +10,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch
 from test_lesson import SHARES, batches, lesson, lively
 
-from pipeline.training.devices import fabric
+from pipeline.training.devices import make_fabric
 
 
 def main(out):
-    made = fabric("cpu", int(os.environ["WORLD_SIZE"]), 1, "fp32")
+    made = make_fabric("cpu", int(os.environ["WORLD_SIZE"]), 1, "fp32")
+    made.launch()
     rank = made.global_rank
     for case, steps in SHARES.items():
         model = lively()
@@ -24,7 +25,7 @@ def main(out):
         found = []
         for step in steps:
             parts = [None if not part else batches(part)[0] for part in step[rank]]
-            found.append(teach.blocks(parts[0], 0.1) if case == "blocks" else teach.step(parts))
+            found.append(teach.truncated(parts[0], 0.1) if case == "blocks" else teach.full(parts))
         torch.save({"found": found, "weights": model.state_dict()}, out / f"{case}-{rank}.pt")
 
 

@@ -16,7 +16,7 @@ BLOCK = 1.0  # seconds computed at a time
 
 
 @dataclass(frozen=True)
-class Heard:
+class StreamOutput:
     """A stream as a live model heard it: ``posteriors (T, K)``; the true ``spans (N, 2)`` of each class in ticks, by
     their start; and its length in ``ticks``.
     """
@@ -28,13 +28,13 @@ class Heard:
     left_out: int = 0  # true events whose label the model does not have, or passes over
 
 
-def listen(
+def run_stream(
     model: Classifier,
     chunks: Iterable[Arrays],
     true: Sequence[list[tuple[int, int]]],
     name: str = "",
     left_out: int = 0,
-) -> Heard:
+) -> StreamOutput:
     """Chunks through a model. ``true`` spans of each class in ticks; they may still come while chunks are drawn."""
     stream = Stream(model, max(1, round(BLOCK * model.rate / model.hop)))
     blocks = []
@@ -44,10 +44,10 @@ def listen(
     stream.close()
     blocks.append(stream.posteriors)
     spans = [np.array(sorted(found), np.int64).reshape(-1, 2) for found in true]
-    return Heard(np.concatenate(blocks), spans, stream.ticks, name, left_out)
+    return StreamOutput(np.concatenate(blocks), spans, stream.ticks, name, left_out)
 
 
-def answers(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:
+def decode_scores(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:
     """Events ``(N, 2)`` in ticks of a new decoder of one label, from all its scores ``(T,)``; where none can be is
     passed over.
     """
@@ -57,9 +57,9 @@ def answers(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:
         if scores[start:end].max() >= decoder.high[0]:
             decoder.pass_over(start - decoder.step)
             events += decoder.decode(scores[start : end + 1, None])
-    return spans_of(events + decoder.close())
+    return event_spans(events + decoder.close())
 
 
-def spans_of(events: Iterable[Event]) -> Spans:
+def event_spans(events: Iterable[Event]) -> Spans:
     """Start and end of events, ``(N, 2)`` in ticks."""
     return np.array([(event.start, event.end) for event in events], np.int64).reshape(-1, 2)
