@@ -1,10 +1,13 @@
 """Classify with a trained model: `python infer.py --help`."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import NonNegativeInt, PositiveFloat
 
 from conf.launch import INTERRUPTED, OK, SOME_ROWS, launch
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+Window: TypeAlias = Literal["auto"] | float | None
 
 
 def infer(
@@ -12,10 +15,10 @@ def infer(
     checkpoint: str | None,
     device: Literal["cpu", "cuda", "mps"],
     threads: NonNegativeInt | None,
-    precision: Literal["fp32", "bf16"],
+    precision: Precision,
     block: PositiveFloat,
     selftest: bool,
-    window: Literal["auto"] | float | None,
+    window: Window,
     output: Literal["labels", "events", "hard_negatives"],
     decoder: dict[str, Any],
     engine: dict[str, Any],
@@ -51,11 +54,7 @@ def infer(
             return finished(origin.merge(target), origin.fail_on)
     mining = output == "hard_negatives" or "hard_negatives" in sink
     with_events = where is None or mining or output != "labels"
-    model = loaded(checkpoint, device, automatic if threads is None else threads).with_precision(precision)
-    if window != "auto":
-        model = model.with_window(window)
-    elif with_events:
-        model = model.for_streaming()
+    model = loaded(checkpoint, device, automatic if threads is None else threads, precision, window, live=with_events)
     settings = changed(model.config["decoder"], decoder, model.labels)
     if where is None and selftest and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
@@ -70,8 +69,8 @@ def infer(
         return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
 
 
-def loaded(checkpoint: str | None, device: str, threads: int) -> Any:
-    """The model, on its device, computed by so many threads (0: as many as torch likes)."""
+def loaded(checkpoint: str | None, device: str, threads: int, precision: Precision, window: Window, live: bool) -> Any:
+    """The model, on its device, computed by so many threads (0: as many as torch likes); ``live``: for streams."""
     import torch
 
     from pipeline.core.errors import ConfigError
@@ -83,7 +82,10 @@ def loaded(checkpoint: str | None, device: str, threads: int) -> Any:
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
     if device != "cpu" and not getattr(torch, device).is_available():
         raise ConfigError(f"device: {device!r} is not there; set device=cpu")
-    return load(checkpoint, device)
+    model = load(checkpoint, device).with_precision(precision)
+    if window != "auto":
+        return model.with_window(window)
+    return model.for_streaming() if live else model
 
 
 def sinks(settings: dict[str, dict[str, Any]], mining: bool = False) -> Any:

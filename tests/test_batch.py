@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rogue
 import soundfile
 import torch
 from conftest import ROOT, run, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batch import decoding
 from pipeline.batch.batch import Batch, Work, classify
 from pipeline.batch.decoders import Again, Decoders, Ended, understood
 from pipeline.batch.decoding import Limits
@@ -170,44 +170,13 @@ def test_a_model_that_is_not_causal_is_refused():
 
 
 # ---------------------------------------------------------------- processes
-def misbehaving(path, *arguments, **options):
-    """Stands for a decoder with a bug, in the process that decodes."""
-    name = Path(path).name
-    if name.startswith("segfault"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if name.startswith("once") and not Path(path).with_suffix(".died").exists():
-        Path(path).with_suffix(".died").mkdir()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if name.startswith("hang"):
-        time.sleep(1000)
-    if name.startswith("spin"):
-        while True:
-            pass
-    if name.startswith("hog"):
-        np.ones(1 << 31, np.uint8)
-    if name.startswith("write"):
-        with open(Path(path).with_suffix(".written"), "w") as file:
-            file.write("x")
-    if name.startswith("raise"):
-        raise ZeroDivisionError("a bug")
-    return decoding_open(path, *arguments, **options)
-
-
-decoding_open = decoding.open_chunks
-
-
-def rogue_serve(*arguments):
-    decoding.open_chunks = misbehaving
-    decoding.serve(*arguments)
-
-
 @pytest.fixture
-def rogue(monkeypatch):
-    monkeypatch.setattr("pipeline.batch.decoders.serve", rogue_serve)
+def rogue_decoders(monkeypatch):
+    monkeypatch.setattr("pipeline.batch.decoders.serve", rogue.serve)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
 
 
-def test_whatever_a_decoder_does_is_one_row(noises, tmp_path, rogue):
+def test_whatever_a_decoder_does_is_one_row(noises, tmp_path, rogue_decoders):
     names = ["segfault", "hang", "spin", "hog", "write", "raise", "once"]
     paths = []
     for number, name in enumerate(names):
@@ -215,7 +184,7 @@ def test_whatever_a_decoder_does_is_one_row(noises, tmp_path, rogue):
         shutil.copy(noises[number], paths[-1])
     model = small_model()
     expected = answers(model, noises[: len(names)])
-    rows = answers(model, paths, workers=2, limits=Limits(patience=1.5, memory=1 << 29))
+    rows = answers(model, paths, workers=2, limits=Limits(patience=1.0, memory=1 << 29))
     codes = {Path(path).stem: row.code for path, row in rows.items() if row.status == "error"}
     assert codes == {"segfault": "crashed", "hang": "timeout", "spin": "timeout", "hog": "limit_memory", "raise": "unreadable",
                      "write": "unreadable"}  # fmt: skip
