@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from conftest import tone_clip
 from safetensors.numpy import save, save_file
 
-from datasets.clips import Clip, Clips, Corpus, loud_part, sounding
+from datasets.clips import Clip, Clips, Corpus, draw_start, find_sound
 from datasets.esc50 import ESC50
 from datasets.folder import Folder
 from datasets.manifest import Manifest
@@ -446,9 +447,9 @@ def test_the_sound_in_a_clip_is_found_by_its_energy():
     wave[5000:7000] += 0.3 * np.sin(np.arange(2000))
     wave[8000:9000] += 0.2 * np.sin(np.arange(1000))  # after a pause of 60 ms: the same sound
     wave[15000:15300] += 0.1 * np.sin(np.arange(300))  # a click much later is not
-    start, end = loud_part(wave.astype(np.float32), 16000)
+    start, end = find_sound(wave.astype(np.float32), 16000)
     assert abs(start - 5000) <= 320 and abs(end - 9000) <= 320
-    assert loud_part(np.zeros(100, np.float32), 16000) == (0, 100)
+    assert find_sound(np.zeros(100, np.float32), 16000) == (0, 100)
 
 
 def test_background_label_gives_times(tones):
@@ -484,6 +485,29 @@ def test_cuts_stay_within_a_clip(length, grain):
     rng = np.random.default_rng(0)
     for size in (length + grain, length + 5 * grain, 10 * 16000):
         for wave in (np.zeros(size, np.float32), rng.standard_normal(size).astype(np.float32)):
-            starts = {sounding(rng, wave, length, grain) for _ in range(50)}
+            starts = {draw_start(rng, wave, length, grain) for _ in range(50)}
             assert all(0 <= start <= size - length and start % grain == 0 for start in starts)
             assert len(starts) > (20 if size > 100000 and grain == 1 else 1)
+
+
+def bytes_read():
+    """By this process so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes as Linux does")
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_start_reads_no_more_than_headers(tmp_path, cached):
+    """Of clips that are cached, and of all without a cache; what is wrong with a header shows all the same."""
+    for number in range(8):
+        tone_clip(tmp_path / "data" / "ab"[number % 2] / f"{number}.wav", 300, 10.0)
+    (tmp_path / "data" / "a" / "bad.wav").write_text("not a sound")
+    data = Folder(str(tmp_path / "data"), cache=str(tmp_path / "cache") if cached else None, test=0)
+    if cached:
+        with pytest.warns(UserWarning, match=r"bad\.wav: unreadable"):
+            whole = [len(data.split(name, SOUND)) for name in ("train", "val")]
+    before = bytes_read()
+    with pytest.warns(UserWarning, match=r"bad\.wav: unreadable"):
+        found = [len(data.split(name, SOUND)) for name in ("train", "val")]
+    assert bytes_read() - before < 8 * 10 * 16000 * 2 / 4 and sum(found) == 8
+    assert not cached or whole == found

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from datasets import packing, shards
 from datasets.manifest import Manifest
-from datasets.shard_contents import content, rows_of
-from datasets.shards import Shards, expanded
+from datasets.shard_contents import list_clips, list_shard
+from datasets.shards import Shards, expand
 from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
@@ -233,7 +233,7 @@ def test_what_would_not_be_read_back_is_not_written(tmp_path, column, value, mes
 
 
 def test_a_card_that_would_be_too_long_is_not_written(source, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(packing, "CARD", 200)
+    monkeypatch.setattr(packing, "MAX_CARD_BYTES", 200)
     assert pack(source / "manifest.csv", tmp_path / "out", "--group", "who") == 2
     assert "long.wav: what is said of its 4 clips takes" in capsys.readouterr().err
 
@@ -442,7 +442,7 @@ def rows(data, tmp_path):
     """The keys that a shard of these bytes gives, and what is odd about it."""
     path = tmp_path / "x.tar"
     path.write_bytes(data)
-    _, found, odd = content(path, None)
+    _, found, odd = list_shard(path, None)
     assert all(row.offset >= 0 and row.offset + row.size <= len(data) for row in found)
     return [row.key for row in found], odd
 
@@ -493,8 +493,6 @@ HOSTILE = {
     "a pickle beside": (entry("k.pkl", pickle.dumps(print)) + entry("k.json", b'{"label": "a"}'), "known ending"),
     "an unknown ending": (entry("k.dat", WAVE) + entry("k.json", b'{"label": "a"}'), "known ending"),
     "a folder": (entry("folder/", kind=tarfile.DIRTYPE), None),
-    "pax records of no length": (entry("pax", b"0 path=x\n", tarfile.XHDTYPE), None),
-    "pax for all that follows": (entry("pax", b"17 path=/etc/x.wav\n", tarfile.XGLTYPE), None),
 }  # fmt: skip
 
 
@@ -520,6 +518,11 @@ BROKEN = {
     "a negative size": (sample("good0") + raw(b"neg.wav", size=b"\xff" * 12) + sample("good1") + END, 1),
     "a negative size by pax": (
         sample("good0") + entry("pax", b"14 size=-5120\n", tarfile.XHDTYPE) + sample("good1") + END,
+        1,
+    ),
+    "pax records of no length": (sample("good0") + entry("pax", b"0 path=x\n", tarfile.XHDTYPE) + sample("good1") + END, 1),
+    "a name by pax for all that follows": (
+        sample("good0") + entry("pax", b"19 path=/etc/x.wav\n", tarfile.XGLTYPE) + sample("good1") + END,
         1,
     ),
     "an absurd pax header": (sample("good0") + entry("pax", b"x" * 70000, tarfile.XHDTYPE) + sample("good1") + END, 1),
@@ -553,10 +556,10 @@ def test_bombs_cost_neither_memory_nor_time(tmp_path):
         os.truncate(path, 7 << 30)
         started = time.process_time()
         tracemalloc.start()
-        _, found, _ = content(path, None)
+        _, found, _ = list_shard(path, None)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 1_000_000 and time.process_time() - started < 5 and len(found) <= 1
+        assert peak < 20_000_000 and time.process_time() - started < 5 and len(found) <= 1
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -620,7 +623,7 @@ def test_patterns_that_make_no_sense(packed, pattern, message):
 
 
 def test_patterns(packed, tmp_path):
-    names = lambda pattern, folder=packed: [path.name for path in expanded(folder, "train", pattern)]  # noqa: E731
+    names = lambda pattern, folder=packed: [path.name for path in expand(folder, "train", pattern)]  # noqa: E731
     assert names("train-{000001..000002}.tar") == ["train-000001.tar", "train-000002.tar"]
     assert (
         names("train-00000[12].tar")
@@ -690,7 +693,7 @@ def test_what_is_kept_of_a_shard(packed, tmp_path, monkeypatch):
     """Headers are read once; a record that is broken is made anew."""
     first = opened(packed, index=str(tmp_path))
     read = []
-    monkeypatch.setattr("datasets.shard_contents.rows_of", lambda *given: read.append(given) or rows_of(*given))
+    monkeypatch.setattr("datasets.shard_contents.list_clips", lambda *given: read.append(given) or list_clips(*given))
     assert opened(packed, index=str(tmp_path)).clips == first.clips and not read
     for path in tmp_path.glob("*.json"):
         path.write_text(path.read_text()[: len(path.read_text()) // 2])
@@ -742,7 +745,7 @@ def test_a_clip_of_a_long_recording_reads_no_more_than_it_needs(tmp_path, monkey
     assert pack(table(tmp_path, rows), tmp_path / "out") == 0
     clip, read, pread = opened(tmp_path / "out").clips[0], [], os.pread
     monkeypatch.setattr(os, "pread", lambda *asked: read.append(len(data := pread(*asked))) or data)
-    assert len(clip.chunk(InputSpec(8000))[0]) == 8000 and sum(read) < 1_000_000 < clip.size
+    assert len(clip.read(InputSpec(8000))[0]) == 8000 and sum(read) < 1_000_000 < clip.size
 
 
 def test_a_disk_that_fails_is_an_error_of_the_clip(packed, monkeypatch):

@@ -19,7 +19,7 @@ from test_report import HOSTILE, Strict, read, rows
 
 from conf.launch import given
 from datasets.clips import Clip, Clips
-from datasets.scenes import Scene, Scenes
+from datasets.scenes import Scenes, SceneSettings
 from pipeline.core.errors import ConfigError
 from pipeline.measures.evaluation import Answers, Exhibit
 from pipeline.measures.evaluation import figures as evaluated
@@ -134,7 +134,7 @@ def test_clips_and_groups_of_each_split_are_counted():
     assert found == {
         "clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}, "unreadable": {"train": 5},
     }  # fmt: skip
-    scenes = Scenes(split("anna", "ben", "ben"), Scene(), 1, 16000)
+    scenes = Scenes(split("anna", "ben", "ben"), SceneSettings(), 1, 16000)
     assert sizes({"train": scenes})["groups"] == {"train": 2}
     row = {"count": 1, "seconds": 2.0, "skipped": 3}
     assert list(clips(found | {"val": row}, "val")) == [

@@ -457,7 +457,7 @@ def test_a_single_picture_of_moving_shapes_tells_nothing():
 
 def test_digits_of_the_splits_are_disjoint():
     data = load_digits()
-    found = {split: moving_digits.digits(split) for split in ("train", "val", "test")}
+    found = {split: moving_digits.load_digit_images(split) for split in ("train", "val", "test")}
     for digit in range(10):
         parts = [{image.tobytes() for image in images[digit]} for images in found.values()]
         assert sum(map(len, parts)) == len(set().union(*parts)) == (data.target == digit).sum()
@@ -470,7 +470,7 @@ def test_digits_of_the_splits_are_disjoint():
 @pytest.mark.parametrize("shape", [(32, 32), (32, 48), (48, 32)])
 def test_a_clip_shows_a_digit_of_its_split(monkeypatch, classes, shape):
     """What is painted is put back into 8x8 pixels and looked up among the originals."""
-    drawn, paint = [], moving_digits.stamp
+    drawn, paint = [], moving_digits.draw_digit
 
     def spy(sight, image, corner, size, colour):
         clean = np.zeros_like(sight)
@@ -485,11 +485,13 @@ def test_a_clip_shows_a_digit_of_its_split(monkeypatch, classes, shape):
                 assert np.corrcoef(seen.ravel(), image.ravel())[0, 1] > 0.85
         paint(sight, image, corner, size, colour)
 
-    monkeypatch.setattr(moving_digits, "stamp", spy)
+    monkeypatch.setattr(moving_digits, "draw_digit", spy)
     data = MovingDigits(classes, clips=1, held_out=22)
     test = data.split("test", InputSpec(None, Picture(10, *shape)))
     originals = {
-        image.tobytes(): str(digit) for digit, images in enumerate(moving_digits.digits("test")) for image in images
+        image.tobytes(): str(digit)
+        for digit, images in enumerate(moving_digits.load_digit_images("test"))
+        for image in images
     }
     numbers = [originals[image.tobytes()] for image, _, _ in drawn]
     shown = [sample for sample in (test[n] for n in range(22)) if data.labels[sample.label] != "background"]
@@ -510,7 +512,7 @@ def test_digits_bounce_as_billiard_balls_do():
     for name, way in moving_digits.WAYS.items():
         velocity, room = rng.uniform(0.3, 0.7) * np.array(way), np.array([0.5, 0.45])
         place = moving_digits.route(rng, velocity, room, np.arange(-24, 1) / 10)
-        names = moving_digits.headings(place, velocity)
+        names = moving_digits.step_directions(place, velocity)
         assert names[-3:] == [name] * 3 and {sign for n in names for sign in n.split("_")} >= {*name.split("_")}
         now, speed = place[-1].copy(), -velocity  # backwards in time
         for step in range(24):
