@@ -2,8 +2,9 @@
 
 import csv
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +20,25 @@ Event = tuple[int, int, str]  # start and end in ticks (or pictures), label
 Film = tuple[Images, list[Event]]  # pictures, and what happens in them
 
 
+@dataclass(eq=False)
 class Generated:
     """Endless labelled clips: ``clips`` per epoch, new ones in each; validation and test are fixed sets.
 
     Subclasses set ``title`` (of the dataset's yaml), ``labels`` and ``background``, and write ``check`` and ``make``.
+
+    Attributes:
+        seconds: in which something happens, after up to ``gap`` seconds in which nothing does.
+        held_out: clips each for validation and test.
     """
 
-    title: str
-    labels: list[str]
-    background: str | None = None
-    clips: int
-    held_out: int
-    seed: int
+    title: ClassVar[str]
+    labels: list[str] = field(init=False)
+    background: str | None = field(init=False, default=None)
+    clips: PositiveInt = 960
+    seconds: Annotated[float, Field(ge=1)] = 1.6
+    seed: int = 0
+    held_out: PositiveInt = 520
+    gap: Annotated[float, Field(ge=0)] = 0.4
 
     def check(self, spec: InputSpec) -> None:
         """ConfigError for a model of other tracks."""
@@ -74,19 +82,6 @@ class GeneratedSplit(Dataset[Sample]):
 
 class Motions(Generated):
     """Clips of motions. Subclasses write ``motion``."""
-
-    def __init__(
-        self,
-        clips: PositiveInt = 960,
-        seconds: Annotated[float, Field(ge=1)] = 1.6,
-        seed: int = 0,
-        held_out: PositiveInt = 520,
-        gap: Annotated[float, Field(ge=0)] = 0.4,
-    ) -> None:
-        """Each clip moves for ``seconds``, after up to ``gap`` seconds in which nothing does; ``held_out`` clips each
-        for validation and test.
-        """
-        self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
 
     def check(self, spec: InputSpec) -> None:
         """ConfigError for a model of sound."""

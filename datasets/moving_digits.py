@@ -10,13 +10,14 @@ holds until the next bounce, and its span with it; the clip's label is the direc
 the same for at least ``HELD_SECONDS`` seconds.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from datasets.generated import Film, Motions, Rng, add_camera_noise, draw_colours, draw_ground
 from pipeline.media.picture import Picture
@@ -66,28 +67,22 @@ def interpolation_weights(pixels: NDArray[Any], start: NDArray[Any], size: float
     return weights
 
 
+@dataclass(eq=False)
 class MovingDigits(Motions):
-    """One digit in each clip, or an empty ground if digits are the classes and it is ``background``'s turn."""
+    """One digit in each clip, or an empty ground if digits are the classes and it is ``background``'s turn.
+
+    ``classes``: what the label is. Before a digit moves, the ground is empty (``digit``), or it stands still
+    (``motion``).
+    """
 
     title = "moving_digits"
+    clips: PositiveInt = 990
+    held_out: PositiveInt = 495
+    classes: Literal["digit", "motion"] = "digit"
 
-    def __init__(
-        self,
-        classes: Literal["digit", "motion"] = "digit",
-        clips: PositiveInt = 990,
-        seconds: Annotated[float, Field(ge=1)] = 1.6,
-        seed: int = 0,
-        held_out: PositiveInt = 495,
-        gap: Annotated[float, Field(ge=0)] = 0.4,
-    ) -> None:
-        """``classes``: what the label is. A digit moves for ``seconds``, after up to ``gap`` seconds of empty ground
-        (``digit``) or of standing still (``motion``).
-        """
-        super().__init__(clips, seconds, seed, held_out, gap)
-        self.classes = classes
-        self.labels, self.background = (
-            ([*DIGITS, EMPTY], EMPTY) if classes == "digit" else ([*sorted(WAYS), STILL], STILL)
-        )
+    def __post_init__(self) -> None:
+        digits = self.classes == "digit"
+        self.labels, self.background = ([*DIGITS, EMPTY], EMPTY) if digits else ([*sorted(WAYS), STILL], STILL)
 
     def motion(self, rng: Rng, label: str, split: str, picture: Picture) -> Film:
         """A digit of ``split`` before a ground; any direction where the digit is the label, any digit otherwise."""

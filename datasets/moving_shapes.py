@@ -8,6 +8,7 @@ one side enters on the other), so one picture holds no information at all; see t
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,14 @@ def draw_shape(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any])
     sight += share * (colour.astype(np.float32) - sight)
 
 
+@dataclass(eq=False)
 class MovingShapes(Motions):
     """One motion in each clip, or none: ``background``. What stands still before it stands where it begins."""
 
-    title, labels, background = "moving_shapes", LABELS, BACKGROUND
+    title = "moving_shapes"
+
+    def __post_init__(self) -> None:
+        self.labels, self.background = LABELS, BACKGROUND
 
     def motion(self, rng: Rng, label: str, split: str, picture: Picture) -> Film:
         """A clip of ``label``; the splits differ by ``rng`` alone."""

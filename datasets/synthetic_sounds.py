@@ -8,6 +8,7 @@ task is not trivial. Times are exact, which real recordings seldom offer: a mode
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,22 +201,17 @@ def compose(
     return wave.astype(np.float32), spans
 
 
+@dataclass(eq=False)
 class SyntheticSounds(Generated):
-    """Clips with one sound each, or none: ``background``."""
+    """Clips with one sound each, or none: ``background``. ``seconds``: of a clip, ``gap``: of its lead-in."""
 
-    title, background = "synthetic_sounds", BACKGROUND
+    title = "synthetic_sounds"
+    seconds: Annotated[float, Field(ge=2)] = 2.0
+    held_out: PositiveInt = 360
+    gap: PositiveFloat = 0.4
 
-    def __init__(
-        self,
-        clips: PositiveInt = 960,
-        seconds: Annotated[float, Field(ge=2)] = 2.0,
-        seed: int = 0,
-        held_out: PositiveInt = 360,
-        gap: PositiveFloat = 0.4,
-    ) -> None:
-        """``seconds`` per clip, ``held_out`` clips each for validation and test, up to ``gap`` seconds of lead-in."""
-        self.labels = sorted([*MAKERS, BACKGROUND])
-        self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
+    def __post_init__(self) -> None:
+        self.labels, self.background = sorted([*MAKERS, BACKGROUND]), BACKGROUND
 
     def check(self, spec: InputSpec) -> None:
         """ConfigError for a model of pictures."""

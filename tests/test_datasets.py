@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from conftest import tone_clip
 from safetensors.numpy import save, save_file
 
@@ -20,7 +19,6 @@ from datasets.manifest import Manifest
 from datasets.speech_commands import SpeechCommands
 from datasets.splits import divide
 from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write_demo
-from pipeline.augmentations.sound import Augment, moved
 from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
@@ -39,7 +37,8 @@ def counts(data):
 def test_folder_split_by_fraction(tones):
     data = Folder(str(tones), val=0.25, test=0.25)
     assert data.labels == ["high", "low"] and counts(data) == {"train": 12, "val": 6, "test": 6}
-    assert [c.split for c in Folder(str(tones), seed=1).clips] != [c.split for c in Folder(str(tones), seed=2).clips]
+    splits = [[clip.split for clip in Folder(str(tones), seed=seed).clips] for seed in (1, 1, 2)]
+    assert splits[0] == splits[1] != splits[2]
 
 
 def test_folder_split_by_sub_folder(tmp_path):
@@ -308,14 +307,6 @@ def test_long_training_clips_are_cut_anew_in_each_epoch(tmp_path):
     assert not train[0].key and whole[0].key and val[0].key, "what is never the same again cannot be kept"
 
 
-def test_divide_is_repeatable_and_gives_every_split_something():
-    clips = [Clip(path, label) for label in "ab" for path in map(str, range(5))]
-    one = divide(clips, {"train": 0.8, "val": 0.1, "test": 0.1}, 3)
-    assert one == divide(clips, {"train": 0.8, "val": 0.1, "test": 0.1}, 3)
-    for label in "ab":
-        assert {clip.split for clip in one if clip.label == label} == {"train", "val", "test"}
-
-
 def speech_commands(root):
     words = ("yes", "no", "cat", "dog")
     for word in words:
@@ -410,35 +401,6 @@ def test_targets_of_single_steps():
     unknown = collate([type(data[0])(data[0].x, 3, None)], SOUND).targets(60, hop, delay, 0)
     assert (unknown == IGNORE).all()
     assert collate([None], SOUND) is None
-
-
-def test_augment_moves_times_with_the_sound():
-    wave = np.zeros(8000, np.float32)
-    wave[3000:4000] = 0.5
-    data = SyntheticSounds(clips=1, held_out=1)
-    sample = type(data.split("test", SOUND)[0])((wave,), 1, [(3000, 4000, 1)])
-    torch.manual_seed(0)
-    augment = Augment(gain=0, noise=0, shift=0.05, speed=0.2, masks=0)
-    for _ in range(20):
-        batch = augment.clips(collate([sample] * 3, SOUND), SOUND)
-        for row, spans in zip(batch.x[0], batch.spans):
-            inside = (row > 0.25).nonzero()[:, 0]
-            assert abs(inside[0] - spans[0][0]) <= 2 and abs(inside[-1] + 1 - spans[0][1]) <= 2
-            assert (batch.lengths <= batch.x[0].shape[1]).all()
-    assert moved(None, 1.0, 0, 10) is None and moved([(0, 5, 1)], 1.0, 20, 10) == []
-
-
-def test_augment_noise_and_masks():
-    torch.manual_seed(0)
-    data = SyntheticSounds(clips=12, held_out=12).split("train", SOUND)
-    batch = collate([data[index] for index in range(12)], SOUND)
-    noisy = Augment(gain=0, shift=0, speed=0, noise=1.0, snr=(10, 40)).clips(batch, SOUND)
-    ratio = 10 * torch.log10(batch.x[0].square().mean(1) / (noisy.x[0] - batch.x[0]).square().mean(1))
-    assert ((ratio > 8) & (ratio < 48)).all()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        masked = Augment(time_mask=0.2, band_mask=10, masks=2).features(torch.ones(4, 100, 64), 0.01)
-    assert 0 < (masked == 0).float().mean() < 0.7
 
 
 def test_the_sound_in_a_clip_is_found_by_its_energy():

@@ -248,6 +248,7 @@ def test_training_in_scenes_with_the_decoder_of_most_f1(tmp_path):
         "extractor.mels=20",
         "trainer.epochs=2",
         "trainer.workers=0",
+        "trainer.threads=1",
         "trainer.batch=8",
     ]
     source = ["dataset=manifest", f"dataset.root={root}", "dataset.cache=null", "dataset.background=_nothing_"]
