@@ -21,7 +21,7 @@ setup: .venv/ready ## create .venv and install what is pinned in constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Rivulet needs Python 3.11 or newer; choose one: make setup PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
 run: setup ## train on embedded sounds, stream a scene, classify a folder: the whole product in three commands

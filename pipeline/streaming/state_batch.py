@@ -93,7 +93,7 @@ class StateBatch:
         spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
         index = self.index([*(SPARE if row in self.fresh else row for row in rows), *[SPARE] * spare])
         state = tree(lambda whole: whole.index_select(0, index), self.rows)
-        x = self.model.spec.tensors(self.model.spec.stacked([*blocks, *[blocks[0]] * spare]))
+        x = self.model.spec.tensors(self.model.spec.stack([*blocks, *[blocks[0]] * spare]))
         with row_by_row(self.serial):
             y, state = self.model(on_device(x, self.model), state)
         return y[: len(rows)].float().cpu().numpy(), state
