@@ -5,10 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LONG_STEPS = (
-    16  # steps from which torch's LSTM on a CPU pays for the packing of its weights, which it does in every call
-)
-MANY_ROWS = 5  # rows from which it then is faster than the engine; with a gradient, from one row on
+LONG_STEPS = 16  # from which torch's LSTM on a CPU pays for packing its weights, as it does in every call
+MANY_ROWS = 5  # from which it then is faster than the engine; with a gradient, from one row on
 
 
 def fused(kernel: str, cell: Any, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
