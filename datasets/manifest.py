@@ -15,6 +15,7 @@ from datasets.scenes import Scene
 from datasets.splits import divide, folded, held_out, three
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.core.spreadsheet import unprotect
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -78,13 +79,15 @@ class Manifest(Corpus):
 
 
 def table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a csv or jsonl file; ConfigError if it is missing, empty or without the needed columns."""
+    """The rows of a csv or jsonl file; cells that sink=csv has protected are as they were. ConfigError if it is
+    missing, empty or without the needed columns.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             if path.suffix == ".jsonl":
                 rows = [json.loads(line) for line in file if line.strip()]
             else:
-                rows = list(csv.DictReader(file))
+                rows = [{key: unprotect(row[key] or "") for key in row if key} for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise ConfigError(f"dataset.file: {path} does not exist; expected a csv or jsonl table of clips") from None
     except (OSError, ValueError, csv.Error) as error:

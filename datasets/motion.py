@@ -44,7 +44,7 @@ class Motions:
 
     def split(self, name: str, spec: InputSpec) -> "MotionSplit":
         """``train``, ``val`` or ``test`` for a model of pictures; their random draws have nothing in common."""
-        spec.only_pictures(f"dataset={self.title}")
+        spec.require_pictures(f"dataset={self.title}")
         return MotionSplit(self, name, spec)
 
 
@@ -65,14 +65,14 @@ class MotionSplit(Dataset[Sample]):
 
     def make(self, index: int) -> Sample:
         """Clip ``index`` of this epoch."""
-        recipe, picture = self.recipe, self.spec.only_pictures(f"dataset={self.recipe.title}")
+        recipe, picture = self.recipe, self.spec.require_pictures(f"dataset={self.recipe.title}")
         rng = np.random.default_rng([recipe.seed, self.number, 0 if self.number else self.epoch, index])
         label = recipe.labels[index % len(recipe.labels)]
         images, spans = recipe.motion(rng, label, self.name, picture)
         grain = self.spec.grain
         numbers: list[Span] = [(a * grain, b * grain, recipe.labels.index(name)) for a, b, name in spans]
         key = f"{recipe.title}/{recipe.seed}/{self.number}/{index}" if self.number else ""
-        return Sample(self.spec.of_pictures(images), recipe.labels.index(label), numbers, f"{label}_{index}", key)
+        return Sample(self.spec.from_pictures(images), recipe.labels.index(label), numbers, f"{label}_{index}", key)
 
 
 def texture(rng: Rng, height: int, width: int) -> NDArray[Any]:

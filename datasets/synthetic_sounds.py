@@ -222,7 +222,8 @@ class SyntheticSounds:
 
     def split(self, name: str, spec: InputSpec) -> "SyntheticSplit":
         """``train``, ``val`` or ``test`` for a model of sound; their random draws have nothing in common."""
-        return SyntheticSplit(self, ("train", "val", "test").index(name), spec.only_sound("dataset=synthetic_sounds"))
+        rate = spec.require_sound("dataset=synthetic_sounds")
+        return SyntheticSplit(self, ("train", "val", "test").index(name), rate)
 
 
 class SyntheticSplit(Dataset[Sample]):
