@@ -140,7 +140,7 @@ def test_training_logits_are_those_of_the_answer():
     model = small_model("smoothing=none")
     x = torch.randn(2, 10 * model.hop)
     with torch.inference_mode():
-        features = model.assembled(model.measured(x))
+        features = model.encoder_input(model.extract(x))
         _, pooled, _ = model.logits(features)
         posteriors, _ = model(x, model.initial(2))
     assert torch.allclose(pooled.softmax(-1), posteriors, atol=1e-6)
