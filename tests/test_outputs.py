@@ -94,8 +94,8 @@ def test_every_row_is_there_at_once_and_forced_to_the_disk_each_second(tmp_path,
     journal.write("one\n")
     assert (tmp_path / "rows").read_text() == "one\n" and forced == []
     now[0] += 1.1
-    journal.settle()
-    journal.settle()
+    journal.flush()
+    journal.flush()
     assert forced == [4]
     now[0] += 1.1
     journal.write("two\n")

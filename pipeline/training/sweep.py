@@ -18,7 +18,7 @@ from rich.console import Console
 
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import emptied
+from pipeline.core.journal import open_empty
 from pipeline.core.search_space import keys_of, parse_space
 
 Report: TypeAlias = Callable[[int, Mapping[str, Any]], None]  # is called after each epoch; what it raises ends it
@@ -87,7 +87,7 @@ class Sweep:
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
     """Keep other sweeps out of a folder. OSError if there is one."""
-    file = emptied(path / "sweep.lock")
+    file = open_empty(path / "sweep.lock")
     try:
         yield
     finally:
