@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT, configured, run, tone_clip
 from hydra.errors import HydraException
 
-from conf.launch import explained
+from conf.launch import explain
 from pipeline.batch.batch import Work, classify
 from pipeline.batch.listing import Entry
 from pipeline.media.audio import read
@@ -185,7 +185,7 @@ def test_misspelt_settings_are_told_in_one_line(overrides, message, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["infer.py", *overrides])
     with pytest.raises(HydraException) as caught:
         configured("infer", *overrides)
-    text = explained(caught.value, "infer")
+    text = explain(caught.value, "infer")
     assert text.startswith(message) and "\n" not in text
 
 
@@ -271,7 +271,7 @@ def test_streamed_and_offline_labels_agree_on_real_clips(trained, real):
         stream.close()
         last = torch.from_numpy(stream.posteriors[-1]) if len(stream.posteriors) else None
         if last is not None:
-            assert model.labels[int(last.argmax())] == row["label"]
+            assert model.labels[int(last.argmax())] == row.label
 
 
 def test_files_and_nothing_through_a_pipe_are_told(trained, tones):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.core.spreadsheet import unprotect
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
 
@@ -365,12 +366,12 @@ def check_columns(manifest: str, only: Only, there: Collection[str]) -> None:
 
 
 def read_csv(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
-    """A table with a head; blank lines are none of its rows."""
+    """A table with a head; blank lines are none of its rows. Cells that sink=csv has protected are as they were."""
     with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         rows = csv.reader(file, strict=True)
         head = next(rows, ["path"])
         check_columns(manifest, only, head)
-        yield from (dict(zip(head, row, strict=False)) for row in rows if row)
+        yield from (dict(zip(head, map(unprotect, row), strict=False)) for row in rows if row)
 
 
 def read_jsonl(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:

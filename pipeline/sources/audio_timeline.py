@@ -121,7 +121,7 @@ class AudioTimeline:
             yield from self.release()
         yield from self.finish()
         if not self.lost:
-            offset = self.clock.windows[0][0] if wrong_rate else self.clock.offset()  # before it went wrong
+            offset = self.clock.first_offset() if wrong_rate else self.clock.offset()  # before it went wrong
             self.ended = offset + self.frames / self.device_rate
             self.lost = str(error)
             yield Gap(0, self.lost, self.how)

@@ -6,12 +6,13 @@ frame period predicts whether another picture will come before k / rate; if none
 
 import math
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from pydantic import PositiveFloat
 
 from pipeline.media.input_spec import InputSpec
-from pipeline.sources.capture import Capture, LostError, VideoFrame
+from pipeline.sources.capture import Capture, Keep, LostError, VideoFrame
 from pipeline.sources.live import LiveSource
 from pipeline.sources.source import BEHIND, Gap, Piece
 
@@ -27,6 +28,13 @@ Decided: TypeAlias = list[tuple[int, VideoFrame, int]]  # (ticks, picture, misse
 
 class LiveVideo(LiveSource[Capture]):
     """Pictures of a camera or a network stream. ``open`` starts the capture."""
+
+    def __init__(self, keep: Keep = "newest", frozen: PositiveFloat | None = None, **options: Any) -> None:
+        """``keep``: the ``newest`` picture, so that answers are never late, or ``every`` one. ``frozen``: seconds of
+        equal pictures that count as a loss (None: never). The rest: see ``LiveSource``.
+        """
+        super().__init__(**options)
+        self.keep, self.frozen = keep, frozen
 
     def begin(self, spec: InputSpec) -> None:
         self.picture = spec.require_pictures(f"source={type(self).__name__.lower()}")

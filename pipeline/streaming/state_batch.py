@@ -22,7 +22,7 @@ from pipeline.model.classifier import Classifier, on_device
 
 FIRST_ROWS = 64  # twice as many when they are full
 SPARE = 0  # the row that fills batches up: the initial state, which is never written to
-VALUES = 1000  # numbers of an answer that are compared in every row, at least
+VALUES = 200  # numbers of an answer that are compared in every row, at least
 
 
 class StateBatch:
