@@ -30,7 +30,7 @@ from pipeline.layers.fuse import Fuse
 from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import InputSpec, concatenate
 from pipeline.media.picture import Picture, on_grid
-from pipeline.media.prefetch import ahead
+from pipeline.media.prefetch import prefetch
 from pipeline.media.video import probe_video, read_frames
 from pipeline.media.video_writer import VideoWriter, write_video
 from pipeline.model.classifier import Classifier
@@ -647,7 +647,7 @@ def threads():
 
 
 def test_reading_ahead_keeps_order_and_hands_over_errors():
-    assert list(ahead(iter(range(1000)))) == list(range(1000)) and list(ahead(iter(()))) == []
+    assert list(prefetch(iter(range(1000)))) == list(range(1000)) and list(prefetch(iter(()))) == []
 
     def fails():
         yield from range(7)
@@ -655,10 +655,10 @@ def test_reading_ahead_keeps_order_and_hands_over_errors():
 
     found = []
     with pytest.raises(MediaError, match="truncated: here"):
-        found.extend(ahead(fails()))
+        found.extend(prefetch(fails()))
     taken = []
     with pytest.raises(MediaError):
-        for item in ahead(fails(), 2):
+        for item in prefetch(fails(), 2):
             taken.append(item)
     assert taken == list(range(7))
 
@@ -671,7 +671,7 @@ def test_reading_ahead_is_early_but_not_too_early_and_ends_when_it_is_left():
             made.append(number)
             yield number
 
-    early = ahead(items(), 3)
+    early = prefetch(items(), 3)
     assert next(early) == 0
     limit = time.monotonic() + 5
     while len(made) < 5 and time.monotonic() < limit:

@@ -49,8 +49,8 @@ class Files:
         manifests must have, by column. ``shard`` i/n: one of n parts, chosen by a hash of each entry.
 
         ``batch`` recordings are computed at a time, ``workers`` processes decode (None: one for each core, up to
-        ``MAX_WORKERS``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to decode,
-        and be silent for ``patience`` seconds.
+        ``MAX_WORKERS``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to
+        decode, and be silent for ``patience`` seconds.
 
         ``ledger``: the file in which rows are kept (auto: beside the first file that a sink writes; None: none).
         ``resume`` auto: its rows are taken as they are; errors: but those that are errors; never: none of them.
