@@ -625,15 +625,6 @@ def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
     assert len(time_stamps(tmp_path / "take:1.mp4")[0]) == 3
 
 
-def test_a_video_is_ended_even_if_the_encoder_fails_at_last(tmp_path):
-    writer = VideoWriter(tmp_path / "a.mp4")
-    assert writer.write(numbered(3), 0.0) and not writer.write(numbered(4), 0.0)
-    writer.container.mux(writer.stream.encode(None))
-    with pytest.raises(av.error.EOFError):  # it has been flushed already
-        writer.close()
-    assert numbers(read_frames(tmp_path / "a.mp4", Picture(10, *NATIVE))[0][:1]) == [3]
-
-
 def test_written_colours_come_back(tmp_path):
     colours = np.array([(255, 255, 255), (0, 0, 0), (192, 32, 64), (20, 200, 90)], np.uint8)
     write_video(tmp_path / "a.mp4", np.broadcast_to(colours[:, None, None], (4, 48, 64, 3)), 5)
@@ -653,11 +644,8 @@ def test_reading_ahead_keeps_order_and_hands_over_errors():
         yield from range(7)
         raise MediaError("truncated", "here")
 
-    found = []
-    with pytest.raises(MediaError, match="truncated: here"):
-        found.extend(prefetch(fails()))
     taken = []
-    with pytest.raises(MediaError):
+    with pytest.raises(MediaError, match="truncated: here"):
         for item in prefetch(fails(), 2):
             taken.append(item)
     assert taken == list(range(7))
