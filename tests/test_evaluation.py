@@ -212,14 +212,8 @@ def test_accuracy_is_that_of_classifying_the_files(trained, tones, tmp_path):
         own = [line for line in lines if line["split"] == split]
         assert metrics[split]["accuracy"] == np.mean([line["truth"] == line["answer"] for line in own])
     table = tmp_path / "answers.csv"
-    done = run(
-        "infer.py",
-        f"checkpoint={trained}",
-        "source=files",
-        f"source.paths={tones}",
-        "sink=csv",
-        f"sink.csv.path={table}",
-    )
+    files = ["source=files", f"source.paths={tones}", "sink=csv", f"sink.csv.path={table}"]
+    done = run("infer.py", f"checkpoint={trained}", *files)
     assert done.returncode == 0, done.stderr.decode()
     with open(table, newline="") as file:
         batch = {row["path"]: row for row in csv.DictReader(file)}
