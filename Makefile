@@ -21,7 +21,7 @@ setup: .venv/ready ## create .venv and install what is pinned in constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Rivulet needs Python 3.11 or newer; choose one: make setup PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
 run: setup ## train on embedded sounds, stream a scene, classify a folder: the whole product in three commands
@@ -58,11 +58,11 @@ run-video: setup ## the same with pictures: train on embedded motions, stream a 
 	@echo "  $(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=webcam sink=window"
 	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER extractor=optical_flow encoder=image_recurrent augment=pictures"
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest -n auto -m "not long"
+test: setup ## run the tests; prints the slowest of them, and which share of the lines they run
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long" --durations=20 --cov --cov-report=term:skip-covered
 
 test-long: setup ## run the tests that take minutes, too
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-oracles: setup .venv-oracles/ready ## compare cells with Keras; installs TensorFlow in an environment of its own
 	.venv-oracles/bin/python tests/oracles/keras_reference.py .venv-oracles/keras.npz

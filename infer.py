@@ -25,10 +25,10 @@ def infer(
     sink: dict[str, dict[str, Any]],
 ) -> int:
     """A source through a model into its sinks. The signature is the schema of conf/infer.yaml."""
-    from pipeline.batch.nursery import warm
+    from pipeline.batch.forkserver import start_server
 
     if source.get("_target_") == "pipeline.batch.files.Files" and "local" in str(engine.get("_target_")):
-        warm()
+        start_server()
     from pipeline.batch.engine import Engine
     from pipeline.batch.files import Files
     from pipeline.batch.ledgers import Ledgers
@@ -41,8 +41,8 @@ def infer(
     from pipeline.streaming.selftest import check
 
     origin: Any = build(source, at="source")
-    if getattr(origin, "listing", False):
-        print(origin.devices())
+    if isinstance(origin, Source) and (devices := origin.list_devices()) is not None:
+        print(devices)
         return OK
     if isinstance(origin, Ledgers):
         with Fanout(sinks(sink)) as target:
@@ -56,7 +56,7 @@ def infer(
         model = model.for_streaming()
     settings = changed(model.config["decoder"], decoder, model.labels)
     if selftest and isinstance(origin, Source) and origin.live:
-        check(model, max(1, round(block * model.rate / model.hop)), origin.heard)
+        check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with Fanout(sinks(sink, mining)) as target:
         target.spare([model_file(checkpoint or "")])
         target.know(model.labels, quiet(model))

@@ -42,7 +42,7 @@ def train(
     from pipeline.augmentations.augmentation import Augmentation
     from pipeline.core.build import build
     from pipeline.core.errors import ConfigError
-    from pipeline.measures.detection import readable, recordings
+    from pipeline.measures.detection import check_recordings, find_recordings
     from pipeline.model.classifier import PARTS, Classifier
     from pipeline.training.trainer import Trainer
 
@@ -50,7 +50,7 @@ def train(
     if len(given := [key for key, value in wishes.items() if value is not None]) > 1:
         raise ConfigError(f"{' and '.join(given)}: each says where events begin; set only one of them")
     started = time.perf_counter()
-    heard = recordings(streams) if streams is not None else []
+    heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
     data: Any = build(dataset, at="dataset")
@@ -59,7 +59,7 @@ def train(
     if change:
         change.setup(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
     coach.begin(model)
-    readable(heard, model)
+    check_recordings(heard, model)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = coach.splits(data, model.spec)
@@ -81,36 +81,36 @@ def told(
     trial: bool,
 ) -> int:
     """Test the best model, on ``heard`` recordings, too; report. Of a ``trial``, what it reached in validation."""
-    from pipeline.measures.detection import detected
-    from pipeline.measures.thresholds import tune
+    from pipeline.measures.detection import evaluate_recordings
+    from pipeline.measures.thresholds import tune_decoder
     from pipeline.model.classifier import load
-    from pipeline.report.results import results, sizes
-    from pipeline.report.summary import summary
+    from pipeline.report.results import count_clips, write_results
+    from pipeline.report.summary import print_summary
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
     shown = [split for split in (("val",) if trial else ("val", "test")) if len(splits[split])]
-    found = {split: coach.answers(best, splits[split], worst=WORST) for split in shown}
-    more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **sizes(splits), "settings": settings}
+    found = {split: coach.predict(best, splits[split], worst=WORST) for split in shown}
+    more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **count_clips(splits), "settings": settings}
     if (overrides := given(out)) is not None:
         more["overrides"] = overrides
     if not trial and (settings["false_alarms"] is not None or settings["events"]):
-        more["events"] = tune(best, {split: splits[split] for split in found}, settings["false_alarms"])
+        more["events"] = tune_decoder(best, {split: splits[split] for split in found}, settings["false_alarms"])
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     if heard and not trial:
-        more["streams"] = detected(best, heard)
+        more["streams"] = evaluate_recordings(best, heard)
     more["seconds"] = round(progress.seconds + time.perf_counter() - started, 1)
-    metrics = results(best, found, more, progress.history, out)
-    summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
+    metrics = write_results(best, found, more, progress.history, out)
+    print_summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
     return OK
 
 
 def compare(jobs: list[Job]) -> None:
     """The runs of --multirun side by side, and as a page beside them."""
-    from pipeline.report.comparison import compared
+    from pipeline.report.comparison import compare as compare_runs
 
     done = [job.folder for job in jobs if job.code == OK]
     failed = {job.folder: job.overrides for job in jobs if job.code != OK}
-    compared(done, jobs[0].folder.parent / "comparison.html", failed)
+    compare_runs(done, jobs[0].folder.parent / "comparison.html", failed)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from table import report  # beside this file
 
-from pipeline.measures.detection import hear, measured, recordings
+from pipeline.measures.detection import evaluate_outputs, find_recordings, run_recording
 from pipeline.measures.metrics import match_events
 from pipeline.model.classifier import load
 from pipeline.model.decoder import changed
@@ -41,10 +41,10 @@ def main():
     if not paths:
         sys.exit(__doc__)
     model = load(sys.argv[1]).for_streaming()
-    for recording in recordings(paths):
+    for recording in find_recordings(paths):
         audible = [model.labels[index] for index in model.decoder().audible]
         wanted = [span for span in recording.events if span[2] in audible]
-        one = hear(model, recording)
+        one = run_recording(model, recording)
         found = heard(model, one, settings)
         rows = []
         matches, total = match_events(wanted, found)
@@ -54,7 +54,7 @@ def main():
             rows.append([name, match.truths, match.answers, match.hits, *(f"{value:.3f}" for value in match.scores)])
         report(f"events-{recording.path.stem}", ["label", "true", "found", "hits", "precision", "recall", "F1"], rows,
                f"event-based, 200-ms collar, offset within max(200 ms, 50 %); model {model.parameter_count():,} parameters")  # fmt: skip
-        print(f"false alarms an hour, misses, delays in seconds: {told(measured(model, [one]))}")
+        print(f"false alarms an hour, misses, delays in seconds: {told(evaluate_outputs(model, [one]))}")
 
 
 def told(figures):

@@ -125,7 +125,7 @@ class Clips(Dataset[Sample | None]):
     def scene_parts(self) -> tuple[Split, SceneSettings, int, int]:
         """What scenes are made of: clips, settings, the class of the background, and the rate."""
         assert self.scene is not None and self.background is not None
-        return self, self.scene, self.index[self.background], self.spec.only_sound("dataset.scene")
+        return self, self.scene, self.index[self.background], self.spec.require_sound("dataset.scene")
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -85,12 +85,12 @@ class Motions(Generated):
 
     def check(self, spec: InputSpec) -> None:
         """ConfigError for a model of sound."""
-        spec.only_pictures(f"dataset={self.title}")
+        spec.require_pictures(f"dataset={self.title}")
 
     def make(self, rng: Rng, label: str, split: str, spec: InputSpec) -> tuple[Arrays, list[Event]]:
         """As ``motion``, in ticks."""
-        images, events = self.motion(rng, label, split, spec.only_pictures(f"dataset={self.title}"))
-        return spec.of_pictures(images), [(start * spec.grain, end * spec.grain, name) for start, end, name in events]
+        images, events = self.motion(rng, label, split, spec.require_pictures(f"dataset={self.title}"))
+        return spec.from_pictures(images), [(start * spec.grain, end * spec.grain, name) for start, end, name in events]
 
     def motion(self, rng: Rng, label: str, split: str, picture: Picture) -> Film:
         """The pictures ``(T, H, W, 3)`` of one clip of ``label``, and its motions, counted in pictures."""

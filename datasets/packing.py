@@ -39,7 +39,7 @@ from pipeline.core.journal import lock
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
-from pipeline.media.container import admit
+from pipeline.media.container import open_file
 
 JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
@@ -90,7 +90,7 @@ def list_recordings(clips: Sequence[Clip], root: Path) -> tuple[list[PackedFile]
     found, lost = [], set()
     for (_, path), parts in sorted(by_file.items()):
         try:
-            admit(str(path))
+            open_file(str(path)).close()
             status = os.stat(path)
             if status.st_size > MAX_MEMBER_BYTES:
                 raise MediaError(

@@ -215,7 +215,7 @@ class SyntheticSounds(Generated):
 
     def check(self, spec: InputSpec) -> None:
         """ConfigError for a model of pictures."""
-        spec.only_sound("dataset=synthetic_sounds")
+        spec.require_sound("dataset=synthetic_sounds")
 
     def make(self, rng: Rng, label: str, split: str, spec: InputSpec) -> tuple[Arrays, list[Event]]:
         """A clip of ``label``; the splits differ by ``rng`` alone."""

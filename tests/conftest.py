@@ -31,9 +31,8 @@ PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start: the workers share the cores
-    torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # also of the programs that tests start: tests are small, and share the cores
+torch.set_num_threads(1)
 
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
@@ -83,6 +82,8 @@ def run(script, *arguments, cwd=None, limit=300, **options):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(told), as_it_was():
         patch.chdir(cwd or ROOT)
         patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv("RIVULET_PLUGINS", os.environ.get("RIVULET_PLUGINS", ""))
         try:
             code = launch(*PROGRAMS[script])
         except SystemExit as end:

@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures import detection
-from pipeline.measures.detection import AN_HOUR, LEVELS, Recording, readable, recordings
-from pipeline.measures.hearing import Heard
-from pipeline.measures.metrics import match_events
+from pipeline.measures.detection import (
+    LEVELS,
+    MISS_RATE_FALSE_ALARMS,
+    AnnotatedRecording,
+    check_recordings,
+    find_recordings,
+)
+from pipeline.measures.metrics import Alarms, match_events
+from pipeline.measures.stream_output import StreamOutput
 from pipeline.model.classifier import load
 from train import train
 
@@ -42,7 +48,7 @@ def test_tolerance_counts_tick_by_tick(true, found):
     for (start, end), ok in zip(answers, good):
         heard[start:end] |= ok
     hits = sum(heard[start:end].mean() >= 0.5 for start, end in spans)
-    assert detection.tolerant(spans, answers) == (hits, len(spans), len(good) - sum(good))
+    assert detection.count_tolerant(spans, answers) == Alarms(hits, len(spans), len(good) - sum(good))
 
 
 @given(SPANS, SPANS)
@@ -52,7 +58,7 @@ def test_spans_that_overlap_cover_each_tick_once(true, others):
     there = np.zeros(600, bool)
     for start, end in crowded:
         there[start:end] = True
-    assert detection.covered(spans, crowded).tolist() == [there[start:end].sum() for start, end in spans]
+    assert detection.covered_ticks(spans, crowded).tolist() == [there[start:end].sum() for start, end in spans]
 
 
 TRUE = {
@@ -78,9 +84,9 @@ PSDS_EVAL = {5: 0.35, 10: 0.5333333333333333, 20: 0.7666666666666666, 100: 0.953
 def test_the_area_is_that_of_psds_eval(most):
     classes = []
     for label, true in TRUE.items():
-        counts = [detection.tolerant(ticks(true), ticks(found[label])) for found in FOUND]
-        classes.append([(false / 0.5, hits / truths) for hits, truths, false in counts])
-    assert detection.psd(classes, most)[1] == pytest.approx(PSDS_EVAL[most], abs=1e-9)
+        counts = [detection.count_tolerant(ticks(true), ticks(found[label])) for found in FOUND]
+        classes.append([(one.false / 0.5, one.hits / one.truths) for one in counts])
+    assert detection.psd_roc(classes, most)[1] == pytest.approx(PSDS_EVAL[most], abs=1e-9)
 
 
 def ticks(spans):
@@ -95,18 +101,18 @@ def perfect(model, spans, steps=3000):
             posteriors[start // model.hop : end // model.hop, index] = 0.9
     posteriors[:, 0] = 1 - posteriors[:, 1:].sum(1)
     rows = [np.array(found, np.int64).reshape(-1, 2) for found in spans]
-    return Heard(posteriors, rows, steps * model.hop, "a.wav")
+    return StreamOutput(posteriors, rows, steps * model.hop, "a.wav")
 
 
 def test_a_model_that_knows_everything():
     model = small_model("decoder.minimum=0.05")
     hop = model.hop  # 10 ms
     spans = [[], [(100 * hop, 150 * hop), (400 * hop, 480 * hop)], [(700 * hop, 720 * hop)]]
-    got = detection.measured(model, [perfect(model, spans), perfect(model, spans)])
+    got = detection.evaluate_outputs(model, [perfect(model, spans), perfect(model, spans)])
     assert got["events"]["micro"] == {"hits": 6, "truths": 6, "answers": 6, "precision": 1, "recall": 1, "f1": 1}
     assert got["events"]["macro_f1"] == 1 and got["false"] == 0 and got["missed"] == 0
     assert got["latency"] == {"count": 6, "p50": 0.05, "p90": 0.05}  # as long as the shortest event
-    assert set(got["miss_at"]) == {str(most) for most in AN_HOUR} and set(got["miss_at"].values()) == {0}
+    assert set(got["miss_at"]) == {str(most) for most in MISS_RATE_FALSE_ALARMS} and set(got["miss_at"].values()) == {0}
     assert got["psd"]["area"] == 1 and got["hours"] == pytest.approx(60 / 3600, abs=1e-5)
     assert got["thresholds"] == {"high": 0.6, "low": 0.6}
     assert json.loads(json.dumps(got)) == got
@@ -115,14 +121,14 @@ def test_a_model_that_knows_everything():
 def test_delays_count():
     model = small_model("head.delay=0.2", "decoder.minimum=0.05")
     found = perfect(model, [[], [(100 * model.hop, 150 * model.hop)], []])
-    assert detection.measured(model, [found])["latency"]["p50"] == pytest.approx(0.25)
+    assert detection.evaluate_outputs(model, [found])["latency"]["p50"] == pytest.approx(0.25)
 
 
 def test_a_recording_without_events_has_false_alarms_alone():
     model = small_model()
     heard = perfect(model, [[], [(100 * model.hop, 150 * model.hop)], []], 360_00)  # 0.1 h
-    nothing = Heard(heard.posteriors, [np.zeros((0, 2), np.int64)] * 3, heard.ticks, "b.wav", 4)
-    got = detection.measured(model, [nothing])
+    nothing = StreamOutput(heard.posteriors, [np.zeros((0, 2), np.int64)] * 3, heard.ticks, "b.wav", 4)
+    got = detection.evaluate_outputs(model, [nothing])
     assert got["false"] == 1 and got["false_an_hour"] == pytest.approx(10) and got["left_out"] == 4
     assert got["missed"] is None and got["latency"]["p50"] is None and got["psd"]["area"] is None
     assert set(got["miss_at"].values()) == {None} and got["det"] == []
@@ -139,12 +145,12 @@ def test_a_model_that_knows_nothing_misses_nearly_all(share):
     walk = np.cumsum(rng.standard_normal((steps, 3)), 0)
     walk = np.exp(0.3 * (walk[60:] - walk[:-60]) / 60**0.5)
     wandering = (walk / walk.sum(1, keepdims=True)).astype(np.float32)
-    got = detection.measured(model, [Heard(wandering, spans, len(wandering) * model.hop)])
-    assert detection.miss_at(got["det"], 30) >= 0.8  # two false alarms in all
+    got = detection.evaluate_outputs(model, [StreamOutput(wandering, spans, len(wandering) * model.hop)])
+    assert detection.miss_rate_at(got["det"], 30) >= 0.8  # two false alarms in all
     assert [row[1] for row in got["det"]] == sorted({row[1] for row in got["det"]})
     assert [row[2] for row in got["det"]] == sorted({row[2] for row in got["det"]}, reverse=True)
     always = np.tile(np.float32([0.1, 0.9, 0.0]), (steps, 1))
-    got = detection.measured(model, [Heard(always, [spans[0], spans[1], spans[0]], steps * model.hop)])
+    got = detection.evaluate_outputs(model, [StreamOutput(always, [spans[0], spans[1], spans[0]], steps * model.hop)])
     assert got["missed"] == 1 and got["false"] == 1 and got["latency"] == {"count": 0, "p50": None, "p90": None}
     assert set(got["miss_at"].values()) == {1} and got["det"] == [[0.999, 0.0, 1.0]]
 
@@ -155,11 +161,11 @@ def test_an_answer_that_began_long_before_an_event_is_no_detection_of_it():
     heard = perfect(model, [[], [(100 * hop, 150 * hop), (1000 * hop, 1080 * hop)], []])
     posteriors = heard.posteriors.copy()
     posteriors[980:1000, 1] = 0.9  # 0.2 s too soon
-    got = detection.measured(model, [Heard(posteriors, heard.spans, heard.ticks)])
+    got = detection.evaluate_outputs(model, [StreamOutput(posteriors, heard.spans, heard.ticks)])
     assert got["latency"]["count"] == 2 and got["missed"] == got["false"] == 0
     assert got["latency"]["p50"] == pytest.approx((0.05 + 0.05 - 0.2) / 2)
     posteriors[500:1000, 1] = 0.9  # 5 s
-    got = detection.measured(model, [Heard(posteriors, heard.spans, heard.ticks)])
+    got = detection.evaluate_outputs(model, [StreamOutput(posteriors, heard.spans, heard.ticks)])
     assert got["latency"] == {"count": 1, "p50": 0.05, "p90": 0.05} and got["missed"] == 0.5 and got["false"] == 1
 
 
@@ -172,13 +178,13 @@ def wandering(model, seed, steps=4000):
         for start, end in found:
             walk[start // model.hop : end // model.hop, index] += 1.5
     scores = (1 / (1 + np.exp(-walk))).astype(np.float32)
-    return Heard(scores, [np.array(found, np.int64) for found in spans], steps * model.hop, "w.wav")
+    return StreamOutput(scores, [np.array(found, np.int64) for found in spans], steps * model.hop, "w.wav")
 
 
 def test_curves_are_those_of_whole_decoders_at_each_threshold():
     model = small_model("decoder.minimum=0.03", "decoder.merge=0.02")
     heard = [wandering(model, 0), wandering(model, 1)]
-    got = detection.measured(model, heard)
+    got = detection.evaluate_outputs(model, heard)
     hours = sum(one.ticks for one in heard) / model.rate / 3600
     points, collar = [], 0.2 * model.rate
 
@@ -202,7 +208,7 @@ def test_curves_are_those_of_whole_decoders_at_each_threshold():
         assert row == pytest.approx(points[LEVELS.index(row[0])], abs=1e-4)
         assert not any(f <= row[1] and m < row[2] - 1e-4 for _, f, m in points)  # none beats it
     assert len(got["det"]) > 3 and len({m for *_, m in points}) > 3 and sorted(LEVELS, reverse=True) == LEVELS
-    for most in AN_HOUR:
+    for most in MISS_RATE_FALSE_ALARMS:
         below = [m for _, f, m in points if f <= most]
         assert got["miss_at"][str(most)] == (pytest.approx(min(below), abs=1e-4) if below else None)
     assert 0 < got["psd"]["area"] < 1
@@ -211,8 +217,8 @@ def test_curves_are_those_of_whole_decoders_at_each_threshold():
 def test_events_of_recordings_are_matched_apart():
     model = small_model()
     one = perfect(model, [[], [(100 * model.hop, 150 * model.hop)], []])
-    other = Heard(np.zeros_like(one.posteriors), one.spans, one.ticks, "b.wav")  # nothing found in it
-    got = detection.measured(model, [one, other])["events"]
+    other = StreamOutput(np.zeros_like(one.posteriors), one.spans, one.ticks, "b.wav")  # nothing found in it
+    got = detection.evaluate_outputs(model, [one, other])["events"]
     span = (1.0, 1.5, "high")
     assert got["micro"] == got["classes"]["high"]
     expected = match_events([span, (101.0, 101.5, "high")], [span])[1]
@@ -226,8 +232,8 @@ def test_events_of_recordings_are_matched_apart():
 def test_a_class_may_be_called_micro():
     model = small_model(labels=("background", "micro", "b"))
     heard = perfect(model, [[], [(100 * model.hop, 150 * model.hop)], [(400 * model.hop, 480 * model.hop)]])
-    quiet = Heard(heard.posteriors * [1, 1, 0], heard.spans, heard.ticks)  # b is not found
-    got = detection.measured(model, [quiet])["events"]
+    quiet = StreamOutput(heard.posteriors * [1, 1, 0], heard.spans, heard.ticks)  # b is not found
+    got = detection.evaluate_outputs(model, [quiet])["events"]
     assert got["classes"]["micro"]["f1"] == 1 and (got["micro"]["hits"], got["micro"]["truths"]) == (1, 2)
 
 
@@ -248,8 +254,8 @@ def stream(tmp_path):
 
 def test_a_recording_is_heard_as_a_stream(stream):
     model = small_model().for_streaming()
-    (recording,) = detection.recordings(str(stream))
-    heard = detection.hear(model, recording)
+    (recording,) = detection.find_recordings(str(stream))
+    heard = detection.run_recording(model, recording)
     wave, _ = soundfile.read(stream, dtype="float32")
     with torch.inference_mode():
         y, _ = model(model.whole((torch.from_numpy(wave)[None],), len(wave)), model.initial(1))
@@ -286,7 +292,7 @@ def test_what_is_wrong_with_recordings_is_told(name, text, message, stream):
         given = stream.parent / "sub" / name
         given.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        detection.recordings([str(given)])
+        detection.find_recordings([str(given)])
     assert message in str(caught.value) and "streams" in str(caught.value)
 
 
@@ -294,12 +300,12 @@ def test_tables_of_recordings(stream):
     (stream.parent / "list.csv").write_text("path,snr\ns.wav,20\n")
     (stream.parent / "list.jsonl").write_text('{"path": "s.wav"}\n')
     for name in ("list.csv", "list.jsonl"):
-        (found,) = detection.recordings([str(stream.parent / name)])
+        (found,) = detection.find_recordings([str(stream.parent / name)])
         assert found.path == stream and len(found.events) == 4
     (stream.parent / "s.csv").write_text("start,end,label\n")
-    assert detection.recordings(str(stream))[0] == Recording(stream, [])
+    assert detection.find_recordings(str(stream))[0] == AnnotatedRecording(stream, [])
     with pytest.raises(ConfigError, match="an empty list"):
-        detection.recordings([])
+        detection.find_recordings([])
 
 
 def test_recordings_that_cannot_be_read_are_told_before_the_training(stream):
@@ -329,7 +335,9 @@ def test_training_with_streams(tones, stream, tmp_path):
     got = metrics["streams"]
     assert got["recordings"] == ["s.wav"] and got["events"]["micro"]["truths"] == 3 and got["left_out"] == 1
     live = load(tmp_path / "run").for_streaming()
-    again = detection.measured(live, [detection.hear(live, one) for one in detection.recordings(str(stream))])
+    again = detection.evaluate_outputs(
+        live, [detection.run_recording(live, one) for one in detection.find_recordings(str(stream))]
+    )
     assert again == got and all(math.isfinite(value) for row in got["det"] for value in row)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Misses and false alarms" in page and "from start to detection" in page
@@ -343,5 +351,5 @@ def test_events_of_labels_that_nobody_learns_are_told_before_the_training(tmp_pa
         (tmp_path / "day.csv").write_text(f"start,end,label\n0.1,0.2,{label}\n")
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            readable(recordings(str(tmp_path / "day.wav")), model)
+            check_recordings(find_recordings(str(tmp_path / "day.wav")), model)
         assert [other in str(one.message) for one in told] == [True] * bool(other)

@@ -16,8 +16,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from datasets.clips import Clip, Clips
 from pipeline.measures import cost
-from pipeline.measures.calibration import TRUST, claims, histogram, score_bin
-from pipeline.measures.evaluation import Answers, answers, figures, plain, rows
+from pipeline.measures.calibration import CALIBRATION_BINS, claims, histogram, score_bin
+from pipeline.measures.evaluation import Predictions, compute_metrics, predict, summarize, to_json_lines
 from pipeline.measures.uncertainty import effective, interval, wilson
 from pipeline.media.sample import Sample, collate
 from pipeline.model.classifier import Classifier, load
@@ -33,7 +33,7 @@ def drawn(count=300, seed=0, groups=()):
     logits = rng.standard_normal((count, 4)) + 1.5 * np.eye(4)[truth]
     scores = np.exp(2 * logits) / np.exp(2 * logits).sum(1, keepdims=True)
     names = [f"clip{number}" for number in range(count)]
-    return Answers(
+    return Predictions(
         LABELS, truth, scores.astype(np.float32), names, list(groups) or [""] * count, np.full(count, 0.5),
         [[True, False]] * count, 0.04,
     )  # fmt: skip
@@ -41,19 +41,19 @@ def drawn(count=300, seed=0, groups=()):
 
 def test_figures_are_those_of_other_libraries():
     found = drawn()
-    got = figures(found)
-    assert got["accuracy"] == accuracy_score(found.truth, found.answer) == plain(found)["accuracy"]
+    got = compute_metrics(found)
+    assert got["accuracy"] == accuracy_score(found.truth, found.predicted) == summarize(found)["accuracy"]
     assert got["top2"] == pytest.approx(top_k_accuracy_score(found.truth, found.scores, k=2))
     exact = found.scores / found.scores.sum(1, keepdims=True, dtype=np.float64)
     assert got["loss"] == pytest.approx(log_loss(found.truth, exact), abs=1e-5)
     scores, truth = torch.from_numpy(found.scores), torch.from_numpy(found.truth)
-    theirs = multiclass_calibration_error(scores, truth, 4, n_bins=TRUST, norm="l1").item()
+    theirs = multiclass_calibration_error(scores, truth, 4, n_bins=CALIBRATION_BINS, norm="l1").item()
     assert got["calibration"]["error"] == pytest.approx(theirs, abs=1e-5) and theirs > 0.02
-    low, high = binomtest(int(found.hits.sum()), 300).proportion_ci(method="wilson")
+    low, high = binomtest(int(found.correct.sum()), 300).proportion_ci(method="wilson")
     assert (got["interval"]["low"], got["interval"]["high"]) == pytest.approx((low, high), abs=1e-9)
     assert got["interval"]["method"] == "Wilson" and got["seconds"] == 150.0
     edges = np.linspace(0, 1, 21)
-    assert got["scores"]["right"] == np.histogram(found.sure[found.hits], edges)[0].tolist()
+    assert got["scores"]["right"] == np.histogram(found.confidence[found.correct], edges)[0].tolist()
     own, others = (got["scores"]["classes"]["b"][key] for key in ("own", "others"))
     assert own == np.histogram(found.scores[found.truth == 1, 1], edges)[0].tolist()
     assert sum(own) + sum(others) == 300
@@ -61,8 +61,8 @@ def test_figures_are_those_of_other_libraries():
 
 
 def test_nothing_to_measure():
-    empty = Answers(LABELS, np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
-    got = figures(empty)
+    empty = Predictions(LABELS, np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
+    got = compute_metrics(empty)
     assert got["count"] == 0 and got["accuracy"] == got["top2"] == got["calibration"]["error"] == 0
     assert (got["interval"]["low"], got["interval"]["high"]) == (0, 1)
 
@@ -70,11 +70,11 @@ def test_nothing_to_measure():
 @given(st.lists(st.floats(0, 1), max_size=40))
 def test_scores_are_binned_as_one_by_one(scores):
     right = np.arange(len(scores)) % 3 == 0
-    expected = np.zeros((3, TRUST))
+    expected = np.zeros((3, CALIBRATION_BINS))
     for score, hit in zip(scores, right):
-        expected[:, score_bin(score, TRUST)] += 1, hit, score
+        expected[:, score_bin(score, CALIBRATION_BINS)] += 1, hit, score
     assert claims(scores, right) == pytest.approx(expected)
-    assert histogram(scores, TRUST) == expected[0].astype(int).tolist()
+    assert histogram(scores, CALIBRATION_BINS) == expected[0].astype(int).tolist()
 
 
 def test_the_interval_over_groups_is_that_of_scipys_standard_error():
@@ -163,7 +163,7 @@ def split_of(model, count=23):
 def test_answers_are_those_of_single_clips_in_order_and_the_worst_are_kept(batch):
     model = small_model()
     split = split_of(model)
-    found = Trainer(batch=batch, workers=0).answers(model, split, worst=3)
+    found = Trainer(batch=batch, workers=0).predict(model, split, worst=3)
     good = [sample for sample in split.samples if sample is not None]
     assert found.names == [sample.name for sample in good] and found.groups == [sample.group for sample in good]
     assert found.truth.tolist() == [sample.label for sample in good]
@@ -174,22 +174,22 @@ def test_answers_are_those_of_single_clips_in_order_and_the_worst_are_kept(batch
             alone = model.clip_posteriors(wave, torch.tensor([wave.shape[1]]))[0].numpy()
             assert found.scores[place] == pytest.approx(alone, abs=1e-5)
     ranks = found.scores[np.arange(len(good)), found.truth]
-    assert [one.place for one in found.worst] == np.argsort(ranks, kind="stable")[:3].tolist()
+    assert [one.row for one in found.worst] == np.argsort(ranks, kind="stable")[:3].tolist()
     for one in found.worst:
-        assert np.array_equal(one.x[0], good[one.place].x[0])
-    assert found.skipped == figures(found)["skipped"] == 1
-    assert Trainer(workers=0).evaluate(model, split)["accuracy"] == found.hits.mean()
-    assert not answers(model, [collate(good, model.spec)]).worst
+        assert np.array_equal(one.x[0], good[one.row].x[0])
+    assert found.skipped == compute_metrics(found)["skipped"] == 1
+    assert Trainer(workers=0).evaluate(model, split)["accuracy"] == found.correct.mean()
+    assert not predict(model, [collate(good, model.spec)]).worst
 
 
 def test_groups_and_names_reach_the_answers(tmp_path, tones):
     model = small_model(labels=("high", "low"))
     clips = [Clip(tones / "low" / f"{n}.wav", "low", "test", group=f"room{n % 2}") for n in range(3)]
-    found = Trainer(batch=2, workers=0).answers(model, Clips(clips, ["high", "low"], model.spec))
+    found = Trainer(batch=2, workers=0).predict(model, Clips(clips, ["high", "low"], model.spec))
     assert found.groups == ["room0", "room1", "room0"] and found.names[2] == str(tones / "low" / "2.wav")
-    lines = [json.loads(line) for line in rows("test", found)]
+    lines = [json.loads(line) for line in to_json_lines("test", found)]
     assert [line["group"] for line in lines] == found.groups and lines[0]["truth"] == "low"
-    assert lines[1]["answer"] == found.labels[found.answer[1]]
+    assert lines[1]["answer"] == found.labels[found.predicted[1]]
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -200,8 +200,8 @@ def test_clips_that_cannot_be_read_are_told(ahead, tmp_path, tones):
     split = Clips([Clip(path, "low", "test") for path in paths], ["high", "low"], model.spec)
     with pytest.warns(UserWarning, match="skipped"):
         if ahead:
-            split.prepare("test")  # as datasets do before a training
-        found = Trainer(batch=2, workers=0).answers(model, split)
+            split.drop_unreadable("test")  # as datasets do before a training
+        found = Trainer(batch=2, workers=0).predict(model, split)
     assert found.skipped == 2 and len(found.truth) == 2
 
 
@@ -232,7 +232,7 @@ def test_accuracy_is_that_of_classifying_the_files(trained, tones, tmp_path):
 
 
 def counted(*overrides, labels=("a", "b", "c")):
-    return cost.multiply_adds(Classifier(configured("train", *overrides), list(labels)).eval())
+    return cost.count_multiply_adds(Classifier(configured("train", *overrides), list(labels)).eval())
 
 
 def test_a_gru_counted_by_hand():
@@ -258,21 +258,21 @@ def test_convolutions_and_images_counted_by_hand():
     channels, rate = model.extractor.out_shape[0], model.rate
     kernel = model.encoder.stages[-2].cell.kernel
     stem, cell = 16 * 9 * channels * 4, 16 * kernel**2 * (3 * 8 * 4 + 3 * 8 * 8)
-    assert cost.multiply_adds(model) == pytest.approx(rate * (stem + cell + 8 * 2))
+    assert cost.count_multiply_adds(model) == pytest.approx(rate * (stem + cell + 8 * 2))
 
 
 def test_the_count_is_per_second_and_leaves_the_model_alone():
     model = small_model("cell=lstm")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first = cost.multiply_adds(model)
-    assert cost.multiply_adds(model) == first == cost.multiply_adds(model.for_streaming())
+    first = cost.count_multiply_adds(model)
+    assert cost.count_multiply_adds(model) == first == cost.count_multiply_adds(model.for_streaming())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(stage._forward_hooks for stage in model.modules())
 
 
 def test_what_is_not_counted_is_said():
     flow = Classifier(configured("train", "experiment=gestures_flow", "dataset.root=/nowhere"), ["a", "b"])
-    assert cost.uncounted(flow) == ["OpticalFlow"] and cost.uncounted(small_model()) == []
+    assert cost.list_uncounted(flow) == ["OpticalFlow"] and cost.list_uncounted(small_model()) == []
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_live_step_is_timed_on_one_thread(overrides, chunk):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        got = cost.step_latency(model)
+        got = cost.measure_step(model)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -299,4 +299,6 @@ def test_costs_of_a_trained_model(trained):
     metrics = json.loads((trained / "metrics.json").read_text())
     model = load(trained)
     assert metrics["bytes"] == (trained / "model.safetensors").stat().st_size
-    assert metrics["parameters"] == model.parameter_count() and metrics["multiply_adds"] == cost.multiply_adds(model)
+    assert metrics["parameters"] == model.parameter_count() and metrics["multiply_adds"] == cost.count_multiply_adds(
+        model
+    )

@@ -10,7 +10,15 @@ from scipy import ndimage
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
-from pipeline.measures.metrics import Alarms, Matches, alarms, classification, confusion, match_events, raised
+from pipeline.measures.metrics import (
+    Alarms,
+    Matches,
+    classification_report,
+    count_alarms,
+    count_confusions,
+    match_alarms,
+    match_events,
+)
 from pipeline.model.decoder import Decoder, Event, changed
 
 LABELS = ["background", "a", "b"]
@@ -198,20 +206,20 @@ def test_false_alarms_are_those_of_a_plain_loop(truth, answer, collar):
         shared = min(one[1], other[1]) - max(one[0], other[0])
         return one[0] - collar <= other[0] < one[1] and shared > 0 and shared >= 0.1 * (other[1] - other[0])
 
-    found = alarms(np.array(truth, int).reshape(-1, 2), np.array(answer, int).reshape(-1, 2), collar)
+    found = count_alarms(np.array(truth, int).reshape(-1, 2), np.array(answer, int).reshape(-1, 2), collar)
     hits = sum(any(right(t, a) for a in answer) for t in truth)
     false = sum(not any(right(t, a) for t in truth) for a in answer)
     assert found == Alarms(hits, len(truth), false)
     pairs = {(t, a) for t, one in enumerate(truth) for a, other in enumerate(answer) if right(one, other)}
     spans = (np.array(rows, int).reshape(-1, 2) for rows in (truth, answer))
-    assert set(zip(*(places.tolist() for places in raised(*spans, collar)))) == pairs
+    assert set(zip(*(places.tolist() for places in match_alarms(*spans, collar)))) == pairs
 
 
 def test_an_answer_that_never_ends_finds_nothing_however_much_is_true():
     half = np.array([(n * 20, n * 20 + 10) for n in range(50)])  # true half of the time
-    assert alarms(half, np.array([(0, 1000)]), 2) == Alarms(0, 50, 1)
-    assert alarms(half, np.array([(0, 30)]), 2) == Alarms(1, 50, 0)  # begins rightly, and is a little late to end
-    assert alarms(half, half + 3, 2) == Alarms(50, 50, 0)
+    assert count_alarms(half, np.array([(0, 1000)]), 2) == Alarms(0, 50, 1)
+    assert count_alarms(half, np.array([(0, 30)]), 2) == Alarms(1, 50, 0)  # begins rightly, and is a little late to end
+    assert count_alarms(half, half + 3, 2) == Alarms(50, 50, 0)
 
 
 def test_classification_is_sklearns():
@@ -219,8 +227,8 @@ def test_classification_is_sklearns():
 
     rng = np.random.default_rng(0)
     truth, answer = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
-    ours = classification(truth, answer, list("abcd"))
-    assert ours["confusion"] == confusion_matrix(truth, answer).tolist() == confusion(truth, answer, 4).tolist()
+    ours = classification_report(truth, answer, list("abcd"))
+    assert ours["confusion"] == confusion_matrix(truth, answer).tolist() == count_confusions(truth, answer, 4).tolist()
     theirs = precision_recall_fscore_support(truth, answer)
     for index, label in enumerate("abcd"):
         row = ours["classes"][label]
@@ -308,7 +316,7 @@ def test_a_decoder_of_one_label_has_the_others_settings():
 
 def test_nothing_to_count():
     assert match_events([], [])[1].scores == (0.0, 0.0, 0.0)
-    assert classification([], [], ["a", "b"])["accuracy"] == 0.0
+    assert classification_report([], [], ["a", "b"])["accuracy"] == 0.0
 
 
 @pytest.mark.parametrize("score", ["nan", float("nan"), 2.0, True, None])

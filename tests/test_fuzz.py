@@ -16,13 +16,12 @@ from damage import mutant, pictures, sounds
 from pipeline.model.classifier import Classifier
 
 ERRORS = {
-    "bad_header", "crashed", "duplicate_member", "empty_file", "format_unknown", "limit_channels", "limit_duration",
-    "limit_memory", "limit_pixels", "limit_rate", "limit_size", "no_audio", "no_frames", "no_samples", "no_video",
-    "not_a_file", "not_computed", "not_found", "picture", "playlist", "resolver_not_allowed", "target_not_allowed", "timeout",
-    "unreadable", "unsafe_array", "unsafe_checkpoint", "unsafe_path", "unsupported_codec",
+    "bad_header", "crashed", "empty_file", "format_unknown", "limit_channels", "limit_duration", "limit_memory",
+    "limit_pixels", "limit_rate", "no_audio", "no_frames", "no_samples", "no_video", "not_a_file", "not_computed",
+    "not_found", "picture", "playlist", "timeout", "unreadable", "unsafe_path", "unsupported_codec",
 }  # fmt: skip
 WARNINGS = {
-    "clipped", "dc_offset", "decode_errors", "downmix_cancels", "frozen", "gap", "hdr", "interlaced", "length_mismatch",
+    "clipped", "dc_offset", "decode_errors", "downmix_cancels", "gap", "hdr", "interlaced", "length_mismatch",
     "many_streams", "nonfinite", "rate_change", "silent", "size_change", "time_stamps", "too_short", "truncated",
     "unknown_length",
 }  # fmt: skip
@@ -42,7 +41,7 @@ def models(tmp_path_factory):
     return folder
 
 
-def classified(model, numbers, seeds, folder, limit):
+def classified(model, numbers, seeds, folder):
     """The rows of so many mutants, by number; whatever they are, there is one for each and nothing else happens."""
     files = folder / "files"
     files.mkdir()
@@ -51,7 +50,7 @@ def classified(model, numbers, seeds, folder, limit):
         (files / f"{number}.{ending}").write_bytes(data)
     out = folder / "rows.jsonl"
     settings = ["source=files", f"source.paths={files}", "sink=jsonl", f"sink.jsonl.path={out}"]
-    done = run("infer.py", f"checkpoint={model}", *settings, "source.longest=600", cwd=folder, limit=limit)
+    done = run("infer.py", f"checkpoint={model}", *settings, "source.longest=600", cwd=folder)
     said = (done.stdout + done.stderr).decode(errors="replace")
     assert done.returncode in (0, 3) and "Traceback" not in said, said[-4000:]
     with open(out, encoding="utf-8") as lines:
@@ -69,31 +68,33 @@ def classified(model, numbers, seeds, folder, limit):
 
 
 def test_every_damaged_file_is_a_row(models, tmp_path):
-    """A thousand of them, and those that once did harm."""
+    """Some hundred of them, and those that once did harm."""
     for kind, seeds in (("sounds", sounds()), ("pictures", pictures())):
         folder = tmp_path / kind
         folder.mkdir()
-        rows = classified(models / f"{kind}.safetensors", [*range(500), *HARMFUL[kind]], seeds, folder, 120)
+        rows = classified(models / f"{kind}.safetensors", [*range(150), *HARMFUL[kind]], seeds, folder)
         found = [row["status"] for row in rows.values()]
-        assert all(found.count(status) > 50 for status in ("warning", "error")), "or the damage is not of every kind"
+        assert all(found.count(status) > 15 for status in ("warning", "error")), "or the damage is not of every kind"
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["sounds", "pictures"])
 def test_ten_thousand_damaged_files(models, tmp_path, kind):
     seeds = sounds() if kind == "sounds" else pictures()
-    for start in range(1000, 6000, 1000):
+    for start in range(0, 5000, 1000):
         folder = tmp_path / str(start)
         folder.mkdir()
-        classified(models / f"{kind}.safetensors", range(start, start + 1000), seeds, folder, 600)
+        classified(models / f"{kind}.safetensors", range(start, start + 1000), seeds, folder)
 
 
 def test_the_list_of_codes_is_closed():
-    """What the sources can say of a file is what is listed here."""
+    """What the sources can say of a file is what is listed here and in the documentation."""
     errors, warnings = set(), set()
-    for path in [*(ROOT / "pipeline" / "reading").glob("*.py"), ROOT / "pipeline" / "jobs" / "batch.py"]:
+    for path in [path for room in ("media", "batch") for path in (ROOT / "pipeline" / room).glob("*.py")]:
         text = path.read_text()
-        errors |= set(re.findall(r'(?:MediaError|failure)\(\s*"(\w+)"|return \(?"(\w+)", ', text))
+        errors |= set(re.findall(r'(?:MediaError|failure|refusal|refused=)\(?(?:name, )?\s*"(\w+)"', text))
         warnings |= set(re.findall(r'\bwarn\("(\w+)"', text))
-    assert len(errors) > 20 and {code for pair in errors for code in pair if code} <= ERRORS
+    assert len(errors) > 10 and errors <= ERRORS, errors - ERRORS
     assert len(warnings) > 10 and warnings <= WARNINGS
+    documented = (ROOT / "docs" / "batch.md").read_text()
+    assert {code for code in ERRORS | WARNINGS if f"`{code}`" not in documented} == set()

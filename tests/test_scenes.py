@@ -14,9 +14,9 @@ from datasets.manifest import Manifest
 from datasets.scenes import Noise, Scenes, SceneSettings, SceneStream
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
-from pipeline.measures.hearing import Heard
 from pipeline.measures.metrics import match_events
-from pipeline.measures.thresholds import GRID, hear, matched, most
+from pipeline.measures.stream_output import StreamOutput
+from pipeline.measures.thresholds import GRID, match_with, run_split, tune_f1
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample
 from pipeline.model.decoder import Decoder
@@ -199,7 +199,7 @@ def test_a_model_hears_the_recording(tmp_path):
     data = Manifest(labelled(tmp_path), cache=None, background="_nothing_", scene=SceneSettings(gap=(1.0, 1.0)))
     val = data.split("val", INTAKE)
     model = small_model("extractor.rate=8000", labels=data.labels)
-    found = hear(model.for_streaming(), val)
+    found = run_split(model.for_streaming(), val)
     seconds = sum(len(val.stream()[n].x[0]) for n in range(len(val.stream()))) / RATE
     assert found.ticks / RATE == pytest.approx(seconds, abs=1)
     assert [len(spans) for spans in found.spans] == [0, 4, 4]
@@ -215,15 +215,15 @@ def heard(seed, steps=3000, hop=160):
         y[start : start + length, label] = rng.beta(8, 10, length)
         y[start + 60 : start + 62, label] = rng.beta(8, 8)
     rows = [np.array(found, np.int64).reshape(-1, 2) for found in spans]
-    return Heard(y.astype(np.float32), rows, steps * hop)
+    return StreamOutput(y.astype(np.float32), rows, steps * hop)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_chosen_decoder_is_right_more_often_and_its_f1_is_that_of_its_events(seed):
     model, found = small_model(), heard(seed)  # a step of 160 samples; the first label is background
     assert model.hop == 160
-    before = matched(model, found, {"threshold": 0.6, "release": 2 / 3, "minimum": 0.05, "merge": 0.0})
-    settings, after = most(model, found)
+    before = match_with(model, found, {"threshold": 0.6, "release": 2 / 3, "minimum": 0.05, "merge": 0.0})
+    settings, after = tune_f1(model, found)
     assert after.scores[2] > before.scores[2] + 0.3
     decoder = Decoder(model.labels, 160, 16000, **settings, background=["background"])
     events = decoder.decode(found.posteriors) + decoder.close()
@@ -235,8 +235,8 @@ def test_the_chosen_decoder_is_right_more_often_and_its_f1_is_that_of_its_events
 
 
 def test_a_stream_without_events_is_no_reason_to_fail():
-    found = Heard(np.zeros((50, 3), np.float32), [np.zeros((0, 2), np.int64)] * 3, 8000)
-    settings, match = most(small_model(), found)
+    found = StreamOutput(np.zeros((50, 3), np.float32), [np.zeros((0, 2), np.int64)] * 3, 8000)
+    settings, match = tune_f1(small_model(), found)
     assert match.scores == (0.0, 0.0, 0.0) and set(settings) == set(GRID)
 
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from conftest import configured, small_model
 
-from pipeline.layers.stage import Stage, stack, tree
+from pipeline.layers.stage import Stage, tree
 from pipeline.model.classifier import Classifier
-from pipeline.streaming.scheduler import KEPT, Scheduler, Waits
-from pipeline.streaming.state_batch import alike
+from pipeline.streaming.scheduler import NEWEST_WAITS, Scheduler, Waits
 from pipeline.streaming.stream import Stream
 
 BLOCK = 4
@@ -60,7 +59,7 @@ def told(answers):
 
 def alone(scheduler, parts):
     """What a stream is told if nobody else is there: all at once, then closed."""
-    assert not scheduler.seats
+    assert not scheduler.streams
     stream, heard = Stream(scheduler.model, BLOCK), defaultdict(list)
     scheduler.join(stream)
     scheduler.feed(stream, parts)
@@ -112,7 +111,7 @@ def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
             if at[index] is None:
                 continue
             stream, whole = streams[index], parts[index]
-            if stream not in scheduler.seats:
+            if stream not in scheduler.streams:
                 scheduler.join(stream)
             size = min(int(rng.integers(0, 3 * unit)) // model.grain * model.grain, len(whole[0]) - at[index])
             scheduler.feed(stream, model.spec.cut(model.spec.cut(whole, at[index])[1], size)[0])
@@ -177,7 +176,7 @@ def test_a_block_arrives_with_its_last_sample():
     waits = []
     while answers := scheduler.turn():
         waits += [answer.waited for answer in answers]
-    assert waits == [2.0, 1.0, 1.0] and scheduler.seat(stream).waits.longest == 2.0
+    assert waits == [2.0, 1.0, 1.0] and scheduler.scheduled(stream).waits.longest == 2.0
 
 
 def test_a_flood_and_a_stall_cost_the_others_nothing():
@@ -193,8 +192,8 @@ def test_a_flood_and_a_stall_cost_the_others_nothing():
         for stream in others:
             scheduler.feed(stream, noise(scheduler.size))
         scheduler.turn()
-    assert all(scheduler.seat(stream).waits.longest == pytest.approx(0.01) for stream in others)
-    assert [scheduler.seat(stream).waits.count for stream in streams] == [20, 0, 20, 20, 20]
+    assert all(scheduler.scheduled(stream).waits.longest == pytest.approx(0.01) for stream in others)
+    assert [scheduler.scheduled(stream).waits.count for stream in streams] == [20, 0, 20, 20, 20]
 
 
 def test_a_stream_that_leaves_takes_its_state_along():
@@ -453,17 +452,17 @@ def test_threads_may_feed_while_one_computes():
     own = Scheduler(model, BLOCK, tile=8)
     for stream, wave in zip(streams, waves):
         assert np.array_equal(told(heard[stream])[0], alone(own, wave)[0][: 40 * BLOCK])
-    assert not scheduler.wait(0.0) and sum(scheduler.seat(s).waits.count for s in streams) == 320
+    assert not scheduler.wait(0.0) and sum(scheduler.scheduled(s).waits.count for s in streams) == 320
 
 
 def test_waits_are_those_of_numpy_over_the_newest():
-    waits, taken = Waits(), np.random.default_rng(0).exponential(size=3 * KEPT + 5).astype(np.float32)
+    waits, taken = Waits(), np.random.default_rng(0).exponential(size=3 * NEWEST_WAITS + 5).astype(np.float32)
     assert waits.quantile(0.99) == 0.0
     for seconds in taken:
         waits.add(seconds)
     assert waits.longest == taken.max() and waits.count == len(taken)
     for share in (0.5, 0.99, 1.0):
-        assert waits.quantile(share) == np.quantile(taken[-KEPT:], share, method="higher")
+        assert waits.quantile(share) == np.quantile(taken[-NEWEST_WAITS:], share, method="higher")
 
 
 class Neighbours(Stage):
@@ -485,15 +484,20 @@ class Neighbours(Stage):
         return y * (1 + 2**-20 * some[self.how]), state
 
 
-def test_batch_sizes_that_do_not_agree_are_found_out():
+@pytest.mark.parametrize("how", ["others", "count", "count, some rows", "the last row"])
+def test_a_stage_whose_rows_depend_on_each_other_is_computed_row_by_row(how):
     model = small_model()
-    for how in ("count", "count, some rows", "the last row"):
-        model.smoothing = Neighbours((3,), how)
-        assert alike(model, 640, 32) == [8, 16, 32] == Scheduler(model, BLOCK, tile=32).tiles.sizes
-    model.smoothing = Neighbours((3,), "others")
-    with pytest.raises(ValueError, match="depends on its neighbours"):
-        alike(model, 640, 32)
-    assert Scheduler(model, BLOCK, tile=3, exact=False).tiles.sizes == [1, 2, 3]
+    model.smoothing = Neighbours((3,), how)
+    states = Scheduler(model, BLOCK, tile=32).batch
+    assert model.smoothing in states.serial or states.sizes == [8, 16, 32]
+    scheduler, heard = Scheduler(model, BLOCK, tile=32), defaultdict(list)
+    streams = ready(scheduler, 13, 3)
+    while answers := scheduler.turn():
+        collect(heard, answers)
+    own = Scheduler(model, BLOCK, tile=32)
+    for index, stream in enumerate(streams):
+        assert np.array_equal(told(heard[stream])[0], alone(own, noise(3 * own.size, index))[0][: 3 * BLOCK])
+    assert Scheduler(model, BLOCK, tile=3, exact=False).batch.sizes == [1, 2, 3]
 
 
 def test_batches_of_any_size_are_near():
@@ -520,20 +524,47 @@ def test_what_does_not_belong_is_refused():
     with pytest.raises(ValueError, match="join it first"):
         scheduler.close(Stream(model, BLOCK))
     for settings in ({"tile": 0}, {"patience": 0.0}):
-        with pytest.raises(ValueError, match="expected at least one row, and some time"):
+        with pytest.raises(ValueError, match="expected at least 1 row, and more than 0 seconds"):
             Scheduler(model, BLOCK, **settings)
 
 
-def test_stack_is_what_a_gather_is():
-    """The rows that a batch begins from are those that ``stack`` would have made."""
-    model = small_model("head.window=0.3")
-    scheduler = Scheduler(model, BLOCK)
-    streams = ready(scheduler, 3, 2)
+def test_a_state_that_somebody_holds_never_changes():
+    scheduler = Scheduler(small_model("head.window=0.3"), BLOCK)
+    streams = ready(scheduler, 3, 5)
     scheduler.turn()
-    size = next(size for size in scheduler.tiles.sizes if size >= 3)
-    filled = [streams[number % 3] for number in range(size)]
-    with torch.inference_mode():
-        x = model.spec.tensors(model.spec.stacked([stream.waiting for stream in filled]))
-        expected, _ = model(x, stack([stream.state for stream in filled]))
-    for answer, y in zip(scheduler.turn(), expected.numpy()):
-        assert np.array_equal(answer.posteriors, y)
+    held = [stream.state for stream in streams]
+    copies = [tree(torch.clone, state) for state in held]
+    scheduler.turn()
+    scheduler.close(streams[1])
+    for state, copy in zip(held, copies):
+        tree(lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=0) or one, state, copy)
+    streams[0].state = held[0]  # and it can be gone on from
+    scheduler.turn()
+    assert not torch.equal(streams[0].state[0], held[0][0])
+
+
+@pytest.mark.parametrize("how", ["close", "gap"])
+def test_a_stream_can_be_ended_while_another_thread_feeds_it(how):
+    scheduler, stop = Scheduler(small_model(), BLOCK), threading.Event()
+    (stream,) = ready(scheduler, 1, 3)
+    block, refused = noise(scheduler.size), []
+
+    def bring():
+        while not stop.is_set():
+            try:
+                scheduler.feed(stream, block)
+            except ValueError as error:
+                refused.append(str(error))
+                return
+
+    thread = threading.Thread(target=bring)
+    ending = threading.Thread(
+        target=scheduler.close if how == "close" else lambda _: scheduler.gap(stream, 0), args=[stream], daemon=True
+    )
+    thread.start()
+    ending.start()
+    ending.join(20)
+    ended = not ending.is_alive()
+    stop.set()
+    thread.join()
+    assert ended and (how == "gap" or "takes no part" in refused[0])

@@ -21,10 +21,10 @@ from omegaconf import OmegaConf
 from conf.launch import checked
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError, DivergedError, UserError
-from pipeline.core.search_space import Choices, Range, override, parsed, set_by, spelt
+from pipeline.core.search_space import Choices, Range, keys_of, parse_space, quote, to_override
 from pipeline.report.comparison import main as compare
-from pipeline.report.sweep import Tried, best_first
-from pipeline.training.sweep import Sweep, opened
+from pipeline.report.sweep import TrialResult, rank_trials
+from pipeline.training.sweep import Sweep
 from train import train as training
 
 optuna = pytest.importorskip("optuna")
@@ -39,7 +39,7 @@ class Curve:
 
     def __call__(self, overrides, out, report):
         if report is None:
-            assert overrides[-1] == f"trainer.resume={spelt(str(out))}"
+            assert overrides[-1] == f"trainer.resume={quote(str(out))}"
             self.tested.append(int(out.name))
             if self.untestable:
                 raise self.untestable
@@ -67,16 +67,16 @@ def searched(out, train, given=(), settings=None, **options):
 
 
 def study_of(folder):
-    from pipeline.training.sweep import storage
+    from pipeline.training.search import open_storage
 
-    return optuna.load_study(study_name="sweep", storage=storage(folder / "study.db"))
+    return optuna.load_study(study_name="sweep", storage=open_storage(folder / "study.db"))
 
 
 # What is searched
 
 
 def test_a_space_is_nested_or_dotted():
-    space = parsed(
+    space = parse_space(
         {"encoder": {"hidden": {"low": 32, "high": 128, "step": 32}, "dropout": None}, "optimizer.lr": {"low": 1e-4, "high": 1, "log": True},
          "extractor": {"high": {"low": 4000, "high": 8000}}, "cell": {"choices": ["gru", [64, 32], None]}}
     )  # fmt: skip
@@ -115,7 +115,7 @@ plain = (
 
 @given(plain | st.lists(plain, max_size=3))
 def test_values_are_spelt_as_hydra_reads_them(value):
-    read = OverridesParser.create().parse_override(f"key={spelt(value)}").value()
+    read = OverridesParser.create().parse_override(f"key={quote(value)}").value()
     unquoted = read.text if hasattr(read, "text") else read
     expected = value if isinstance(value, list) else [value]
     for one, wanted in zip(unquoted if isinstance(value, list) else [unquoted], expected):
@@ -125,9 +125,10 @@ def test_values_are_spelt_as_hydra_reads_them(value):
 
 def test_what_is_drawn_is_used_with_few_digits():
     assert (
-        override("optimizer.lr", 0.00123456789) == "optimizer.lr=0.001235" and override("a", "[64,32]") == "a=[64,32]"
+        to_override("optimizer.lr", 0.00123456789) == "optimizer.lr=0.001235"
+        and to_override("a", "[64,32]") == "a=[64,32]"
     )
-    assert set_by(["+a.b=3", "cell=gru", "~head", "++x@y=1"]) == {"a.b", "cell", "head", "x"}
+    assert keys_of(["+a.b=3", "cell=gru", "~head", "++x@y=1"]) == {"a.b", "cell", "head", "x"}
 
 
 def test_the_default_space_is_of_keys_that_are_there():
@@ -135,7 +136,7 @@ def test_the_default_space_is_of_keys_that_are_there():
     sweep = build(config["sweep"], Sweep, at="sweep")
     for key, part in sweep.space.items():
         value = part.texts[-1] if isinstance(part, Choices) else part.high
-        configured("train", "sweep=optuna", override(key, value))  # raises for a key that is not
+        configured("train", "sweep=optuna", to_override(key, value))  # raises for a key that is not
 
 
 # The course of a search, on a function whose best place is known
@@ -330,15 +331,17 @@ def test_without_optuna(tmp_path, monkeypatch):
 
 
 def test_a_half_made_study_is_made_again(tmp_path):
+    from pipeline.training.search import open_study
+
     (tmp_path / "study.db.tmp").write_bytes(b"half")
-    opened(tmp_path / "study.db", {})
+    open_study(tmp_path / "study.db", {})
     assert {path.name for path in tmp_path.iterdir()} == {"study.db"}
 
 
 def test_the_best_of_equals_has_the_lower_loss():
-    rows = [Tried(0, "done", 0.9, 0.5, 1, 1, 1, {}), Tried(1, "done", 0.9, 0.4, 1, 1, 1, {}), Tried(2, "pruned", 0.95, 0.1, 1, 1, 1, {}),
-            Tried(3, "failed", None, 0.1, 1, 1, 1, {})]  # fmt: skip
-    assert [one.number for one in best_first(rows)] == [1, 0, 2]
+    rows = [TrialResult(0, "done", 0.9, 0.5, 1, 1, 1, {}), TrialResult(1, "done", 0.9, 0.4, 1, 1, 1, {}), TrialResult(2, "pruned", 0.95, 0.1, 1, 1, 1, {}),
+            TrialResult(3, "failed", None, 0.1, 1, 1, 1, {})]  # fmt: skip
+    assert [one.number for one in rank_trials(rows)] == [1, 0, 2]
 
 
 def test_a_page_needs_nothing_and_believes_nothing(tmp_path):

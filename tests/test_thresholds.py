@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError
-from pipeline.measures.hearing import Heard, answers, spans_of
-from pipeline.measures.metrics import alarms
-from pipeline.measures.thresholds import LEVELS, choose, figures, hear, most, tune
+from pipeline.measures.metrics import count_alarms
+from pipeline.measures.stream_output import StreamOutput, decode_scores, event_spans
+from pipeline.measures.thresholds import LEVELS, evaluate_decoder, run_split, tune_decoder, tune_f1, tune_false_alarms
 from pipeline.media.sample import Sample
 from pipeline.model.classifier import Classifier, load
 from pipeline.model.decoder import Decoder
@@ -67,7 +67,7 @@ def noise(seed, steps=600):
     spans = [found[np.argsort(found[:, 0])] for found in spans]
     for start, end in spans[1] // 10:
         walk[start:end, 1] += 2
-    return Heard((1 / (1 + np.exp(-walk))).astype(np.float32), spans, steps * 10)
+    return StreamOutput((1 / (1 + np.exp(-walk))).astype(np.float32), spans, steps * 10)
 
 
 @given(st.lists(STEP, max_size=60), STEP, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
@@ -75,8 +75,8 @@ def test_what_cannot_be_an_event_may_be_passed_over(scores, level, minimum, merg
     settings = {"threshold": level, "minimum": minimum / 100, "merge": merge / 100, "refractory": refractory / 100}
     scores = np.array(scores, np.float32)
     whole = Decoder(["a"], 10, 1000, **settings)
-    expected = spans_of(whole.decode(scores[:, None]) + whole.close())
-    assert answers(Decoder(["a"], 10, 1000, **settings), scores).tolist() == expected.tolist()
+    expected = event_spans(whole.decode(scores[:, None]) + whole.close())
+    assert decode_scores(Decoder(["a"], 10, 1000, **settings), scores).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("release", [None, 0.4, {"low": 0.5}])
@@ -93,7 +93,7 @@ def test_the_threshold_that_finds_most_and_keeps_to_the_wish(release, allowed):
     model.hop, model.rate = 10, 1000
     found = noise(1)
     hours = found.ticks / 1000 / 3600
-    chosen = choose(model, found, 2 * (allowed + 0.5) / hours)  # two labels are audible
+    chosen = tune_false_alarms(model, found, 2 * (allowed + 0.5) / hours)  # two labels are audible
     assert list(chosen) == ["high", "low"]
     for index, label in enumerate(model.labels[1:], 1):
         lowest = release[label] if isinstance(release, dict) and label in release else 0.4 if release == 0.4 else 0
@@ -111,15 +111,15 @@ def test_the_threshold_that_finds_most_and_keeps_to_the_wish(release, allowed):
         assert chosen[label] == -max(kept)[2] and len(kept) > 3, len(kept)
         assert label == "low" or not allowed or max(kept)[0] > 1
     model.config["decoder"] |= {"threshold": chosen}
-    got = figures(model, found)
+    got = evaluate_decoder(model, found)
     assert got["false"] <= 2 * allowed and {row["true"] for row in got["classes"].values()} == {9}
     assert got["an_hour"] == pytest.approx(got["false"] / hours, abs=0.05)
 
 
 def test_where_no_threshold_will_do_the_highest_is_taken():
     model = small_model()
-    everywhere = Heard(np.ones((100, 3), np.float32) * np.float32([1, 0, 1]), [np.zeros((0, 2), int)] * 3, 16000)
-    assert choose(model, everywhere, 0.0) == {"high": LEVELS[-1], "low": LEVELS[0]}
+    everywhere = StreamOutput(np.ones((100, 3), np.float32) * np.float32([1, 0, 1]), [np.zeros((0, 2), int)] * 3, 16000)
+    assert tune_false_alarms(model, everywhere, 0.0) == {"high": LEVELS[-1], "low": LEVELS[0]}
 
 
 @pytest.mark.parametrize("share", [0.05, 0.6])
@@ -128,12 +128,12 @@ def test_a_threshold_at_which_the_answer_never_ends_is_not_chosen(share):
     model = small_model()
     count, steps = 40, 40 * 50
     spans = np.array([(n * 50, n * 50 + round(50 * share)) for n in range(1, count)]) * model.hop
-    found = Heard(np.full((steps, 3), 1 / 3, np.float32), [spans[:0], spans, spans], steps * model.hop)
+    found = StreamOutput(np.full((steps, 3), 1 / 3, np.float32), [spans[:0], spans, spans], steps * model.hop)
     for wish in (1, 1000):
-        assert min(choose(model, found, wish).values()) > 1 / 3
-    rows = figures(model, found)  # a decoder that was told to be on
+        assert min(tune_false_alarms(model, found, wish).values()) > 1 / 3
+    rows = evaluate_decoder(model, found)  # a decoder that was told to be on
     model.config["decoder"] |= {"threshold": 0.05}
-    always = figures(model, found)
+    always = evaluate_decoder(model, found)
     assert (rows["found"], rows["false"], always["found"], always["false"]) == (0, 0, 0, 2)
 
 
@@ -144,25 +144,25 @@ def test_the_decoders_other_settings_hold_while_the_best_are_sought():
     spans = np.array([(start, start + 50) for start in range(100, 5900, 100)])
     for start, end in spans:
         scores[start:end, 1] = 0.9
-    found = Heard(scores, [spans[:0], spans * model.hop, spans[:0]], 6000 * model.hop)
-    settings, told = most(model, found)
+    found = StreamOutput(scores, [spans[:0], spans * model.hop, spans[:0]], 6000 * model.hop)
+    settings, told = tune_f1(model, found)
     model.config["decoder"] |= settings
     decoder = model.decoder()
     events = decoder.decode(scores) + decoder.close()
-    assert told.answers == len(events) and told.hits == figures(model, found)["found"] < len(spans) / 4
+    assert told.answers == len(events) and told.hits == evaluate_decoder(model, found)["found"] < len(spans) / 4
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_clips_are_heard_as_one_stream(kind):
     model = small_model() if kind == "sound" else seeing_model(*MODELS[kind])
     split = clips(model.spec)
-    found = hear(model, split)
+    found = run_split(model, split)
     order = [split[index] for index in np.random.default_rng(0).permutation(len(split)) if split[index] is not None]
     joined = tuple(np.concatenate(arrays) for arrays in zip(*(sample.x for sample in order)))
     ticks = model.spec.ticks(joined)
     assert found.ticks == ticks and len(found.posteriors) == -(-ticks // model.hop)
     with torch.inference_mode():
-        x = model.spec.stacked([joined])
+        x = model.spec.stack([joined])
         whole, _ = model(model.whole(x, ticks), model.initial(1))
     expected = whole[0, model.delay : model.delay + len(found.posteriors)].numpy()
     assert np.abs(found.posteriors - expected).max() < 1e-5
@@ -188,19 +188,19 @@ def seeing_model(*overrides):
 def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
     model = small_model("head=last")
     splits = {"val": clips(model.spec, 40), "test": clips(model.spec, 12, seed=1)}
-    found = tune(model, splits, 0.0)
+    found = tune_decoder(model, splits, 0.0)
     assert found["wish"] == 0 and found["val"]["false"] == 0 and found["test"]["true"] > 0
     model.save(tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors")
     assert again.config["decoder"]["threshold"] == {
         label: row["threshold"] for label, row in found["val"]["classes"].items()
     }
-    heard = hear(again.for_streaming(), splits["val"])
+    heard = run_split(again.for_streaming(), splits["val"])
     decoder = again.decoder()
     events = decoder.decode(heard.posteriors) + decoder.close()
     for index, label in enumerate(again.labels):
-        spans = spans_of([event for event in events if event.label == label])
-        assert alarms(heard.spans[index], spans, 0.2 * again.rate).false == 0
+        spans = event_spans([event for event in events if event.label == label])
+        assert count_alarms(heard.spans[index], spans, 0.2 * again.rate).false == 0
 
 
 def test_decoder_settings_of_older_models_are_understood(tmp_path):

@@ -19,9 +19,9 @@ from test_microphone import server  # noqa: F401 - a fixture
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
+from pipeline.sources.av_sync import MAX_FILL_SECONDS, AVSync
 from pipeline.sources.both import Both
 from pipeline.sources.source import Gap, Piece, Source
-from pipeline.sources.together import LONG, Together
 
 RATE, FPS = 1000, 10
 BOTH = InputSpec(RATE, Picture(FPS, 2, 2))
@@ -45,7 +45,7 @@ class World:
     def __init__(self, drift=0.0, camera=30.0, chunk=0.1, jitter=0.0, seed=0, lost=(), blind=(), late=0.0, how="reset"):
         self.rate, self.period, self.chunk, self.jitter = RATE * (1 + drift), 1 / camera, chunk, jitter
         self.rng, self.lost, self.blind = np.random.default_rng(seed), list(lost), list(blind)
-        self.together = Together(BOTH, how, late)
+        self.sync = AVSync(BOTH, how, late)
         self.delay = late  # of the camera
         self.found = []
 
@@ -80,7 +80,7 @@ class World:
     def run(self, seconds):
         """All that comes out, with when."""
         for now, kind, item in self.events(seconds):
-            take = self.together.hear if kind == "sound" else self.together.see
+            take = self.sync.add_sound if kind == "sound" else self.sync.add_picture
             self.found += [(now, piece) for piece in take(item, now)]
         return self.found
 
@@ -106,21 +106,21 @@ class World:
         return rows
 
 
-@pytest.mark.parametrize("drift", [200e-6, -200e-6])
-def test_one_hour_of_drift_does_not_part_them(drift):
-    """At 200 ppm the clocks are 0.7 s apart in the end."""
+@pytest.mark.parametrize("drift", [400e-6, -400e-6])
+def test_drift_does_not_part_them(drift):
+    """At 400 ppm the clocks are 0.18 s apart in the end."""
     world = World(drift, jitter=0.004)
-    world.run(3600.0)
+    world.run(450.0)
     rows = world.periods()
-    assert len(rows) >= 35_990 and all(there for _, _, there, _ in rows)
+    assert len(rows) >= 4_490 and all(there for _, _, there, _ in rows)
     skew = np.array([begins - captured for begins, captured, _, _ in rows[1:]])
     assert skew.min() >= -0.003 and skew.max() <= 1 / 30 + 0.005, (skew.min(), skew.max())
     waits = np.array([now - begins for begins, _, _, now in rows])
     assert waits.max() <= 0.1 + world.chunk + 0.01  # a period, and the rest of a chunk
-    assert "99 %" in world.together.told() and np.quantile(world.together.lags, 0.99) <= 1 / 30 + 0.005
+    assert "99 %" in world.sync.summary() and np.quantile(world.sync.lags, 0.99) <= 1 / 30 + 0.005
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.sampled_from([10.0, 15.0, 29.97, 60.0]), st.floats(0.01, 0.15))
 def test_pictures_are_the_last_ones_until_their_period_begins(seed, camera, chunk):
     world = World(camera=camera, chunk=chunk, seed=seed)
@@ -166,7 +166,7 @@ def test_a_long_loss_of_both_is_a_gap():
     world = World(lost=[span], blind=[span], how="keep")
     world.run(50.0)
     (gap,) = [item for _, item in world.found if isinstance(item, Gap)]
-    assert gap.ticks > LONG * RATE and gap.ticks % GRAIN == 0 and gap.how == "keep"
+    assert gap.ticks > MAX_FILL_SECONDS * RATE and gap.ticks % GRAIN == 0 and gap.how == "keep"
     rows = world.periods()
     assert rows[-1][0] == pytest.approx(49.8, abs=0.2)
     after = [row for row in rows if row[0] > 41]
@@ -262,11 +262,11 @@ def test_what_waits_waits_in_the_devices():
 
 
 def test_what_we_were_too_slow_for_is_passed_over():
-    together = Together(BOTH)
-    found = [*together.see(Piece((image(1)[None],), 0.0), 0.0)]
-    found += together.hear(Piece((np.ones(250, np.float32),), 0.25), 0.3)
-    found += together.hear(Gap(1000, "behind", "reset"), 1.3)
-    found += together.hear(Piece((np.ones(250, np.float32),), 1.5), 1.6)
+    sync = AVSync(BOTH)
+    found = [*sync.add_picture(Piece((image(1)[None],), 0.0), 0.0)]
+    found += sync.add_sound(Piece((np.ones(250, np.float32),), 0.25), 0.3)
+    found += sync.add_sound(Gap(1000, "behind", "reset"), 1.3)
+    found += sync.add_sound(Piece((np.ones(250, np.float32),), 1.5), 1.6)
     kinds = [(item.ticks, item.how) if isinstance(item, Gap) else bool(item.x[2][0, 0]) for item in found]
     assert kinds == [True] * 3 + [(900, "keep")] + [True] * 3  # of two periods, half was heard
 

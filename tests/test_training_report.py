@@ -1,7 +1,6 @@
 """The page at the end of a training, and trainings side by side."""
 
 import base64
-import html
 import io
 import json
 import re
@@ -21,20 +20,18 @@ from conf.launch import given
 from datasets.clips import Clip, Clips
 from datasets.scenes import Scenes, SceneSettings
 from pipeline.core.errors import ConfigError
-from pipeline.measures.evaluation import Answers, Exhibit
-from pipeline.measures.evaluation import figures as evaluated
+from pipeline.measures.evaluation import Predictions, WorstClip
 from pipeline.measures.uncertainty import effective, wilson
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
 from pipeline.model.classifier import Classifier
-from pipeline.report import charts, comparison, exhibits, page, training
-from pipeline.report.comparison import main, written
-from pipeline.report.page import Section
-from pipeline.report.results import results, sizes
-from pipeline.report.runs import Run, counted, differing, families, flat, found_in
-from pipeline.report.runs import read as read_run
-from pipeline.report.summary import summary
-from pipeline.report.training import clips, of_split
+from pipeline.report import charts, comparison
+from pipeline.report.clips import MAX_BYTES, embed_clip
+from pipeline.report.comparison import main, render_comparison
+from pipeline.report.results import count_clips, write_results
+from pipeline.report.runs import Run, common_split, find_differences, find_runs, flatten, group_families, read_run
+from pipeline.report.summary import print_summary
+from pipeline.report.training import title_of
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 
@@ -100,14 +97,14 @@ def answers_of(labels, spec, count=12, name=lambda number: f"n{number}"):
         tracks.append(rng.integers(0, 255, (6, spec.picture.height, spec.picture.width, 3), np.uint8))
     if spec.both:
         tracks.append(np.ones((6, 2), np.float32))
-    return Answers(
+    return Predictions(
         labels, rng.integers(0, len(labels), count), scores, [name(number) for number in range(count)],
         [name(number // 2) for number in range(count)], np.ones(count), [[True] * 3] * count, 0.1,
-        [Exhibit(number, tuple(tracks)) for number in range(3)],
+        [WorstClip(number, tuple(tracks)) for number in range(3)],
     )  # fmt: skip
 
 
-def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=None, skipped=0, **settings):
+def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=None, skipped=0, more=None, **settings):
     """A run's folder, written as a training writes it."""
     folder.mkdir(parents=True)
     model = model or small_model(labels=labels)
@@ -115,8 +112,14 @@ def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=Non
     found.skipped = skipped
     history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "train_accuracy": 0.1 * n, "val_accuracy": 0.1 * n, "lr": 0.1}
                for n in (1, 2, 3)]  # fmt: skip
-    more = {"epochs": 3, "best_epoch": 2, "seconds": 1.5, "settings": {"seed": seed, "name": "x", **settings}}
-    metrics = results(model, {"val": found, "test": found}, more, history, folder)
+    more = {
+        "epochs": 3,
+        "best_epoch": 2,
+        "seconds": 1.5,
+        "settings": {"seed": seed, "name": "x", **settings},
+        **(more or {}),
+    }
+    metrics = write_results(model, {"val": found, "test": found}, more, history, folder)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     return metrics
 
@@ -126,21 +129,16 @@ def test_clips_and_groups_of_each_split_are_counted():
         clips = [Clip(Path(f"{number}.wav"), "a", "train", group=group) for number, group in enumerate(groups)]
         return Clips(clips, ["a"], InputSpec(sound=16000))
 
-    unsure = sizes({"train": split("anna", "")})  # as of some nothing is known
+    unsure = count_clips({"train": split("anna", "")})  # as of some nothing is known
     assert unsure == {"clips": {"train": 2}, "groups": {}, "unreadable": {}}
     splits = {"train": split("anna", "anna", "ben", "ben"), "val": split("carl"), "test": range(0)}
     splits["train"].skipped = 5
-    found = sizes(splits)
+    found = count_clips(splits)
     assert found == {
         "clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}, "unreadable": {"train": 5},
     }  # fmt: skip
     scenes = Scenes(split("anna", "ben", "ben"), SceneSettings(), 1, 16000)
-    assert sizes({"train": scenes})["groups"] == {"train": 2}
-    row = {"count": 1, "seconds": 2.0, "skipped": 3}
-    assert list(clips(found | {"val": row}, "val")) == [
-        ("1", "validation clips", "from 1 group; 2\u00a0s in all; 3 unreadable"),
-        ("4", "training clips", "from 2 groups; 5 unreadable"),
-    ]
+    assert count_clips({"train": scenes})["groups"] == {"train": 2}
 
 
 def test_the_command_line_can_be_copied(tmp_path):
@@ -153,20 +151,17 @@ def test_the_command_line_can_be_copied(tmp_path):
                         ("- x=${now:%Y}\n- y=${", None), ("- x=${now:%Y}", ["x=${now:%Y}"])):  # fmt: skip
         file.write_bytes(text.encode("latin-1"))
         assert given(tmp_path) == found, text
-    settings = {"seed": 0}
-    (block, _) = training.settings({"settings": settings, "overrides": overrides}).blocks
-    (text,) = re.fullmatch('<span class="name command">(.*)</span>', block).groups()
-    assert shlex.split(html.unescape(text)) == ["python", "train.py", *overrides] and "<b>" not in text
-    alone = training.settings({"settings": settings})
-    assert len(alone.blocks) == 1 and "command line" not in alone.says
+    finished(tmp_path / "a", ["a", "b"], more={"overrides": overrides})
+    settings = read(tmp_path / "a" / "report.html")[1]["Settings"]
+    assert shlex.split(settings.find("span[@class='name command']").text) == ["python", "train.py", *overrides]
+    finished(tmp_path / "b", ["a", "b"])
+    settings = read(tmp_path / "b" / "report.html")[1]["Settings"]
+    assert settings.find("span") is None and "command line" not in settings.findtext("p")
 
 
 def test_a_page_is_titled_by_its_folder():
-    assert (
-        training.titled("digits", Path("/runs/digits/2026-11-29_12-00-00"))
-        == "Training: digits, run 2026-11-29_12-00-00"
-    )
-    assert training.titled("", Path("/runs/sweep_2026/7")) == "Training: run sweep_2026/7"
+    assert title_of("digits", Path("/runs/digits/2026-11-29_12-00-00")) == "Training: digits, run 2026-11-29_12-00-00"
+    assert title_of("", Path("/runs/sweep_2026/7")) == "Training: run sweep_2026/7"
 
 
 def test_worst_clips_say_which_answers_are_correct(tmp_path):
@@ -196,7 +191,7 @@ def test_hostile_labels_do_not_get_at_the_terminal(tmp_path, capsys):
     metrics = finished(tmp_path / "a", [label, "b"])
     one = {"threshold": 0.5, "found": 1, "true": 2, "false": 3}
     split = {"an_hour": 1.0, "false": 2, "hours": 0.5, "classes": {label: one, "b": one}}
-    summary(metrics | {"events": {"wish": 2.0, "val": split, "test": split}}, tmp_path)
+    print_summary(metrics | {"events": {"wish": 2.0, "val": split, "test": split}}, tmp_path)
     told = capsys.readouterr().out
     assert "\x1b" not in told and "\u202e" not in told and told.count(r"\x1b[2J\u202e") >= 2
 
@@ -212,17 +207,20 @@ def test_hostile_runs_do_not_get_at_the_terminal(tmp_path, capsys):
 # Clips in a page
 
 
-def test_long_and_loud_sound_is_cut(monkeypatch):
+def embedded(x, sound=None, picture=None):
+    return media(" ".join(f'src="{track.address}"' for track in embed_clip(x, InputSpec(sound, picture))))
+
+
+def test_long_and_loud_sound_is_cut():
     wave = np.linspace(-3, 3, 16000 * 30).astype(np.float32)
     wave[5] = np.nan
-    ((kind, data),) = media(exhibits.shown((wave,), InputSpec(sound=16000)))
+    ((kind, data),) = embedded((wave,), 16000)
     found, rate = soundfile.read(io.BytesIO(data), dtype="int16")
     assert (kind, rate, len(found)) == ("audio/flac", 16000, 160_000) and found[5] == 0
-    ((_, data),) = media(
-        exhibits.audio(np.random.default_rng(0).uniform(-1, 1, 192_000 * 9).astype(np.float32), 192_000)
-    )
-    assert len(data) < 1.1 * exhibits.LARGEST
-    assert not media(exhibits.audio(wave, 300)) and "300 Hz" in exhibits.audio(wave, 300)
+    ((_, data),) = embedded((np.random.default_rng(0).uniform(-1, 1, 192_000 * 9).astype(np.float32),), 192_000)
+    assert len(data) < 1.1 * MAX_BYTES
+    (track,) = embed_clip((wave,), InputSpec(sound=300))
+    assert not track.address and "300 Hz" in track.remark
 
 
 @pytest.mark.parametrize("sound", [None, 16000])
@@ -231,9 +229,8 @@ def test_pictures_move(sound):
     images = np.zeros((20, 32, 48, 3), np.uint8)
     for step in range(20):
         images[step, 8:24, 2 * step : 2 * step + 10] = 255
-    spec = InputSpec(sound, Picture(10, 32, 48))
     x = (images,) if sound is None else (np.zeros(32000, np.float32), images, np.ones((20, 2), np.float32))
-    found = media(exhibits.shown(x, spec))
+    found = embedded(x, sound, Picture(10, 32, 48))
     assert [kind for kind, _ in found] == ["video/mp4"] + ["audio/flac"] * bool(sound)
     with av.open(io.BytesIO(found[0][1])) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
@@ -243,10 +240,10 @@ def test_pictures_move(sound):
 
 def test_large_pictures_are_made_small():
     noise = np.random.default_rng(0).integers(0, 255, (150, 600, 300, 3), np.uint8)
-    ((_, data),) = media(exhibits.video(noise, 10))
+    ((_, data),) = embedded((noise,), None, Picture(10, 600, 300))
     with av.open(io.BytesIO(data)) as file:
         frames = list(file.decode(video=0))
-    assert len(data) <= exhibits.LARGEST and frames[0].height == 150 and 1 <= len(frames) < 100
+    assert len(data) <= MAX_BYTES and frames[0].height == 150 and 1 <= len(frames) < 100
 
 
 def test_pictures_of_a_training_are_in_its_page(tmp_path):
@@ -267,31 +264,22 @@ def test_pictures_of_a_training_are_in_its_page(tmp_path):
 
 
 def test_staircases_and_logarithms():
-    assert charts.stairs([(0, 1), (2, 3)]) == [(0, 1), (2, 1), (2, 3)] and charts.stairs([]) == []
-    moved, marks = charts.logarithmic([(0, 1.0), (10, 0.5), (1e6, 0.1)], 1.0, 1000.0)
+    assert charts.to_stairs([(0, 1), (2, 3)]) == [(0, 1), (2, 1), (2, 3)] and charts.to_stairs([]) == []
+    moved, marks = charts.to_logarithmic([(0, 1.0), (10, 0.5), (1e6, 0.1)], 1.0, 1000.0)
     assert moved == [(0.0, 1.0), (1.0, 0.5)] and marks == [(0.0, "1"), (1.0, "10"), (2.0, "100"), (3.0, "1k")]
 
 
 def test_epochs_are_whole_numbers():
-    for last, told in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (6, [1, 2, 3, 4, 5, 6]), (30, [5, 10, 15, 20, 25, 30])):
-        assert charts.numbered(range(1, last + 1)) == [(number, str(number)) for number in told]
-    assert charts.numbered([]) == []
-
-
-def test_figures_of_nothing():
-    for made in (charts.lines({}, "x", ""), charts.lines({"a": [(1, float("nan"))]}, "x", "", (0, 1)), charts.outlines([], ""), charts.outlines([[], []], ""),
-                 charts.two_tones([], [], ("a", "b"), "x", ""), charts.two_tones([0], [0], ("a", "b"), "x", "")):  # fmt: skip
-        Strict(page.page("t", "s", [Section("h", "s", [made])]))
+    for last, shown in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (6, [1, 2, 3, 4, 5, 6]), (30, [5, 10, 15, 20, 25, 30])):
+        assert charts.number_ticks(1, last, 6, step=1) == [(number, str(number)) for number in shown]
 
 
 def test_bars_of_two_tones_stand_on_each_other():
-    text = charts.two_tones([2, 0], [1, 3], ("right", "wrong"), "score", "")
-    bars = re.findall(r'<rect x="[\d.]+" y="([\d.]+)" class="(\w+)" width="[\d.]+" height="([\d.]+)">', text)
-    (low, _, tall), (high, kind, short), (_, only, whole) = bars
-    assert float(high) + float(short) == pytest.approx(float(low)) and kind == only == "bad"
-    assert float(tall) == pytest.approx(2 * float(short), abs=0.03) and float(whole) == pytest.approx(
-        3 * float(short), abs=0.03
-    )
+    plot = charts.plot_scores({"right": [2, 0], "wrong": [1, 3]}, "score", "")
+    low, high, alone = [one.attributes for one in plot.elements if one.name == "rect"]
+    assert high["y"] + high["height"] == pytest.approx(low["y"]) and high["class"] == alone["class"] == "bad"
+    assert low["height"] == pytest.approx(2 * high["height"], abs=0.03)
+    assert alone["height"] == pytest.approx(3 * high["height"], abs=0.03)
 
 
 # Side by side
@@ -311,26 +299,26 @@ def test_only_settings_that_differ_are_shown():
         made(1, "LSTM", **{"cell.peephole": "True"}),
         made(2, **{"trainer.resume": "/old", "optimizer.lr": "1"}),
     ]
-    assert differing(runs) == [{"cell": "GRU"}, {"cell": "LSTM"}, {"cell": "GRU", "optimizer.lr": "1"}]
-    assert differing([made(0), made(1)]) == [{}, {}]
+    assert find_differences(runs) == [{"cell": "GRU"}, {"cell": "LSTM"}, {"cell": "GRU", "optimizer.lr": "1"}]
+    assert find_differences([made(0), made(1)]) == [{}, {}]
     broken = Run(runs[0].folder, {}, {"overrides": "cell=foo"})
-    assert differing([made(0), made(1), broken]) == [{}, {}, {"overrides": "cell=foo"}]
+    assert find_differences([made(0), made(1), broken]) == [{}, {}, {"overrides": "cell=foo"}]
 
 
 def test_runs_are_compared_by_a_split_that_all_have():
     runs = [made(number, seed=str(number)) for number in range(2)]
-    assert counted(runs) == "test" and counted([*runs, made(2, metrics=False)]) == "test"
+    assert common_split(runs) == "test" and common_split([*runs, made(2, metrics=False)]) == "test"
     for one in runs:
         row = one.metrics["test"]
         one.metrics["val"] = row | {"accuracy": 0.5, "macro_f1": 0.125, "interval": {"low": 0.0625, "high": 0.75}}
     del runs[1].metrics["test"]
-    assert counted(runs) == "val" and next(families(runs)).mean == 0.5
-    table = comparison.rows(runs)
+    assert common_split(runs) == "val" and next(group_families(runs)).mean == 0.5
+    table = comparison.to_rows(runs)
     assert [row[2] for row in table] == ["50.0", "50.0"] and [row[3] == "–" for row in table] == [False, True]
     assert all(row[4:6] == ("6.2–75.0", "0.125") for row in table)
-    assert comparison.columns(runs)[4:6] == ("val at 95 %", "val F1")
-    assert comparison.columns(runs[:1])[4:6] == ("test at 95 %", "test F1")
-    text = comparison.written(runs)
+    assert comparison.column_names(runs)[4:6] == ("val at 95 %", "val F1")
+    assert comparison.column_names(runs[:1])[4:6] == ("test at 95 %", "test F1")
+    text = comparison.render_comparison(runs)
     assert "validation clips, as not all were tested" in text and "alone, by their validation clips." in text
 
 
@@ -347,7 +335,7 @@ def test_folds_and_seeds_are_pooled_over_groups():
                 counts[speaker] = 30
             runs.append(made(len(runs), right=right, seed=str(seed), **{"dataset.fold": f"{fold + 1}/4"}))
     runs += [made(9, "LSTM", right=[("speaker0", "", True)]), made(10, metrics=False)]
-    (found,) = families(runs)
+    (found,) = group_families(runs)
     accuracies = [run.metrics["test"]["accuracy"] for run in runs[:8]]
     assert found.varied == "seeds and folds" and len(found.runs) == 8 and (found.clips, found.groups) == (600, 20)
     assert (found.mean, found.least, found.most) == pytest.approx(
@@ -361,11 +349,11 @@ def test_folds_and_seeds_are_pooled_over_groups():
 def test_more_seeds_do_not_make_more_clips():
     """A clip that ten runs answer is one clip; parts of a recording, which have its name, are several."""
     right = [("", f"clip{number // 2}", number > 0) for number in range(12)]
-    (found,) = families([made(seed, right=right, seed=str(seed)) for seed in range(10)])
+    (found,) = group_families([made(seed, right=right, seed=str(seed)) for seed in range(10)])
     assert found.clips == found.groups == 12 and found.pooled == pytest.approx(11 / 12)
     assert found.pooled_interval == pytest.approx(wilson(11, 12))
     other = [("", name, not hit) for _, name, hit in right]
-    (found,) = families([made(0, right=right), made(1, right=other, seed="1")])
+    (found,) = group_families([made(0, right=right), made(1, right=other, seed="1")])
     assert found.pooled == 0.5 and found.pooled_interval == pytest.approx(wilson(6, 12))
 
 
@@ -374,23 +362,23 @@ def test_folds_are_groups_where_no_others_are_known():
         right = [(group and f"{group}{clip}", f"{number}-{clip}", clip < good) for clip in range(100)]
         return made(number, right=right, **{"dataset.fold": f"{number}/3", "dataset.fold_by": "speaker"} | settings)
 
-    (found,) = families([fold(1, 50), fold(2, 70), fold(3, 90)])
+    (found,) = group_families([fold(1, 50), fold(2, 70), fold(3, 90)])
     assert found.groups == 3 and found.pooled == pytest.approx(0.7) and found.varied == "folds"
     worth = effective(np.array([50, 70, 90]), np.full(3, 100))
     assert found.pooled_interval == pytest.approx(wilson(0.7 * worth, worth)) and worth < 4  # three tell little
-    (found,) = families([fold(1, 50, group="g"), fold(2, 70, group="g"), fold(3, 90, group="g")])
+    (found,) = group_families([fold(1, 50, group="g"), fold(2, 70, group="g"), fold(3, 90, group="g")])
     assert found.groups == 100
-    (found,) = families([fold(n, good, **{"dataset.fold_by": "null"}) for n, good in ((1, 50), (2, 70), (3, 90))])
+    (found,) = group_families([fold(n, good, **{"dataset.fold_by": "null"}) for n, good in ((1, 50), (2, 70), (3, 90))])
     assert found.groups == 300 and found.pooled_interval == wilson(210, 300)
 
 
 def test_runs_with_other_settings_are_no_family():
-    assert not list(families([made(0), made(1, seed="1", **{"optimizer.lr": "2"})]))
-    assert not list(families([made(0), made(1)]))  # the same twice
+    assert not list(group_families([made(0), made(1, seed="1", **{"optimizer.lr": "2"})]))
+    assert not list(group_families([made(0), made(1)]))  # the same twice
 
 
 def test_settings_are_flat():
-    assert flat({"a": {"b": 1, "c": {}}, "d": None, "e": [1]}) == {"a.b": "1", "a.c": "{}", "d": "null", "e": "[1]"}
+    assert flatten({"a": {"b": 1, "c": {}}, "d": None, "e": [1]}) == {"a.b": "1", "a.c": "{}", "d": "null", "e": "[1]"}
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +408,7 @@ def test_comparison_on_the_terminal_and_as_a_page(folders, tmp_path, capsys):
 
 
 def test_clips_that_could_not_be_read_are_told(folders, tmp_path, capsys):
-    assert "unreadable" not in written([read_run(folders / "0")])
+    assert "unreadable" not in render_comparison([read_run(folders / "0")])
     for name, skipped in (("a", 3), ("b", 0)):
         finished(tmp_path / name, ["a", "b"], skipped=skipped, seed=skipped)
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
@@ -428,7 +416,7 @@ def test_clips_that_could_not_be_read_are_told(folders, tmp_path, capsys):
     _, sections = read(tmp_path / "a" / "report.html")
     assert "3 more could not be read and do not count." in "".join(sections["Accuracy"].itertext())
     assert "could not be read" not in (tmp_path / "b" / "report.html").read_text()
-    summary(metrics, tmp_path)
+    print_summary(metrics, tmp_path)
     assert "12 clips (3 more could not be read)" in " ".join(capsys.readouterr().out.split())
     assert main([str(tmp_path), f"out={tmp_path / 'c.html'}"]) == 0
     head, *found = rows(read(tmp_path / "c.html")[1]["Runs"])
@@ -436,23 +424,12 @@ def test_clips_that_could_not_be_read_are_told(folders, tmp_path, capsys):
     assert "unreadable" in capsys.readouterr().out
 
 
-def test_figures_of_the_page_are_those_of_the_metrics(tmp_path):
-    """Answers that say otherwise are not asked again."""
-    model = small_model(labels=["a", "b"])
-    found = answers_of(["a", "b"], model.spec)
-    row = evaluated(found)
-    row["confusion"], row["calibration"]["bins"] = [[7, 1], [2, 2]], {"count": [4.0], "right": [1.0], "score": [2.0]}
-    parts = {part.heading: part for part in of_split(row, "", {})}
-    assert parts["Accuracy"].says.startswith("9 of 12 clips") and "25.0 points off" in parts["Calibration"].says
-    assert re.findall(r">(\d+)</td>", parts["Confusions"].blocks[0]) == ["7", "1", "2", "2"]
-
-
 def test_failed_runs_are_told(folders):
-    runs = [read_run(folder) for folder in found_in([folders])]
+    runs = [read_run(folder) for folder in find_runs([folders])]
     runs.append(Run(folders / "3", {}, {"overrides": "optimizer.lr=1e30"}))
-    Strict(written(runs))
-    assert "failed" in written(runs) and "overrides=optimizer.lr=1e30" in written(runs)
-    Strict(written(runs[-1:]))
+    Strict(render_comparison(runs))
+    assert "failed" in render_comparison(runs) and "overrides=optimizer.lr=1e30" in render_comparison(runs)
+    Strict(render_comparison(runs[-1:]))
 
 
 @pytest.mark.parametrize(
@@ -475,10 +452,12 @@ def test_what_is_no_run(change, message, folders, tmp_path, capsys):
 
 def test_wrong_usage(capsys):
     assert main([]) == 2 and "no folders" in capsys.readouterr().err
-    assert main(["--ouput=x"]) == 2 and "no such option" in capsys.readouterr().err
-    assert main(["--help"]) == 0 and "side by side" in capsys.readouterr().out
+    for arguments, code, message in ((["--ouput=x"], 2, "--ouput=x"), (["--help"], 0, "side by side")):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == code and message in "".join(capsys.readouterr())
     with pytest.raises(ConfigError, match="is no folder"):
-        found_in(["/nowhere"])
+        find_runs(["/nowhere"])
 
 
 def test_a_page_that_cannot_be_written(folders, tmp_path, capsys):
@@ -507,7 +486,7 @@ def test_what_was_heard_of_streams_stands_in_the_comparison(tmp_path):
         shutil.copytree(tmp_path / "a", tmp_path / name)
         (tmp_path / name / "metrics.json").write_text(json.dumps(metrics | {"streams": streams}))
     runs = [read_run(tmp_path / name) for name in "abc"]
-    table = comparison.rows(runs)
-    assert comparison.columns(runs)[6:8] == ("event F1", "false an hour")
+    table = comparison.to_rows(runs)
+    assert comparison.column_names(runs)[6:8] == ("event F1", "false an hour")
     assert [row[6:8] for row in table] == [("–", "–"), ("0.500", "12.3"), ("–", "12.3")]
-    assert len(comparison.rows(runs[:1])[0]) == len(table[0]) - 2
+    assert len(comparison.to_rows(runs[:1])[0]) == len(table[0]) - 2

@@ -1,8 +1,9 @@
 """Many recordings through a model: decoded by processes that may die, computed in batches, one row each.
 
 Every recording is a row of a batch for as long as it lasts, and then another takes its place: so nothing is padded to
-the longest, and of a long one only what is being computed is held. Blocks and batches have fixed sizes (``tiles.py``),
-so an answer does not depend on what else is classified, on how many at a time, or on how many processes decode.
+the longest, and of a long one only what is being computed is held. Rows of a batch are independent to the bit
+(``state_batch.py``), so an answer does not depend on what else is classified, on how many at a time, or on how many
+processes decode.
 """
 
 import math
@@ -18,11 +19,11 @@ from pipeline.batch.decoders import Again, Asked, Decoders, Ended, Message
 from pipeline.batch.decoding import Limits
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.input_spec import Arrays, joined
+from pipeline.media.input_spec import Arrays, concatenate
 from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.model.decoder import Decoder, Event
 from pipeline.sinks.sink import Row
-from pipeline.streaming.state_batch import Tiles
+from pipeline.streaming.state_batch import StateBatch
 
 BLOCK = 0.5  # seconds computed at once
 TILE = 32  # recordings computed at once, at most
@@ -153,7 +154,7 @@ class Batch:
         steps = [(track.steps * math.prod(track.shape), np.dtype(track.kind)) for track in self.spec.tracks]
         block = grains * sum(count * kind.itemsize for count, kind in steps)  # bytes
         tile = min(TILE, 1 << max(0, (SIZE // block).bit_length() - 1))
-        self.tiles = Tiles(model, self.size, tile, exact=True)
+        self.states = StateBatch(model, self.size, tile, exact=True)
         self.batch = min(work.batch, tile)
         self.room = HELD * self.size // block  # ticks
         self.held = 0  # ticks that wait
@@ -197,7 +198,7 @@ class Batch:
         if recording:
             self.held -= recording.waiting
             if recording.row is not None:
-                self.tiles.free.append(recording.row)
+                self.states.free.append(recording.row)
 
     def ready(self) -> list[Recording]:
         """Those of which a block can be computed, the first ones first: one that may be the last waits to be known."""
@@ -212,13 +213,11 @@ class Batch:
     def turn(self) -> Iterator[tuple[int, Row]]:
         """Compute a block of each, of as many as go together; the rows of those that are done."""
         chosen = self.ready()[: self.batch]
-        fresh = set()
         for recording in chosen:
             if recording.row is None:
-                recording.row = self.tiles.reserve()
-                fresh.add(recording.row)
+                recording.row = self.states.reserve()
         rows = [recording.row for recording in chosen if recording.row is not None]
-        y, good = self.tiles.run(rows, [self.block(recording) for recording in chosen], fresh)
+        y, good = self.states.run(rows, [self.block(recording) for recording in chosen])
         for recording, posteriors, fine in zip(chosen, y, good, strict=True):
             if not fine:
                 self.drop(recording.number)
@@ -241,8 +240,8 @@ class Batch:
         recording.waiting -= self.size - missing
         self.held -= self.size - missing
         if missing:
-            parts.append(self.spec.padding(recording.newest or self.spec.nothing(), missing))
-        return parts[0] if len(parts) == 1 else joined(parts)
+            parts.append(self.spec.padding(recording.newest or self.spec.empty(), missing))
+        return parts[0] if len(parts) == 1 else concatenate(parts)
 
     def answered(self, recording: Recording, y: NDArray[np.float32]) -> bool:
         """Take the posteriors ``(T, K)`` of a recording's block; whether they were the last."""

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.batch.decoding import Limits
-from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, text, warn
+from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, to_text, warn
 from pipeline.batch.tally import FailOn
 from pipeline.core.errors import ConfigError
 
@@ -120,5 +120,5 @@ class Files:
 def accepted(wanted: Scalar | list[Scalar]) -> set[str]:
     """The texts that a row may have for it to be one of the values."""
     values = wanted if isinstance(wanted, list) else [wanted]
-    spelt = {text(value) for value in values}
+    spelt = {to_text(value) for value in values}
     return spelt | {form for value in spelt & {"True", "False"} for form in (value.lower(), value.upper())}

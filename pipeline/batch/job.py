@@ -19,6 +19,7 @@ from pipeline.batch.ledger import Ledger, key_of
 from pipeline.batch.listing import Entry
 from pipeline.batch.tally import Tally, even, record
 from pipeline.core.errors import ConfigError
+from pipeline.core.settings import differences
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.sink import Row
 from pipeline.streaming.interrupts import Interrupts, welcoming
@@ -53,7 +54,7 @@ class Job:
             return
         there = self.ledger.head
         anew = self.origin.resume == "never" or there is None
-        if there is not None and not anew and (other := differences(there, head)):
+        if there is not None and not anew and (other := differences(of_run(there, head), of_run(head, head))):
             if self.ledger.complete is None:
                 raise ConfigError(
                     f"source.ledger: {self.ledger.path} holds {len(self.ledger.keys)} rows of an unfinished run with "
@@ -160,8 +161,7 @@ def advance(shown: Progress, task: TaskID, tally: Tally, seconds: float) -> None
     shown.update(task, advance=1, note=note)
 
 
-def differences(there: Mapping[str, Any], head: Mapping[str, Any]) -> str:
-    """What another run had otherwise, in words; '' if nothing."""
-    old, new = ({**found, **found.get("settings", {})} for found in (there, head))
-    names = [key for key in new if key != "settings" and old.get(key) != new[key]]
-    return ", ".join(f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in names)
+def of_run(found: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:
+    """What a ledger's head says of all that ``head`` has, its settings beside the rest."""
+    facts = {**found, **found.get("settings", {})}
+    return {key: facts.get(key) for key in {**head, **head.get("settings", {})} if key != "settings"}

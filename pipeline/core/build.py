@@ -4,17 +4,22 @@
 the constructor's type hints, refuses unknown keys with the nearest valid name, and calls the constructor. Values that
 the program computes (here ``inputs``) are handed over by name and cannot be set by config.
 
-Only classes of this clone's ``pipeline`` and ``datasets`` packages and the few of ``EXTERNAL`` can be named, each must
-be of the kind the caller asks for, and nothing else is ever imported: a config that came with a model file is data.
+A name is judged before anything is imported: it must be a class that a file in the ``ROOMS`` of parts defines, one of
+``EXTERNAL``, or one of a plugin, a module of the user's own that they allow by ``plugins=[...]``. So a config that came
+with a model file is data: it cannot name code to run.
 """
 
+import ast
 import difflib
 import importlib
 import inspect
+import os
 import re
+import sys
 import types
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -24,8 +29,12 @@ from pipeline.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "datasets")
+KINDS = "augmentations batch cells encoders extractors layers model.decoder sinks sources training"
+ROOMS = ("datasets.", *(f"pipeline.{room}." for room in KINDS.split()))  # in which parts may be named
 EXTERNAL = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
 TARGET = "_target_"
+NAME = re.compile(r"(?=.{1,200}$)[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
+PLUGINS = "RIVULET_PLUGINS"  # environment variable: modules of the user's own, separated by commas
 LAX = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
 
 Config = Mapping[str, Any]
@@ -38,29 +47,80 @@ def nearest(name: str, valid: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(sorted(valid))}"
 
 
+def allow(*names: str) -> None:
+    """Let ``_target_`` name classes of these modules or packages of the user's own, in this process and its children.
+
+    They may lie in the current folder, too. ConfigError for one that is not there.
+    """
+    if not (names := tuple(dict.fromkeys([*plugins(), *names]))):
+        return
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # behind all others, so that it hides nothing
+    for name in names:
+        if not NAME.fullmatch(name) or find_spec(name.partition(".")[0]) is None:
+            raise ConfigError(f"plugins: there is no module {name!r} in {here} or on PYTHONPATH")
+    os.environ[PLUGINS] = ",".join(names)
+
+
+def plugins() -> list[str]:
+    """The modules that the user has allowed."""
+    return [name.strip() for name in os.environ.get(PLUGINS, "").split(",") if name.strip()]
+
+
+def is_plugin(module: str) -> bool:
+    """Whether a module is one of the allowed, or inside of one."""
+    return f"{module}.".startswith(tuple(f"{name}." for name in plugins()))
+
+
+@cache
+def ancestors(target: str) -> frozenset[str]:
+    """A class of our own and its bases, read from our files without importing any; empty if it is none."""
+    module, _, name = target.rpartition(".")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    body = ast.parse(path.read_bytes()).body if module.startswith(PACKAGES) and path.is_file() else []
+    imports = [(node.module, alias) for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    names = {alias.asname or alias.name: f"{origin}.{alias.name}" for origin, alias in imports}
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            bases = [ast.unparse(base).partition("[")[0] for base in node.bases]
+            return frozenset([target]).union(*(ancestors(names.get(base, f"{module}.{base}")) for base in bases))
+    return frozenset()
+
+
+def is_part(target: str, kind: type) -> bool:
+    """Whether a class of our own may be named, and is derived from ``kind``, if that is our own, too."""
+    found, asked = ancestors(target), f"{kind.__module__}.{kind.__qualname__}"
+    return bool(found) and target.startswith(ROOMS) and (asked in found or not asked.startswith(PACKAGES))
+
+
 def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
     """The class that ``target`` names, if it may be built here; ConfigError otherwise."""
+    what = f"{at}.{TARGET}: {target!r:.200}"
     refusal = ConfigError(
-        f"{at}.{TARGET}: {target!r} is not allowed; expected a {kind.__name__} class under "
-        f"{' or '.join(PACKAGES)}, or one of {', '.join(EXTERNAL)}"
+        f"{what} is not allowed; expected a {kind.__name__} class under {' or '.join([*PACKAGES, *plugins()])}, "
+        f"or one of {', '.join(EXTERNAL)}"
     )
-    if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
+    if not isinstance(target, str) or not NAME.fullmatch(target):
         raise refusal
     module_name, _, class_name = target.rpartition(".")
-    if target not in EXTERNAL and module_name.split(".")[0] not in PACKAGES:
-        raise refusal
+    package = target.partition(".")[0]
+    if package in PACKAGES:
+        if not is_part(target, kind):
+            raise refusal
+        spec = find_spec(package)
+        if spec is None or not Path(spec.origin or "/").resolve().is_relative_to(ROOT):
+            raise ConfigError(f"{what}: another package named {package!r} hides Rivulet's own")
+    elif target not in EXTERNAL and not is_plugin(module_name):
+        if package in sys.stdlib_module_names or package == "torch" or not module_name:
+            raise refusal
+        raise ConfigError(f"{what} is no part of Rivulet; if you trust that code, allow it: needs plugins=[{package}]")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise refusal from None
-        raise
-    if target not in EXTERNAL and not Path(module.__file__ or "/").resolve().is_relative_to(ROOT):
-        raise ConfigError(f"{at}.{TARGET}: {module_name!r} is not Rivulet's own; another package hides ours")
-    found = getattr(module, class_name, None)
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ImportError as error:
+        raise ConfigError(f"{what} cannot be imported: {error}") from error
     if not inspect.isclass(found) or not issubclass(found, kind):
         raise refusal
-    if target not in EXTERNAL and found.__module__ != module_name:
+    if target not in EXTERNAL and found.__module__ != module_name and not is_plugin(found.__module__):
         raise refusal
     return found
 
@@ -139,7 +199,6 @@ def convert(value: Any, hint: Any, path: str) -> Any:
                 return prepare(value, get_args(option)[1], path)
             if inspect.isclass(option) and option.__module__ != "builtins":
                 return build(value, option, at=path)
-        return value
     try:
         return TypeAdapter(hint, config=None if is_model(hint) else LAX).validate_python(value)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 import unicodedata
 
 JOINERS = "\u200c\u200d"  # of letters and of emoji: the only characters without a shape that stay
+MAX_CHARACTERS = 300  # of a text on a page
 
 
 def clean(text: str, keep: str = "") -> str:
@@ -10,6 +11,12 @@ def clean(text: str, keep: str = "") -> str:
     ``\u202e``, and bytes of file names that are no UTF-8 (surrogate escapes) as ``\xNN``. Those in ``keep`` stay.
     """
     return text if text.isprintable() else "".join(char if char in keep else shown(char) for char in text)
+
+
+def shorten(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """Text without its middle if it is longer than ``limit`` characters: the end of a path says more."""
+    head = limit // 3
+    return text if len(text) <= limit else f"{text[:head]} … {text[len(text) - limit + head + 3 :]}"
 
 
 def shown(char: str) -> str:

@@ -59,7 +59,7 @@ class Encoder(Chain):
         shape: tuple[int, ...],
         cell: Callable[..., Cell],
         hidden: PositiveInt | list[PositiveInt] = 128,
-        layers: NonNegativeInt = 1,
+        layers: Annotated[int, Field(ge=0, le=100)] = 1,
         dropout: Share = 0.1,
         layer_norm: bool = True,
         residual: bool = False,

@@ -19,6 +19,7 @@ from pipeline.layers.stage import State, left_context
 from pipeline.media.input_spec import InputSpec
 
 LANES = 16  # numbers that the compiled transform computes at a time
+MAX_FILTER_SIZE = 2**26  # filters times samples of a transform
 MANY = 400  # frames transformed at a time without gradient: more do not stay in the cache
 
 
@@ -79,6 +80,8 @@ class MelSpectrum(Frames):
         if not low < top <= rate / 2:
             raise ValueError(f"extractor.high: the band {low} to {top} Hz does not fit into 0 to {rate / 2} Hz")
         self.fft = 1 << (self.window - 1).bit_length()
+        if self.fft * max(mels, 2) > MAX_FILTER_SIZE:
+            raise ValueError(f"extractor.mels: {mels} filters of {self.fft} samples take too much memory; lower either")
         with torch.device("cpu"):  # torchaudio looks at the values, which a model sketched without memory lacks
             filters = torchaudio.functional.melscale_fbanks(
                 self.fft // 2 + 1, low, top, mels, rate, norm="slaney", mel_scale="slaney"
@@ -89,10 +92,7 @@ class MelSpectrum(Frames):
         self.out_shape = (mels,)
         # Frames up to which the compiled transform is the faster; its smallest one has LANES samples.
         self.few = SHORT * 512 // self.fft if self.fft >= LANES else 0
-        tables = waves(max(LANES, self.fft))
-        rows = np.zeros((mels, len(tables[-1]) // 2 * LANES), np.float32)
-        rows[:, : len(filters)] = filters.T
-        self.tables = self.hop, hann.numpy(), *tables, rows
+        self.tables = (self.hop, hann.numpy(), *tables_of(self.fft, filters.numpy())) if self.few else None
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Always in the precision of the samples: half precision is not enough for a power spectrum."""
@@ -113,10 +113,19 @@ class MelSpectrum(Frames):
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """A few frames: the transform is two small products, as torch prepares a plan in every call."""
         rows, samples = x.shape
-        if rows * samples > self.few * self.hop or not fits(state, (rows, self.window - self.hop)):
+        many = rows * samples > self.few * self.hop
+        if self.tables is None or many or not fits(state, (rows, self.window - self.hop)):
             return None
         y, past = passes().mel_power(x, state, *self.tables)
         return y, past
+
+
+def tables_of(fft: int, filters: Array) -> tuple[Array, ...]:
+    """The tables of ``passes.mel_power``: the waves, and ``filters`` as rows."""
+    tables = waves(fft)
+    rows = np.zeros((filters.shape[1], len(tables[-1]) // 2 * LANES), np.float32)
+    rows[:, : len(filters)] = filters.T
+    return *tables, rows
 
 
 @cache

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
@@ -30,7 +30,7 @@ class Head(Chain):
         pool: Literal["mean", "max", "last"] = "mean",
         window: PositiveFloat | None = None,
         live: PositiveFloat | None = 0.5,
-        delay: NonNegativeFloat = 0.0,
+        delay: Annotated[float, Field(ge=0, le=600)] = 0.0,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         """``shape`` of an encoder step (one axis), number of ``classes``, ``step`` in seconds."""

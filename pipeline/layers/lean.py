@@ -1,18 +1,20 @@
-"""Small calls: where a chunk is short and nobody asks for a gradient, time goes into torch's calls, not into numbers.
+"""The fast path of short chunks, whose time goes into the calls of torch, not into numbers.
 
-``Stage.lean`` does then on arrays of numpy, mostly by compiled kernels, what ``forward`` does on tensors; here is when,
-and the way there and back. ``RIVULET_ENGINE=off`` turns it and the kernels off.
+``Stage.lean`` computes on arrays of numpy, mostly by compiled kernels, what ``forward`` computes on tensors. This file
+says when it may, and converts from tensors to arrays and back. ``RIVULET_ENGINE=off`` turns it and the kernels off.
 """
 
 import os
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.modules import module as EVERY
+from torch.nn.modules import module as hooks
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = Any  # a state with an array in place of each tensor
@@ -21,9 +23,34 @@ KINDS = (torch.float32, torch.int64)
 ON = os.environ.get("RIVULET_ENGINE") != "off"
 
 
+class Mode(threading.local):
+    """How this thread computes batches: ``serial`` are the stages that take one row after another."""
+
+    serial: frozenset[torch.nn.Module] = frozenset()
+
+
+MODE = Mode()
+
+
+@contextmanager
+def row_by_row(stages: frozenset[torch.nn.Module]) -> Iterator[None]:
+    """Within this context, this thread computes a batch through these stages one row after another: as every row has
+    the same shape, a library computes each alike, whatever rows share the batch.
+    """
+    before, MODE.serial = MODE.serial, stages
+    try:
+        yield
+    finally:
+        MODE.serial = before
+
+
+# What torch does not promise to keep. Where it is missing, the fast path does not see such a transformation.
+interpreter = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None)
+
+
 def serves(x: Tensor, axes: int = 3) -> bool:
     """Whether compiled kernels can run this: plain float32 vectors ``(B, T, F)`` (images: five ``axes``) on a CPU, and
-    nobody is tracing or transforming (torch.func, forward-mode gradients).
+    not within tracing or a transformation (torch.func, forward-mode gradients).
     """
     return (
         ON
@@ -32,10 +59,10 @@ def serves(x: Tensor, axes: int = 3) -> bool:
         and x.dtype == torch.float32
         and x.is_cpu
         and not torch.compiler.is_compiling()
-        and not torch._C._is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
+        and interpreter() is None
+        and getattr(torch.autograd.forward_ad, "_current_level", -1) < 0
     )
 
 
@@ -69,13 +96,18 @@ def fits(state: Arrays, *shapes: tuple[int, ...]) -> bool:
 
 
 def unchanged(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool:
-    """Whether a module is as torch made it: its weights are its own (no weight_norm, no pruning), and nobody hooks."""
+    """Whether a module is as torch made it: its weights are its own (no weight_norm, no pruning), without hooks."""
     return type(module) is kind and not hooked(module)
 
 
 def hooked(module: torch.nn.Module) -> bool:
-    """Whether somebody is to be told of its calls."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or EVERY._global_forward_hooks)
+    """Whether forward hooks are registered, its own or global ones: then it must be called as a module."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or getattr(hooks, "_global_forward_hooks", None)
+        or getattr(hooks, "_global_forward_pre_hooks", None)
+    )
 
 
 # Arrays of a module's own numbers, in the order of their definition, with the addresses where they are. The arrays keep

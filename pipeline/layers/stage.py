@@ -18,14 +18,14 @@ number of output steps) and *causal* (the future does not reach the past, so rig
 Shapes here and everywhere: B batch, T time, F features, C H W channels, height, width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.layers.lean import Array, Arrays, array, arrays, hooked, serves, tensors
+from pipeline.layers.lean import MODE, Array, Arrays, array, arrays, hooked, serves, tensors
 
 # A nested tuple of tensors. mypy has no good word for "any nesting", and needs none: only the tree map looks inside.
 State: TypeAlias = Any
@@ -75,6 +75,9 @@ class Stage(nn.Module):
         first = x[0] if isinstance(x, tuple) else x
         if not first.shape[1]:
             return self.zeros(first.shape[0], 0, *self.out_shape), state
+        if self in MODE.serial and first.shape[0] > 1:
+            rows = [self(pick(x, row), pick(state, row)) for row in range(first.shape[0])]
+            return torch.cat([y for y, _ in rows]), stack(after for _, after in rows)
         answer = self.leanly(x, state) if not torch.is_grad_enabled() and self.able else None
         y, state = super().__call__(x, state) if answer is None else answer
         return y, state
@@ -84,7 +87,7 @@ class Stage(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """``forward`` on arrays, for small calls without gradient on a CPU; None where ``forward`` is to do it.
+        """``forward`` on arrays, for small calls without gradient on a CPU; None where ``forward`` has to do it.
 
         Optional, and only for speed: ``x (B, T*hop, *in_shape)`` float32, T > 0. A subclass that has a ``forward`` of
         its own does not inherit this.
@@ -99,7 +102,7 @@ class Stage(nn.Module):
             cls.able = "lean" in cls.__dict__
 
     def leanly(self, x: Any, state: State) -> tuple[Tensor, State] | None:
-        """By ``lean``, if kernels can run it and nobody watches."""
+        """By ``lean``; None if hooks, tracing, the device or the precision forbid it."""
         if isinstance(x, tuple) or x.ndim > 3 or not serves(x, x.ndim) or hooked(self):
             return None
         try:
@@ -160,7 +163,8 @@ class Chain(Stage):
         after = []
         for module, before in zip(self._modules.values(), state, strict=True):
             stage = cast(Stage, module)
-            answer = stage.lean(x, before) if stage.able and x.shape[1] and not hooked(stage) else None
+            direct = stage.able and x.shape[1] and stage not in MODE.serial and not hooked(stage)
+            answer = stage.lean(x, before) if direct else None
             if answer is None:
                 y, new = stage(*tensors((x, before)))
                 if y.dtype != torch.float32 or y.ndim > 3:
@@ -176,6 +180,15 @@ def tree(function: Callable[..., Tensor], *states: State) -> State:
     if isinstance(states[0], Tensor):
         return function(*states)
     return tuple(tree(function, *parts) for parts in zip(*states, strict=True))
+
+
+def leaves(state: State) -> Iterator[Tensor]:
+    """The tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from leaves(part)
 
 
 def stack(states: Iterable[State]) -> State:

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-TRUST = 15  # bins of scores for the calibration error (Guo et al. 2017)
-SCORES = 20  # bins of a histogram of scores
+CALIBRATION_BINS = 15  # bins of scores for the calibration error (Guo et al. 2017)
+HISTOGRAM_BINS = 20  # bins of a histogram of scores
 
 
 def score_bin(score: float, bins: int) -> int:
@@ -12,14 +12,14 @@ def score_bin(score: float, bins: int) -> int:
     return min(bins - 1, max(0, int(score * bins)))
 
 
-def histogram(scores: ArrayLike, bins: int = SCORES) -> list[int]:
+def histogram(scores: ArrayLike, bins: int = HISTOGRAM_BINS) -> list[int]:
     """How many of the scores ``(N,)`` are in each of the bins from 0 to 1, as ``score_bin`` puts them."""
     places = (np.asarray(scores, np.float64) * bins).astype(np.int64).clip(0, bins - 1)
     counts: list[int] = np.bincount(places, minlength=bins).tolist()
     return counts
 
 
-def claims(scores: ArrayLike, right: ArrayLike, bins: int = TRUST) -> NDArray[np.float64]:
+def claims(scores: ArrayLike, right: ArrayLike, bins: int = CALIBRATION_BINS) -> NDArray[np.float64]:
     """``(3, bins)`` of answers by their scores ``(N,)``: how many, how many of them are ``right (N,)``, and the sum of
     their scores.
     """

@@ -14,12 +14,12 @@ from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.classifier import Classifier, on_device
 from pipeline.streaming.stream import Stream
 
-SHORT = 0.02  # seconds of sound in a block whose time is measured: what a live stream may be given
-WARM, ROUNDS = 20, 120  # blocks before the measuring begins, and measured
-PATIENCE = 1.0  # seconds for both together
+BLOCK_SECONDS = 0.02  # of sound in a block whose time is measured: what a live stream may be given
+WARM_UP_BLOCKS, BLOCKS = 20, 120  # blocks before the measuring begins, and measured
+MAX_SECONDS = 1.0  # for both together
 
 
-def multiply_adds(model: Classifier) -> float:
+def count_multiply_adds(model: Classifier) -> float:
     """Multiplications with an addition per second of input, of one stream.
 
     Counted are the products: matrices, convolutions, and recurrent products, on a clip of a second. Products that torch
@@ -34,10 +34,10 @@ def multiply_adds(model: Classifier) -> float:
     stages = {name: stage for name, stage in model.named_modules() if isinstance(stage, Cell | MelSpectrum)}
 
     def note(stage: Any, given: Any, made: Any) -> None:
-        counted.append(of_cell(stage, made[0]) if isinstance(stage, Cell) else of_transform(stage, made[0]))
+        counted.append(cell_products(stage, made[0]) if isinstance(stage, Cell) else transform_products(stage, made[0]))
 
     hooks = [stage.register_forward_hook(note) for stage in stages.values()]
-    x = on_device(model.spec.tensors(model.spec.stacked([silence(model.spec, ticks)])), model)
+    x = on_device(model.spec.tensors(model.spec.stack([silent_chunk(model.spec, ticks)])), model)
     counter: Any = FlopCounterMode(display=False)
     try:
         with counter, torch.no_grad():
@@ -51,35 +51,35 @@ def multiply_adds(model: Classifier) -> float:
     return float((counter.get_total_flops() - sum(inside)) / 2 + sum(counted)) * model.rate / ticks
 
 
-def uncounted(model: Classifier) -> list[str]:
+def list_uncounted(model: Classifier) -> list[str]:
     """Names of extractors whose work is not counted, as other libraries do it (OpenCV's optical flow)."""
     return [type(stage).__name__ for stage in model.modules() if getattr(stage, "uncounted", False)]
 
 
-def of_cell(cell: Cell, y: torch.Tensor) -> float:
+def cell_products(cell: Cell, y: torch.Tensor) -> float:
     """A cell that gave ``y (B, T, hidden, ...)``: each weight meets each step (and pixel, over images) once."""
     products = [weight for weight in (cell.weight_ih, cell.weight_hh) if weight is not None]
     pixels = y[0, :, 0].numel()  # steps, and over images pixels
     return float(sum(weight.numel() for weight in products) * pixels)
 
 
-def of_transform(stage: MelSpectrum, y: torch.Tensor) -> float:
+def transform_products(stage: MelSpectrum, y: torch.Tensor) -> float:
     """The Fourier transforms before ``y (B, T, F)``."""
     return 1.25 * stage.fft * math.log2(stage.fft) * y.shape[1]
 
 
-def silence(spec: InputSpec, ticks: int) -> Arrays:
+def silent_chunk(spec: InputSpec, ticks: int) -> Arrays:
     """A chunk of zeros in which all tracks are there."""
-    made = spec.extended(spec.nothing(), ticks)
+    made = spec.pad(spec.empty(), ticks)
     return (*made[:-1], np.ones_like(made[-1])) if spec.both else made
 
 
-def step_latency(model: Classifier) -> dict[str, float]:
+def measure_step(model: Classifier) -> dict[str, float]:
     """Median and 99th percentile, in milliseconds, of ``Stream.push`` of one live block on this machine, on one thread;
     ``chunk``: seconds of input in it (20 ms of sound, or one picture, in whole steps).
     """
     rng, model = np.random.default_rng(0), model.for_streaming().eval()
-    stream = Stream(model, max(1, round(SHORT * model.rate / model.hop)))
+    stream = Stream(model, max(1, round(BLOCK_SECONDS * model.rate / model.hop)))
     chunk: list[Any] = []
     for track in model.spec.tracks:
         noise = rng.random((stream.size // model.spec.grain * track.steps, *track.shape))
@@ -89,20 +89,20 @@ def step_latency(model: Classifier) -> dict[str, float]:
     threads, taken, began = torch.get_num_threads(), list[float](), time.perf_counter()
     torch.set_num_threads(1)
     try:
-        while len(taken) < WARM + ROUNDS and (len(taken) < 3 or time.perf_counter() - began < PATIENCE):
+        while len(taken) < WARM_UP_BLOCKS + BLOCKS and (len(taken) < 3 or time.perf_counter() - began < MAX_SECONDS):
             start = time.perf_counter()
             stream.push(tuple(chunk))
             taken.append(1000 * (time.perf_counter() - start))
     finally:
         torch.set_num_threads(threads)
-    p50, p99 = np.percentile(taken[min(WARM, len(taken) // 2) :], [50, 99])
+    p50, p99 = np.percentile(taken[min(WARM_UP_BLOCKS, len(taken) // 2) :], [50, 99])
     return {"chunk": stream.size / model.rate, "p50_ms": round(float(p50), 4), "p99_ms": round(float(p99), 4)}
 
 
-def cost(model: Classifier, size: int | None = None) -> dict[str, Any]:
+def measure_cost(model: Classifier, size: int | None = None) -> dict[str, Any]:
     """All of it as plain values; ``size`` of the model's file in bytes, if there is one."""
     found: dict[str, Any] = {"parameters": model.parameter_count()}
     if size is not None:
         found["bytes"] = size
-    found |= {"multiply_adds": round(multiply_adds(model)), "uncounted": uncounted(model)}
-    return found | {"step": step_latency(model)}
+    found |= {"multiply_adds": round(count_multiply_adds(model)), "uncounted": list_uncounted(model)}
+    return found | {"step": measure_step(model)}

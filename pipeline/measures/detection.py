@@ -4,9 +4,9 @@ A recording has its truth beside it, NAME.csv with ``start,end,label`` in second
 is nothing in it. Three views, as no one of them tells all:
 
 * events: a hit has its onset within 200 ms (``metrics.match_events``), at the model's own thresholds;
-* DET: an answer is an alarm, raised where it begins (``metrics.raised``): false, if it begins in no true event of its
-  class, or hardly lies in it; a true event is missed if no right one begins in it. One threshold for all classes runs
-  from high to low, and of its points the curve has those that no other one beats;
+* DET: an answer is an alarm, raised where it begins (``metrics.match_alarms``): false, if it begins in no true event of
+  its class, or hardly lies in it; a true event is missed if no right one begins in it. One threshold for all classes
+  runs from high to low, and of its points the curve has those that no other one beats;
 * PSD-ROC (Bilen et al., ICASSP 2020) with detection and ground-truth tolerance 0.5 and no cost of cross-triggers or of
   instability between classes. It differs from the published figure in that the events come from the decoder with its
   hysteresis and its shortest durations, on a grid of thresholds.
@@ -15,7 +15,7 @@ is nothing in it. Three views, as no one of them tells all:
 import csv
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,30 +24,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError, MediaError
-from pipeline.measures.hearing import Heard, answers, listen, spans_of
-from pipeline.measures.metrics import COLLAR, Alarms, Matches, Spans, alarms, match_events, raised
+from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, Spans, count_alarms, match_alarms, match_events
+from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
 from pipeline.media.annotations import Times, read_truth
 from pipeline.media.chunks import open_chunks
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import SHARE, Decoder
 
 LEVELS = [0.999, 0.995, 0.99, *(round(0.98 - 0.02 * step, 2) for step in range(48))]  # thresholds of a curve
-AN_HOUR = (1, 5, 10)  # false alarms at which the miss rate is told
-MOST = 100.0  # false alarms an hour to which the area under the PSD-ROC reaches
+MISS_RATE_FALSE_ALARMS = (1, 5, 10)  # false alarms an hour
+MAX_FALSE_ALARMS = 100.0  # false alarms an hour to which the area under the PSD-ROC reaches
 TOLERANCE = 0.5  # share of an answer, and of a true event, that must be covered in the PSD-ROC
 Point = tuple[float, float, float]  # threshold, false alarms an hour, miss rate
 Found = tuple[dict[str, Matches], Matches]  # by label, and in total
 
 
 @dataclass(frozen=True)
-class Recording:
+class AnnotatedRecording:
     """A long recording and what is in it, as its table says."""
 
     path: Path
     events: list[Times]
 
 
-def recordings(given: str | Sequence[str]) -> list[Recording]:
+def find_recordings(given: str | Sequence[str]) -> list[AnnotatedRecording]:
     """The recordings of the setting ``streams``: a path or several, each of a recording, or of a csv or jsonl table
     with a column ``path``, beginning at the table's folder. ConfigError for what is missing or makes no sense.
     """
@@ -58,14 +58,14 @@ def recordings(given: str | Sequence[str]) -> list[Recording]:
             raise ConfigError(
                 f"streams: {entry!r} is no file; expected a recording with NAME.csv beside it, or a table"
             )
-        listed = [path.parent / name for name in paths(path)] if path.suffix in (".csv", ".jsonl") else [path]
-        found += [Recording(one, read_truth(one.with_suffix(".csv"), "streams")) for one in listed]
+        listed = [path.parent / name for name in read_paths(path)] if path.suffix in (".csv", ".jsonl") else [path]
+        found += [AnnotatedRecording(one, read_truth(one.with_suffix(".csv"), "streams")) for one in listed]
     if not found:
         raise ConfigError("streams: an empty list; expected recordings, or streams=null for none")
     return found
 
 
-def paths(table: Path) -> list[str]:
+def read_paths(table: Path) -> list[str]:
     """The column ``path`` of a table. ConfigError if it has none, or a path leaves the table's folder or is no file."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
@@ -81,7 +81,7 @@ def paths(table: Path) -> list[str]:
     return names
 
 
-def hear(model: Classifier, recording: Recording) -> Heard:
+def run_recording(model: Classifier, recording: AnnotatedRecording) -> StreamOutput:
     """A recording through a live model. MediaError if it cannot be read."""
     audible = {model.labels[index] for index in model.decoder().audible}
     spans: dict[str, list[tuple[int, int]]] = {label: [] for label in model.labels}
@@ -89,10 +89,10 @@ def hear(model: Classifier, recording: Recording) -> Heard:
     for start, end, label in known:
         spans[label].append((round(start * model.rate), round(end * model.rate)))
     chunks = open_chunks(recording.path, model.spec)[1]
-    return listen(model, chunks, list(spans.values()), recording.path.name, len(recording.events) - len(known))
+    return run_stream(model, chunks, list(spans.values()), recording.path.name, len(recording.events) - len(known))
 
 
-def readable(given: Iterable[Recording], model: Classifier) -> None:
+def check_recordings(given: Iterable[AnnotatedRecording], model: Classifier) -> None:
     """MediaError now, not after the training, for a recording that does not even begin; a warning for events of labels
     that the model will not know.
     """
@@ -105,72 +105,60 @@ def readable(given: Iterable[Recording], model: Classifier) -> None:
             )
 
 
-def detected(model: Classifier, given: Iterable[Recording]) -> dict[str, Any]:
+def evaluate_recordings(model: Classifier, given: Iterable[AnnotatedRecording]) -> dict[str, Any]:
     """All figures of a model on recordings, as plain values; it listens as it will live. One that turns out to be
     damaged is left out.
     """
-    live, heard = model.for_streaming(), []
+    live, outputs = model.for_streaming(), []
     for recording in given:
         try:
-            heard.append(hear(live, recording))
+            outputs.append(run_recording(live, recording))
         except MediaError as error:
             warnings.warn(f"streams: left out {recording.path}: {error}", stacklevel=2)
-    return measured(live, heard)
+    return evaluate_outputs(live, outputs)
 
 
-def measured(model: Classifier, heard: Sequence[Heard]) -> dict[str, Any]:
-    """The same of what was heard."""
-    decoder, hours = model.decoder(), sum(one.ticks for one in heard) / model.rate / 3600
-    matches, onsets, late, total = list[Found](), list[Found](), list[float](), list[Alarms]()
-    for one in heard:
-        own = model.decoder()
-        events = own.decode(one.posteriors) + own.close()
-        found = {index: spans_of(e for e in events if e.label == model.labels[index]) for index in decoder.audible}
-        true, answered = seconds(model, dict(enumerate(one.spans))), seconds(model, found)
+def evaluate_outputs(model: Classifier, outputs: Sequence[StreamOutput]) -> dict[str, Any]:
+    """The same figures, from what the model gave for the recordings."""
+    decoder, hours = model.decoder(), sum(one.ticks for one in outputs) / model.rate / 3600
+    matches, onsets, late, total = list[Found](), list[Found](), list[float](), Alarms()
+    for one in outputs:
+        found = detect_spans(model, one)
+        true, answered = to_events(model, dict(enumerate(one.spans))), to_events(model, found)
         matches.append(match_events(true, answered))
         onsets.append(match_events(true, answered, offset=False))
         for index, spans in found.items():
-            total.append(alarms(one.spans[index], spans, COLLAR * model.rate))
-            late += latencies(one.spans[index], spans, model, decoder)
+            total += count_alarms(one.spans[index], spans, COLLAR_SECONDS * model.rate)
+            late += find_latencies(one.spans[index], spans, model, decoder)
     classes = {model.labels[index]: f"{decoder.high[index]:.4g}" for index in decoder.audible}
-    false = sum(one.false for one in total)
     return {
-        "recordings": [one.name for one in heard],
+        "recordings": [one.name for one in outputs],
         "hours": round(hours, 5),
-        "left_out": sum(one.left_out for one in heard),
-        "events": summed(matches) | {"onset_only": summed(onsets)["micro"]},
+        "left_out": sum(one.left_out for one in outputs),
+        "events": sum_matches(matches) | {"onset_only": sum_matches(onsets)["micro"]},
         "thresholds": {label: float(level) for label, level in classes.items()},
-        "false": false,
-        "false_an_hour": round(false / hours, 3) if hours else 0.0,
-        "missed": rate(sum(one.truths - one.hits for one in total), sum(one.truths for one in total)),
-        "latency": spread(late),
-        **curves(model, heard, hours),
+        "false": total.false,
+        "false_an_hour": round(total.false / hours, 3) if hours else 0.0,
+        "missed": (total.truths - total.hits) / total.truths if total.truths else None,
+        "latency": percentiles(late),
+        **threshold_curves(model, outputs, hours),
     }
 
 
-def rate(part: float, whole: float) -> float | None:
-    """A share; None of nothing."""
-    return part / whole if whole else None
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
+def percentiles(values: Sequence[float]) -> dict[str, Any]:
     """Median and 90th percentile; None of nothing."""
     p50, p90 = (float(value) for value in np.percentile(values, [50, 90])) if values else (None, None)
     return {"count": len(values), "p50": p50, "p90": p90}
 
 
-def seconds(model: Classifier, spans: Mapping[int, Spans]) -> list[Times]:
-    """Spans ``(N, 2)`` in ticks of each class as events."""
-    return [(a / model.rate, b / model.rate, model.labels[index]) for index in spans for a, b in spans[index].tolist()]
-
-
-def latencies(spans: Spans, found: Spans, model: Classifier, decoder: Decoder) -> list[float]:
-    """Seconds from where a true event begins to where the first answer that is right about it (``raised``) is shown:
-    when it is as long as the shortest event, and the model's delay is over. A block's length and the computing are
-    still to be added. An answer may begin ``COLLAR`` before its event; one that begins earlier does not count.
+def find_latencies(spans: Spans, found: Spans, model: Classifier, decoder: Decoder) -> list[float]:
+    """Seconds from where a true event begins to where the first answer that is right about it (``match_alarms``) is
+    shown: when it is as long as the shortest event, and the model's delay is over. A block's length and the computing
+    are still to be added. An answer may begin ``COLLAR_SECONDS`` before its event; one that begins earlier does not
+    count.
     """
     shown = (max(1, decoder.minimum) + model.delay) * model.hop
-    truths, right = raised(spans, found, COLLAR * model.rate)
+    truths, right = match_alarms(spans, found, COLLAR_SECONDS * model.rate)
     first = np.full(len(spans), np.iinfo(np.int64).max)
     np.minimum.at(first, truths, found[right, 0])
     there = np.unique(truths)
@@ -178,51 +166,50 @@ def latencies(spans: Spans, found: Spans, model: Classifier, decoder: Decoder) -
     return late
 
 
-def summed(parts: Sequence[Found]) -> dict[str, Any]:
+def sum_matches(parts: Sequence[Found]) -> dict[str, Any]:
     """Matches of several recordings as figures: ``micro`` over all, ``macro_f1``, the mean of the classes that are
     there, and of each of the ``classes``.
     """
 
-    def added(counts: Iterable[Matches]) -> dict[str, Any]:
-        rows = [(one.hits, one.truths, one.answers) for one in counts]
-        total = Matches(*(sum(column) for column in zip(*rows, strict=True))) if rows else Matches(0, 0, 0)
+    def add(counts: Iterable[Matches]) -> dict[str, Any]:
+        total = sum(counts, Matches())
         return vars(total) | dict(zip(("precision", "recall", "f1"), total.scores, strict=True))
 
     labels = sorted({label for classes, _ in parts for label in classes})
-    rows = {label: added(classes[label] for classes, _ in parts if label in classes) for label in labels}
+    rows = {label: add(classes[label] for classes, _ in parts if label in classes) for label in labels}
     present = [row["f1"] for row in rows.values() if row["truths"]]
     macro = float(np.mean(present)) if present else 0.0
-    return {"micro": added(total for _, total in parts), "macro_f1": macro, "classes": rows}
+    return {"micro": add(total for _, total in parts), "macro_f1": macro, "classes": rows}
 
 
-def curves(model: Classifier, heard: Sequence[Heard], hours: float) -> dict[str, Any]:
-    """What would have been with other thresholds: ``det`` (``envelope``), the miss rate at so many false alarms an
-    hour, and ``psd``, the PSD-ROC and its area.
+def threshold_curves(model: Classifier, outputs: Sequence[StreamOutput], hours: float) -> dict[str, Any]:
+    """What would have been with other thresholds: ``det`` (``pareto_front``), the miss rate at so many false alarms an
+    hour, and ``psd_roc``, the PSD-ROC and its area.
     """
-    own, collar = model.decoder(), COLLAR * model.rate
-    there = [index for index in own.audible if any(len(one.spans[index]) for one in heard)]
+    own, collar = model.decoder(), COLLAR_SECONDS * model.rate
+    there = [index for index in own.audible if any(len(one.spans[index]) for one in outputs)]
     points, tolerated = [], {index: list[tuple[float, float]]() for index in there}
     for level in LEVELS:
-        total: list[Alarms] = []
+        total = Alarms()
         for index in own.audible:
-            found = [answers(own.alone(index, level, level * SHARE), one.posteriors[:, index]) for one in heard]
-            total += [alarms(one.spans[index], spans, collar) for one, spans in zip(heard, found, strict=True)]
+            tolerant = Alarms()
+            for one in outputs:
+                found = decode_scores(own.alone(index, level, level * SHARE), one.posteriors[:, index])
+                total += count_alarms(one.spans[index], found, collar)
+                tolerant += count_tolerant(one.spans[index], found)
             if index in tolerated:
-                both = [tolerant(one.spans[index], spans) for one, spans in zip(heard, found, strict=True)]
-                hits, truths, false = (sum(part) for part in zip(*both, strict=True))
-                tolerated[index].append((false / hours if hours else 0.0, hits / truths))
-        missed, truths = sum(one.truths - one.hits for one in total), sum(one.truths for one in total)
-        false = sum(one.false for one in total)
-        points.append((level, round(false / hours, 5) if hours else 0.0, round(missed / truths, 5) if truths else 0.0))
-    roc, area = psd(list(tolerated.values()), MOST)
+                tolerated[index].append((tolerant.false / hours if hours else 0.0, tolerant.hits / tolerant.truths))
+        missed = round((total.truths - total.hits) / total.truths, 5) if total.truths else 0.0
+        points.append((level, round(total.false / hours, 5) if hours else 0.0, missed))
+    roc, area = psd_roc(list(tolerated.values()), MAX_FALSE_ALARMS)
     return {
-        "det": [list(point) for point in envelope(points)] if there else [],
-        "miss_at": {str(most): miss_at(points, most) if there else None for most in AN_HOUR},
-        "psd": {"area": area if there else None, "most": MOST, "points": roc},
+        "det": [list(point) for point in pareto_front(points)] if there else [],
+        "miss_at": {str(most): miss_rate_at(points, most) if there else None for most in MISS_RATE_FALSE_ALARMS},
+        "psd": {"area": area if there else None, "most": MAX_FALSE_ALARMS, "points": roc},
     }
 
 
-def envelope(points: Iterable[Point]) -> list[Point]:
+def pareto_front(points: Iterable[Point]) -> list[Point]:
     """The points that miss less than all with at most as many false alarms, by rising false alarms. For more false
     alarms do not always buy anything: where thresholds are so low that events run into each other, there are fewer of
     both.
@@ -234,22 +221,22 @@ def envelope(points: Iterable[Point]) -> list[Point]:
     return found
 
 
-def miss_at(points: Iterable[Point], most: float) -> float | None:
+def miss_rate_at(points: Iterable[Point], most: float) -> float | None:
     """The lowest miss rate with at most so many false alarms an hour; None if all have more."""
     return min((missed for _, false, missed in points if false <= most), default=None)
 
 
-def tolerant(spans: Spans, found: Spans) -> tuple[int, int, int]:
+def count_tolerant(spans: Spans, found: Spans) -> Alarms:
     """Hits, true events and false alarms of one class by the tolerance of the PSDS: an answer counts if it lies in true
     events for ``TOLERANCE`` of its length, and else is a false alarm; a true event is hit if answers that count cover
     ``TOLERANCE`` of it.
     """
-    good = covered(found, spans) >= TOLERANCE * (found[:, 1] - found[:, 0])
-    hit = covered(spans, found[good]) >= TOLERANCE * (spans[:, 1] - spans[:, 0])
-    return int(hit.sum()), len(spans), int((~good).sum())
+    good = covered_ticks(found, spans) >= TOLERANCE * (found[:, 1] - found[:, 0])
+    hit = covered_ticks(spans, found[good]) >= TOLERANCE * (spans[:, 1] - spans[:, 0])
+    return Alarms(int(hit.sum()), len(spans), int((~good).sum()))
 
 
-def covered(spans: Spans, others: Spans) -> NDArray[np.float64]:
+def covered_ticks(spans: Spans, others: Spans) -> NDArray[np.float64]:
     """How many ticks of each of the spans ``(N, 2)`` lie in any of the others ``(M, 2)``, which are in order."""
     if not len(others):
         return np.zeros(len(spans))
@@ -262,7 +249,7 @@ def covered(spans: Spans, others: Spans) -> NDArray[np.float64]:
     return np.asarray(after - before, np.float64)
 
 
-def psd(classes: Sequence[Sequence[tuple[float, float]]], most: float) -> tuple[list[list[float]], float]:
+def psd_roc(classes: Sequence[Sequence[tuple[float, float]]], most: float) -> tuple[list[list[float]], float]:
     """The PSD-ROC from the points (false alarms an hour, true-positive ratio) of each class, and the area below it up
     to ``most``, as a share of what is possible. Each class's curve is a staircase that never falls; it is their mean.
     """

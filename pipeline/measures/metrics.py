@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-COLLAR = 0.2  # seconds by which an answer may begin too soon, or in event-based matching too late
-PART = 0.1  # of an answer, that must lie in the true event that it is right about
+COLLAR_SECONDS = 0.2  # seconds by which an answer may begin too soon, or in event-based matching too late
+MIN_OVERLAP = 0.1  # of an answer, that must lie in the true event that it is right about
 Span = tuple[float, float, str]  # start and end in seconds, label
 Spans = NDArray[np.int64]  # (N, 2): start and end, in ticks
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
-def confusion(truth: Sequence[int], answer: Sequence[int], classes: int) -> NDArray[np.int64]:
+def count_confusions(truth: Sequence[int], answer: Sequence[int], classes: int) -> NDArray[np.int64]:
     """Matrix ``(classes, classes)`` of counts; row: truth, column: answer."""
     matrix = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(matrix, (np.asarray(truth, dtype=int), np.asarray(answer, dtype=int)), 1)
     return matrix
 
 
-def f1(hits: float, truths: float, answers: float) -> tuple[float, float, float]:
+def precision_recall_f1(hits: float, truths: float, answers: float) -> tuple[float, float, float]:
     """Precision, recall and F1 from counts; 0 where nothing could be counted."""
     precision = hits / answers if answers else 0.0
     recall = hits / truths if truths else 0.0
@@ -31,13 +31,13 @@ def f1(hits: float, truths: float, answers: float) -> tuple[float, float, float]
     return precision, recall, 2 * precision * recall / total if total else 0.0
 
 
-def classification(truth: Sequence[int], answer: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
+def classification_report(truth: Sequence[int], answer: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
     """Accuracy, macro F1, per-class precision / recall / F1 / support and the confusion matrix, as plain values."""
-    matrix = confusion(truth, answer, len(labels))
+    matrix = count_confusions(truth, answer, len(labels))
     hits, truths, answers = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     rows = {}
     for index, label in enumerate(labels):
-        precision, recall, score = f1(hits[index], truths[index], answers[index])
+        precision, recall, score = precision_recall_f1(hits[index], truths[index], answers[index])
         support = int(truths[index])
         rows[label] = {"precision": precision, "recall": recall, "f1": score, "support": support}
     present = [row["f1"] for row in rows.values() if row["support"]]
@@ -50,7 +50,7 @@ def classification(truth: Sequence[int], answer: Sequence[int], labels: Sequence
     }
 
 
-def online(right: Sequence[Sequence[bool]]) -> list[float]:
+def online_accuracy(right: Sequence[Sequence[bool]]) -> list[float]:
     """Accuracy after 1, 2, ... steps, from whether each clip's answer was right after each of its steps; as far as at
     least half of the clips last.
     """
@@ -63,48 +63,54 @@ def online(right: Sequence[Sequence[bool]]) -> list[float]:
 class Matches:
     """Counts of an event comparison, for one label or for all."""
 
-    hits: int
-    truths: int
-    answers: int
+    hits: int = 0
+    truths: int = 0
+    answers: int = 0
+
+    def __add__(self, other: "Matches") -> "Matches":
+        return Matches(self.hits + other.hits, self.truths + other.truths, self.answers + other.answers)
 
     @property
     def scores(self) -> tuple[float, float, float]:
         """Precision, recall, F1."""
-        return f1(self.hits, self.truths, self.answers)
+        return precision_recall_f1(self.hits, self.truths, self.answers)
 
 
 @dataclass(frozen=True)
 class Alarms:
-    """Of one class: how many of the true spans are found, and how many answers are ``false``."""
+    """How many of the true spans are found, and how many answers are ``false``."""
 
-    hits: int
-    truths: int
-    false: int
+    hits: int = 0
+    truths: int = 0
+    false: int = 0
+
+    def __add__(self, other: "Alarms") -> "Alarms":
+        return Alarms(self.hits + other.hits, self.truths + other.truths, self.false + other.false)
 
 
-def alarms(truth: Spans, answer: Spans, collar: float) -> Alarms:
-    """Compare true spans ``(N, 2)`` with answers ``(M, 2)`` of one class, all in one unit, by ``raised``."""
-    found, right = raised(truth, answer, collar)
+def count_alarms(truth: Spans, answer: Spans, collar: float) -> Alarms:
+    """Compare true spans ``(N, 2)`` with answers ``(M, 2)`` of one class, all in one unit, by ``match_alarms``."""
+    found, right = match_alarms(truth, answer, collar)
     return Alarms(len(np.unique(found)), len(truth), len(answer) - len(np.unique(right)))
 
 
-def raised(truth: Spans, answer: Spans, collar: float) -> tuple[Places, Places]:
+def match_alarms(truth: Spans, answer: Spans, collar: float) -> tuple[Indices, Indices]:
     """Which answers are right about which true spans: places of both, pair by pair.
 
     An answer is an alarm that is raised where it begins. It is right about a true span if it begins in it, or at most
-    ``collar`` before it, and at least ``PART`` of it lies in that span. So one that never ends is right about nothing,
-    however much is true of its time, and one that began long before an event does not announce it.
+    ``collar`` before it, and at least ``MIN_OVERLAP`` of it lies in that span. So one that never ends is right about
+    nothing, however much is true of its time, and one that began long before an event does not announce it.
     """
     order = np.argsort(answer[:, 0], kind="stable")
     starts = answer[order, 0]
-    spans, others = windows(np.searchsorted(starts, truth[:, 0] - collar), np.searchsorted(starts, truth[:, 1]))
+    spans, others = expand_windows(np.searchsorted(starts, truth[:, 0] - collar), np.searchsorted(starts, truth[:, 1]))
     others = order[others]
     shared = np.minimum(truth[spans, 1], answer[others, 1]) - np.maximum(truth[spans, 0], answer[others, 0])
-    right = (shared > 0) & (shared >= PART * (answer[others, 1] - answer[others, 0]))
+    right = (shared > 0) & (shared >= MIN_OVERLAP * (answer[others, 1] - answer[others, 0]))
     return spans[right], others[right]
 
 
-def windows(first: Places, last: Places) -> tuple[Places, Places]:
+def expand_windows(first: Indices, last: Indices) -> tuple[Indices, Indices]:
     """Of windows ``(N,)`` from ``first`` to ``last`` (exclusive), pairs: which window, and each place in it."""
     sizes = (last - first).clip(0)
     which = np.repeat(np.arange(len(sizes)), sizes)
@@ -114,7 +120,7 @@ def windows(first: Places, last: Places) -> tuple[Places, Places]:
 def match_events(
     truth: Sequence[Span],
     answer: Sequence[Span],
-    collar: float = COLLAR,
+    collar: float = COLLAR_SECONDS,
     offset_share: float = 0.5,
     offset: bool = True,
 ) -> tuple[dict[str, Matches], Matches]:
@@ -123,18 +129,17 @@ def match_events(
     A hit has the right label, an onset within ``collar`` seconds, and (with ``offset``) an end within the greater of
     ``collar`` and ``offset_share`` of the true length. Each true event is hit at most once; the assignment is optimal.
     """
-    wanted, found = by_label(truth), by_label(answer)
+    wanted, found = group_by_label(truth), group_by_label(answer)
     nothing = np.zeros((0, 2))
     result = {}
     for label in sorted(wanted.keys() | found.keys()):
         true, answered = wanted.get(label, nothing), found.get(label, nothing)
-        hits = pairs(*fitting(true, answered, collar, offset_share, offset), (len(true), len(answered)))
+        hits = max_matching(*allowed_pairs(true, answered, collar, offset_share, offset), (len(true), len(answered)))
         result[label] = Matches(hits, len(true), len(answered))
-    total = (sum(getattr(part, name) for part in result.values()) for name in ("hits", "truths", "answers"))
-    return result, Matches(*total)
+    return result, sum(result.values(), Matches())
 
 
-def by_label(spans: Sequence[Span]) -> dict[str, NDArray[np.float64]]:
+def group_by_label(spans: Sequence[Span]) -> dict[str, NDArray[np.float64]]:
     """The spans ``(N, 2)`` of each label."""
     found: dict[str, list[tuple[float, float]]] = {}
     for start, end, label in spans:
@@ -142,14 +147,14 @@ def by_label(spans: Sequence[Span]) -> dict[str, NDArray[np.float64]]:
     return {label: np.array(rows, np.float64) for label, rows in found.items()}
 
 
-def fitting(
+def allowed_pairs(
     truth: NDArray[np.float64], answer: NDArray[np.float64], collar: float, offset_share: float, offset: bool
-) -> tuple[Places, Places]:
+) -> tuple[Indices, Indices]:
     """Which answers may count for which true events of their label: places of both, pair by pair."""
     order = np.argsort(answer[:, 0], kind="stable")
     starts, wide = answer[order, 0], collar + 1e-6  # a little too wide: rounding is not to leave out any that fits
     first, last = np.searchsorted(starts, truth[:, 0] - wide), np.searchsorted(starts, truth[:, 0] + wide)
-    rows, columns = windows(first, last)
+    rows, columns = expand_windows(first, last)
     columns = order[columns]
     begin, end = np.abs(truth[rows] - answer[columns]).T
     slack = np.maximum(collar, offset_share * (truth[rows, 1] - truth[rows, 0]))
@@ -157,7 +162,7 @@ def fitting(
     return rows[fits], columns[fits]
 
 
-def pairs(rows: Places, columns: Places, shape: tuple[int, int]) -> int:
+def max_matching(rows: Indices, columns: Indices, shape: tuple[int, int]) -> int:
     """Size of the greatest matching of rows to columns, of the pairs that are allowed (Hopcroft & Karp 1973)."""
     if not len(rows):
         return 0

@@ -8,7 +8,7 @@ harder than most hours of life. And it is short: what never happened in 0.1 h ma
 Few false alarms cost events, and minutes of validation clips leave the thresholds of single classes unsure: on half an
 hour of keywords in noise, event F1 was lower than with 0.6 for all, whatever the wish. So a wish is not the default.
 
-The other way is ``most``: the decoder's settings, one for all classes, with which the most events are right.
+The other way is ``tune_f1``: the decoder's settings, one for all classes, with which the most events are right.
 """
 
 import time
@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measures.hearing import Heard, answers, listen, spans_of
-from pipeline.measures.metrics import COLLAR, Matches, Span, alarms, match_events
+from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, count_alarms, match_events
+from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
 from pipeline.media.input_spec import Arrays
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import SHARE, levels
 
-LONGEST = 1800.0  # seconds of clips that are heard at most
+MAX_SECONDS = 1800.0  # of clips that are used
 LEVELS = [level / 100 for level in range(99, 4, -1)]  # thresholds that are tried
-GRID = {  # what ``most`` tries, in this order: shares of the threshold for the release, seconds for the others
+GRID = {  # what ``tune_f1`` tries, in this order: shares of the threshold for the release, seconds for the others
     "threshold": [level / 100 for level in range(10, 96, 5)],
     "release": [0.2, 0.35, 0.5, 2 / 3, 0.85, 1.0],
     "minimum": [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3],
@@ -34,7 +34,7 @@ GRID = {  # what ``most`` tries, in this order: shares of the threshold for the 
 }
 
 
-def hear(model: Classifier, split: Split) -> Heard:
+def run_split(model: Classifier, split: Split) -> StreamOutput:
     """The clips of a split, or the ``stream()`` that it makes of them, through a live model; those that cannot be read
     are left out.
     """
@@ -52,13 +52,13 @@ def hear(model: Classifier, split: Split) -> Heard:
                 true[label].append((begin + start, begin + end))
             yield sample.x
             begin += ticks
-            if begin >= LONGEST * model.rate:
+            if begin >= MAX_SECONDS * model.rate:
                 break
 
-    return listen(model, chunks(), true)
+    return run_stream(model, chunks(), true)
 
 
-def choose(model: Classifier, found: Heard, wish: float) -> dict[str, float]:
+def tune_false_alarms(model: Classifier, found: StreamOutput, wish: float) -> dict[str, float]:
     """Of the thresholds of each audible label at and above which it keeps to its share of the ``wish``, the one that
     finds the most; of those the one with the fewest false alarms, and then the lowest. All labels together are to have
     at most so many false alarms an hour, and each of them may have as many as the others.
@@ -74,8 +74,8 @@ def choose(model: Classifier, found: Heard, wish: float) -> dict[str, float]:
         kept = []
         for level in possible:
             decoder = own.alone(index, level, level * SHARE if np.isnan(lowest) else lowest)
-            answer = answers(decoder, found.posteriors[:, index])
-            count = alarms(found.spans[index], answer, COLLAR * model.rate)
+            answer = decode_scores(decoder, found.posteriors[:, index])
+            count = count_alarms(found.spans[index], answer, COLLAR_SECONDS * model.rate)
             if count.false > wish / len(own.audible) * hours:
                 break
             kept.append((count.hits, -count.false, -level))
@@ -83,7 +83,7 @@ def choose(model: Classifier, found: Heard, wish: float) -> dict[str, float]:
     return chosen
 
 
-def most(model: Classifier, found: Heard) -> tuple[dict[str, float], Matches]:
+def tune_f1(model: Classifier, found: StreamOutput) -> tuple[dict[str, float], Matches]:
     """The decoder's threshold, release, minimum and merge with the greatest event-based F1 over all audible labels
     (onset within 0.2 s, end within 0.2 s or half the length: ``match_events``), and what was matched.
 
@@ -92,11 +92,11 @@ def most(model: Classifier, found: Heard) -> tuple[dict[str, float], Matches]:
     """
     now = {"threshold": 0.6, "release": 2 / 3, "minimum": 0.05, "merge": 0.0}
     for key in [*GRID, *GRID]:
-        scores = [matched(model, found, now | {key: value}).scores[2] for value in GRID[key]]
+        scores = [match_with(model, found, now | {key: value}).scores[2] for value in GRID[key]]
         best = int(np.convolve(np.pad(scores, 1, "edge"), [0.25, 0.5, 0.25], "valid").argmax())
         if scores[best] > scores[GRID[key].index(now[key])]:
             now[key] = GRID[key][best]
-    return decoder_settings(now), matched(model, found, now)
+    return decoder_settings(now), match_with(model, found, now)
 
 
 def decoder_settings(now: Mapping[str, float]) -> dict[str, float]:
@@ -104,45 +104,41 @@ def decoder_settings(now: Mapping[str, float]) -> dict[str, float]:
     return {**now, "release": round(now["threshold"] * now["release"], 4)}
 
 
-def matched(model: Classifier, found: Heard, now: Mapping[str, float]) -> Matches:
+def match_with(model: Classifier, found: StreamOutput, now: Mapping[str, float]) -> Matches:
     """The events of all audible labels with settings of ``GRID``, held against the true spans."""
-    truth: list[Span] = []
-    answer: list[Span] = []
     own = model.decoder(**decoder_settings(now))
-    for index in own.audible:
-        pairs = ((truth, found.spans[index]), (answer, answers(own.alone(index), found.posteriors[:, index])))
-        for rows, spans in pairs:
-            rows += [(*row, model.labels[index]) for row in (spans / model.rate).tolist()]
-    return match_events(truth, answer)[1]
+    truth = {index: found.spans[index] for index in own.audible}
+    answer = {index: decode_scores(own.alone(index), found.posteriors[:, index]) for index in own.audible}
+    return match_events(to_events(model, truth), to_events(model, answer))[1]
 
 
-def figures(model: Classifier, found: Heard) -> dict[str, Any]:
+def evaluate_decoder(model: Classifier, found: StreamOutput) -> dict[str, Any]:
     """How the model's own decoder does on what was heard: spans found, and false alarms, of each audible label and of
     all; as plain values.
     """
     decoder, hours = model.decoder(), found.ticks / model.rate / 3600
-    events = decoder.decode(found.posteriors) + decoder.close()
-    rows = {}
-    for index in decoder.audible:
-        label = model.labels[index]
-        answer = spans_of(event for event in events if event.label == label)
-        count = alarms(found.spans[index], answer, COLLAR * model.rate)
-        rows[label] = {"threshold": round(float(decoder.high[index]), 4), "found": count.hits, "true": count.truths}
-        rows[label] |= {"false": count.false}
-    total = {key: sum(row[key] for row in rows.values()) for key in ("found", "true", "false")}
-    rate = total["false"] / hours if hours else 0.0
-    return {"hours": round(hours, 4), "an_hour": round(rate, 1)} | total | {"classes": rows}
+    rows, total = {}, Alarms()
+    for index, spans in detect_spans(model, found).items():
+        count = count_alarms(found.spans[index], spans, COLLAR_SECONDS * model.rate)
+        rows[model.labels[index]] = {"threshold": round(float(decoder.high[index]), 4), **to_figures(count)}
+        total += count
+    an_hour = round(total.false / hours, 1) if hours else 0.0
+    return {"hours": round(hours, 4), "an_hour": an_hour, **to_figures(total), "classes": rows}
 
 
-def tune(model: Classifier, splits: Mapping[str, Split], wish: float | None) -> dict[str, Any]:
+def to_figures(count: Alarms) -> dict[str, Any]:
+    return {"found": count.hits, "true": count.truths, "false": count.false}
+
+
+def tune_decoder(model: Classifier, splits: Mapping[str, Split], wish: float | None) -> dict[str, Any]:
     """Choose the decoder's settings on the split ``val`` and set them, by a ``wish`` or (None) for the most F1; how the
     model does with them on each of the splits, and how many seconds all took.
     """
     started, live = time.perf_counter(), model.for_streaming()
-    streams = {name: hear(live, split) for name, split in splits.items()}
+    streams = {name: run_split(live, split) for name, split in splits.items()}
     if wish is None:
-        model.config["decoder"] |= most(model, streams["val"])[0]
+        model.config["decoder"] |= tune_f1(model, streams["val"])[0]
     else:
-        model.config["decoder"] |= {"threshold": choose(model, streams["val"], wish)}
-    done: dict[str, Any] = {name: figures(model, found) for name, found in streams.items()}
+        model.config["decoder"] |= {"threshold": tune_false_alarms(model, streams["val"], wish)}
+    done: dict[str, Any] = {name: evaluate_decoder(model, found) for name, found in streams.items()}
     return {"wish": wish, "seconds": round(time.perf_counter() - started, 1)} | done

@@ -1,11 +1,12 @@
-"""Files to opened containers: what may be read at all, and by which demuxer alone.
+"""Files to opened containers: what may be read at all, and by which demuxers.
 
-A file is looked at before any decoder sees it (``sniff``, ``foreign``), and read as what it is and as nothing else.
-FFmpeg is bound to that demuxer, to local files, and to a size of pictures, so that no file can make it open another or
-take all memory.
+FFmpeg is given the bytes of a file and no name. It tells the format by them, must take a demuxer of the list below, and
+may open nothing else, so no file can make it follow a playlist, read another file or ask a device. Nothing in a file is
+ever run or unpacked. Files of other kinds that people have beside recordings are refused with a hint.
 """
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,17 +15,48 @@ from typing import Any
 import av
 
 from pipeline.core.errors import MediaError
-from pipeline.media.foreign import foreign
-from pipeline.media.part import Part, bytes_of
-from pipeline.media.sniff import Form, by_look, by_magic
+from pipeline.media.part import FileBytes, Part
 
+HEAD_BYTES = 4096  # at the beginning of a file that tell its kind
+MAX_DECODED_PIXELS = 1 << 25  # of one picture that is decoded, be it the cover of a sound file
+MAX_BAD_PACKETS = 500  # in a row that cannot be decoded, until the rest is given up
 HEADERLESS = {".pcm", ".raw"}
-LARGEST = 1 << 25  # pixels of one picture that is decoded, be it the cover of a sound file
-BROKEN = 500  # packets in a row that cannot be decoded, until the rest is given up
+DEMUXERS = (
+    "wav,w64,ogg,flac,matroska,webm,mov,mp4,avi,aiff,caf,asf,flv,gif,amr,au,voc,nistsphere,mpeg,mpegvideo,mpegts,"
+    "mp3,aac,ac3"
+)
+LIMITS = {"protocol_whitelist": "", "format_whitelist": DEMUXERS, "max_pixels": str(MAX_DECODED_PIXELS)}
+PLAYLIST = (
+    rb"(?i:(?:\xef\xbb\xbf)?\s*(?:#EXTM3U|ffconcat|\[playlist\]|\[reference\]|<asx|<smil|v=0\r?\no="
+    rb"|(?:<\?xml[^>]*+>\s*+|<!--(?:(?!-->).)*+-->\s*+)*+<(?:MPD|playlist|SmoothStreamingMedia)\b))"
+)
+PICTURE = (
+    rb"\x89PNG|\xff\xd8\xff|BM.{4}\0{4}|II\*\0|MM\0\*|RIFF.{4}WEBP|8BPS|\0\0\0\x0c(?:JXL |jP  .{8}ftypjp2 )"
+    rb"|\x76\x2f\x31\x01|.{4}ftyp(?:hei[cxms]|mif1|avif)|P[1-6]\s+\d+\s+\d+\s"
+)
+CODES = {PLAYLIST: "playlist", PICTURE: "picture"}  # of the errors; the others are "unreadable"
+HINTS = {  # how files begin that are no recordings
+    PLAYLIST: "a playlist; other files it names are never followed",
+    PICTURE: "a single picture; expected a recording",
+    rb"\x80[\x02-\x05]|PK\x03\x04.*\.pkl": "a pickle, which is never loaded; a model is a model.safetensors",
+    rb"PK[\x03\x05]|\x1f\x8b|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc|Rar!|.{257}ustar": "an archive; unpack it first",
+    rb"\x93NUMPY|\x89HDF|ARROW1|SQLite format 3|MATLAB 5": "a file of arrays or tables; expected a recording",
+    rb"PAR1": "a parquet table; a list of recordings is given as source.paths=TABLE.parquet",
+    rb".{6}\0\0\{\"": "a safetensors file; a model is given as checkpoint=FILE",
+    rb"%PDF": "a PDF document; expected a recording",
+    rb"\x7fELF|MZ.{58}|\xcf\xfa\xed\xfe": "a program; expected a recording",
+    rb"MThd": "MIDI, notes without sound; render it first",
+    rb"wvpk|MAC |TTA[12]|DSD |FRM8": "sound of a kind that is not read; convert it to FLAC first",
+    rb"\.RMF|\x06\x0e\x2b\x34": "video of a kind that is not read; convert it to Matroska first",
+    rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype )?html)": "a web page; expected a recording",
+    rb"(?!#!AMR|NIST_1A)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z": "a text; expected a recording, or a list named .csv",
+}
 
 
-def admit(name: str) -> Form:
-    """How a file may be read; MediaError, before any decoder sees it, for what is no regular, non-empty media file."""
+def admit(name: str) -> bytes:
+    """The first bytes of a file. MediaError, before any decoder sees it, if it is no regular file, empty, or of a kind
+    that is no recording.
+    """
     try:
         status = os.fstat(name.file) if isinstance(name, Part) else os.stat(name)
     except (OSError, ValueError):
@@ -34,57 +66,53 @@ def admit(name: str) -> Form:
     if (name.size if isinstance(name, Part) else status.st_size) == 0:
         raise MediaError("empty_file", f"{name}: the file has 0 bytes")
     try:
-        with bytes_of(name) as file:
-            form = by_magic(file)
-            refusal = None if form else foreign(name, file)
-            form = form if form or refusal else by_look(file)
+        with FileBytes(name) as file:
+            head = file.read(HEAD_BYTES) or b""
     except OSError as error:
         raise MediaError("unreadable", f"{name}: {error.strerror}") from None
-    if form is None:
-        raise refused(name, refusal)
-    return form
+    for pattern, hint in HINTS.items():
+        if re.match(pattern, head, re.DOTALL):
+            raise refusal(name, CODES.get(pattern, "unreadable"), hint)
+    return head
 
 
-def refused(name: str, refusal: MediaError | None) -> MediaError:
-    """Why a file that is none of the known forms is refused."""
-    if Path(name).suffix.lower() in HEADERLESS and (refusal is None or refusal.code == "unreadable"):
-        plain = "samples without a header; say what they are with source=stdin source.rate"
-        return MediaError("format_unknown", f"{name}: {plain}")
-    return refusal or MediaError("unreadable", f"{name}: no kind of recording that is known")
+def refusal(name: str, code: str, why: str) -> MediaError:
+    """The error of a file that is no recording."""
+    if code == "unreadable" and Path(name).suffix.lower() in HEADERLESS:
+        code, why = "format_unknown", "samples without a header; say what they are with source=stdin source.rate"
+    return MediaError(code, f"{name}: {why}")
 
 
 def open_file(name: str, **options: str) -> av.container.InputContainer:
-    """PyAV, bound to the local file and to the demuxer of what it is; MediaError if it cannot be read as that.
+    """PyAV, bound to this file. MediaError if it cannot be read as a recording.
 
     ``options`` of FFmpeg add to the limits that hold for every file.
     """
-    demuxer = admit(name).demuxer
-    limits = {"protocol_whitelist": "file", "format_whitelist": demuxer, "max_pixels": str(LARGEST)}
-    source = bytes_of(name) if isinstance(name, Part) else f"file:{name}"
+    admit(name)
     try:
-        return av.open(source, "r", format=demuxer, options=limits | options, metadata_errors="replace")
+        return av.open(FileBytes(name), "r", options=LIMITS | options, metadata_errors="replace")
     except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise MediaError("unreadable", f"{name}: begins as {demuxer}, but cannot be read ({why})") from None
+        raise refusal(name, "unreadable", f"no recording of a known kind, or a damaged one ({why})") from None
 
 
 def decoded_frames(container: av.container.InputContainer, track: Any, warn: Callable[[str], None]) -> Iterator[Any]:
     """Decoded frames of a track; packets that cannot be decoded are warned of and left out."""
-    broken, packets = 0, container.demux(track)
-    while broken <= BROKEN:
+    bad, packets = 0, container.demux(track)
+    while bad <= MAX_BAD_PACKETS:
         try:
             packet = next(packets)
-        except (StopIteration, IndexError):  # PyAV trips over tracks that began late, once ours is at its end
+        except (StopIteration, IndexError):  # PyAV raises IndexError for tracks that began late, once ours has ended
             return
-        except (av.FFmpegError, UnicodeDecodeError) as error:
+        except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
             chained = isinstance(error, av.error.PatchWelcomeError)  # Ogg streams one after another, of other rates
             warn("rate_change" if chained else "decode_errors")
             return
         try:
             frames = packet.decode()
-            broken = 0
+            bad = 0
         except (av.FFmpegError, UnicodeDecodeError):
             warn("decode_errors")
-            broken += 1
+            bad += 1
             continue
         yield from frames

@@ -42,17 +42,36 @@ class Batch:
     def targets(self, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
         """The class of every output step, ``(B, steps)``: ``background`` outside the spans, ``IGNORE`` if unknown.
 
-        Step t answers for the ``hop`` ticks that end ``delay`` steps before it.
+        Step t answers for the ``hop`` ticks that end ``delay`` steps before it. Every event owns at least one step.
         """
         target = torch.full((len(self.labels), steps), IGNORE)
         for row, spans in enumerate(self.spans):
             if spans is None:
                 continue
+            count = -(-int(self.lengths[row]) // hop)
             if background is not None:
-                target[row, delay : delay + -(-int(self.lengths[row]) // hop)] = background
-            for start, end, label in spans:
-                target[row, delay + round(start / hop) : delay + round(end / hop)] = label
+                target[row, delay : delay + count] = background
+            own_steps(target[row, delay:], spans, hop, count)
         return target
+
+
+def own_steps(target: Tensor, spans: Sequence[Span], hop: int, count: int) -> None:
+    """Write the class of each event into ``target (steps,)``: of every step whose middle the event covers.
+
+    An event that covers none has the step, among the first ``count``, whose middle is nearest to its own; of events
+    with a single step in common, the longest has it.
+    """
+    brief, alone = [], dict[int, int]()  # alone: length of the event that has this step and no other
+    for start, end, label in spans:
+        first, last = round(start / hop), round(end / hop)
+        target[first:last] = label
+        if first == last:
+            brief.append((min((start + end) // (2 * hop), count - 1), end - start, label))
+        elif last - first == 1:
+            alone[first] = end - start
+    for step, length, label in brief:
+        if length > alone.get(step, -1):
+            target[step], alone[step] = label, length
 
 
 class Split(Protocol):
@@ -87,6 +106,6 @@ def collate(samples: Sequence[Sample | None], spec: InputSpec) -> Batch | None:
         return None
     lengths = torch.tensor([spec.ticks(sample.x) for sample in good])
     labels = torch.tensor([sample.label for sample in good])
-    rows = spec.stacked([sample.x for sample in good])
+    rows = spec.stack([sample.x for sample in good])
     texts = ([getattr(sample, field) for sample in good] for field in ("name", "key", "group"))
     return Batch(rows, lengths, labels, [sample.spans for sample in good], *texts)

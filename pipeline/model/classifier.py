@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -26,19 +26,21 @@ from pipeline.core.moved import with_new_names
 from pipeline.extractors.extractor import Extractor
 from pipeline.layers.heads import Head
 from pipeline.layers.precision import Precision, lower
-from pipeline.layers.stage import Chain, Stage, State, tree
+from pipeline.layers.stage import Chain, Stage, State, leaves, tree
 from pipeline.layers.standardize import Standardize
 from pipeline.media.input_spec import Tensors
 from pipeline.model.decoder import Decoder
-from pipeline.model.golden import Golden, clip, duration, offline, sizes, taken, versions
+from pipeline.model.golden import Golden, clip, duration, offline, pop_golden, sizes, versions
 
 FORMAT = 1
 HEADER = "rivulet"
+MAX_HEADER_BYTES = 32_000_000
+MAX_STATE_BYTES = 4_000_000_000  # of what one stream remembers
 GRAINS = 8  # steps of the slower track that a chunk may need at most
 PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder")
 
 
-class Card(BaseModel):
+class ModelHeader(BaseModel):
     """The header of a model file. ``config`` holds one component per name in ``PARTS``."""
 
     model_config = ConfigDict(extra="forbid")
@@ -185,13 +187,13 @@ class Classifier(Chain):
     def save(self, path: Path, trained: Mapping[str, Any] | None = None) -> None:
         """Write the model to one file, whole or not at all, with what it answers to the golden clip."""
         golden = self.answered()
-        card = Card(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
+        header = ModelHeader(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         if golden:
-            card.versions = golden.versions
+            header.versions = golden.versions
             weights |= golden.tensors()
         with atomic_write(path) as file:
-            file.write(save(weights, {HEADER: card.model_dump_json()}))
+            file.write(save(weights, {HEADER: header.model_dump_json()}))
 
     def answered(self) -> Golden | None:
         """What the model answers to the golden clip on this processor as it listens to streams; None if that is no
@@ -201,7 +203,7 @@ class Classifier(Chain):
             model = self.for_streaming().cpu().eval()
         parts = clip(self.spec, self.grain)
         ticks = self.spec.ticks(parts)
-        x = model.whole(self.spec.stacked([parts]), ticks)
+        x = model.whole(self.spec.stack([parts]), ticks)
         found = Golden(offline(model, x)[: -(-ticks // self.hop)], sizes(model, x), versions())
         return found if np.isfinite(found.posteriors).all() and np.isfinite(found.sizes).all() else None
 
@@ -224,6 +226,9 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
     """A model from its file, or its run's folder, ready to answer (eval mode). ModelError says what is wrong."""
     path = model_file(path)
     try:
+        with open(path, "rb") as raw:
+            if (size := int.from_bytes(raw.read(8), "little")) > MAX_HEADER_BYTES:
+                raise SafetensorError(f"a header of {size:,} bytes; expected at most {MAX_HEADER_BYTES:,}")
         with safe_open(str(path), framework="pt") as file:
             header = (file.metadata() or {}).get(HEADER)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -237,30 +242,41 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
     if header is None:
         raise ModelError(f"checkpoint={path}: a safetensors file, but not a Rivulet model (no {HEADER!r} header)")
     try:
-        card = Card.model_validate_json(header)
-        card.config = with_new_names(card.config)
-        if card.format != FORMAT:
-            raise ModelError(f"checkpoint={path}: format {card.format}; this version reads format {FORMAT}")
-        missing = set(PARTS) - card.config.keys()
-        if missing:
-            raise ModelError(f"checkpoint={path}: the header lacks {', '.join(sorted(missing))}")
-        with torch.device("meta"):  # shapes only: what the header claims must fit the weights before memory is taken
-            described = Classifier(card.config, card.labels)
-        shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
-        golden = taken(weights, card.versions, described.golden_shapes())
-    except (ValidationError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
-        raise ModelError(f"checkpoint={path}: refused: {error}") from None
+        model = rebuild(header, weights)
+    except (Exception, SystemExit) as error:  # whatever a hostile header brings about
+        raise ModelError(f"checkpoint={path}: refused: {str(error) or type(error).__name__:.1000}") from error
+    return model.to(device).eval()
+
+
+def rebuild(header: str, weights: dict[str, Tensor]) -> Classifier:
+    """The model that a header describes, with the weights of its file, golden answers among them.
+
+    All shapes are compared before memory is taken. ModelError, ConfigError or ValueError for what does not fit; other
+    errors are possible.
+    """
+    stored = ModelHeader.model_validate_json(header)
+    if stored.format != FORMAT:
+        raise ModelError(f"format {stored.format}; this version reads format {FORMAT}")
+    if missing := set(PARTS) - stored.config.keys():
+        raise ModelError(f"the header lacks {', '.join(sorted(missing))}")
+    config = with_new_names(stored.config)
+    json.dumps(config, allow_nan=False)
+    with torch.device("meta"):  # shapes only
+        described = Classifier(config, stored.labels)
+        state = described.initial(1), described.for_streaming().initial(1)
+    if (size := sum(tensor.nbytes for tensor in leaves(state))) > MAX_STATE_BYTES:
+        raise ModelError(f"a stream would take {size:,} bytes; expected at most {MAX_STATE_BYTES:,}")
+    golden = pop_golden(weights, stored.versions, described.golden_shapes())
+    shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
     if shapes.keys() != weights.keys():
-        raise ModelError(f"checkpoint={path}: the weights do not belong to the model that the header describes")
+        raise ModelError("the weights do not belong to the model that the header describes")
     for name, shape in shapes.items():
         if shape != weights[name].shape:
-            raise ModelError(
-                f"checkpoint={path}: {name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}"
-            )
-    model = Classifier(card.config, card.labels)
+            raise ModelError(f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}")
+    model = Classifier(config, stored.labels)
     model.load_state_dict(weights)
     model.golden = golden
-    return model.to(device).eval()
+    return model
 
 
 def on_device(x: Tensors, model: Classifier) -> Tensors:

@@ -42,7 +42,9 @@ class Golden:
         return dict(zip(NAMES, (torch.from_numpy(self.posteriors), torch.from_numpy(self.sizes)), strict=True))
 
 
-def taken(weights: dict[str, Tensor], versions: dict[str, str], shapes: tuple[tuple[int, ...], ...]) -> Golden | None:
+def pop_golden(
+    weights: dict[str, Tensor], versions: dict[str, str], shapes: tuple[tuple[int, ...], ...]
+) -> Golden | None:
     """The golden answers out of the tensors of a file; None if there are none. ValueError if they are none of that
     model's: posteriors and sizes of other ``shapes``, or not finite.
     """

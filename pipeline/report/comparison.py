@@ -1,170 +1,149 @@
-"""Trainings side by side: `python -m pipeline.report runs/a runs/b ... [out=comparison.html]`.
+"""Trainings side by side.
 
 A folder is a run's, or holds runs (of a sweep, of an experiment). Only settings that differ are shown. Runs that differ
 in their seed or their fold alone are summed up, too: mean, least, greatest, and the accuracy over all their clips.
 """
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-import pipeline.report.charts as charts
 import pipeline.report.page as page
-from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.core.errors import UNWRITABLE, ConfigError, UserError
 from pipeline.core.text import clean
-from pipeline.report.page import Html, Section
-from pipeline.report.runs import Family, Run, counted, differing, families, found_in, read
-from pipeline.report.training import KINDS, amount
+from pipeline.report.charts import plot_lines
+from pipeline.report.runs import Family, Run, common_split, find_differences, find_runs, group_families, read_run
+from pipeline.report.terminal import make_table
+from pipeline.report.training import SPLIT_NAMES
 
-FIRST, LAST = ("run", "settings", "val %", "test %"), ("parameters", "MAC/s", "epochs", "s")
-HEARD = "event F1", "false an hour"  # on long recordings
-SPREAD = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
-LINES = 4  # runs whose learning is drawn
-TOLD = 6  # settings of a run on the terminal
+FIRST_COLUMNS, LAST_COLUMNS = ("run", "settings", "val %", "test %"), ("parameters", "MAC/s", "epochs", "s")
+STREAM_COLUMNS = "event F1", "false an hour"  # on long recordings
+FAMILY_COLUMNS = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
+MAX_LINES = 4  # runs whose learning is drawn
+MAX_SETTINGS = 6  # of a run on the terminal
 
 
-def columns(runs: Sequence[Run]) -> tuple[str, ...]:
+def column_names(runs: Sequence[Run]) -> tuple[str, ...]:
     """The columns, with the split that intervals and F1 are of; more, if there were long recordings, or clips could not
     be read.
     """
-    split = counted(runs)
-    heard = HEARD if any("streams" in run.metrics for run in runs) else ()
-    lost = ["unreadable"] if any(unread(run, split) for run in runs) else []
-    return (*FIRST, f"{split} at 95 %", f"{split} F1", *heard, *LAST, *lost)
+    split = common_split(runs)
+    streams = STREAM_COLUMNS if any("streams" in run.metrics for run in runs) else ()
+    lost = ["unreadable"] if any(count_unreadable(run, split) for run in runs) else []
+    return (*FIRST_COLUMNS, f"{split} at 95 %", f"{split} F1", *streams, *LAST_COLUMNS, *lost)
 
 
-def unread(run: Run, split: str) -> int:
-    """How many clips of a split a run could not read; 0 of one that does not tell."""
+def count_unreadable(run: Run, split: str) -> int:
     return int(run.metrics.get(split, {}).get("skipped", 0))
 
 
-def rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
-    """The runs as texts, a row for each with so many settings at ``most``; '–' where there is nothing."""
-    made = []
-    names = columns(runs)
-    wide = len(names)
-    place, counts = common(runs), counted(runs)
-    for run, different in zip(runs, differing(runs), strict=True):
-        name, told = str(run.folder.relative_to(place)), [f"{key}={value}" for key, value in different.items()]
-        more = [f"and {len(told) - most} more"] if most is not None and len(told) > most else []
-        settings = ", ".join([*told[:most], *more])
-        if not run.metrics:
-            made.append((name, settings or "–", "failed", *["–"] * (wide - 3)))
-            continue
-        row, found = run.metrics, run.metrics[counts]
-        limits = between(found["interval"]["low"], found["interval"]["high"])
-        accuracies = (f"{100 * row[split]['accuracy']:.1f}" if split in row else "–" for split in ("val", "test"))
-        numbers = f"{row['parameters']:,}", amount(row["multiply_adds"]), f"{row['epochs']}", f"{row['seconds']:,.0f}"
-        heard = on_streams(row.get("streams")) if HEARD[0] in names else ()
-        lost = f"{unread(run, counts):,}"
-        figures = *accuracies, limits, f"{found['macro_f1']:.3f}", *heard, *numbers, lost
-        made.append((name, settings or "–", *figures)[:wide])
+def to_rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
+    """A row of texts for each run, with at most so many settings; '–' where there is nothing."""
+    made, names, folder, split = [], column_names(runs), common_folder(runs), common_split(runs)
+    for run, different in zip(runs, find_differences(runs), strict=True):
+        settings = [f"{key}={value}" for key, value in different.items()]
+        if most is not None and len(settings) > most:
+            settings[most:] = [f"and {len(settings) - most} more"]
+        row = {"run": str(run.folder.relative_to(folder)), "settings": ", ".join(settings) or "–"}
+        row |= figures(run, split) if run.metrics else {"val %": "failed"}
+        made.append(tuple(row.get(name, "–") for name in names))
     return made
 
 
-def on_streams(found: Mapping[str, Any] | None) -> tuple[str, str]:
+def figures(run: Run, split: str) -> dict[str, str]:
+    """The figures of a run by column."""
+    row, found = run.metrics, run.metrics[split]
+    shares = {f"{name} %": f"{100 * row[name]['accuracy']:.1f}" for name in ("val", "test") if name in row}
+    return shares | {
+        f"{split} at 95 %": format_interval(found["interval"]["low"], found["interval"]["high"]),
+        f"{split} F1": f"{found['macro_f1']:.3f}",
+        **(stream_figures(row["streams"]) if "streams" in row else {}),
+        "parameters": f"{row['parameters']:,}",
+        "MAC/s": page.format_amount(row["multiply_adds"]),
+        "epochs": f"{row['epochs']}",
+        "s": f"{row['seconds']:,.0f}",
+        "unreadable": f"{count_unreadable(run, split):,}",
+    }
+
+
+def stream_figures(found: Mapping[str, Any]) -> dict[str, str]:
     """Event F1, if there was anything to be found, and false alarms an hour."""
-    if not found:
-        return "–", "–"
     micro = found["events"]["micro"]
-    return f"{micro['f1']:.3f}" if micro["truths"] else "–", f"{found['false_an_hour']:,.1f}"
+    texts = f"{micro['f1']:.3f}" if micro["truths"] else "–", f"{found['false_an_hour']:,.1f}"
+    return dict(zip(STREAM_COLUMNS, texts, strict=True))
 
 
-def between(low: float, high: float) -> str:
+def format_interval(low: float, high: float) -> str:
     """An interval in per cent."""
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
-def common(runs: Sequence[Run]) -> Path:
+def common_folder(runs: Sequence[Run]) -> Path:
     """The folder that all runs are in."""
     return Path(os.path.commonpath([run.folder.parent for run in runs]))
 
 
-def spread(family: Family, place: Path) -> tuple[str, ...]:
+def family_row(family: Family, place: Path) -> tuple[str, ...]:
     """A family as texts."""
     first, *_, last = [str(run.folder.relative_to(place)) for run in family.runs]
     shares = (f"{100 * value:.1f}" for value in (family.mean, family.least, family.most, family.pooled))
     who = f"{len(family.runs)} {family.varied}: {first} … {last}"
-    return who, *shares, between(*family.pooled_interval), f"{family.clips:,}", f"{family.groups:,}"
+    return who, *shares, format_interval(*family.pooled_interval), f"{family.clips:,}", f"{family.groups:,}"
 
 
-def shown(runs: Sequence[Run]) -> None:
-    """The comparison on the terminal. What files have put into it does not get at the terminal."""
-    console = Console()
-    place = common(runs)
-    names, settings, *figures = zip(*rows(runs, TOLD), strict=True)
-    told = (FIRST[0], *(column.replace(" ", "\n", 1) for column in columns(runs)[2:]))  # 80 characters are few
-    console.print(printed(f"runs in {place}", told, zip(names, *figures, strict=True)))
+def print_comparison(runs: Sequence[Run]) -> None:
+    """Print the comparison on the terminal."""
+    console, place = Console(), common_folder(runs)
+    names, settings, *figures = zip(*to_rows(runs, MAX_SETTINGS), strict=True)
+    heads = [column.replace(" ", "\n", 1) for column in column_names(runs)[2:]]  # to fit 80 characters
+    console.print(make_table(f"runs in {place}", ["run", *heads], zip(names, *figures, strict=True), SIMPLE))
     if any(one != "–" for one in settings):
-        console.print(printed("settings that differ", FIRST[:2], zip(names, settings, strict=True)))
-    if found := list(families(runs)):
-        title = f"the same but for seeds or folds, by their {KINDS[counted(runs)]} clips"
-        console.print(printed(title, SPREAD, [spread(one, place) for one in found]))
+        console.print(make_table("settings that differ", FIRST_COLUMNS[:2], zip(names, settings, strict=True), SIMPLE))
+    if found := list(group_families(runs)):
+        title = f"the same but for seeds or folds, by their {SPLIT_NAMES[common_split(runs)]} clips"
+        console.print(make_table(title, FAMILY_COLUMNS, [family_row(one, place) for one in found], SIMPLE))
 
 
-def printed(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
-    """A table for the terminal."""
-    table = Table(title=Text(clean(title)), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in columns:
-        words = column in ("run", "runs", "settings")
-        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    for line in lines:
-        table.add_row(*(Text(clean(text)) for text in line))
-    return table
-
-
-def written(runs: Sequence[Run]) -> str:
+def render_comparison(runs: Sequence[Run]) -> str:
     """The comparison as a page."""
-    different, there, counts = differing(runs), [run for run in runs if run.metrics], counted(runs)
+    there, split, names = [run for run in runs if run.metrics], common_split(runs), column_names(runs)
     bars = [
         (
             ", ".join([run.folder.name, *(f"{key}={value}" for key, value in settings.items())]),
-            run.metrics[counts]["accuracy"],
-            page.share(run.metrics[counts]["accuracy"]),
-            between(*(run.metrics[counts]["interval"][side] for side in ("low", "high"))),
+            run.metrics[split]["accuracy"],
+            page.format_share(run.metrics[split]["accuracy"]),
+            format_interval(*(run.metrics[split]["interval"][side] for side in ("low", "high"))),
         )
-        for run, settings in zip(runs, different, strict=True)
+        for run, settings in zip(runs, find_differences(runs), strict=True)
         if run.metrics
     ]
-    linked = [(page.name(line[0]), *line[1:]) for line in rows(runs)]
-    clips = f"{KINDS[counts]} clips" + ("" if counts == "test" else ", as not all were tested")
-    says = f"Of the {clips}, and 95\u00a0% intervals."
-    told = "Settings that differ, and figures; F1 and intervals are of those clips, too."
-    sections = [
-        Section("Accuracy", says, [page.bars(bars)]),
-        Section("Runs", told, [page.table(columns(runs), linked, columns(runs)[2:])]),
-    ]
-    if found := list(families(runs)):
-        says = (
-            f"Runs that differ in their seed or fold alone, by their {KINDS[counts]} clips. Over all clips: one that "
-            "several runs answered counts once, with the share of them that was right."
-        )
-        sections.append(
-            Section(
-                "Seeds and folds", says, [page.table(SPREAD, [spread(one, common(runs)) for one in found], SPREAD[1:])]
-            )
-        )
-    if lines := {run.folder.name: learnt(run) for run in there[:LINES]}:
-        epochs = charts.numbered(epoch for line in lines.values() for epoch, _ in line)
-        drawn = charts.lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), epochs, page.percent)
-        more = f" Of the first {LINES} runs." if len(there) > LINES else ""
-        sections.append(Section("Learning", f"Validation accuracy by epoch.{more}", [drawn]))
-    head: Html = page.facts(
-        {"folder": str(common(runs)), "runs": f"{len(runs):,}", "failed": f"{len(runs) - len(there):,}"}
+    lines = {run.folder.name: read_accuracies(run) for run in there[:MAX_LINES]}
+    percent = page.format_percent
+    return page.render(
+        "comparison.html",
+        facts={"folder": common_folder(runs), "runs": f"{len(runs):,}", "failed": f"{len(runs) - len(there):,}"},
+        clips=f"{SPLIT_NAMES[split]} clips",
+        tested=split == "test",
+        bars=bars,
+        columns=names,
+        rows=to_rows(runs),
+        family_columns=FAMILY_COLUMNS,
+        families=[family_row(one, common_folder(runs)) for one in group_families(runs)],
+        learning=plot_lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), (), percent, whole=True)
+        if lines
+        else None,
+        drawn=MAX_LINES if len(there) > MAX_LINES else None,
     )
-    return page.page("Trainings compared", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}", sections, [head])
 
 
-def learnt(run: Run) -> list[tuple[float, float]]:
+def read_accuracies(run: Run) -> list[tuple[float, float]]:
     """Validation accuracy by epoch, as far as the history can be read."""
     try:
         with open(run.folder / "history.jsonl", encoding="utf-8") as file:
@@ -174,39 +153,31 @@ def learnt(run: Run) -> list[tuple[float, float]]:
         return []
 
 
-def compared(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Path, str] | None = None) -> None:
+def compare(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Path, str] | None = None) -> None:
     """Print the comparison of finished runs, and write it to ``out``. ``failed``: folders of runs without a result, and
     what was set for them. ConfigError for a folder that is no run's.
     """
-    runs = [read(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     runs += [Run(folder, {}, {"overrides": said}) for folder, said in (failed or {}).items()]
-    shown(runs)
+    print_comparison(runs)
     if out is not None:
-        page.save(out, written(runs))
+        page.save(out, render_comparison(runs))
         Console().print(f"comparison: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
 def main(arguments: Sequence[str]) -> int:
     """The program; its exit code."""
-    folders, out, rest = list[str](), None, list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if argument in ("-h", "--help"):
-            print(__doc__)
-            return 0
-        if argument == "--out" and rest:
-            out = Path(rest.pop(0))
-        elif argument.startswith(("out=", "--out=")):
-            out = Path(argument.partition("=")[2])
-        elif argument.startswith("-"):
-            print(f"error: {clean(argument)}: no such option; expected folders and out=FILE", file=sys.stderr)
-            return USAGE
-        else:
-            folders.append(argument)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m pipeline.report", None, __doc__, formatter_class=formatter, allow_abbrev=False
+    )
+    parser.add_argument("folders", nargs="*", metavar="RUN", help="a folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a page of the comparison; also out=FILE")
+    options = parser.parse_args([f"--{one}" if one.startswith("out=") else one for one in arguments])
     try:
-        if not folders:
+        if not options.folders:
             raise ConfigError("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]")
-        compared(found_in(folders), out)
+        compare(find_runs(options.folders), options.out)
     except UserError as error:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -6,18 +6,18 @@ import platform
 import torch
 
 
-def machine(device: str) -> dict[str, str]:
+def describe_machine(device: str) -> dict[str, str]:
     """Processor, cores, threads, ``device`` and versions, as words."""
     found = {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": f"{os.cpu_count()}, of which {torch.get_num_threads()} computed",
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
     }
     return found | {"python": platform.python_version(), "torch": torch.__version__}
 
 
-def processor() -> str:
+def processor_name() -> str:
     """Its name, where the system tells."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:

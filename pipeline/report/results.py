@@ -6,34 +6,35 @@ from pathlib import Path
 from typing import Any
 
 import pipeline.report.page as page
-from pipeline.measures.cost import cost
-from pipeline.measures.evaluation import Answers, figures, rows
+from pipeline.measures.cost import measure_cost
+from pipeline.measures.evaluation import Predictions, compute_metrics, to_json_lines
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
-from pipeline.report.machine import machine
-from pipeline.report.training import written
+from pipeline.report.machine import describe_machine
+from pipeline.report.training import render_training
 
 
-def results(
-    model: Classifier, found: Mapping[str, Answers], more: Mapping[str, Any], history: Sequence[Mapping[str, Any]],
+def write_results(
+    model: Classifier, found: Mapping[str, Predictions], more: Mapping[str, Any], history: Sequence[Mapping[str, Any]],
     out: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure and write, each file whole or not at all; what metrics.json holds. OSError if a file cannot be written.
 
-    ``found``: answers by split. ``more``: what else is known of the run, its ``settings``, ``epochs``, ``best_epoch``
-    and ``seconds`` at least; ``clips`` and ``groups`` as ``sizes`` counts them, and the command line's ``overrides``.
+    ``found``: predictions by split. ``more``: what else is known of the run, at least its ``settings``, ``epochs``,
+    ``best_epoch`` and ``seconds``; ``clips`` and ``groups`` as ``count_clips`` counts them, and the ``overrides`` of
+    the command line.
     """
     file = out / "model.safetensors"
-    metrics = cost(model, file.stat().st_size if file.is_file() else None) | dict(more)
-    metrics |= {split: figures(answers) for split, answers in found.items()}
-    metrics["machine"] = machine(str(model.anchor.device))
-    page.save(out / "answers.jsonl", "".join(row for split, answers in found.items() for row in rows(split, answers)))
+    metrics = measure_cost(model, file.stat().st_size if file.is_file() else None) | dict(more)
+    metrics |= {split: compute_metrics(one) for split, one in found.items()}
+    metrics["machine"] = describe_machine(str(model.anchor.device))
+    page.save(out / "answers.jsonl", "".join(row for split, one in found.items() for row in to_json_lines(split, one)))
     page.save(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    page.save(out / "report.html", written(metrics, history, found, model.spec, out))
+    page.save(out / "report.html", render_training(metrics, history, found, model.spec, out))
     return metrics
 
 
-def sizes(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
+def count_clips(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
     """``clips``: how many each split has (in an epoch, if it makes them); ``groups``: of how many, if all have one;
     ``unreadable``: how many it has left out.
     """

@@ -10,11 +10,11 @@ from typing import Any
 from pipeline.core.errors import ConfigError
 from pipeline.measures.uncertainty import Interval, interval
 
-METRICS, ANSWERS = "metrics.json", "answers.jsonl"
+METRICS_FILE, ANSWERS_FILE = "metrics.json", "answers.jsonl"
 TARGET = "_target_"
-REPEATED = ("seed", "dataset.fold")  # settings in which runs of one family differ
-ASIDE = ("trainer.resume", "name")  # settings that change nothing
-NUMBERS = "parameters", "epochs", "seconds"
+REPEATED_KEYS = ("seed", "dataset.fold")  # settings in which runs of one family differ
+IGNORED_KEYS = ("trainer.resume", "name")  # settings that change nothing
+NUMBER_KEYS = "parameters", "epochs", "seconds"
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Run:
     right: Mapping[str, Sequence[tuple[str, str, bool]]] = field(default_factory=dict)
 
 
-def flat(settings: Any, at: str = "") -> dict[str, str]:
+def flatten(settings: Any, at: str = "") -> dict[str, str]:
     """Nested settings by dotted keys, as they are written on a command line."""
     if not isinstance(settings, Mapping) or (not settings and at):
         return {at: "null" if settings is None else str(settings)}
-    parts = (flat(one, f"{at}.{name}" if at else str(name)) for name, one in settings.items())
+    parts = (flatten(one, f"{at}.{name}" if at else str(name)) for name, one in settings.items())
     return {key: value for part in parts for key, value in part.items()}
 
 
-def found_in(folders: Iterable[str | Path]) -> list[Path]:
+def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     """The runs' folders among some: each itself, or the runs right in it (of a sweep, of an experiment).
 
     ConfigError for a folder that is and holds no run.
@@ -45,35 +45,35 @@ def found_in(folders: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for given in folders:
         folder = Path(given).expanduser().resolve()
-        inside = [path.parent for path in folder.glob(f"*/{METRICS}")] if folder.is_dir() else []
-        if (folder / METRICS).is_file():
+        inside = [path.parent for path in folder.glob(f"*/{METRICS_FILE}")] if folder.is_dir() else []
+        if (folder / METRICS_FILE).is_file():
             inside = [folder]
         if not inside:
             why = "holds no finished run" if folder.is_dir() else "is no folder"
-            raise ConfigError(f"{str(given)!r} {why}; expected a run's folder, with {METRICS} in it")
+            raise ConfigError(f"{str(given)!r} {why}; expected a run's folder, with {METRICS_FILE} in it")
         found += sorted(
             inside, key=lambda path: (len(path.name), path.name) if path.name.isdigit() else (99, path.name)
         )
     return list(dict.fromkeys(found))
 
 
-def read(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
     """A finished run. ConfigError if its files are missing, broken, or of another version."""
     try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        settings = flat(metrics["settings"])
-        _ = [float(metrics[key]) for key in (*NUMBERS, "multiply_adds")]
+        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        settings = flatten(metrics["settings"])
+        _ = [float(metrics[key]) for key in (*NUMBER_KEYS, "multiply_adds")]
         for split in (metrics["val"], *([metrics["test"]] if "test" in metrics else [])):
             _ = [float(split["interval"][side]) for side in ("low", "high")]
             _ = [float(split[key]) for key in ("accuracy", "macro_f1")], int(split.get("skipped", 0))
         right: dict[str, list[tuple[str, str, bool]]] = {}
-        if (folder / ANSWERS).is_file():
-            with open(folder / ANSWERS, encoding="utf-8") as file:
+        if (folder / ANSWERS_FILE).is_file():
+            with open(folder / ANSWERS_FILE, encoding="utf-8") as file:
                 for row in map(json.loads, file):
                     own = str(row["group"]), str(row["name"]), row["truth"] == row["answer"]
                     right.setdefault(str(row["split"]), []).append(own)
     except FileNotFoundError:
-        raise ConfigError(f"{str(folder)!r} is no run's folder: it has no {METRICS}") from None
+        raise ConfigError(f"{str(folder)!r} is no run's folder: it has no {METRICS_FILE}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{str(folder)!r} cannot be compared: it is broken or of another version ({error!r})"
@@ -81,20 +81,20 @@ def read(folder: Path) -> Run:
     return Run(folder, metrics, settings, right)
 
 
-def counted(runs: Sequence[Run]) -> str:
+def common_split(runs: Sequence[Run]) -> str:
     """The split by which runs are compared: the test, if all that have not failed were tested."""
     return "test" if all("test" in run.metrics for run in runs if run.metrics) else "val"
 
 
-def differing(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """Of each run, the settings in which the runs differ, those aside that change nothing; of one that failed, what is
-    known.
+def find_differences(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """The settings of each run in which the runs differ, without those that change nothing; of a run that failed, what
+    is known.
 
-    Where runs have different components (``cell._target_``), the component is told, and options are told that all of
-    these components have.
+    Where runs have different components (``cell._target_``), that is the difference, besides options that all of these
+    components have.
     """
     told = [run for run in runs if run.metrics]
-    keys = list(dict.fromkeys(key for run in told for key in run.settings if key not in ASIDE))
+    keys = list(dict.fromkeys(key for run in told for key in run.settings if key not in IGNORED_KEYS))
     varied = [key for key in keys if len({run.settings.get(key) for run in told}) > 1]
     chosen = {key.removesuffix(f".{TARGET}") for key in varied if key.endswith(f".{TARGET}")}
 
@@ -108,13 +108,9 @@ def differing(runs: Sequence[Run]) -> list[dict[str, str]]:
             rows.append(dict(run.settings))
             continue
         row = {key: run.settings[key] for key in varied if key in run.settings and owned(key)}
-        rows.append({named(key): value.rpartition(".")[2] if TARGET in key else value for key, value in row.items()})
+        names = {key: value.rpartition(".")[2] if TARGET in key else value for key, value in row.items()}
+        rows.append({key.removesuffix(f".{TARGET}"): value for key, value in names.items()})
     return rows
-
-
-def named(key: str) -> str:
-    """A key as people choose it: ``cell``, not ``cell._target_``."""
-    return key.removesuffix(f".{TARGET}")
 
 
 @dataclass(frozen=True)
@@ -136,26 +132,26 @@ class Family:
     groups: int
 
 
-def families(runs: Sequence[Run]) -> Iterator[Family]:
+def group_families(runs: Sequence[Run]) -> Iterator[Family]:
     """The families of two runs at least."""
     kinds: dict[str, list[Run]] = {}
-    split = counted(runs)
+    split = common_split(runs)
     for run in runs:
-        rest = {key: value for key, value in run.settings.items() if key not in (*REPEATED, *ASIDE)}
+        rest = {key: value for key, value in run.settings.items() if key not in (*REPEATED_KEYS, *IGNORED_KEYS)}
         if run.metrics:
             kinds.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
     for members in kinds.values():
-        varied = [key for key in REPEATED if len({run.settings.get(key) for run in members}) > 1]
+        varied = [key for key in REPEATED_KEYS if len({run.settings.get(key) for run in members}) > 1]
         if varied:
             names = " and ".join({"seed": "seeds", "dataset.fold": "folds"}[key] for key in varied)
-            yield family(members, names, split)
+            yield make_family(members, names, split)
 
 
-def family(members: list[Run], varied: str, split: str) -> Family:
+def make_family(members: list[Run], varied: str, split: str) -> Family:
     """One of them."""
     accuracies = [float(run.metrics[split]["accuracy"]) for run in members]
     apart = all(run.settings.get("dataset.fold_by", "null") != "null" for run in members) and "folds" in varied
-    shares, groups = distinct(members, split, apart)
+    shares, groups = pool_clips(members, split, apart)
     pooled = sum(shares) / len(shares) if shares else 0.0
     mean = sum(accuracies) / len(accuracies)
     limits = interval(shares, groups)[0]
@@ -163,7 +159,7 @@ def family(members: list[Run], varied: str, split: str) -> Family:
     return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(shares), told)
 
 
-def distinct(runs: Sequence[Run], split: str, apart: bool) -> tuple[list[float], list[str]]:
+def pool_clips(runs: Sequence[Run], split: str, apart: bool) -> tuple[list[float], list[str]]:
     """Of each clip that any of the runs answered, the share of them that was right, and its group; ``apart``: if no
     groups are known, the folds are.
 

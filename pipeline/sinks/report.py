@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -12,21 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-import pipeline.report.charts as charts
 import pipeline.report.page as page
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import Journal
-from pipeline.measures.calibration import SCORES, score_bin
-from pipeline.measures.uncertainty import wilson
-from pipeline.report.accuracy import LISTED, Accuracy, Found, Least, known, listed, rest, sections
-from pipeline.report.page import Html, Section
+from pipeline.core.text import shorten
+from pipeline.measures.accuracy import Accuracy, CappedCounter, Prediction, Smallest
+from pipeline.measures.calibration import HISTOGRAM_BINS, score_bin
+from pipeline.report.accuracy import describe_files
+from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_histogram, plot_scores
 from pipeline.sinks.sink import Row, Sink
 
-FEW = 24  # classes that have a histogram each
-FINE, FIRST, LENGTHS = 10, -2, 70  # bins of durations: in a decade, power of ten of the first, in all
-MARKS = (0.01, 0.1, 1, 10, 60, 600, 3600, 36000)  # seconds on the axis of durations
-NEAR = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1200, 3600, 7200, 18000, 36000)
-EXAMPLES = 3  # files for each code
+MAX_HISTOGRAMS = 24  # classes that have a histogram each
+BINS_PER_DECADE, FIRST_POWER, DURATION_BINS = 10, -2, 70  # of durations; power of ten of the first bin, in seconds
+TICK_SECONDS = (0.01, 0.1, 1, 10, 60, 600, 3600, 36000)  # on the axis of durations
+FINE_TICK_SECONDS = (
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1200, 3600, 7200, 18000, 36000
+)  # fmt: skip
+MAX_EXAMPLES = 3  # files for each code
 
 
 class Report(Sink):
@@ -44,7 +46,7 @@ class Report(Sink):
         is no regular file, OSError if it could not be written.
         """
         super().__init__()
-        self.path = writable(path)
+        self.path = check_writable(path)
         self.outputs = (self.path,)
         self.about: dict[str, str] = {}
         self.name, self.worst, self.due = "", worst, False
@@ -52,11 +54,11 @@ class Report(Sink):
         self.began = datetime.now().astimezone()
         self.statuses: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
-        self.scores, self.lengths = [0] * SCORES, [0] * LENGTHS
+        self.scores, self.lengths = [0] * HISTOGRAM_BINS, [0] * DURATION_BINS
         self.scores_of: dict[str, list[int]] = {}
         self.duration = 0.0  # seconds of all files
-        self.unsure = Least(worst)
-        self.doubts, self.errors = Troubles(), Troubles()
+        self.unsure = Smallest[Prediction](worst)
+        self.doubts, self.errors = Problems(), Problems()
         self.accuracy: Accuracy | None = None
         self.events_of: Counter[str] = Counter()
         self.searched: float | None = None  # seconds in which events were looked for
@@ -75,14 +77,14 @@ class Report(Sink):
         """Count a file."""
         self.due = False  # before all files are known
         self.labels = self.labels or list(row.get("posteriors") or ())
-        status, seconds, score, place = row["status"], number(row["seconds"]), number(row["score"]), where(row)
+        status, seconds, score, place = row["status"], finite(row["seconds"]), finite(row["score"]), place_of(row)
         answer = row["label"] or None
         self.statuses[status] += 1
         if seconds is not None:
             self.duration += seconds
-            self.lengths[length_bin(seconds)] += 1
+            self.lengths[duration_bin(seconds)] += 1
         if answer is not None:
-            self.answered(answer, score, place)
+            self.count_answer(answer, score, place)
         if status != "ok":
             (self.doubts if status == "warning" else self.errors).add(row["code"], place, row.get("reason", ""))
         if row.get("truth"):
@@ -92,15 +94,15 @@ class Report(Sink):
             self.searched = (self.searched or 0.0) + (seconds or 0.0)
             self.events_of.update(event["label"] for event in row["events"])
 
-    def answered(self, label: str, score: float | None, place: str) -> None:
+    def count_answer(self, label: str, score: float | None, place: str) -> None:
         """Count an answer."""
         self.answers[label] += 1
         if score is not None:
-            index = score_bin(score, SCORES)
+            index = score_bin(score, HISTOGRAM_BINS)
             self.scores[index] += 1
-            if len(self.labels) <= FEW:
-                self.scores_of.setdefault(label, [0] * SCORES)[index] += 1
-            self.unsure.add(score, Found(place, label, score))
+            if len(self.labels) <= MAX_HISTOGRAMS:
+                self.scores_of.setdefault(label, [0] * HISTOGRAM_BINS)[index] += 1
+            self.unsure.add(score, Prediction(place, label, score))
 
     def event(self, row: Row) -> None:
         """Count an event of a stream."""
@@ -121,7 +123,7 @@ class Report(Sink):
     def finish(self) -> None:
         """Write the page: these were all files."""
         self.due = False
-        page.save(self.path, written(self))
+        page.save(self.path, self.render())
 
     def close(self) -> None:
         """Write the page of a stream."""
@@ -129,150 +131,89 @@ class Report(Sink):
             self.searched = self.seconds(self.heard * self.hop)
             self.finish()
 
+    def render(self) -> str:
+        """The page."""
+        several = 1 < len(self.labels) <= MAX_HISTOGRAMS
+        hours, answers = (self.searched or 0.0) / 3600, self.answers.most_common()
+        return page.render(
+            "files.html",
+            report=self,
+            took=(datetime.now().astimezone() - self.began).total_seconds(),
+            about=({"name": self.name} if self.name else {}) | self.about,
+            accuracy=describe_files(self.accuracy) if self.accuracy else None,
+            labels=[(n, count, f"{count:,}", page.format_share(count, self.answers.total())) for n, count in answers],
+            scores=plot_scores({"": self.scores}, "score", "Number of files by score"),
+            small=[(n, count, self.outlines(n)) for n, count in answers[: MAX_HISTOGRAMS * several]],
+            unsure=list(self.unsure),
+            durations=plot_durations(self.lengths),
+            events=[
+                (label, count, f"{count:,}", f"{count / hours:,.1f} / h" if hours else "")
+                for label, count in self.events_of.most_common()
+            ],
+        )
 
-class Troubles:
+    def outlines(self, label: str) -> Drawing:
+        """A small histogram of the scores of a label."""
+        return draw_outlines([self.scores_of.get(label, [0] * HISTOGRAM_BINS)], f"Scores of {label}")
+
+
+class Problems:
     """Files by the codes of what is wrong with them, and the first few of each."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts = CappedCounter()
         self.examples: dict[str, list[tuple[str, str]]] = {}
 
     def add(self, codes: str, place: str, reason: str) -> None:
-        """A file, its codes separated by spaces."""
+        """Count a file under each of its codes, which are separated by spaces."""
         for code in codes.split() or ["unknown"]:
-            key = known(self.counts, page.short(code))
-            self.counts[key] += 1
-            first = self.examples.setdefault(key, [])
-            if len(first) < EXAMPLES:
-                first.append((place, page.short(reason)))
-
-    def section(self, heading: str, says: str) -> Section | None:
-        """The most frequent ones, if there are any."""
-        rows = [
-            (page.code(key), f"{count:,}", page.examples(self.examples[key]))
-            for key, count in self.counts.most_common(LISTED)
-        ]
-        shown = page.table(("code", "count", "for example"), rows, numbers=("count",))
-        return Section(heading, says, [shown, rest(len(self.counts))]) if rows else None
+            first = self.examples.setdefault(self.counts.add(code), [])
+            if len(first) < MAX_EXAMPLES:
+                first.append((place, shorten(reason)))
 
 
-def writable(path: str) -> Path:
-    """The file that a page is to be; a link stays one."""
+def check_writable(path: str) -> Path:
+    """The file that a page is to be; a link stays one. ConfigError if it is no regular file, OSError if it could not
+    be written.
+    """
     whole = Path(path).expanduser().resolve()
     if whole.exists() and not whole.is_file():
         raise ConfigError(f"sink.report.path: {path} is no regular file, which a page must be")
-    Journal(str(whole), None)  # whether it could be written
+    Journal(str(whole), None)
     return whole
 
 
-def where(row: Row) -> str:
+def place_of(row: Row) -> str:
     """A file, or the part of it that was classified."""
-    path = page.short(str(row["path"]))
-    start, end = number(row.get("start")) or 0.0, number(row.get("end"))
+    path = shorten(str(row["path"]))
+    start, end = finite(row.get("start")) or 0.0, finite(row.get("end"))
     if not start and end is None:
         return path
     return f"{path} [{start:.2f} – {'end' if end is None else f'{end:.2f} s'}]"
 
 
-def number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A finite number, or None for anything else."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def length_bin(seconds: float) -> int:
-    """Which bin a duration is in."""
-    return min(LENGTHS - 1, max(0, math.floor(FINE * (math.log10(seconds) - FIRST)))) if seconds > 0 else 0
+def duration_bin(seconds: float) -> int:
+    if seconds <= 0:
+        return 0
+    return min(DURATION_BINS - 1, max(0, math.floor(BINS_PER_DECADE * (math.log10(seconds) - FIRST_POWER))))
 
 
-def written(report: Report) -> str:
-    """The page."""
-    ended, files = datetime.now().astimezone(), report.statuses.total()
-    says = f"{ended:%Y-%m-%d %H:%M %z}, after {page.lasting((ended - report.began).total_seconds())}"
-    opening = [page.tiles(tiles(report))]
-    if files:
-        tones = ("ok", "good"), ("warning", "warn"), ("error", "bad")
-        opening.append(page.parts([(status, report.statuses[status], tone) for status, tone in tones]))
-    if about := ({"name": report.name} if report.name else {}) | report.about:
-        opening.append(page.facts(about))
-    parts = [
-        *(sections(report.accuracy) if report.accuracy else ()),
-        *answers(report),
-        events(report),
-        report.doubts.section("Warnings", "Something is doubtful about these, but they have answers."),
-        report.errors.section("Errors", "These have no answer, and this is why."),
-    ]
-    title = "Classified files" if files else "A classified stream" if report.heard else "Nothing was classified"
-    return page.page(title, says, [part for part in parts if part], opening)
-
-
-def tiles(report: Report) -> Iterator[tuple[str, str, str]]:
-    """The main figures."""
-    hits, truths, _ = (int(counts.sum()) for counts in report.accuracy.totals()) if report.accuracy else (0, 0, 0)
-    if truths:
-        low, high = (f"{100 * value:.1f}" for value in wilson(hits, truths))
-        yield page.share(hits, truths), "accuracy", f"{low} – {high}"
-    files = report.statuses.total()
-    if files:
-        yield f"{files:,}", "files", f"{page.lasting(report.duration)} in all"
-        for status, name in (("ok", "without doubts"), ("warning", "with warnings"), ("error", "errors")):
-            yield f"{report.statuses[status]:,}", name, page.share(report.statuses[status], files)
-    if report.heard and report.searched:
-        yield page.lasting(report.searched), "heard or seen", ""
-        yield f"{report.gaps:,}", "gaps", f"{page.lasting(report.lost)} lost" if report.gaps else ""
-    if report.searched is not None:
-        yield f"{report.events_of.total():,}", "events", ""
-
-
-def answers(report: Report) -> Iterator[Section]:
-    """What the answers were, how sure, and how long the files are."""
-    total = report.answers.total()
-    if not total:
-        return
-    rows = [(label, count, f"{count:,}", page.share(count, total)) for label, count in report.answers.most_common()]
-    yield Section(
-        "Answers", f"How many of {total:,} files got each label.", [page.bars(rows[:LISTED]), rest(len(rows))]
-    )
-    spans = [f"{index / SCORES:.2f} – {(index + 1) / SCORES:.2f}" for index in range(SCORES)]
-    marks = [(SCORES * value, f"{value:g}") for value in page.ticks(0, 1)]
-    drawn = page.histogram(report.scores, spans, marks, "score", "Number of files by score")
-    says = "How sure the answers are: 1 is certain, and many low scores mean that the files are not what was learnt."
-    yield Section("Scores", says, [page.figure("All files", drawn), scores_by_label(report)])
-    if any(report.unsure):
-        yield Section("Least sure", "The files with the lowest scores.", [listed(report.unsure)])
-    says = f"How long the files are, {page.lasting(report.duration)} in all. Bins grow with the duration."
-    yield Section("Durations", says, [lengths(report.lengths)])
-
-
-def scores_by_label(report: Report) -> Html:
-    """A small histogram of scores for each label; of one label or too many, none."""
-    if not 1 < len(report.labels) <= FEW:
-        return Html()
-    drawn = []
-    for label, count in report.answers.most_common(FEW):
-        counts = report.scores_of.get(label, [0] * SCORES)
-        shape = charts.outlines([counts], f"Scores of {page.short(label, 80)}")
-        drawn.append(page.figure(label, shape, f"{count:,}"))
-    return page.small(drawn)
-
-
-def lengths(counts: list[int]) -> Html:
+def plot_durations(counts: Sequence[int]) -> Plot:
     """Durations as far as there are any, but a decade at least."""
-    there = [index for index, count in enumerate(counts) if count] or [-FIRST * FINE]
-    first = max(0, min(there[0] - 1, (there[0] + there[-1] - FINE) // 2))
-    last = min(LENGTHS, max(there[-1] + 2, first + FINE))
-    edges = [10 ** (index / FINE + FIRST) for index in range(first, last + 1)]
-    spans = [f"{page.lasting(low)} – {page.lasting(high)}" for low, high in pairwise(edges)]
-    marks = [mark for mark in (NEAR if last - first <= 2 * FINE else MARKS) if edges[0] <= mark <= edges[-1]]
-    places = [(FINE * (math.log10(mark) - FIRST) - first, page.lasting(mark)) for mark in marks]
-    drawn = page.histogram(counts[first:last], spans, places, "duration", "Number of files by duration")
-    return page.figure("All files", drawn)
-
-
-def events(report: Report) -> Section | None:
-    """Events by label, and how many there are in an hour."""
-    if report.searched is None:
-        return None
-    hours, rows = report.searched / 3600, report.events_of.most_common(LISTED)
-    shown = [(label, count, f"{count:,}", f"{count / hours:,.1f} / h" if hours else "") for label, count in rows]
-    says = f"How many events of each label there are in {page.lasting(report.searched)}, and how many in an hour."
-    return Section("Events", says, [page.bars(shown), rest(len(report.events_of))])
+    there = [index for index, count in enumerate(counts) if count] or [-FIRST_POWER * BINS_PER_DECADE]
+    first = max(0, min(there[0] - 1, (there[0] + there[-1] - BINS_PER_DECADE) // 2))
+    last = min(DURATION_BINS, max(there[-1] + 2, first + BINS_PER_DECADE))
+    edges = [10 ** (index / BINS_PER_DECADE + FIRST_POWER) for index in range(first, last + 1)]
+    spans = [f"{page.format_duration(low)} – {page.format_duration(high)}" for low, high in pairwise(edges)]
+    ticks = FINE_TICK_SECONDS if last - first <= 2 * BINS_PER_DECADE else TICK_SECONDS
+    marks = [
+        (BINS_PER_DECADE * (math.log10(tick) - FIRST_POWER) - first, page.format_duration(tick))
+        for tick in ticks
+        if edges[0] <= tick <= edges[-1]
+    ]
+    return plot_histogram({"": counts[first:last]}, spans, marks, "duration", "Number of files by duration")

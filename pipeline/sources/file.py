@@ -9,32 +9,33 @@ from pathlib import Path
 from pydantic import PositiveFloat
 
 from pipeline.core.text import clean
-from pipeline.media.chunks import Both, open_chunks
-from pipeline.media.input_spec import InputSpec, recut
+from pipeline.media.chunks import open_chunks
+from pipeline.media.info import AVInfo
+from pipeline.media.input_spec import InputSpec, rechunk
 from pipeline.media.picture import Image
 from pipeline.media.prefetch import ahead
 from pipeline.sources.source import Piece, Source
 
 
 class File(Source):
-    """Any audio or video file, read block by block in flat memory, a little ahead of the model."""
+    """Any audio or video file, read block by block in constant memory, a little ahead of the model."""
 
     def __init__(self, path: str, chunk: PositiveFloat = 0.1, realtime: bool = False) -> None:
-        """``chunk`` seconds are handed over at a time; ``realtime`` paces them as if they were heard and seen now."""
+        """``chunk``: seconds of each piece. ``realtime``: yield them at the file's own pace."""
         self.path, self.name, self.chunk, self.realtime = path, path, chunk, realtime
         self.reads = (Path(path),)
 
     def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece]:
-        """MediaError if the file cannot be read; doubts about it are printed at the end."""
+        """MediaError if the file cannot be read. Its warnings are printed at the end."""
         views: deque[tuple[float, Image]] = deque()
         view = (lambda seconds, image: views.append((seconds, image))) if seen else None
         facts, blocks = open_chunks(self.path, spec, view=view)
         size = max(1, round(self.chunk * spec.rate / spec.grain)) * spec.grain
         started, sent = time.monotonic(), 0
-        for chunk in recut(ahead(blocks, 2 if seen else 4), spec, size):
+        for chunk in rechunk(ahead(blocks, 2 if seen else 4), spec, size):
             sent += spec.ticks(chunk)
             now, shown = sent / spec.rate, list[tuple[float, Image]]()
-            late = facts.late if isinstance(facts, Both) else 0.0
+            late = facts.late if isinstance(facts, AVInfo) else 0.0
             while views and views[0][0] + late < now:
                 seconds, image = views.popleft()
                 shown.append((seconds + late, image))

@@ -1,6 +1,6 @@
-"""What a capturing process runs: pictures from a device through OpenCV, and from an address through PyAV.
+"""What a capture process runs: pictures from a camera through OpenCV, and from an address through PyAV.
 
-Apart from the sources, because the process should start at once, without loading torch.
+This file imports no torch, so that the process starts fast.
 """
 
 import os
@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.core.limits import MAX_PIXELS
-from pipeline.sources.camera import Opened, Shot
+from pipeline.sources.capture import VideoFrame
 
 PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,srt,crypto"  # never files
-HASTE = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000", "probesize": "500000"}
+LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000", "probesize": "500000"}
 
 
-def device(name: int | str, width: int | None, height: int | None, rate: float | None) -> Iterator[Shot | Opened]:
+def grab_camera(
+    name: int | str, width: int | None, height: int | None, rate: float | None
+) -> Iterator[str | VideoFrame]:
     """Pictures of a camera: an index, or a path such as /dev/video0. LookupError if there are none (any more)."""
-    os.environ["OPENCV_LOG_LEVEL"] = "OFF"  # what goes wrong is said once, by us
+    os.environ["OPENCV_LOG_LEVEL"] = "OFF"  # the error below says what is wrong
     import cv2
 
     camera = cv2.VideoCapture(name)
@@ -29,23 +31,23 @@ def device(name: int | str, width: int | None, height: int | None, rate: float |
             camera.set(key, value)
     camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     got = [camera.get(key) for key in wanted]
-    yield Opened(f"{got[0]:.0f}x{got[1]:.0f} pixels, {got[2]:.4g} a second")
+    yield f"{got[0]:.0f}x{got[1]:.0f} pixels, {got[2]:.4g} a second"
     while camera.grab():
         captured = time.monotonic()
         good, image = camera.retrieve()
         if good:
             rgb: Any = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            yield Shot(rgb, captured)
+            yield VideoFrame(rgb, captured)
     raise LookupError("the camera gives no more pictures")
 
 
-def address(url: str, options: dict[str, str], timeout: float) -> Iterator[Shot | Opened]:
-    """Pictures of a stream on the network with their time stamps; LookupError if there are none (any more)."""
+def grab_url(url: str, options: dict[str, str], timeout: float) -> Iterator[str | VideoFrame]:
+    """Pictures of a network stream with their time stamps. LookupError if there are none (any more)."""
     import av
 
     av.logging.set_level(None)
     try:
-        container = av.open(url, options=HASTE | options | {"protocol_whitelist": PROTOCOLS}, timeout=timeout)
+        container = av.open(url, options=LOW_DELAY | options | {"protocol_whitelist": PROTOCOLS}, timeout=timeout)
     except av.error.ExitError:
         raise LookupError(f"no answer within {timeout:g} s") from None
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -59,7 +61,7 @@ def address(url: str, options: dict[str, str], timeout: float) -> Iterator[Shot 
         track.thread_type = "SLICE"  # threads by frame would hold as many frames back
         context = track.codec_context
         context.flags |= av.codec.context.Flags.low_delay
-        yield Opened(f"{context.width}x{context.height} pixels, {float(track.average_rate or 0):.4g} a second")
+        yield f"{context.width}x{context.height} pixels, {float(track.average_rate or 0):.4g} a second"
         try:
             for packet in container.demux(track):
                 captured = time.monotonic()
@@ -67,7 +69,7 @@ def address(url: str, options: dict[str, str], timeout: float) -> Iterator[Shot 
                     if frame.width * frame.height > MAX_PIXELS:
                         raise LookupError(f"frames of {frame.width}x{frame.height} are too large")
                     aspect = float(context.sample_aspect_ratio or 1)
-                    yield Shot(frame.to_ndarray(format="rgb24"), captured, frame.time, aspect)
+                    yield VideoFrame(frame.to_ndarray(format="rgb24"), captured, frame.time, aspect)
         except (av.FFmpegError, OSError) as error:
             raise LookupError(f"the stream broke off ({getattr(error, 'strerror', None) or error})") from None
     raise LookupError("the stream has ended")

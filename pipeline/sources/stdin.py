@@ -28,20 +28,20 @@ class Stdin(Source):
         channels: PositiveInt = 1,
         chunk: PositiveFloat = 0.1,
     ) -> None:
-        """``rate`` in Hz; about ``chunk`` seconds are read at a time."""
+        """``rate`` in Hz. ``chunk``: seconds that are read at a time, at least one frame."""
         self.rate, self.dtype, self.channels = rate, np.dtype(dtype).newbyteorder("<"), channels
-        self.scale, self.chunk = FULL_SCALE[dtype], chunk
+        self.scale, self.chunk_frames = FULL_SCALE[dtype], max(1, round(chunk * rate))
 
     def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece]:
-        """Mono at the model's rate until the pipe closes; a last, incomplete frame is dropped. ConfigError if it begins
-        like a file, MediaError if nothing comes.
+        """Mono at the model's rate until the pipe closes; an incomplete last frame is dropped. ConfigError if the bytes
+        begin like a file, MediaError if nothing comes.
         """
-        rate = spec.only_sound("source=stdin")
+        rate = spec.require_sound("source=stdin")
         convert = Resampler(self.rate, rate) if rate != self.rate else None
         frame = self.dtype.itemsize * self.channels
-        pipe: Any = sys.stdin.buffer  # read1: what is there, without waiting for more
+        pipe: Any = sys.stdin.buffer  # read1 returns what is there
         rest, heard = b"", False
-        while data := pipe.read1(round(self.chunk * self.rate) * frame):
+        while data := pipe.read1(self.chunk_frames * frame):
             data = rest + data
             whole = len(data) - len(data) % frame
             rest = data[whole:]

@@ -1,24 +1,21 @@
 """A camera at this computer, through OpenCV."""
 
-from collections.abc import Iterator
+import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.input_spec import InputSpec
-from pipeline.sources.camera import Capture, Keep, LostError
-from pipeline.sources.grabbers import device as grab
-from pipeline.sources.live import Live
-from pipeline.sources.source import Gap, Piece, Policy, Source
+from pipeline.core.errors import ConfigError, UserError
+from pipeline.sources.capture import Capture, LostError
+from pipeline.sources.grabbers import grab_camera
+from pipeline.sources.live_video import LiveVideo
 
-INDEXES = 10  # that are tried to list the cameras
+MAX_LISTED_INDEXES = 10
 
 
-class Webcam(Source):
-    """Pictures of a camera, captured in a process of its own; what happens while it is away is told as gaps."""
-
-    live = True
+class Webcam(LiveVideo):
+    """Pictures of a camera, captured in a process of its own. What happens while it is away becomes a gap."""
 
     def __init__(
         self,
@@ -27,54 +24,39 @@ class Webcam(Source):
         width: PositiveInt | None = None,
         height: PositiveInt | None = None,
         rate: PositiveFloat | None = None,
-        keep: Keep = "newest",
-        seconds: PositiveFloat | None = None,
-        timeout: PositiveFloat = 2.0,
         frozen: PositiveFloat | None = 5.0,
-        patience: PositiveFloat | None = None,
-        gap: Policy = "reset",
+        **options: Any,
     ) -> None:
-        """``device``: an index, or a path such as /dev/video0. ``list``: only show the cameras. ``width``, ``height``,
-        ``rate`` are asked for (None: the camera's choice); what is got is printed. ``keep``: the ``newest`` picture, so
-        that answers are never late, or ``every`` one. ``seconds`` in all (None: until interrupted). No picture for
-        ``timeout`` seconds, or the same for ``frozen`` (None: never), is a loss; the camera is then tried again and
-        again, for ``patience`` seconds (None: for ever). ``gap``: see ``Stream.gap``.
+        """``device``: an index, or a path such as /dev/video0. ``list``: only list the cameras. ``width``, ``height``,
+        ``rate``: asked of the camera (None: its choice). The rest: see ``LiveVideo``.
         """
+        super().__init__(frozen=frozen, **options)
         self.device = int(device) if str(device).isdecimal() else device
         self.reads = (Path(self.device),) if isinstance(self.device, str) else ()
-        self.name, self.listing = f"camera {device}", list
-        self.asked, self.keep, self.frozen, self.timeout = (width, height, rate), keep, frozen, timeout
-        self.watched = Live(self.open, self.name, timeout, 10.0, patience, gap, seconds)
+        self.name, self.list, self.asked = f"camera {device}", list, (width, height, rate)
 
-    def open(self) -> Capture:
-        """The camera, capturing. LostError if it cannot be."""
+    def open(self, again: bool) -> Capture:
         opening = self.timeout + 10  # a process has to start
-        return Capture(grab, (self.device, *self.asked), self.keep, self.frozen, opening)
+        return Capture(grab_camera, (self.device, *self.asked), self.keep, self.frozen, opening)
 
-    def devices(self) -> str:
-        """The cameras that can be opened, one a line: index, picture size and rate, and the name where it is known."""
+    def list_devices(self) -> str | None:
+        """One camera a line: index, picture size and rate, and the name where it is known."""
         rows = []
-        for index in range(INDEXES):
+        for index in range(MAX_LISTED_INDEXES if self.list else 0):
+            if sys.platform == "linux" and not Path(f"/dev/video{index}").exists():
+                continue  # to try takes a process
             try:
-                capture = Capture(grab, (index, None, None, None), "newest", None, 10.0)
+                capture = Capture(grab_camera, (index, None, None, None), "newest", None, 10.0)
             except LostError:
                 continue
             capture.close()
             name = Path(f"/sys/class/video4linux/video{index}/name")
             rows.append(f"{index:3}  {capture.what}  {name.read_text().strip() if name.is_file() else ''}".rstrip())
-        return "\n".join(rows) or "no camera found"
+        return "\n".join(rows) or "no camera found" if self.list else None
 
-    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
-        """ConfigError if there is no such camera; MediaError if it is lost for good."""
-        picture = spec.only_pictures("source=webcam")
-        begun = False
-        try:
-            for item in self.watched.pieces(spec, picture, seen):
-                begun = True
-                yield item
-        except LostError as error:
-            if begun:
-                raise MediaError("device_lost", f"{self.name}: {error}") from None
-            raise ConfigError(
-                f"source.device: {self.device}: {error}; expected an index or a path (source.list=true shows them)"
-            ) from None
+    def failure(self, error: LostError) -> UserError:
+        if self.started:
+            return super().failure(error)
+        return ConfigError(
+            f"source.device: {self.device}: {error}; expected an index or a path (source.list=true shows them)"
+        )

@@ -1,6 +1,6 @@
-"""Many streams through one model: oldest blocks first, in batches, with every wait told and overload survived.
+"""Many streams through one model, in batches: oldest blocks first, the wait of each known, and a policy for overload.
 
-Who shares a batch changes no bit of an answer (``tiles.py``), so a stream is told the same whatever the others do.
+A stream's answers do not depend on the others, to the bit (``state_batch.py``).
 """
 
 import heapq
@@ -9,32 +9,32 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.layers.stage import State, pick, tree
 from pipeline.media.input_spec import Arrays, Chunk
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import Event
 from pipeline.sources.source import BEHIND, Gap, Policy
-from pipeline.streaming.state_batch import Tiles
+from pipeline.streaming.state_batch import StateBatch
 from pipeline.streaming.stream import Stream
 
-KEPT = 512  # waits of a stream that its figures are made of: the newest
-SPAN = 256  # turns that the load is made of
+NEWEST_WAITS = 512  # of a stream, for its quantiles
+NEWEST_TURNS = 256  # for the load
 
 
 class Answer(NamedTuple):
-    """What became of a block of one stream.
+    """The answer to a block of one stream, or the gap that stands for some.
 
     Attributes:
-        stream: whose it is; its own ``posteriors`` are of its newest answer.
+        stream: the stream; its own ``posteriors`` are those of its newest answer.
         events: those that have ended.
         first, posteriors: index of the first step, and ``(T, K)`` float32, as in ``Stream``.
         waited: seconds from the arrival of the block's last sample to its answer.
-        warnings: rows of what was not sound (``Stream.warnings``), which the stream has no more.
+        warnings: rows as in ``Stream.warnings``, from where they are taken.
         gap: what was not computed, and why; it begins at tick ``at``.
     """
 
@@ -49,15 +49,14 @@ class Answer(NamedTuple):
 
 
 class Waits:
-    """Seconds that blocks waited: how many, the longest, and the newest ``KEPT``."""
+    """Seconds that blocks waited: how many, the longest, and the ``NEWEST_WAITS`` newest."""
 
     def __init__(self) -> None:
-        self.ring = np.zeros(KEPT, np.float32)
+        self.ring = np.zeros(NEWEST_WAITS, np.float32)
         self.count, self.longest = 0, 0.0
 
     def add(self, seconds: float) -> None:
-        """One more."""
-        self.ring[self.count % KEPT] = seconds
+        self.ring[self.count % NEWEST_WAITS] = seconds
         self.count += 1
         self.longest = max(self.longest, seconds)
 
@@ -68,27 +67,25 @@ class Waits:
 
 
 @dataclass(eq=False)
-class Seat:
-    """A stream's place: its row, ``shown`` (the view of that row), and when each of its waiting blocks arrived."""
+class ScheduledStream:
+    """A stream that takes part: the order in which it joined, its row, and when each of its waiting blocks arrived."""
 
     stream: Stream
     number: int
     row: int
-    shown: State
     arrived: deque[float] = field(default_factory=deque)
     queued: bool = False
     waits: Waits = field(default_factory=Waits)
 
 
-Taken: TypeAlias = tuple[Seat, Arrays, float, list[dict[str, Any]]]  # a seat's block, its arrival, and its warnings
+Block: TypeAlias = tuple[ScheduledStream, Arrays, float, list[dict[str, Any]]]  # with its arrival and its warnings
 
 
 class Scheduler:
     """Serves the streams of one model that have joined, in turns of at most ``tile`` blocks.
 
-    One thread computes: all methods are its own, but for ``feed`` and ``wait``, which any thread may call. While a
-    stream takes part, its ``state`` is a view of its row, which the next turn writes to: clone it to hold it. Another
-    state may be set; the next turn goes on from it.
+    One thread computes. All methods are its own, but for ``feed`` and ``wait``, which any thread may call. A stream's
+    ``state`` can be read and set meanwhile, as that of any other.
     """
 
     def __init__(
@@ -105,26 +102,27 @@ class Scheduler:
         """``block``: steps of a block, as the streams have it. ``tile``: rows of a batch at most; above 64, log-mel and
         the recurrent kernels are slower per row.
 
-        ``exact``: only batch sizes that agree to the bit, which is tried here, with the threads set now; otherwise
-        batches are as large as it comes. ``overload``: what becomes of blocks that have waited for more than
-        ``patience`` seconds. ``keep``: they are answered, late. ``drop``: every stream passes over all blocks that have
-        waited for half of it, with the policy ``gap``, and an ``Answer`` tells.
-
-        ValueError if a row of a full tile depends on its neighbours.
+        ``exact``: no answer depends on the others of its batch, not even by a rounding; the model's stages are tried
+        for that here, with the threads set now. Otherwise batches are as large as it comes. ``overload``: what becomes
+        of blocks that have waited for more than ``patience`` seconds. ``keep``: they are answered, late. ``drop``:
+        every stream passes over all blocks that have waited for half of it, with the policy ``gap``; an ``Answer`` with
+        a gap stands for them.
         """
         if overload not in ("keep", "drop") or gap not in ("keep", "reset"):
             raise ValueError(f"overload is {overload!r}, gap is {gap!r}; expected keep or drop, and keep or reset")
         if tile < 1 or patience <= 0:
-            raise ValueError(f"tile is {tile}, patience is {patience}; expected at least one row, and some time")
+            raise ValueError(
+                f"tile is {tile}, patience is {patience}; expected at least 1 row, and more than 0 seconds"
+            )
         self.model, self.size = model, Stream(model, block).size
         self.overload, self.patience, self.policy, self.clock = overload, patience, gap, clock
-        self.tiles = Tiles(model, self.size, tile, exact)
-        self.seats: dict[Stream, Seat] = {}
-        self.queue: list[tuple[float, int, Seat]] = []  # a heap: the oldest block of each seat that has one
+        self.batch = StateBatch(model, self.size, tile, exact)
+        self.streams: dict[Stream, ScheduledStream] = {}
+        self.queue: list[tuple[float, int, ScheduledStream]] = []  # a heap: by the oldest block of each stream
         self.joined = 0
         self.waits = Waits()
-        self.spans: deque[tuple[float, float]] = deque(maxlen=SPAN)  # seconds of computing, seconds of streams
-        self.fresh = threading.Condition()
+        self.spans: deque[tuple[float, float]] = deque(maxlen=NEWEST_TURNS)  # seconds of computing, seconds of streams
+        self.changed = threading.Condition()
 
     def join(self, stream: Stream) -> None:
         """A stream takes part from now on, with what it has remembered and what waits in it.
@@ -133,77 +131,74 @@ class Scheduler:
         """
         if stream.model is not self.model or stream.size != self.size:
             raise ValueError(f"got a stream of {stream.size} ticks a block; expected {self.size}, and the same model")
-        if stream in self.seats:
+        if stream in self.streams:
             raise ValueError("this stream takes part already")
-        rows = self.tiles.rows
-        row = self.tiles.reserve()
-        if self.tiles.rows is not rows:
-            self.show()
-        seat = Seat(stream, self.joined, row, self.tiles.view(row))
+        entry = ScheduledStream(stream, self.joined, self.batch.reserve())
         self.joined += 1
-        with self.fresh:
-            self.seats[stream] = seat
-            self.settle(seat, self.clock())
+        with self.changed:
+            self.streams[stream] = entry
+            self.note_arrivals(entry, self.clock())
 
     def leave(self, stream: Stream) -> None:
-        """A stream takes no part any more, and has its state as a value of its own; what waits in it stays there."""
-        with self.fresh:
-            seat = self.seat(stream)
-            del self.seats[stream]
-            seat.arrived.clear()
-            if stream.state is seat.shown:
-                stream.state = pick(seat.shown, 0)
-            self.tiles.free.append(seat.row)
+        """A stream takes no part any more; what waits in it stays there."""
+        with self.changed:
+            entry = self.scheduled(stream)
+            del self.streams[stream]
+            entry.arrived.clear()
+            stream.state = stream.state  # no longer in the batch
+            self.batch.free.append(entry.row)
 
     def feed(self, stream: Stream, chunk: Chunk, arrived: float | None = None) -> None:
         """A chunk of a stream, as for ``Stream.feed``; ``arrived`` on the clock, by default now. Any thread."""
         arrived = self.clock() if arrived is None else arrived
-        with self.fresh:
-            seat = self.seat(stream)
+        with self.changed:
+            entry = self.scheduled(stream)
             stream.feed(chunk)
-            if self.settle(seat, arrived):
-                self.fresh.notify()
+            if self.note_arrivals(entry, arrived):
+                self.changed.notify()
 
     def wait(self, seconds: float) -> bool:
         """Wait until some block does, for so many seconds at most; whether one does. Any thread."""
-        with self.fresh:
-            return self.fresh.wait_for(lambda: self.oldest() is not None, seconds)
+        with self.changed:
+            return self.changed.wait_for(lambda: self.oldest() is not None, seconds)
 
     def turn(self) -> list[Answer]:
         """The blocks that have waited longest, one of each stream at most, answered as one batch; and what was passed
         over. Empty if nothing waits.
         """
-        begun = self.clock()
-        with self.fresh:
-            answers = self.shed(begun) if self.overload == "drop" else []
-            taken = [self.take(seat) for seat in self.longest_waiting()]
-        return answers + self.serve(taken, begun)
+        start = self.clock()
+        with self.changed:
+            answers = self.drop_late(start) if self.overload == "drop" else []
+            blocks = [self.take(entry) for entry in self.longest_waiting()]
+        return answers + self.compute(blocks, start)
 
     def gap(self, stream: Stream, ticks: int, how: Policy = "reset") -> list[Answer]:
-        """Answer what waits in a stream; then ``Stream.gap``, which is the last answer."""
-        answers = self.drain(stream)
-        with self.fresh:
-            seat = self.seat(stream)
+        """Answer what waits in a stream; then ``Stream.gap``, which is the last answer. Meanwhile, ``feed`` waits."""
+        with self.changed:
+            answers = self.drain(stream)
             events = stream.gap(ticks, how)
-            self.settle(seat, self.clock())
-            return [*answers, Answer(stream, events, stream.first, stream.posteriors, 0.0, told(stream))]
+            self.note_arrivals(self.scheduled(stream), self.clock())
+            return [*answers, Answer(stream, events, stream.first, stream.posteriors, 0.0, take_warnings(stream))]
 
     def snapshot(self, stream: Stream) -> bytes:
-        """``Stream.snapshot``, the only way while a stream takes part: nobody feeds it meanwhile."""
-        with self.fresh:
-            self.seat(stream)
+        """``Stream.snapshot``, for a stream that takes part. Meanwhile, ``feed`` waits."""
+        with self.changed:
+            self.scheduled(stream)
             return stream.snapshot()
 
     def close(self, stream: Stream) -> list[Answer]:
-        """Answer what waits in a stream; then ``Stream.close``, which is the last answer. It takes no part any more."""
-        answers = self.drain(stream)
-        self.leave(stream)
-        return [*answers, Answer(stream, stream.close(), stream.first, stream.posteriors, 0.0, told(stream))]
+        """Answer what waits in a stream; then ``Stream.close``, which is the last answer. It takes no part any more.
+        Meanwhile, ``feed`` waits; then it is refused.
+        """
+        with self.changed:
+            answers = self.drain(stream)
+            self.leave(stream)
+        return [*answers, Answer(stream, stream.close(), stream.first, stream.posteriors, 0.0, take_warnings(stream))]
 
     @property
     def behind(self) -> float:
         """Seconds that the oldest block has waited until now; 0 if none waits."""
-        with self.fresh:
+        with self.changed:
             oldest = self.oldest()
         return 0.0 if oldest is None else max(0.0, self.clock() - oldest)
 
@@ -213,125 +208,112 @@ class Scheduler:
         too many.
         """
         computing, streams = (sum(part) for part in zip(*self.spans, strict=True)) if self.spans else (0.0, 1.0)
-        return len(self.seats) * computing / streams
+        return len(self.streams) * computing / streams
 
-    def seat(self, stream: Stream) -> Seat:
-        """A stream's place, with its waits; ValueError if it takes no part."""
-        if stream not in self.seats:
+    def scheduled(self, stream: Stream) -> ScheduledStream:
+        """A stream's entry, with its waits; ValueError if it takes no part."""
+        if stream not in self.streams:
             raise ValueError("this stream takes no part; join it first")
-        return self.seats[stream]
+        return self.streams[stream]
 
-    def settle(self, seat: Seat, now: float) -> bool:
-        """Write down the arrival of new blocks, and queue the oldest; whether one waits."""
-        ready = seat.stream.spec.ticks(seat.stream.waiting) // self.size
-        while len(seat.arrived) < ready:
-            seat.arrived.append(now)
-        while len(seat.arrived) > ready:  # a gap has answered them
-            seat.arrived.popleft()
-        if ready and not seat.queued:
-            self.enqueue(seat)
+    def note_arrivals(self, entry: ScheduledStream, now: float) -> bool:
+        """Note when new blocks arrived, and queue the stream; whether a block waits."""
+        ready = entry.stream.spec.ticks(entry.stream.waiting) // self.size
+        while len(entry.arrived) < ready:
+            entry.arrived.append(now)
+        while len(entry.arrived) > ready:  # a gap has answered them
+            entry.arrived.popleft()
+        if ready and not entry.queued:
+            self.enqueue(entry)
         return ready > 0
 
     def oldest(self) -> float | None:
         """When the oldest waiting block arrived."""
         while self.queue:
-            arrived, _, seat = self.queue[0]
-            if seat.arrived and seat.arrived[0] == arrived:
+            arrived, _, entry = self.queue[0]
+            if entry.arrived and entry.arrived[0] == arrived:
                 return arrived
-            self.call()  # it has left, or that block was answered out of turn
-            if seat.arrived:
-                self.enqueue(seat)
+            self.pop()  # it has left, or that block was answered out of turn
+            if entry.arrived:
+                self.enqueue(entry)
         return None
 
-    def enqueue(self, seat: Seat) -> None:
+    def enqueue(self, entry: ScheduledStream) -> None:
         """By the arrival of its oldest block, then in the order in which they joined."""
-        seat.queued = True
-        heapq.heappush(self.queue, (seat.arrived[0], seat.number, seat))
+        entry.queued = True
+        heapq.heappush(self.queue, (entry.arrived[0], entry.number, entry))
 
-    def call(self) -> Seat:
-        """The first in the queue."""
-        seat = heapq.heappop(self.queue)[2]
-        seat.queued = False
-        return seat
+    def pop(self) -> ScheduledStream:
+        """The first of the queue."""
+        entry = heapq.heappop(self.queue)[2]
+        entry.queued = False
+        return entry
 
-    def longest_waiting(self) -> list[Seat]:
-        """The seats whose turn it is, a tile of them at most."""
-        chosen: list[Seat] = []
-        while len(chosen) < self.tiles.tile and self.oldest() is not None:
-            chosen.append(self.call())
+    def longest_waiting(self) -> list[ScheduledStream]:
+        """The streams whose turn it is, a tile of them at most."""
+        chosen: list[ScheduledStream] = []
+        while len(chosen) < self.batch.tile and self.oldest() is not None:
+            chosen.append(self.pop())
         return chosen
 
     def drain(self, stream: Stream) -> list[Answer]:
         """Answer all blocks that wait in a stream, in batches like those of turns."""
-        seat, answers = self.seat(stream), []
-        while seat.arrived:
-            begun = self.clock()
-            with self.fresh:
-                taken = [self.take(seat)]
-            answers += self.serve(taken, begun)
+        entry, answers = self.scheduled(stream), []
+        while entry.arrived:
+            start = self.clock()
+            answers += self.compute([self.take(entry)], start)
         return answers
 
-    def take(self, seat: Seat) -> Taken:
-        """The oldest block of a seat."""
-        return seat, seat.stream.take(), seat.arrived.popleft(), told(seat.stream)
+    def take(self, entry: ScheduledStream) -> Block:
+        """The oldest block of a stream."""
+        return entry, entry.stream.take(), entry.arrived.popleft(), take_warnings(entry.stream)
 
-    def serve(self, taken: Sequence[Taken], begun: float) -> list[Answer]:
-        """A block of each of some seats, answered as one batch."""
-        if not taken:
+    def compute(self, blocks: Sequence[Block], start: float) -> list[Answer]:
+        """Answer a block of each of some streams, as one batch."""
+        if not blocks:
             return []
-        for seat, *_ in taken:
-            if seat.stream.state is not seat.shown:
-                tree(lambda row, given: row.copy_(given), seat.shown, seat.stream.state)
-                seat.stream.state = seat.shown
-        y, good = self.tiles.run([seat.row for seat, *_ in taken], [block for _, block, *_ in taken])
+        for entry, *_ in blocks:
+            if entry.stream.fetch is None:  # it has just joined, or was given another state
+                self.batch.write(entry.row, entry.stream.state)
+                entry.stream.fetch = partial(self.batch.read, entry.row)
+        y, good = self.batch.run([entry.row for entry, *_ in blocks], [block for _, block, *_ in blocks])
         now = self.clock()
         answers = []
-        with self.fresh:
-            for row, (seat, _, arrived, warnings) in enumerate(taken):
-                stream, waited = seat.stream, max(0.0, now - arrived)
-                events = stream.answer(y[row], None if good[row] else seat.shown)
-                warnings += told(stream)
+        with self.changed:
+            for (entry, _, arrived, warnings), posteriors, fine in zip(blocks, y, good, strict=True):
+                stream, waited = entry.stream, max(0.0, now - arrived)
+                events = stream.answer(posteriors, bool(fine))
+                warnings += take_warnings(stream)
                 answers.append(Answer(stream, events, stream.first, stream.posteriors, waited, warnings))
                 self.waits.add(waited)
-                seat.waits.add(waited)
-                self.settle(seat, now)
-        self.spans.append((self.clock() - begun, len(taken) * self.size / self.model.rate))
+                entry.waits.add(waited)
+                self.note_arrivals(entry, now)
+        self.spans.append((self.clock() - start, len(blocks) * self.size / self.model.rate))
         return answers
 
-    def show(self) -> None:
-        """The rows are others now."""
-        for seat in self.seats.values():
-            current = seat.stream.state is seat.shown
-            seat.shown = self.tiles.view(seat.row)
-            if current:
-                seat.stream.state = seat.shown
-
-    def shed(self, now: float) -> list[Answer]:
+    def drop_late(self, now: float) -> list[Answer]:
         """If a block has waited for more than ``patience``, all streams pass over what has waited for half of it: the
         last in the queue would always be the same ones.
         """
         answers = []
         allowed = self.patience
         while (oldest := self.oldest()) is not None and now - oldest > allowed:
-            seat, allowed = self.call(), self.patience / 2
-            taken = []
-            while seat.arrived and now - seat.arrived[0] > allowed:
-                taken.append(self.take(seat))
-            warnings = [warning for *_, found in taken for warning in found]
-            answers.append(self.passed(seat.stream, len(taken) * self.size, now - oldest, warnings))
-            self.settle(seat, now)
+            entry, allowed = self.pop(), self.patience / 2
+            stream, blocks = entry.stream, []
+            while entry.arrived and now - entry.arrived[0] > allowed:
+                blocks.append(self.take(entry))
+            warnings = [warning for *_, found in blocks for warning in found]
+            ticks = len(blocks) * self.size
+            at = stream.ticks - stream.spec.ticks(stream.waiting) - ticks
+            events = stream.pass_over(ticks, self.policy)
+            gap = Gap(ticks, BEHIND, self.policy)
+            answers.append(Answer(stream, events, stream.first, stream.posteriors, now - oldest, warnings, gap, at))
+            self.note_arrivals(entry, now)
         return answers
 
-    def passed(self, stream: Stream, ticks: int, waited: float, warnings: list[dict[str, Any]]) -> Answer:
-        """``ticks`` that were taken out of a stream are passed over."""
-        at = stream.ticks - stream.spec.ticks(stream.waiting) - ticks
-        events = stream.pass_over(ticks, self.policy)
-        gap = Gap(ticks, BEHIND, self.policy)
-        return Answer(stream, events, stream.first, stream.posteriors, waited, warnings, gap, at)
 
-
-def told(stream: Stream) -> list[dict[str, Any]]:
-    """The warnings of a stream, and none are left in it: the next ``feed`` may come from another thread."""
+def take_warnings(stream: Stream) -> list[dict[str, Any]]:
+    """The warnings of a stream, out of it: the next ``feed``, perhaps of another thread, clears them."""
     warnings = list(stream.warnings)
     stream.warnings.clear()
     return warnings

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from pipeline.core.errors import SnapshotError
-from pipeline.layers.stage import State
+from pipeline.layers.stage import State, leaves
 from pipeline.media.input_spec import Arrays
 from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.streaming.guard import TEXTS, Counts, finite
@@ -209,15 +209,6 @@ def plain(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return not isinstance(value, int) or -LAST <= value <= LAST
-
-
-def leaves(state: State) -> Iterator[Tensor]:
-    """The tensors of a state, in order."""
-    if isinstance(state, Tensor):
-        yield state
-    else:
-        for part in state:
-            yield from leaves(part)
 
 
 def like(state: State, fresh: Iterator[Tensor]) -> State:

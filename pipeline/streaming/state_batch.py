@@ -1,11 +1,13 @@
-"""Batches whose rows do not feel each other: the states of many streams in one tree of tensors, a row for each.
+"""The states of many streams in one tree of tensors, a row for each, and steps of a model from some of these rows.
 
-A kernel may add up a row of 64 in another order than a row of 3. So batches have few sizes, which were seen to agree to
-the bit, and what is missing is filled with a spare row. Then an answer does not depend on who shares its batch, on
-which row it was, or on how many there were.
+A library may compute a row of a batch otherwise, by a rounding, in a batch of another size or at another place. So
+there are few batch sizes, each filled up with spare rows, and every stage is tried with each of them: with full data,
+the same in all rows. A stage whose rows do not all agree to the bit computes them one after another. Then an answer
+does not depend on the rows that share its batch, on their number or on its place.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,95 +15,101 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.core.errors import NotFiniteError
-from pipeline.layers.stage import State, detach, tree
+from pipeline.layers.lean import row_by_row
+from pipeline.layers.stage import Chain, Stage, State, detach, pick, tree
 from pipeline.media.input_spec import Arrays
 from pipeline.model.classifier import Classifier, on_device
 
-ROOM = 64  # rows at first; twice as many when they are full
-TRIALS = 32  # of a batch size at most
+FIRST_ROWS = 64  # twice as many when they are full
 SPARE = 0  # the row that fills batches up: the initial state, which is never written to
+VALUES = 200  # numbers of an answer that are compared in every row, at least
 
 
-class Tiles:
-    """Blocks of ``size`` ticks through a model, at most ``tile`` at a time, each from the state in its row.
+class StateBatch:
+    """States of a model's streams, as rows, and the model's step on at most ``tile`` of them.
 
     Attributes:
         sizes: the batch sizes, in ascending order.
+        serial: the stages that compute a batch row by row.
         rows: the states ``(rows, ...)``.
+        free: the rows that belong to nobody.
     """
 
     def __init__(self, model: Classifier, size: int, tile: int, exact: bool) -> None:
-        """``exact``: only sizes that agree to the bit, which is tried here, with the threads set now; ValueError if a
-        row of a whole tile depends on its neighbours.
+        """``size``: ticks of a block. ``exact``: no answer depends on the others of its batch; the stages are tried
+        here, with the threads set now.
         """
-        self.model, self.size, self.tile = model, size, tile
-        self.sizes = alike(model, size, tile) if exact else list(range(1, tile + 1))
-        steps = size // model.spec.grain
-        self.input: Arrays = tuple(np.zeros((tile, steps * t.steps, *t.shape), t.kind) for t in model.spec.tracks)
-        self.rows, self.count, self.free = own(model.initial(ROOM)), ROOM, list(range(ROOM - 1, SPARE, -1))
+        self.model, self.tile = model, tile
+        self.sizes, self.serial = independent(model, size, tile) if exact else ([*range(1, tile + 1)], frozenset())
+        self.rows, self.count, self.free = own(model.initial(FIRST_ROWS)), FIRST_ROWS, [*range(FIRST_ROWS - 1, 0, -1)]
+        self.fresh: set[int] = set()  # rows that are to begin with the initial state
 
     def reserve(self) -> int:
-        """A row for one more; if there was none left, ``rows`` are others now."""
+        """A row for one more stream, which begins anew."""
         if not self.free:
             self.rows = tree(lambda old, new: torch.cat([old, new]), self.rows, own(self.model.initial(self.count)))
-            self.free = list(range(2 * self.count - 1, self.count - 1, -1))
+            self.free = [*range(2 * self.count - 1, self.count - 1, -1)]
             self.count *= 2
-        return self.free.pop()
+        row: int = self.free.pop()
+        self.fresh.add(row)
+        return row
 
-    def view(self, row: int) -> State:
-        """One row, as a batch of one that shares its memory."""
-        return tree(lambda tensor: tensor[row : row + 1], self.rows)
+    def read(self, row: int) -> State:
+        """The state of a row, as a value of its own."""
+        return pick(self.rows, SPARE if row in self.fresh else row)
 
     @torch.inference_mode()
-    def run(
-        self, rows: Sequence[int], blocks: Sequence[Arrays], fresh: Collection[int] = ()
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """A block of each row: posteriors ``(B, T, K)``, and which rows are finite, ``(B,)``: their new states are in
-        their rows now; the others keep what they had, and their posteriors are NaN. ``fresh`` rows begin anew.
+    def write(self, row: int, state: State) -> None:
+        """Copy a state, a batch of one, into a row."""
+        self.fresh.discard(row)
+        tree(lambda whole, new: whole[row : row + 1].copy_(new), self.rows, state)
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A block from each of some rows: posteriors ``(B, T, K)``, and which of them are finite, as their new states
+        are, ``(B,)``. Those states are in their rows now. The other rows are as they were, and their posteriors NaN.
         """
         try:
-            y, state = self.batch([SPARE if row in fresh else row for row in rows], blocks)
-        except NotFiniteError:  # a cell's, of some row; the others must not suffer
+            y, state = self.batch(rows, blocks)
+        except NotFiniteError:  # of a cell, which does not say in which row
             if len(rows) > 1:
-                each = [self.run([row], [block], fresh) for row, block in zip(rows, blocks, strict=True)]
+                each = [self.run([row], [block]) for row, block in zip(rows, blocks, strict=True)]
                 return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
-            steps = self.size // self.model.hop
+            steps = self.model.spec.ticks(blocks[0]) // self.model.hop
             return np.full((1, steps, len(self.model.labels)), np.nan, np.float32), np.zeros(1, bool)
-        good = np.isfinite(y).all(axis=(1, 2)) & self.sound(state, range(len(rows)))
+        good = np.isfinite(y).all(axis=(1, 2)) & self.finite(state, len(rows))
+        y[~good] = np.nan
         kept = np.flatnonzero(good).tolist()
+        index = self.index([rows[row] for row in kept])
         if len(kept) < len(rows):
-            y[~good] = np.nan
             chosen = self.index(kept)
             state = tree(lambda new: new.index_select(0, chosen), state)
-        places = self.index([rows[row] for row in kept])
-        tree(lambda whole, new: whole.index_copy_(0, places, new[: len(kept)]), self.rows, state)
+        tree(lambda whole, new: whole.index_copy_(0, index, new[: len(kept)]), self.rows, state)
+        self.fresh.difference_update(rows[row] for row in kept)
         return y, good
 
     def batch(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], State]:
         """In a batch of one of the ``sizes``: posteriors of the blocks, and the next states of the whole batch."""
-        count, size = len(rows), next(size for size in self.sizes if size >= len(rows))
-        for whole, *parts in zip(self.input, *blocks, strict=True):
-            for row, part in enumerate(parts):
-                whole[row] = part
-        index = self.index([*rows, *[SPARE] * (size - count)])
+        spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
+        index = self.index([*(SPARE if row in self.fresh else row for row in rows), *[SPARE] * spare])
         state = tree(lambda whole: whole.index_select(0, index), self.rows)
-        x = self.model.spec.tensors(tuple(torch.from_numpy(whole[:size]) for whole in self.input))
-        y, state = self.model(on_device(x, self.model), state)
-        return y[:count].float().cpu().numpy(), state
+        x = self.model.spec.tensors(self.model.spec.stack([*blocks, *[blocks[0]] * spare]))
+        with row_by_row(self.serial):
+            y, state = self.model(on_device(x, self.model), state)
+        return y[: len(rows)].float().cpu().numpy(), state
 
     def index(self, rows: Sequence[int]) -> Tensor:
         """Rows as a tensor where the states are."""
         return torch.tensor(rows, dtype=torch.int64, device=self.model.anchor.device)
 
-    def sound(self, state: State, rows: Sequence[int]) -> NDArray[np.bool_]:
-        """Whether all numbers of some rows of a state are finite, or as they were at first."""
-        found = np.ones(len(rows), bool)
+    def finite(self, state: State, count: int) -> NDArray[np.bool_]:
+        """Which of the first ``count`` rows have only finite numbers, or those that they begin with."""
+        found = np.ones(count, bool)
 
         def look(tensor: Tensor, first: Tensor) -> Tensor:
-            sums = tensor.flatten(1).sum(1).cpu().numpy()  # a sum is the cheapest witness
-            for number, row in enumerate(rows if not np.isfinite(sums).all() else ()):
-                if not np.isfinite(sums[row]):
-                    found[number] &= bool((tensor[row].isfinite() | (tensor[row] == first[SPARE])).all())
+            sums = tensor.flatten(1).sum(1)[:count].cpu().numpy()  # faster than to look at each number
+            for row in np.flatnonzero(~np.isfinite(sums)):
+                found[row] &= bool((tensor[row].isfinite() | (tensor[row] == first[SPARE])).all())
             return tensor
 
         tree(look, state, self.rows)
@@ -114,55 +122,88 @@ def own(state: State) -> State:
 
 
 @torch.inference_mode()
-def alike(model: Classifier, size: int, tile: int) -> list[int]:
-    """The batch sizes up to ``tile`` (halves of it) whose answers and states agree to the bit with those of a whole
-    tile, for blocks of ``size`` ticks, in whatever row they stand. In which order a kernel adds up depends on sizes
-    alone, so random blocks will tell.
-
-    ValueError if a row of a whole tile depends on its place or its neighbours.
+def independent(model: Classifier, size: int, tile: int) -> tuple[list[int], frozenset[Stage]]:
+    """The batch sizes (``tile``, and halves of it) in which rows are independent to the bit in blocks of ``size``
+    ticks, and the stages that must compute row by row for that.
     """
     generator = torch.Generator().manual_seed(0)
+    sizes, serial = [tile], set[Stage]()
+    while sizes[0] % 2 == 0 and sizes[0] > 8:
+        sizes.insert(0, sizes[0] // 2)
+    x = on_device(model.spec.tensors(full(model, size, generator)), model)
+    for stage in leaves(model):
+        y, state = stage(x, stage.initial(1))
+        found = agreeing(stage, x, state, sizes, generator)
+        if found:
+            sizes = found
+        else:
+            serial.add(stage)
+        x = y
+    return sizes, frozenset(serial)
 
-    def blocks() -> tuple[Tensor, ...]:
-        found = []
-        for track in model.spec.tracks:
-            shape = tile, size // model.spec.grain * track.steps, *track.shape
-            if track.kind is np.float32:
-                found.append(0.1 * torch.randn(shape, generator=generator))
-            else:
-                found.append(torch.randint(256, shape, generator=generator, dtype=torch.uint8))
-        return tuple(found)
 
-    def answers(x: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
-        y, state = model(on_device(model.spec.tensors(x), model), state)
-        return y, state
+def leaves(chain: Chain) -> Iterator[Stage]:
+    """The stages of a chain and of the chains within it, in order."""
+    for stage in chain.stages:
+        yield from leaves(stage) if isinstance(stage, Chain) else [stage]
 
-    def agree(count: int) -> bool:
-        """Half of the rows of a batch of ``count`` are some of the tile's, in other places, among others."""
-        rows = torch.randperm(tile, generator=generator)[:count]
-        kept = torch.randperm(count, generator=generator)[: -(-count // 2)]
-        other = tuple(track[rows].clone() for track in strange)
-        for track, whole in zip(other, x, strict=True):
-            track[kept] = whole[rows[kept]]
-        here, kept, same = rows.to(model.anchor.device), kept.to(model.anchor.device), list[bool]()
 
-        def compare(one: Tensor, tensor: Tensor) -> Tensor:
-            same.append(torch.equal(one[kept], tensor[here[kept]]))
-            return one
+def full(model: Classifier, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """A block in which every track is present all the time: noise, and marks that say so."""
+    found = []
+    for track in model.spec.tracks:
+        shape = 1, size // model.spec.grain * track.steps, *track.shape
+        if track.kind is not np.float32:
+            found.append(torch.randint(256, shape, generator=generator, dtype=torch.uint8))
+        else:
+            found.append(torch.ones(shape) if track.shape else 0.1 * torch.randn(shape, generator=generator))
+    return tuple(found)
 
-        tree(compare, answers(other, tree(lambda tensor: tensor[here], state)), expected)
-        return all(same)
 
-    def always(count: int) -> bool:
-        """In so many trials that small batches, too, show all their rows often: some may agree by chance."""
-        return all(agree(count) for _ in range(min(TRIALS, max(2, 2 * tile // count))))
+def agreeing(stage: Stage, x: Any, state: State, sizes: list[int], generator: torch.Generator) -> list[int]:
+    """The greatest of the ``sizes`` in which a stage gives the same bits for a row at any place, among equal rows and
+    among others, from blocks like ``x`` (a batch of one) and a ``state``. Shapes decide in which order a kernel adds
+    up, not values.
+    """
 
-    _, state = answers(blocks(), model.initial(tile))
-    x, strange = blocks(), blocks()
-    expected = answers(x, state)
-    if not always(tile):
-        raise ValueError(f"tile={tile}: a row of it depends on its neighbours here; try another tile, or exact=False")
-    found = [tile]
-    while found[0] > 1 and always(found[0] // 2):
-        found.insert(0, found[0] // 2)
-    return found
+    def varied(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            return tensor * (0.5 + torch.rand(tensor.shape, generator=generator)).to(tensor)
+        return torch.randint(256, tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
+
+    def among_others(tensor: Tensor) -> Tensor:
+        others = varied(tensor)
+        others[::2] = tensor[::2]
+        return others
+
+    def agree(size: int) -> bool:
+        block, before, after = (repeated(value, size) for value in (given, state, expected))
+        if not equal(stage(block, before), after):
+            return False
+        return equal(alternate(stage(tree(among_others, block), before)), alternate(after))
+
+    compared = 0
+    while sizes and compared < VALUES:
+        given = tree(varied, x)
+        expected = pick(stage(repeated(given, sizes[-1]), repeated(state, sizes[-1])), 0)
+        bad = next((size for size in reversed(sizes) if not agree(size)), 0)
+        sizes = [size for size in sizes if size > bad]
+        compared += max(1, expected[0].numel())
+    return sizes
+
+
+def repeated(state: State, size: int) -> State:
+    """A batch of one as one of ``size``."""
+    return tree(lambda tensor: tensor.expand(size, *tensor.shape[1:]).contiguous(), state)
+
+
+def alternate(state: State) -> State:
+    """Every other row."""
+    return tree(lambda tensor: tensor[::2], state)
+
+
+def equal(one: State, other: State) -> bool:
+    """Whether two states are the same to the bit."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    return all(map(equal, one, other))

@@ -5,6 +5,7 @@ Whatever sizes the chunks arrive in, the model always sees the same blocks, so t
 
 import operator
 import sys
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError, NotFiniteError
 from pipeline.layers.stage import State, detach
-from pipeline.media.input_spec import Arrays, Chunk, joined
+from pipeline.media.input_spec import Arrays, Chunk, concatenate
 from pipeline.model.classifier import Classifier, on_device
 from pipeline.model.decoder import Decoder, Event
 from pipeline.sources.source import Policy
-from pipeline.streaming.guard import Guard
+from pipeline.streaming.guard import Guard, finite
 from pipeline.streaming.snapshot import Card, Memory, pack, refused, unpack
 
 FILL = 10.0  # seconds of a gap that are computed at most
@@ -27,7 +28,7 @@ class Stream:
     """Chunks of what the model takes (``input_spec.py``) in, events out; ``posteriors`` holds the steps last answered.
 
     Attributes:
-        state: the model's state, a plain value.
+        fetch: where a ``Scheduler`` keeps the state, the function that copies it from there; None otherwise.
         posteriors: ``(T, K)`` float32 of the last ``push`` or ``close``.
         first: index of the first of these steps; step s is known from tick ``(s + 1) * hop`` on.
         guard: what it has met that was not sound, in ``guard.counts``; see ``guard.py`` for what is done about it.
@@ -43,9 +44,10 @@ class Stream:
         self.model, self.spec = model, model.spec
         self.size = -(-block * model.hop // model.grain) * model.grain  # ticks
         self.decoder = decoder or model.decoder()
-        self.state = detach(model.initial(1))
-        self.guard = Guard(model.rate, bool(self.spec.sound), self.state, len(model.labels))
-        self.waiting = self.newest = self.spec.nothing()
+        self.fetch: Callable[[], State] | None = None
+        self.value = detach(model.initial(1))
+        self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels))
+        self.waiting = self.newest = self.spec.empty()
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
@@ -53,6 +55,15 @@ class Stream:
         self.end = sys.maxsize  # step at which the stream ends, once known
         self.closed = False
         self.posteriors = np.zeros((0, len(model.labels)), np.float32)
+
+    @property
+    def state(self) -> State:
+        """The model's state: a plain value, which no later step changes."""
+        return self.value if self.fetch is None else self.fetch()
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self.fetch, self.value = None, state
 
     def push(self, chunk: Chunk) -> list[Event]:
         """Take a chunk, of any length: samples ``(N,)``, RGB pictures ``(T, h, w, 3)`` of any size, or both; return the
@@ -62,9 +73,11 @@ class Stream:
         events: list[Event] = []
         answers = [self.posteriors]
         while self.ready():
-            before, block = self.state, self.take()
-            y, self.state = step(self.model, block, before)
-            events += self.answer(y, before)
+            y, state = step(self.model, self.take(), self.state)
+            good = finite(y) and finite(state, self.guard.initial)
+            if good:
+                self.state = state
+            events += self.answer(y, good)
             answers.append(self.posteriors)
         self.posteriors = np.concatenate(answers)
         self.first = self.steps - len(self.posteriors)
@@ -82,13 +95,13 @@ class Stream:
             self.surplus -= left_out
             parts = self.spec.cut(parts, left_out)[1]
         self.ticks += self.spec.ticks(parts)
-        self.waiting = joined([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
+        self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
         if self.spec.ticks(parts):
             self.newest = tuple(array[-1:] for array in parts)
-        self.rest()
+        self.clear_answers()
 
-    def rest(self) -> None:
-        """Nothing is answered and nothing told yet."""
+    def clear_answers(self) -> None:
+        """Forget the posteriors and the warnings of the last call."""
         self.posteriors, self.first = self.posteriors[:0], self.steps
         self.warnings.clear()
 
@@ -109,12 +122,15 @@ class Stream:
         block, self.waiting = self.spec.cut(self.waiting, self.size)
         return self.guard.clean(block, start)
 
-    def answer(self, y: NDArray[np.float32], before: State = None) -> list[Event]:
-        """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. If they or the state
-        are not finite, the state is again what it was ``before`` (None: the state has been looked at).
+    def answer(self, y: NDArray[np.float32], good: bool) -> list[Event]:
+        """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. Unless they and the
+        state after them were ``good``, that is finite, the state must still be the one before the block.
         """
         start = (self.steps + self.model.delay - self.skip) * self.model.hop
-        y, self.state = self.guard.checked(y, self.state, before, start, self.size)
+        broken = not good and not finite(self.state, self.guard.initial)
+        y, restart = self.guard.checked(y, good, broken, start, self.size)
+        if restart:
+            self.state = self.guard.initial
         dropped = min(self.skip, len(y))
         self.skip -= dropped
         self.posteriors, self.first = y[dropped:][: self.end - self.steps], self.steps
@@ -154,13 +170,13 @@ class Stream:
             events = self.flush()
             self.state, self.end = detach(self.model.initial(1)), sys.maxsize
             self.guard.begin()
-            self.waiting = self.newest = self.spec.nothing()
+            self.waiting = self.newest = self.spec.empty()
             self.jump(ticks)
             return events
         fill = self.model.delay * self.model.hop if how == "keep" else round(FILL * self.model.rate)
         fill += -(self.spec.ticks(self.waiting) + fill) % self.size  # whole blocks, so that nothing waits
         fill = min(ticks, fill)
-        held = self.newest if how != "zeros" else self.spec.nothing()
+        held = self.newest if how != "zeros" else self.spec.empty()
         events = self.push(self.spec.padding(held, fill))
         if fill < ticks:
             self.jump(ticks - fill)
@@ -242,7 +258,7 @@ def step(model: Classifier, block: Arrays, state: State) -> tuple[NDArray[np.flo
     """One block through the model: posteriors ``(T, K)`` and the next state. Where a memory is not finite, which cells
     refuse, NaN and the state as it was.
     """
-    x = model.spec.tensors(model.spec.stacked([block]))
+    x = model.spec.tensors(model.spec.stack([block]))
     try:
         y, state = model(on_device(x, model), state)
     except NotFiniteError:

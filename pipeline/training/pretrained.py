@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError, ModelError
+from pipeline.core.settings import differences
 from pipeline.model.classifier import Classifier, load
-from pipeline.training.run import differences
 
 SAME_PARTS = ("extractor", "encoder", "cell")  # the same weights mean something else with other settings of these
 TRAINING_KEYS = {  # settings of how weights begin and are learnt, which do not change their meaning

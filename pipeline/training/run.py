@@ -15,6 +15,7 @@ from pipeline.core.atomic import atomic_write
 from pipeline.core.build import Config, build
 from pipeline.core.errors import ConfigError
 from pipeline.core.moved import with_new_names
+from pipeline.core.settings import differences
 from pipeline.layers.stage import State, tree
 from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
@@ -180,15 +181,6 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in settings.items() if key not in MAY_CHANGE}
     trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in TRAINER_MAY_CHANGE}
     return found | {"trainer": trainer}
-
-
-def differences(there: Any, here: Any, at: str = "") -> str:
-    """What two settings have otherwise, as words; '' if nothing."""
-    if not isinstance(there, dict) or not isinstance(here, dict):
-        return "" if there == here else f"{at} was {there!r}, is {here!r}"
-    keys = dict.fromkeys([*there, *here])
-    parts = (differences(there.get(key), here.get(key), f"{at}.{key}".lstrip(".")) for key in keys)
-    return ", ".join(part for part in parts if part)
 
 
 def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any]]:

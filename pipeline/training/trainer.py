@@ -22,7 +22,7 @@ from pipeline.augmentations.augmentation import Augmentation
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError, DivergedError
 from pipeline.core.progress import bar
-from pipeline.measures.evaluation import Answers, answers, plain
+from pipeline.measures.evaluation import Predictions, predict, summarize
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Batch, Split
 from pipeline.model.classifier import Classifier
@@ -271,14 +271,14 @@ class Trainer:
         return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.rates[0] * share}
 
     def evaluate(self, model: Classifier, split: Split, features: Features | None = None) -> dict[str, Any]:
-        """The main figures of a model on a split (``evaluation.plain``)."""
-        return plain(self.answers(model, split, features))
+        """The main figures of a model on a split (``evaluation.summarize``)."""
+        return summarize(self.predict(model, split, features))
 
-    def answers(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Answers:
+    def predict(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Predictions:
         """What a model answers on a split. With ``features``, what they keep of the clips is used; so many of the
         ``worst`` clips are kept.
         """
-        found = answers(model, self.batches(split, model.spec), features, worst)
+        found = predict(model, self.batches(split, model.spec), features, worst)
         found.skipped = len(split) - len(found.truth) + int(getattr(split, "skipped", 0))
         return found
 

@@ -1,0 +1,117 @@
+"""Answers against the truth, counted one by one in bounded memory."""
+
+import heapq
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.text import shorten
+from pipeline.measures.calibration import CALIBRATION_BINS, score_bin
+
+MAX_KEYS = 1000  # of what may be anything, counted one by one
+BUFFER_SIZE = 1 << 16  # answers that wait to be counted
+Counts = NDArray[np.int64]
+T = TypeVar("T")
+
+
+class Prediction(NamedTuple):
+    """A file's answer, to be listed."""
+
+    path: str
+    label: str
+    score: float
+    truth: str = ""
+
+
+class Smallest(Generic[T]):
+    """Of all items that are added, the ``size`` of smallest rank, in order; of equal ones the first."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.seen = size, 0
+        self.heap: list[tuple[float, int, T]] = []  # the greatest rank first
+
+    def accepts(self, rank: float) -> bool:
+        """Whether an item of this rank would be kept."""
+        return len(self.heap) < self.size or (self.size > 0 and rank < -self.heap[0][0])
+
+    def add(self, rank: float, item: T) -> None:
+        """Keep an item, or not."""
+        if self.accepts(rank):
+            self.seen += 1
+            push = heapq.heappush if len(self.heap) < self.size else heapq.heapreplace
+            push(self.heap, (-rank, -self.seen, item))
+
+    def __iter__(self) -> Iterator[T]:
+        return (item for *_, item in sorted(self.heap, key=lambda entry: entry[:2], reverse=True))
+
+
+class CappedCounter(Counter[str]):
+    """A counter of at most ``MAX_KEYS`` keys; all others are counted as one."""
+
+    def add(self, key: str) -> str:
+        """Count a key, shortened. Returns the key that it was counted as."""
+        key = shorten(key)
+        key = key if key in self or len(self) < MAX_KEYS else "(others)"
+        self[key] += 1
+        return key
+
+
+class Accuracy:
+    """Counts of pairs (truth, answer). Only pairs that occur take memory, so that there may be thousands of classes.
+
+    Attributes:
+        pairs: the pairs that occur, as truth * classes + answer ``(P,)``.
+        counts: how often each of them occurs ``(P,)``.
+        claims: by bins of scores, how many answers, how many right ones, and the sum of their scores ``(3, B)``.
+        mistakes: the wrong answers with the highest scores.
+        unknown: truths that are no label of the model.
+        unanswered: how many files with a known truth have no answer.
+    """
+
+    def __init__(self, labels: Sequence[str], worst: int) -> None:
+        """``labels`` of the model; ``worst`` mistakes are kept."""
+        self.labels, self.places = labels, {label: index for index, label in enumerate(labels)}
+        self.buffer = array("q")
+        self.pairs = self.counts = np.zeros(0, np.int64)
+        self.claims = np.zeros((3, CALIBRATION_BINS))
+        self.mistakes = Smallest[Prediction](worst)
+        self.unknown, self.unanswered = CappedCounter(), 0
+
+    def add(self, truth: str, answer: str | None, score: float | None, path: str) -> None:
+        """Count a file whose truth is given; ``answer`` None: there is none."""
+        if truth not in self.places:
+            self.unknown.add(truth)
+            return
+        if answer not in self.places:
+            self.unanswered += 1
+            return
+        self.buffer.append(self.places[truth] * len(self.labels) + self.places[answer])
+        if len(self.buffer) == BUFFER_SIZE:
+            self.flush()
+        if score is not None:
+            self.claims[:, score_bin(score, CALIBRATION_BINS)] += 1, truth == answer, score
+            if truth != answer:
+                self.mistakes.add(-score, Prediction(path, answer, score, truth))
+
+    def flush(self) -> None:
+        """Count the pairs that wait."""
+        fresh = np.array(self.buffer, np.int64)
+        self.buffer = array("q")
+        counts = np.concatenate([self.counts, np.ones_like(fresh)])
+        self.pairs, inverse = np.unique(np.concatenate([self.pairs, fresh]), return_inverse=True)
+        self.counts = np.zeros_like(self.pairs)
+        np.add.at(self.counts, inverse, counts)
+
+    def totals(self) -> tuple[Counts, Counts, Counts]:
+        """By class ``(K,)``: right answers, truths, answers."""
+        self.flush()
+        hits, truths, answers = (np.zeros(len(self.labels), np.int64) for _ in range(3))
+        truth, answer = np.divmod(self.pairs, max(1, len(self.labels)))
+        np.add.at(hits, truth[truth == answer], self.counts[truth == answer])
+        np.add.at(truths, truth, self.counts)
+        np.add.at(answers, answer, self.counts)
+        return hits, truths, answers
