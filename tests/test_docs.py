@@ -8,7 +8,7 @@ from conftest import ROOT, options
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
 FOLDERS = ("pipeline/", "datasets/", "conf/", "tests/", "benchmarks/", "docs/")
-EXAMPLES = {"mine", "reverb"}  # of parts that a reader adds
+EXAMPLES = {"mine", "leaky"}  # of parts that a reader adds
 
 
 def named_paths(text):
@@ -39,4 +39,4 @@ def test_what_a_page_names_exists(page):
         path = ROOT.joinpath(*module.split("."))
         assert any(one.exists() for one in (path, path.with_suffix(".py"), path.parent.with_suffix(".py"))), module
     missing = [(group, value) for group, value in named_options(text) if value not in options(group)]
-    assert not [pair for pair in missing if pair[1] not in EXAMPLES | {"null", "my"}], missing
+    assert not [pair for pair in missing if pair[1] not in EXAMPLES | {"null"}], missing
