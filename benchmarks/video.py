@@ -42,6 +42,7 @@ from pipeline.core.build import build
 from pipeline.media.video import DECODED_AHEAD
 from pipeline.media.video_writer import VideoWriter
 from pipeline.model.classifier import Classifier, load
+from pipeline.sinks.items import Steps
 from pipeline.sinks.listen import listen
 from pipeline.sinks.sink import Sink
 from pipeline.sources.file import File
@@ -281,8 +282,9 @@ class Count(Sink):
 
     found = 0
 
-    def steps(self, first, posteriors, age=None):
-        self.found += len(posteriors)
+    def write(self, item):
+        if isinstance(item, Steps):
+            self.found += len(item.posteriors)
 
 
 def ours(path, model):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -110,6 +111,17 @@ def as_it_was():
         warnings.showwarning = show
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def no_file_above(size):
+    """As on a disk that is full: no file can have more bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

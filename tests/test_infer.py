@@ -271,7 +271,7 @@ def test_streamed_and_offline_labels_agree_on_real_clips(trained, real):
         stream.close()
         last = torch.from_numpy(stream.posteriors[-1]) if len(stream.posteriors) else None
         if last is not None:
-            assert model.labels[int(last.argmax())] == row["label"]
+            assert model.labels[int(last.argmax())] == row.label
 
 
 def test_files_and_nothing_through_a_pipe_are_told(trained, tones):

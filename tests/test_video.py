@@ -395,7 +395,7 @@ def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
 
     def answers(paths, **settings):
         found = classify(Work(model, **settings), enumerate(Entry(str(path)) for path in paths))
-        return {row["path"]: row for _, row in found}
+        return {row.path: row for _, row in found}
 
     rows = answers(paths, batch=1, workers=1)
     assert answers(paths[::-1], batch=3, workers=2) == rows
@@ -403,9 +403,9 @@ def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
         parts, known = read_chunk(path, model.spec)
         x = model.spec.stack([parts])
         whole = model.clip_posteriors(x if model.spec.both else x[0], torch.tensor([model.spec.ticks(parts)]))[0]
-        assert list(rows[str(path)]["posteriors"].values()) == pytest.approx(whole.tolist(), abs=2e-5)
-        assert rows[str(path)]["seconds"] == round(known.seconds, 3)
-    codes = [(row["status"], row["code"]) for row in answers(paths, limits=Limits(longest=2.8)).values()]
+        assert list(rows[str(path)].posteriors.values()) == pytest.approx(whole.tolist(), abs=2e-5)
+        assert rows[str(path)].seconds == round(known.seconds, 3)
+    codes = [(row.status, row.code) for row in answers(paths, limits=Limits(longest=2.8)).values()]
     assert sorted(codes) == [("error", "limit_duration"), ("error", "not_found"), ("ok", ""), ("ok", "")]
 
 

@@ -4,14 +4,15 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.batch.decoding import Limits
 from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, to_text, warn
-from pipeline.batch.tally import FailOn
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, FailOn
+
+if TYPE_CHECKING:
+    from pipeline.batch.decoding import Limits
 
 Scalar = str | bool | int | float | None
 Resume = Literal["auto", "errors", "never"]
@@ -64,12 +65,19 @@ class Files:
             raise ConfigError(f"source.shard: got {shard!r}; expected one such as 1/4, 2/4, 3/4 or 4/4")
         self.share, self.shares = int(found[1]) - 1, int(found[2])
         self.batch, self.workers = batch, workers or min(MOST, os.cpu_count() or 1)
-        self.limits = Limits(longest, round(largest * GIB), round(memory * GIB), patience)
+        self.bounds = longest, round(largest * GIB), round(memory * GIB), patience
         self.ledger, self.resume, self.fail_on, self.shard = ledger, resume, fail_on, shard
         if self.root is not None and not Path(self.root).is_dir():
             raise ConfigError(f"source.root: {root!r} is no folder; expected the one where the manifest's paths begin")
         self.listed = (0, "")
         self.timed = self.labelled = False
+
+    @property
+    def limits(self) -> "Limits":
+        """What one file may cost. Imports torch."""
+        from pipeline.batch.decoding import Limits
+
+        return Limits(*self.bounds)
 
     def entries(self) -> list[Entry]:
         """This shard's entries (there may be none), in the order given. ConfigError if the whole listing has none, or

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.core.spreadsheet import unprotect
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
 
@@ -365,11 +366,13 @@ def check_columns(manifest: str, only: Only, there: Collection[str]) -> None:
 
 
 def read_csv(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
-    """A table with a head; blank lines are none of its rows."""
+    """A table with a head; blank lines are none of its rows. Cells that sink=csv has protected are as they were."""
     with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         rows = csv.DictReader(file, strict=True)
         check_columns(manifest, only, rows.fieldnames or ["path"])
-        yield from rows
+        yield from (
+            {name: unprotect(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+        )
 
 
 def read_jsonl(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
