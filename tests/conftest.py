@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -81,6 +82,8 @@ def run(script, *arguments, cwd=None, limit=300, **options):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(told), as_it_was():
         patch.chdir(cwd or ROOT)
         patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv("RIVULET_PLUGINS", os.environ.get("RIVULET_PLUGINS", ""))
         try:
             code = launch(*PROGRAMS[script])
         except SystemExit as end:
@@ -108,6 +111,17 @@ def as_it_was():
         warnings.showwarning = show
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def no_file_above(size):
+    """As on a disk that is full: no file can have more bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

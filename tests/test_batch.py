@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.batch.batch import Batch, Work, classify
-from pipeline.batch.decoders import Again, Decoders, Ended, understood
+from pipeline.batch.decoders import Again, Decoders, Ended, parse_message
 from pipeline.batch.decoding import Limits
 from pipeline.batch.ledger import Ledger, formatted, key_of, parsed
 from pipeline.batch.listing import Entry
@@ -70,7 +70,7 @@ def test_the_answer_is_the_offline_answer(noises):
     rows = answers(model, noises)
     for path in noises[:-1]:
         parts, known = read_chunk(path, model.spec)
-        whole = model.clip_posteriors(model.spec.stacked([parts])[0], torch.tensor([len(parts[0])]))[0]
+        whole = model.clip_posteriors(model.spec.stack([parts])[0], torch.tensor([len(parts[0])]))[0]
         row = rows[str(path)]
         assert list(row.posteriors.values()) == pytest.approx(whole.tolist(), abs=2e-6)
         assert row.label == model.labels[int(whole.argmax())] and row.seconds == round(known.seconds, 3)
@@ -221,7 +221,7 @@ def test_long_names_do_not_block_the_pipes(noises, tmp_path):
 def test_what_a_process_says_is_never_believed(data):
     for letter in (b"", b"x", b"f", b"e"):
         try:
-            found = understood(letter + data, InputSpec(RATE))
+            found = parse_message(letter + data, InputSpec(RATE))
         except (ValueError, KeyError, TypeError):
             continue
         assert isinstance(found, (Ended, MediaError, tuple)) and not isinstance(found, Again)

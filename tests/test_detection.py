@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures import detection
-from pipeline.measures.detection import LEVELS, MISS_RATES_AT, AnnotatedRecording, check_recordings, find_recordings
-from pipeline.measures.metrics import match_events
+from pipeline.measures.detection import (
+    LEVELS,
+    MISS_RATE_FALSE_ALARMS,
+    AnnotatedRecording,
+    check_recordings,
+    find_recordings,
+)
+from pipeline.measures.metrics import Alarms, match_events
 from pipeline.measures.stream_output import StreamOutput
 from pipeline.model.classifier import load
 from train import train
@@ -42,7 +48,7 @@ def test_tolerance_counts_tick_by_tick(true, found):
     for (start, end), ok in zip(answers, good):
         heard[start:end] |= ok
     hits = sum(heard[start:end].mean() >= 0.5 for start, end in spans)
-    assert detection.count_tolerant(spans, answers) == (hits, len(spans), len(good) - sum(good))
+    assert detection.count_tolerant(spans, answers) == Alarms(hits, len(spans), len(good) - sum(good))
 
 
 @given(SPANS, SPANS)
@@ -79,7 +85,7 @@ def test_the_area_is_that_of_psds_eval(most):
     classes = []
     for label, true in TRUE.items():
         counts = [detection.count_tolerant(ticks(true), ticks(found[label])) for found in FOUND]
-        classes.append([(false / 0.5, hits / truths) for hits, truths, false in counts])
+        classes.append([(one.false / 0.5, one.hits / one.truths) for one in counts])
     assert detection.psd_roc(classes, most)[1] == pytest.approx(PSDS_EVAL[most], abs=1e-9)
 
 
@@ -106,7 +112,7 @@ def test_a_model_that_knows_everything():
     assert got["events"]["micro"] == {"hits": 6, "truths": 6, "answers": 6, "precision": 1, "recall": 1, "f1": 1}
     assert got["events"]["macro_f1"] == 1 and got["false"] == 0 and got["missed"] == 0
     assert got["latency"] == {"count": 6, "p50": 0.05, "p90": 0.05}  # as long as the shortest event
-    assert set(got["miss_at"]) == {str(most) for most in MISS_RATES_AT} and set(got["miss_at"].values()) == {0}
+    assert set(got["miss_at"]) == {str(most) for most in MISS_RATE_FALSE_ALARMS} and set(got["miss_at"].values()) == {0}
     assert got["psd"]["area"] == 1 and got["hours"] == pytest.approx(60 / 3600, abs=1e-5)
     assert got["thresholds"] == {"high": 0.6, "low": 0.6}
     assert json.loads(json.dumps(got)) == got
@@ -202,7 +208,7 @@ def test_curves_are_those_of_whole_decoders_at_each_threshold():
         assert row == pytest.approx(points[LEVELS.index(row[0])], abs=1e-4)
         assert not any(f <= row[1] and m < row[2] - 1e-4 for _, f, m in points)  # none beats it
     assert len(got["det"]) > 3 and len({m for *_, m in points}) > 3 and sorted(LEVELS, reverse=True) == LEVELS
-    for most in MISS_RATES_AT:
+    for most in MISS_RATE_FALSE_ALARMS:
         below = [m for _, f, m in points if f <= most]
         assert got["miss_at"][str(most)] == (pytest.approx(min(below), abs=1e-4) if below else None)
     assert 0 < got["psd"]["area"] < 1

@@ -14,7 +14,7 @@ import torch
 from conftest import configured, run, tone_clip
 from hydra.errors import HydraException
 
-from conf.launch import explained
+from conf.launch import explain
 from pipeline.batch.batch import Work, classify
 from pipeline.batch.listing import Entry
 from pipeline.media.audio import read
@@ -191,7 +191,7 @@ def test_misspelt_settings_are_told_in_one_line(overrides, message, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["infer.py", *overrides])
     with pytest.raises(HydraException) as caught:
         configured("infer", *overrides)
-    text = explained(caught.value, "infer")
+    text = explain(caught.value, "infer")
     assert text.startswith(message) and "\n" not in text
 
 

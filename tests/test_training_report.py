@@ -18,7 +18,7 @@ from test_report import HOSTILE, Strict, read, rows
 
 from conf.launch import given
 from datasets.clips import Clip, Clips
-from datasets.scenes import Scene, Scenes
+from datasets.scenes import Scenes, SceneSettings
 from pipeline.core.errors import ConfigError
 from pipeline.measures.evaluation import Predictions, WorstClip
 from pipeline.measures.uncertainty import effective, wilson
@@ -137,7 +137,7 @@ def test_clips_and_groups_of_each_split_are_counted():
     assert found == {
         "clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}, "unreadable": {"train": 5},
     }  # fmt: skip
-    scenes = Scenes(split("anna", "ben", "ben"), Scene(), 1, 16000)
+    scenes = Scenes(split("anna", "ben", "ben"), SceneSettings(), 1, 16000)
     assert count_clips({"train": scenes})["groups"] == {"train": 2}
 
 

@@ -23,12 +23,12 @@ from torchvision.transforms.v2 import functional
 
 from datasets.clips import Clip, Clips
 from pipeline.batch.batch import Work, classify
-from pipeline.batch.decoding import Limits, chunk_of, decoded
+from pipeline.batch.decoding import Limits, answers_to, chunk_of
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import MediaError
 from pipeline.layers.fuse import Fuse
 from pipeline.media.chunks import open_chunks, read_chunk
-from pipeline.media.input_spec import InputSpec, joined
+from pipeline.media.input_spec import InputSpec, concatenate
 from pipeline.media.picture import Picture, on_grid
 from pipeline.media.prefetch import ahead
 from pipeline.media.video import probe_video, read_frames
@@ -330,7 +330,7 @@ def test_training_batches_and_live_see_the_same_pixels(tmp_path, how):
     spec = InputSpec(picture=Picture(10, 48, 56, how))
     clips = Clips([Clip(path, "a")], ["a"], spec, tmp_path / "cache")
     trained, again = clips[0].x[0], clips[0].x[0]
-    (message, _) = decoded({"path": str(path), "start": 0.0, "end": None}, spec, Limits())
+    (message, _) = answers_to({"path": str(path), "start": 0.0, "end": None}, spec, Limits())
     many = chunk_of(message, spec)[0]
     with av.open(str(path)) as container:
         raw = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -401,7 +401,7 @@ def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
     assert answers(paths[::-1], batch=3, workers=2) == rows
     for path in paths[:-1]:
         parts, known = read_chunk(path, model.spec)
-        x = model.spec.stacked([parts])
+        x = model.spec.stack([parts])
         whole = model.clip_posteriors(x if model.spec.both else x[0], torch.tensor([model.spec.ticks(parts)]))[0]
         assert list(rows[str(path)].posteriors.values()) == pytest.approx(whole.tolist(), abs=2e-5)
         assert rows[str(path)].seconds == round(known.seconds, 3)
@@ -541,7 +541,7 @@ def test_blocks_of_both_are_the_whole(tmp_path):
     _, chunks = open_chunks(path, TWO)
     parts = list(chunks)
     assert len(parts) > 2
-    for array, other in zip(joined(parts), read_chunk(path, TWO)[0], strict=True):
+    for array, other in zip(concatenate(parts), read_chunk(path, TWO)[0], strict=True):
         assert np.array_equal(array, other)
 
 
@@ -553,7 +553,7 @@ def test_pictures_to_be_shown_are_read_little_ahead(tmp_path):
     for chunk in chunks:
         parts.append(chunk)
         assert len(seen) <= 2.5 * (len(parts) + 3)
-    assert len(seen) == 90 and np.array_equal(joined(parts)[1], read_chunk(path, TWO)[0][1])
+    assert len(seen) == 90 and np.array_equal(concatenate(parts)[1], read_chunk(path, TWO)[0][1])
 
 
 @pytest.mark.parametrize(

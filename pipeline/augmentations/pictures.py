@@ -1,7 +1,7 @@
 """Random changes to moving pictures that leave the label true: in space, in light and in time."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -19,47 +19,48 @@ from pipeline.media.sample import Batch, Span
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+@dataclass(eq=False)
 class AugmentPictures(Augmentation):
     """Each clip draws one place, size, light and speed for all its pictures.
 
-    ``where`` is ``pixels`` or ``features``: then an extractor that is slow and fixed (optical flow, a frozen network)
-    runs only once for each clip, and its images are moved, scaled and played faster or slower instead.
+    Attributes:
+        where: ``pixels`` or ``features``: then an extractor that is slow and fixed (optical flow, a frozen network)
+            runs only once for each clip, and its images are moved, scaled and played faster or slower instead.
+        shift: up to this share of width and height aside.
+        scale: larger or smaller by up to e to this power.
+        brightness: up or down by this share of white, ``contrast`` of the differences (pixels; features are multiplied
+            by it).
+        speed: faster or slower.
+        jitter: share of pictures in whose place a neighbour in time is seen.
+        drop: share that are lost, so that the one before stands still.
+        mixup: see ``Augmentation``.
+        flip: left and right for half of the clips: only where no label depends on it, but for the pairs that ``swap``
+            says become each other.
+        offset, noise: for features that are vectors, what is added to each number of a clip as a whole, and at each
+            step, normally distributed, in deviations of the training data.
+
+    ValueError for ``swap`` without ``flip``.
     """
 
-    def __init__(
-        self,
-        where: Literal["pixels", "features"] = "pixels",
-        shift: Share = 0.1,
-        scale: Share = 0.15,
-        brightness: Share = 0.2,
-        contrast: Share = 0.2,
-        speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.2,
-        jitter: Share = 0.1,
-        drop: Share = 0.1,
-        mixup: NonNegativeFloat = 0.0,
-        flip: bool = False,
-        swap: list[tuple[str, str]] | None = None,
-        offset: NonNegativeFloat = 0.0,
-        noise: NonNegativeFloat = 0.0,
-    ) -> None:
-        """``shift``: up to this share of width and height aside; ``scale``: larger or smaller by up to e to this power;
-        ``brightness``: up or down by this share of white, ``contrast`` of the differences (pixels; features are
-        multiplied by it). ``speed``: faster or slower. ``jitter``: share of pictures in whose place a neighbour in time
-        is seen; ``drop``: share that are lost, so that the one before stands still. ``mixup``: see ``Augmentation``.
-        ``flip`` left and right for half of the clips: only where no label depends on it, but for the pairs that
-        ``swap`` says become each other. ``offset`` and ``noise``, for features that are vectors: what is added to each
-        number of a clip as a whole, and at each step, normally distributed, in deviations of the training data.
-        ValueError for ``swap`` without ``flip``.
-        """
-        if swap and not flip:
+    where: Literal["pixels", "features"] = "pixels"
+    shift: Share = 0.1
+    scale: Share = 0.15
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
+    jitter: Share = 0.1
+    drop: Share = 0.1
+    mixup: NonNegativeFloat = 0.0
+    flip: bool = False
+    swap: list[tuple[str, str]] | None = None
+    offset: NonNegativeFloat = 0.0
+    noise: NonNegativeFloat = 0.0
+
+    def __post_init__(self) -> None:
+        if self.swap and not self.flip:
             raise ValueError("augment.swap would never act: set augment.flip=true")
-        self.offset, self.noise = offset, noise
-        self.pairs = swap or []
         self.turned = torch.zeros(0, dtype=torch.int64)  # the class that each class becomes
-        self.where, self.shift, self.scale, self.flip, self.mixup = where, shift, scale, flip, mixup
-        self.brightness, self.contrast = brightness, contrast
-        self.speed, self.jitter, self.drop = speed, jitter, drop
-        self.raw = where == "pixels"
+        self.raw = self.where == "pixels"
 
     def time_keys(self) -> list[str]:
         """The keys in use that act in time."""
@@ -70,7 +71,7 @@ class AugmentPictures(Augmentation):
         if extractor.spec.picture is None:
             raise ConfigError("augment: changes pictures, but the model takes sound alone; choose augment=light")
         self.turned = torch.arange(len(labels))
-        for pair in self.pairs:
+        for pair in self.swap or []:
             for label, other in (pair, pair[::-1]):
                 if label not in labels:
                     raise ConfigError(f"augment.swap: no clip has the label {label!r}{nearest(label, labels)}")

@@ -1,7 +1,7 @@
 """Random changes to sound that leave the label true: on samples, and on features."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -34,62 +34,61 @@ NOISES = {"each": 60.0, "total": 1800.0}  # seconds of recorded noise that are r
 ROOMS = {"each": 1.0, "total": 300.0}  # and of impulse responses
 
 
+@dataclass(eq=False)
 class Augment(Augmentation):
     """A sound is stretched and moved, stands in a room, gets noise, passes a microphone; then its features are
     stretched, and bands and stretches of them masked (SpecAugment, Park et al. 2019). Each clip draws for itself.
+
+    Attributes:
+        gain, tilt, equalizer: at most so many dB up or down (in all, an octave, in each octave).
+        shift: at most so many seconds earlier or later.
+        speed, tempo, warp: shares by which a clip is longer or shorter (lower or higher with it; pitch kept), and its
+            spectrum higher or lower (``warp.py``).
+        room, noise, babble, recorded, band: shares of the clips that are heard in a room, get noise of random colour,
+            another clip of the batch or noise of ``noises``, and are cut to a band.
+        rooms, noises: folders or files.
+        reverb, direct, snr, low, high: the lowest and the highest number that is drawn; of what, ``acoustics.py`` says.
+        masks: times ``time_mask`` seconds and ``band_mask`` channels at most are set to the mean.
+        mixup: see ``Augmentation``.
+
+    ValueError for what cannot act.
     """
 
+    gain: NonNegativeFloat = 6.0
+    polarity: bool = False
+    shift: NonNegativeFloat = 0.1
+    speed: Stretch = 0.1
+    tempo: Stretch = 0.0
+    room: Share = 0.0
+    rooms: str | list[str] | None = None
+    reverb: Range = (0.1, 0.6)
+    direct: Range = (0.0, 15.0)
+    noise: Share = 0.5
+    babble: Share = 0.0
+    recorded: Share = 0.5
+    noises: str | list[str] | None = None
+    snr: Range = (10.0, 40.0)
+    tilt: NonNegativeFloat = 0.0
+    equalizer: NonNegativeFloat = 0.0
+    band: Share = 0.0
+    low: Range = (50.0, 500.0)
+    high: Range = (3000.0, 8000.0)
+    warp: Stretch = 0.0
+    time_mask: NonNegativeFloat = 0.1
+    band_mask: NonNegativeInt = 8
+    masks: NonNegativeInt = 2
+    mixup: NonNegativeFloat = 0.0
     raw = True
 
-    def __init__(
-        self,
-        gain: NonNegativeFloat = 6.0,
-        polarity: bool = False,
-        shift: NonNegativeFloat = 0.1,
-        speed: Stretch = 0.1,
-        tempo: Stretch = 0.0,
-        room: Share = 0.0,
-        rooms: str | list[str] | None = None,
-        reverb: Range = (0.1, 0.6),
-        direct: Range = (0.0, 15.0),
-        noise: Share = 0.5,
-        babble: Share = 0.0,
-        recorded: Share = 0.5,
-        noises: str | list[str] | None = None,
-        snr: Range = (10.0, 40.0),
-        tilt: NonNegativeFloat = 0.0,
-        equalizer: NonNegativeFloat = 0.0,
-        band: Share = 0.0,
-        low: Range = (50.0, 500.0),
-        high: Range = (3000.0, 8000.0),
-        warp: Stretch = 0.0,
-        time_mask: NonNegativeFloat = 0.1,
-        band_mask: NonNegativeInt = 8,
-        masks: NonNegativeInt = 2,
-        mixup: NonNegativeFloat = 0.0,
-    ) -> None:
-        """``gain``, ``tilt``, ``equalizer``: at most so many dB up or down (in all, an octave, in each octave);
-        ``shift``: at most so many seconds earlier or later; ``speed``, ``tempo``, ``warp``: shares by which a clip is
-        longer or shorter (lower or higher with it; pitch kept), and its spectrum higher or lower (``warp.py``).
-
-        ``room``, ``noise``, ``babble``, ``recorded``, ``band``: shares of the clips that are heard in a room, get noise
-        of random colour, another clip of the batch or noise of ``noises``, and are cut to a band; the pairs are from
-        where their numbers are drawn, ``acoustics.py`` says what of. ``rooms``, ``noises``: folders or files. ``masks``
-        times ``time_mask`` seconds and ``band_mask`` channels at most are set to the mean. ``mixup``: see
-        ``Augmentation``. ValueError for what cannot act.
-        """
-        pairs = {"reverb": reverb, "direct": direct, "snr": snr, "low": low, "high": high}
-        for key, (least, most) in pairs.items():
+    def __post_init__(self) -> None:
+        for key in ("reverb", "direct", "snr", "low", "high"):
+            least, most = getattr(self, key)
             if least > most or (least <= 0 and key in ("reverb", "low", "high")):
                 raise ValueError(f"augment.{key}: got {[least, most]}; expected two numbers, the smaller one first")
-        for key, files, share, value in (("rooms", rooms, "room", room), ("noises", noises, "recorded", recorded)):
-            if files and not value:
-                raise ValueError(f"augment.{key} would not be heard: set augment.{share}, the share of clips with it")
-        self.gain, self.polarity, self.tilt, self.equalizer = gain, polarity, tilt, equalizer
-        self.shift, self.speed, self.tempo, self.warp = shift, speed, tempo, warp
-        self.room, self.rooms, self.noise, self.babble = room, rooms, noise, babble
-        self.recorded, self.noises, self.band, self.pairs = recorded if noises else 0.0, noises, band, pairs
-        self.time_mask, self.band_mask, self.masks, self.mixup = time_mask, band_mask, masks, mixup
+        for files, share in (("rooms", "room"), ("noises", "recorded")):
+            if getattr(self, files) and not getattr(self, share):
+                raise ValueError(f"augment.{files} would not be heard: set augment.{share}, the share of clips with it")
+        self.recorded = self.recorded if self.noises else 0.0
         self.bands, self.top, self.hop = torch.zeros(0), 0.0, 1  # Hz of the features' channels; samples of a step
         self.responses, self.recording = torch.zeros(0, 0), torch.zeros(0)
 
@@ -187,7 +186,7 @@ class Augment(Augmentation):
 
     def between(self, key: str, rows: int, geometric: bool = False) -> Tensor:
         """Numbers ``(rows, 1)`` between those of ``key``, drawn evenly, or evenly over their logarithm."""
-        ends = torch.tensor(self.pairs[key])
+        ends = torch.tensor(getattr(self, key))
         least, most = ends.log() if geometric else ends
         drawn: Tensor = least + (most - least) * torch.rand(rows, 1)
         return drawn.exp() if geometric else drawn

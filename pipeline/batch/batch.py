@@ -20,7 +20,7 @@ from pipeline.batch.decoders import Again, Asked, Decoders, Ended, Message
 from pipeline.batch.decoding import Limits
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.input_spec import Arrays, joined
+from pipeline.media.input_spec import Arrays, concatenate
 from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.model.decoder import Decoder, Event
 from pipeline.sinks.items import FileResult, TimedEvent
@@ -250,8 +250,8 @@ class Batch:
         file.waiting -= self.block_ticks - missing
         self.waiting -= self.block_ticks - missing
         if missing:
-            parts.append(self.spec.padding(file.newest or self.spec.nothing(), missing))
-        return parts[0] if len(parts) == 1 else joined(parts)
+            parts.append(self.spec.padding(file.newest or self.spec.empty(), missing))
+        return parts[0] if len(parts) == 1 else concatenate(parts)
 
     def answered(self, file: OpenFile, y: NDArray[np.float32]) -> bool:
         """Take the posteriors ``(T, K)`` of a file's block; whether they were the last."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, text, warn
+from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, to_text, warn
 from pipeline.core.errors import ConfigError, FailOn
 
 if TYPE_CHECKING:
@@ -128,5 +128,5 @@ class Files:
 def accepted(wanted: Scalar | list[Scalar]) -> set[str]:
     """The texts that a row may have for it to be one of the values."""
     values = wanted if isinstance(wanted, list) else [wanted]
-    spelt = {text(value) for value in values}
+    spelt = {to_text(value) for value in values}
     return spelt | {form for value in spelt & {"True", "False"} for form in (value.lower(), value.upper())}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.batch.engine import Engine
-from pipeline.batch.nursery import warm
+from pipeline.batch.forkserver import start_server
 
 if TYPE_CHECKING:
     from pipeline.batch.batch import Work
@@ -20,7 +20,7 @@ class Local(Engine):
 
     def prepare(self) -> None:
         """Start the process that those that decode are copies of."""
-        warm()
+        start_server()
 
     def threads(self, workers: int) -> int:
         """One for each core on which no process decodes."""

@@ -15,7 +15,7 @@ is nothing in it. Three views, as no one of them tells all:
 import csv
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, Spans, count_alarms, match_alarms, match_events
-from pipeline.measures.stream_output import StreamOutput, decode_scores, event_spans, run_stream
+from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
 from pipeline.media.annotations import Times, read_truth
 from pipeline.media.chunks import open_chunks
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import SHARE, Decoder
 
 LEVELS = [0.999, 0.995, 0.99, *(round(0.98 - 0.02 * step, 2) for step in range(48))]  # thresholds of a curve
-MISS_RATES_AT = (1, 5, 10)  # false alarms at which the miss rate is told
+MISS_RATE_FALSE_ALARMS = (1, 5, 10)  # false alarms an hour
 MAX_FALSE_ALARMS = 100.0  # false alarms an hour to which the area under the PSD-ROC reaches
 TOLERANCE = 0.5  # share of an answer, and of a true event, that must be covered in the PSD-ROC
 Point = tuple[float, float, float]  # threshold, false alarms an hour, miss rate
@@ -109,59 +109,46 @@ def evaluate_recordings(model: Classifier, given: Iterable[AnnotatedRecording]) 
     """All figures of a model on recordings, as plain values; it listens as it will live. One that turns out to be
     damaged is left out.
     """
-    live, heard = model.for_streaming(), []
+    live, outputs = model.for_streaming(), []
     for recording in given:
         try:
-            heard.append(run_recording(live, recording))
+            outputs.append(run_recording(live, recording))
         except MediaError as error:
             warnings.warn(f"streams: left out {recording.path}: {error}", stacklevel=2)
-    return evaluate_outputs(live, heard)
+    return evaluate_outputs(live, outputs)
 
 
-def evaluate_outputs(model: Classifier, heard: Sequence[StreamOutput]) -> dict[str, Any]:
-    """The same of what was heard."""
-    decoder, hours = model.decoder(), sum(one.ticks for one in heard) / model.rate / 3600
-    matches, onsets, late, total = list[Found](), list[Found](), list[float](), list[Alarms]()
-    for one in heard:
-        own = model.decoder()
-        events = own.decode(one.posteriors) + own.close()
-        found = {index: event_spans(e for e in events if e.label == model.labels[index]) for index in decoder.audible}
-        true, answered = to_seconds(model, dict(enumerate(one.spans))), to_seconds(model, found)
+def evaluate_outputs(model: Classifier, outputs: Sequence[StreamOutput]) -> dict[str, Any]:
+    """The same figures, from what the model gave for the recordings."""
+    decoder, hours = model.decoder(), sum(one.ticks for one in outputs) / model.rate / 3600
+    matches, onsets, late, total = list[Found](), list[Found](), list[float](), Alarms()
+    for one in outputs:
+        found = detect_spans(model, one)
+        true, answered = to_events(model, dict(enumerate(one.spans))), to_events(model, found)
         matches.append(match_events(true, answered))
         onsets.append(match_events(true, answered, offset=False))
         for index, spans in found.items():
-            total.append(count_alarms(one.spans[index], spans, COLLAR_SECONDS * model.rate))
+            total += count_alarms(one.spans[index], spans, COLLAR_SECONDS * model.rate)
             late += find_latencies(one.spans[index], spans, model, decoder)
     classes = {model.labels[index]: f"{decoder.high[index]:.4g}" for index in decoder.audible}
-    false = sum(one.false for one in total)
     return {
-        "recordings": [one.name for one in heard],
+        "recordings": [one.name for one in outputs],
         "hours": round(hours, 5),
-        "left_out": sum(one.left_out for one in heard),
+        "left_out": sum(one.left_out for one in outputs),
         "events": sum_matches(matches) | {"onset_only": sum_matches(onsets)["micro"]},
         "thresholds": {label: float(level) for label, level in classes.items()},
-        "false": false,
-        "false_an_hour": round(false / hours, 3) if hours else 0.0,
-        "missed": ratio(sum(one.truths - one.hits for one in total), sum(one.truths for one in total)),
+        "false": total.false,
+        "false_an_hour": round(total.false / hours, 3) if hours else 0.0,
+        "missed": (total.truths - total.hits) / total.truths if total.truths else None,
         "latency": percentiles(late),
-        **threshold_curves(model, heard, hours),
+        **threshold_curves(model, outputs, hours),
     }
-
-
-def ratio(part: float, whole: float) -> float | None:
-    """A share; None of nothing."""
-    return part / whole if whole else None
 
 
 def percentiles(values: Sequence[float]) -> dict[str, Any]:
     """Median and 90th percentile; None of nothing."""
     p50, p90 = (float(value) for value in np.percentile(values, [50, 90])) if values else (None, None)
     return {"count": len(values), "p50": p50, "p90": p90}
-
-
-def to_seconds(model: Classifier, spans: Mapping[int, Spans]) -> list[Times]:
-    """Spans ``(N, 2)`` in ticks of each class as events."""
-    return [(a / model.rate, b / model.rate, model.labels[index]) for index in spans for a, b in spans[index].tolist()]
 
 
 def find_latencies(spans: Spans, found: Spans, model: Classifier, decoder: Decoder) -> list[float]:
@@ -184,41 +171,40 @@ def sum_matches(parts: Sequence[Found]) -> dict[str, Any]:
     there, and of each of the ``classes``.
     """
 
-    def added(counts: Iterable[Matches]) -> dict[str, Any]:
-        rows = [(one.hits, one.truths, one.answers) for one in counts]
-        total = Matches(*(sum(column) for column in zip(*rows, strict=True))) if rows else Matches(0, 0, 0)
+    def add(counts: Iterable[Matches]) -> dict[str, Any]:
+        total = sum(counts, Matches())
         return vars(total) | dict(zip(("precision", "recall", "f1"), total.scores, strict=True))
 
     labels = sorted({label for classes, _ in parts for label in classes})
-    rows = {label: added(classes[label] for classes, _ in parts if label in classes) for label in labels}
+    rows = {label: add(classes[label] for classes, _ in parts if label in classes) for label in labels}
     present = [row["f1"] for row in rows.values() if row["truths"]]
     macro = float(np.mean(present)) if present else 0.0
-    return {"micro": added(total for _, total in parts), "macro_f1": macro, "classes": rows}
+    return {"micro": add(total for _, total in parts), "macro_f1": macro, "classes": rows}
 
 
-def threshold_curves(model: Classifier, heard: Sequence[StreamOutput], hours: float) -> dict[str, Any]:
+def threshold_curves(model: Classifier, outputs: Sequence[StreamOutput], hours: float) -> dict[str, Any]:
     """What would have been with other thresholds: ``det`` (``pareto_front``), the miss rate at so many false alarms an
     hour, and ``psd_roc``, the PSD-ROC and its area.
     """
     own, collar = model.decoder(), COLLAR_SECONDS * model.rate
-    there = [index for index in own.audible if any(len(one.spans[index]) for one in heard)]
+    there = [index for index in own.audible if any(len(one.spans[index]) for one in outputs)]
     points, tolerated = [], {index: list[tuple[float, float]]() for index in there}
     for level in LEVELS:
-        total: list[Alarms] = []
+        total = Alarms()
         for index in own.audible:
-            found = [decode_scores(own.alone(index, level, level * SHARE), one.posteriors[:, index]) for one in heard]
-            total += [count_alarms(one.spans[index], spans, collar) for one, spans in zip(heard, found, strict=True)]
+            tolerant = Alarms()
+            for one in outputs:
+                found = decode_scores(own.alone(index, level, level * SHARE), one.posteriors[:, index])
+                total += count_alarms(one.spans[index], found, collar)
+                tolerant += count_tolerant(one.spans[index], found)
             if index in tolerated:
-                both = [count_tolerant(one.spans[index], spans) for one, spans in zip(heard, found, strict=True)]
-                hits, truths, false = (sum(part) for part in zip(*both, strict=True))
-                tolerated[index].append((false / hours if hours else 0.0, hits / truths))
-        missed, truths = sum(one.truths - one.hits for one in total), sum(one.truths for one in total)
-        false = sum(one.false for one in total)
-        points.append((level, round(false / hours, 5) if hours else 0.0, round(missed / truths, 5) if truths else 0.0))
+                tolerated[index].append((tolerant.false / hours if hours else 0.0, tolerant.hits / tolerant.truths))
+        missed = round((total.truths - total.hits) / total.truths, 5) if total.truths else 0.0
+        points.append((level, round(total.false / hours, 5) if hours else 0.0, missed))
     roc, area = psd_roc(list(tolerated.values()), MAX_FALSE_ALARMS)
     return {
         "det": [list(point) for point in pareto_front(points)] if there else [],
-        "miss_at": {str(most): miss_rate_at(points, most) if there else None for most in MISS_RATES_AT},
+        "miss_at": {str(most): miss_rate_at(points, most) if there else None for most in MISS_RATE_FALSE_ALARMS},
         "psd": {"area": area if there else None, "most": MAX_FALSE_ALARMS, "points": roc},
     }
 
@@ -240,14 +226,14 @@ def miss_rate_at(points: Iterable[Point], most: float) -> float | None:
     return min((missed for _, false, missed in points if false <= most), default=None)
 
 
-def count_tolerant(spans: Spans, found: Spans) -> tuple[int, int, int]:
+def count_tolerant(spans: Spans, found: Spans) -> Alarms:
     """Hits, true events and false alarms of one class by the tolerance of the PSDS: an answer counts if it lies in true
     events for ``TOLERANCE`` of its length, and else is a false alarm; a true event is hit if answers that count cover
     ``TOLERANCE`` of it.
     """
     good = covered_ticks(found, spans) >= TOLERANCE * (found[:, 1] - found[:, 0])
     hit = covered_ticks(spans, found[good]) >= TOLERANCE * (spans[:, 1] - spans[:, 0])
-    return int(hit.sum()), len(spans), int((~good).sum())
+    return Alarms(int(hit.sum()), len(spans), int((~good).sum()))
 
 
 def covered_ticks(spans: Spans, others: Spans) -> NDArray[np.float64]:

@@ -63,9 +63,12 @@ def online_accuracy(right: Sequence[Sequence[bool]]) -> list[float]:
 class Matches:
     """Counts of an event comparison, for one label or for all."""
 
-    hits: int
-    truths: int
-    answers: int
+    hits: int = 0
+    truths: int = 0
+    answers: int = 0
+
+    def __add__(self, other: "Matches") -> "Matches":
+        return Matches(self.hits + other.hits, self.truths + other.truths, self.answers + other.answers)
 
     @property
     def scores(self) -> tuple[float, float, float]:
@@ -75,11 +78,14 @@ class Matches:
 
 @dataclass(frozen=True)
 class Alarms:
-    """Of one class: how many of the true spans are found, and how many answers are ``false``."""
+    """How many of the true spans are found, and how many answers are ``false``."""
 
-    hits: int
-    truths: int
-    false: int
+    hits: int = 0
+    truths: int = 0
+    false: int = 0
+
+    def __add__(self, other: "Alarms") -> "Alarms":
+        return Alarms(self.hits + other.hits, self.truths + other.truths, self.false + other.false)
 
 
 def count_alarms(truth: Spans, answer: Spans, collar: float) -> Alarms:
@@ -130,8 +136,7 @@ def match_events(
         true, answered = wanted.get(label, nothing), found.get(label, nothing)
         hits = max_matching(*allowed_pairs(true, answered, collar, offset_share, offset), (len(true), len(answered)))
         result[label] = Matches(hits, len(true), len(answered))
-    total = (sum(getattr(part, name) for part in result.values()) for name in ("hits", "truths", "answers"))
-    return result, Matches(*total)
+    return result, sum(result.values(), Matches())
 
 
 def group_by_label(spans: Sequence[Span]) -> dict[str, NDArray[np.float64]]:

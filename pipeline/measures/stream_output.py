@@ -1,24 +1,24 @@
-"""What a live model hears, kept so that events can be told from it again and again: with other thresholds, by class."""
+"""The posteriors of a stream, kept to be decoded again and again: with other thresholds, by class."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.measures.metrics import Spans
+from pipeline.measures.metrics import Span, Spans
 from pipeline.media.input_spec import Arrays
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import Decoder, Event
 from pipeline.streaming.stream import Stream
 
-BLOCK = 1.0  # seconds computed at a time
+BLOCK_SECONDS = 1.0  # computed at a time
 
 
 @dataclass(frozen=True)
 class StreamOutput:
-    """A stream as a live model heard it: ``posteriors (T, K)``; the true ``spans (N, 2)`` of each class in ticks, by
-    their start; and its length in ``ticks``.
+    """What a live model gave for a stream: ``posteriors (T, K)``; the true ``spans (N, 2)`` of each class in ticks, by
+    their start; and the stream's length in ``ticks``.
     """
 
     posteriors: NDArray[np.float32]
@@ -35,8 +35,8 @@ def run_stream(
     name: str = "",
     left_out: int = 0,
 ) -> StreamOutput:
-    """Chunks through a model. ``true`` spans of each class in ticks; they may still come while chunks are drawn."""
-    stream = Stream(model, max(1, round(BLOCK * model.rate / model.hop)))
+    """Run chunks through a model. ``true`` spans of each class in ticks may still be added while chunks are drawn."""
+    stream = Stream(model, max(1, round(BLOCK_SECONDS * model.rate / model.hop)))
     blocks = []
     for chunk in chunks:
         stream.push(chunk if model.spec.both else chunk[0])
@@ -48,8 +48,8 @@ def run_stream(
 
 
 def decode_scores(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:
-    """Events ``(N, 2)`` in ticks of a new decoder of one label, from all its scores ``(T,)``; where none can be is
-    passed over.
+    """Events ``(N, 2)`` in ticks that a new decoder of one label finds in all its scores ``(T,)``. Stretches without
+    any event are passed over.
     """
     events: list[Event] = []
     edges = np.flatnonzero(np.diff((scores >= decoder.low[0]).astype(np.int8), prepend=0, append=0))
@@ -58,6 +58,18 @@ def decode_scores(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:
             decoder.pass_over(start - decoder.step)
             events += decoder.decode(scores[start : end + 1, None])
     return event_spans(events + decoder.close())
+
+
+def detect_spans(model: Classifier, output: StreamOutput) -> dict[int, Spans]:
+    """The events ``(N, 2)`` in ticks that the model's own decoder finds, by class; only classes that make events."""
+    decoder = model.decoder()
+    events = decoder.decode(output.posteriors) + decoder.close()
+    return {index: event_spans(one for one in events if one.label == model.labels[index]) for index in decoder.audible}
+
+
+def to_events(model: Classifier, spans: Mapping[int, Spans]) -> list[Span]:
+    """Spans ``(N, 2)`` in ticks by class, as events in seconds."""
+    return [(a / model.rate, b / model.rate, model.labels[index]) for index in spans for a, b in spans[index].tolist()]
 
 
 def event_spans(events: Iterable[Event]) -> Spans:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.measures.metrics import COLLAR_SECONDS, Matches, Span, count_alarms, match_events
-from pipeline.measures.stream_output import StreamOutput, decode_scores, event_spans, run_stream
+from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, count_alarms, match_events
+from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
 from pipeline.media.input_spec import Arrays
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
@@ -106,14 +106,10 @@ def decoder_settings(now: Mapping[str, float]) -> dict[str, float]:
 
 def match_with(model: Classifier, found: StreamOutput, now: Mapping[str, float]) -> Matches:
     """The events of all audible labels with settings of ``GRID``, held against the true spans."""
-    truth: list[Span] = []
-    answer: list[Span] = []
     own = model.decoder(**decoder_settings(now))
-    for index in own.audible:
-        pairs = ((truth, found.spans[index]), (answer, decode_scores(own.alone(index), found.posteriors[:, index])))
-        for rows, spans in pairs:
-            rows += [(*row, model.labels[index]) for row in (spans / model.rate).tolist()]
-    return match_events(truth, answer)[1]
+    truth = {index: found.spans[index] for index in own.audible}
+    answer = {index: decode_scores(own.alone(index), found.posteriors[:, index]) for index in own.audible}
+    return match_events(to_events(model, truth), to_events(model, answer))[1]
 
 
 def evaluate_decoder(model: Classifier, found: StreamOutput) -> dict[str, Any]:
@@ -121,17 +117,17 @@ def evaluate_decoder(model: Classifier, found: StreamOutput) -> dict[str, Any]:
     all; as plain values.
     """
     decoder, hours = model.decoder(), found.ticks / model.rate / 3600
-    events = decoder.decode(found.posteriors) + decoder.close()
-    rows = {}
-    for index in decoder.audible:
-        label = model.labels[index]
-        answer = event_spans(event for event in events if event.label == label)
-        count = count_alarms(found.spans[index], answer, COLLAR_SECONDS * model.rate)
-        rows[label] = {"threshold": round(float(decoder.high[index]), 4), "found": count.hits, "true": count.truths}
-        rows[label] |= {"false": count.false}
-    total = {key: sum(row[key] for row in rows.values()) for key in ("found", "true", "false")}
-    rate = total["false"] / hours if hours else 0.0
-    return {"hours": round(hours, 4), "an_hour": round(rate, 1)} | total | {"classes": rows}
+    rows, total = {}, Alarms()
+    for index, spans in detect_spans(model, found).items():
+        count = count_alarms(found.spans[index], spans, COLLAR_SECONDS * model.rate)
+        rows[model.labels[index]] = {"threshold": round(float(decoder.high[index]), 4), **to_figures(count)}
+        total += count
+    an_hour = round(total.false / hours, 1) if hours else 0.0
+    return {"hours": round(hours, 4), "an_hour": an_hour, **to_figures(total), "classes": rows}
+
+
+def to_figures(count: Alarms) -> dict[str, Any]:
+    return {"found": count.hits, "true": count.truths, "false": count.false}
 
 
 def tune_decoder(model: Classifier, splits: Mapping[str, Split], wish: float | None) -> dict[str, Any]:

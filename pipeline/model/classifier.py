@@ -203,7 +203,7 @@ class Classifier(Chain):
             model = self.for_streaming().cpu().eval()
         parts = clip(self.spec, self.grain)
         ticks = self.spec.ticks(parts)
-        x = model.whole(self.spec.stacked([parts]), ticks)
+        x = model.whole(self.spec.stack([parts]), ticks)
         found = Golden(offline(model, x)[: -(-ticks // self.hop)], sizes(model, x), versions())
         return found if np.isfinite(found.posteriors).all() and np.isfinite(found.sizes).all() else None
 

@@ -14,14 +14,13 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import pipeline.report.page as page
 from pipeline.core.errors import UNWRITABLE, ConfigError, UserError
 from pipeline.core.text import clean
 from pipeline.report.charts import plot_lines
 from pipeline.report.runs import Family, Run, common_split, find_differences, find_runs, group_families, read_run
+from pipeline.report.terminal import make_table
 from pipeline.report.training import SPLIT_NAMES
 
 FIRST_COLUMNS, LAST_COLUMNS = ("run", "settings", "val %", "test %"), ("parameters", "MAC/s", "epochs", "s")
@@ -104,23 +103,12 @@ def print_comparison(runs: Sequence[Run]) -> None:
     console, place = Console(), common_folder(runs)
     names, settings, *figures = zip(*to_rows(runs, MAX_SETTINGS), strict=True)
     heads = [column.replace(" ", "\n", 1) for column in column_names(runs)[2:]]  # to fit 80 characters
-    console.print(terminal_table(f"runs in {place}", ["run", *heads], zip(names, *figures, strict=True)))
+    console.print(make_table(f"runs in {place}", ["run", *heads], zip(names, *figures, strict=True), SIMPLE))
     if any(one != "–" for one in settings):
-        console.print(terminal_table("settings that differ", FIRST_COLUMNS[:2], zip(names, settings, strict=True)))
+        console.print(make_table("settings that differ", FIRST_COLUMNS[:2], zip(names, settings, strict=True), SIMPLE))
     if found := list(group_families(runs)):
         title = f"the same but for seeds or folds, by their {SPLIT_NAMES[common_split(runs)]} clips"
-        console.print(terminal_table(title, FAMILY_COLUMNS, [family_row(one, place) for one in found]))
-
-
-def terminal_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
-    """A table for the terminal."""
-    table = Table(title=Text(clean(title)), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in columns:
-        words = column in ("run", "runs", "settings")
-        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    for line in lines:
-        table.add_row(*(Text(clean(text)) for text in line))
-    return table
+        console.print(make_table(title, FAMILY_COLUMNS, [family_row(one, place) for one in found], SIMPLE))
 
 
 def render_comparison(runs: Sequence[Run]) -> str:

@@ -1,18 +1,18 @@
 """What a training run says at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from pipeline.core.text import clean
+from pipeline.report.terminal import make_table
+from pipeline.report.training import list_thresholds
 
 BARS = " ▁▂▃▄▅▆▇█"
-CURVE = 60  # characters of a curve, at most
+MAX_CURVE = 60  # characters of a curve
+CLASS_COLUMNS = "class", "precision", "recall", "F1", "clips", "most often taken for"
 
 
 def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) -> None:
@@ -26,22 +26,11 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     low, high = (f"{100 * found['interval'][side]:.1f}" for side in ("low", "high"))
     lost = f" ({found['skipped']} more could not be read)" if found["skipped"] else ""
     title = f"{split}: {found['count']} clips{lost}, accuracy {found['accuracy']:.1%} ({low} to {high} at 95 %)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    for column in ("precision", "recall", "F1", "clips"):
-        table.add_column(column, justify="right")
-    table.add_column("most often taken for")
-    for index, (label, row) in enumerate(found["classes"].items()):
-        if not row["support"] and not any(answers[index] for answers in found["confusion"]):
-            continue  # a background of scenes alone
-        wrong = [count if other != index else 0 for other, count in enumerate(found["confusion"][index])]
-        worst = f"{list(found['classes'])[wrong.index(max(wrong))]} ({max(wrong)})" if any(wrong) else ""
-        numbers = (f"{row[key]:.2f}" for key in ("precision", "recall", "f1"))
-        table.add_row(Text(clean(label)), *numbers, str(row["support"]), Text(clean(worst)))
-    console.print(table)
+    console.print(make_table(title, CLASS_COLUMNS, class_rows(found)))
     console.print(describe_online(found["online"]), highlight=False)
     if "events" in metrics:
-        console.print(alarm_table(metrics["events"], split))
+        title = alarm_title(metrics["events"], split)
+        console.print(make_table(title, *list_thresholds(metrics["events"], split)))
     if "streams" in metrics:
         console.print(describe_streams(metrics["streams"]), highlight=False)
     console.print(
@@ -70,22 +59,25 @@ def describe_streams(streams: Mapping[str, Any]) -> str:
     )
 
 
-def alarm_table(events: Mapping[str, Any], split: str) -> Table:
-    """The thresholds that were chosen, and what they give on the streams of clips they were chosen and tried on."""
-    splits = list(dict.fromkeys(("val", split)))
-    said = ", ".join(
+def class_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The classes of a split and what each of them is most often taken for."""
+    labels = list(found["classes"])
+    for index, (label, row) in enumerate(found["classes"].items()):
+        if not row["support"] and not any(answers[index] for answers in found["confusion"]):
+            continue  # a background of scenes alone
+        wrong = [count if other != index else 0 for other, count in enumerate(found["confusion"][index])]
+        worst = f"{labels[wrong.index(max(wrong))]} ({max(wrong)})" if any(wrong) else ""
+        yield label, *(f"{row[key]:.2f}" for key in ("precision", "recall", "f1")), str(row["support"]), worst
+
+
+def alarm_title(events: Mapping[str, Any], split: str) -> str:
+    """How many false alarms there are with the thresholds that were chosen."""
+    rates = ", ".join(
         f"{name}: {events[name]['an_hour']:g} an hour ({events[name]['false']} in {60 * events[name]['hours']:.1f} min)"
-        for name in splits
+        for name in dict.fromkeys(("val", split))
     )
     wish = "" if events["wish"] is None else f", wished {events['wish']:g} an hour"
-    table = Table(title=f"false alarms{wish}; {said}", title_justify="left")
-    for column in ("class", "threshold", *(f"{name} {what}" for name in splits for what in ("found", "false"))):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    for label, row in events["val"]["classes"].items():
-        rows = [events[name]["classes"][label] for name in splits]
-        counts = [text for one in rows for text in (f"{one['found']} of {one['true']}", str(one["false"]))]
-        table.add_row(Text(clean(label)), f"{row['threshold']:.2f}", *counts)
-    return table
+    return f"false alarms{wish}; {rates}"
 
 
 def describe_online(online: Mapping[str, Any]) -> str:
@@ -95,6 +87,6 @@ def describe_online(online: Mapping[str, Any]) -> str:
         return ""
     marks = [2**power for power in range(len(accuracy).bit_length()) if 2**power < len(accuracy)] + [len(accuracy)]
     figures = ", ".join(f"{count * step:.2g} s {accuracy[count - 1]:.1%}" for count in marks)
-    columns = [accuracy[round(place)] for place in np.linspace(0, len(accuracy) - 1, min(CURVE, len(accuracy)))]
+    columns = [accuracy[round(place)] for place in np.linspace(0, len(accuracy) - 1, min(MAX_CURVE, len(accuracy)))]
     curve = "".join(BARS[round(value * (len(BARS) - 1))] for value in columns)
     return f"right answers after {figures}\n0 s {curve} {len(accuracy) * step:.2g} s"

@@ -45,6 +45,7 @@ def render_training(
         online=plot_online(row["online"]),
         learning=plot_learning(history),
         curves=plot_curves(metrics["streams"]) if "streams" in metrics else None,
+        thresholds=list_thresholds(metrics["events"], split) if "events" in metrics else None,
         worst=list(list_worst(found[split], spec)),
         command=None if overrides is None else shlex.join(["python", "train.py", *given]),
         settings=flatten(metrics["settings"]),
@@ -136,6 +137,20 @@ def plot_curves(found: Figures) -> Figures | None:
         ),
         "psd": plot_lines({"found": stairs}, f"{axis} and class", "PSD-ROC", (0, 1), (), percent),
     }
+
+
+def list_thresholds(events: Figures, split: str) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The thresholds that were chosen, and what they give on the streams of clips on which they were chosen and tried:
+    columns and rows.
+    """
+    splits = list(dict.fromkeys(("val", split)))
+    columns = ["class", "threshold", *(f"{name} {what}" for name in splits for what in ("found", "false"))]
+    rows = []
+    for label, one in events["val"]["classes"].items():
+        counts = [events[name]["classes"][label] for name in splits]
+        texts = (text for row in counts for text in (f"{row['found']} of {row['true']}", f"{row['false']}"))
+        rows.append((label, f"{one['threshold']:.2f}", *texts))
+    return columns, rows
 
 
 def list_worst(found: Predictions, spec: InputSpec) -> Iterator[Figures]:

@@ -12,7 +12,7 @@ from rich.style import Style
 from rich.text import Text
 
 from pipeline.core.text import clean
-from pipeline.media.audio import sane
+from pipeline.media.audio import sanitize
 
 COLUMN_SECONDS = 0.1  # of sound in a column of the spectrogram
 BANDS, ROWS = 10, 5  # of the spectrogram; a character shows two bands
@@ -43,7 +43,7 @@ class Spectrogram:
 
     def add(self, samples: NDArray[np.float32]) -> None:
         """The next samples ``(N,)``; of many only those that will be seen are looked at."""
-        samples = sane(samples[-self.every * (self.columns.maxlen or 1) :])
+        samples = sanitize(samples[-self.every * (self.columns.maxlen or 1) :])
         self.rest = np.concatenate([self.rest, samples])
         while len(self.rest) >= self.every:
             part, self.rest = self.rest[: self.every], self.rest[self.every :]

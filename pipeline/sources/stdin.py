@@ -36,7 +36,7 @@ class Stdin(Source):
         """Mono at the model's rate until the pipe closes; an incomplete last frame is dropped. ConfigError if the bytes
         begin like a file, MediaError if nothing comes.
         """
-        rate = spec.only_sound("source=stdin")
+        rate = spec.require_sound("source=stdin")
         convert = Resampler(self.rate, rate) if rate != self.rate else None
         frame = self.dtype.itemsize * self.channels
         pipe: Any = sys.stdin.buffer  # read1 returns what is there

@@ -29,7 +29,7 @@ def check(model: Classifier, block: int = 10, microphone: bool = False) -> None:
     """
     parts = clip(model.spec, model.grain)
     ticks = model.spec.ticks(parts)
-    x = on_device(model.whole(model.spec.stacked([parts]), ticks), model)
+    x = on_device(model.whole(model.spec.stack([parts]), ticks), model)
     expected = offline(model, x)[: -(-ticks // model.hop)]
     exact = model.precision == "fp32" and model.anchor.device.type == "cpu"
     apart = difference(streamed(model, parts, block), expected)

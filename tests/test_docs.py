@@ -1,0 +1,42 @@
+"""The documents: each file, link and option of ``conf/`` that they name exists."""
+
+import re
+
+import pytest
+from conftest import ROOT, options
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
+FOLDERS = ("pipeline/", "datasets/", "conf/", "tests/", "benchmarks/", "docs/")
+EXAMPLES = {"mine", "reverb"}  # of parts that a reader adds
+
+
+def named_paths(text):
+    for name in re.findall(r"[\w./*{}-]+/[\w./*{}-]*|\b\w+\.(?:py|md)\b", text):
+        if name.startswith(FOLDERS) or name in ("train.py", "infer.py"):
+            yield name.rstrip(".")
+
+
+def named_options(text):
+    """Of the command lines and the tables of groups."""
+    for group, values in re.findall(r"(?<![\w.@+~])([a-z]+)=\[?([a-z][\w]*(?:,[a-z]\w*)*)\b(?![/.(])", text):
+        if group in GROUPS:
+            yield from ((group, value) for value in values.split(","))
+    for group, row in re.findall(r"^\| `(\w+)`[^|]*\| ([^\n]*) \|$", text, re.M):
+        if group in GROUPS:
+            yield from ((group, value) for value in re.findall(r"`(\w+)`", row))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_exists(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#\s]+)", text):
+        assert "://" in link or (page.parent / link).exists(), link
+    for name in named_paths(text):
+        if not any(example in name for example in EXAMPLES):
+            assert list(ROOT.glob(name)), name
+    for module in re.findall(r"\b(?:pipeline|datasets)(?:\.[a-z_0-9]+)+", text):
+        path = ROOT.joinpath(*module.split("."))
+        assert any(one.exists() for one in (path, path.with_suffix(".py"), path.parent.with_suffix(".py"))), module
+    missing = [(group, value) for group, value in named_options(text) if value not in options(group)]
+    assert not [pair for pair in missing if pair[1] not in EXAMPLES | {"null", "my"}], missing
