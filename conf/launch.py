@@ -163,7 +163,8 @@ def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dic
 
 def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any], out: Path) -> int:
     """Call ``program`` again and again, as ``sweep`` says: each time composed anew, in a folder of its own."""
-    from pipeline.training.sweep import Report, Sweep
+    from pipeline.training.progress import Report
+    from pipeline.training.sweep import Sweep
 
     job = HydraConfig.get()
     name = str(job.job.config_name)

@@ -1,7 +1,7 @@
 """Thresholds from a wish: at most so many false alarms an hour, on a stream made of clips.
 
 The model listens, as it will live, to the clips of a split one after another, in an order that is drawn once. What is
-found, and what is a false alarm, ``metrics.raised`` says. Such a stream is never quiet for long: an hour of it is
+found, and what is a false alarm, ``metrics.match_alarms`` says. Such a stream is never quiet for long: an hour of it is
 harder than most hours of life. And it is short: what never happened in 0.1 h may still happen 30 times an hour (3 /
 0.1, at 95 %).
 
