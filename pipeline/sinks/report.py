@@ -36,7 +36,7 @@ class Report(Sink):
     not with that of files. The page is written in the end: of files by ``finish``, of a stream by ``close``.
 
     Attributes:
-        about: what else is to be said of the run (its model, its settings), as a small table.
+        about: what is known of the run (its model, its settings), a small table.
     """
 
     files = True
@@ -49,20 +49,20 @@ class Report(Sink):
         self.path = check_writable(path)
         self.outputs = (self.path,)
         self.about: dict[str, str] = {}
-        self.name, self.worst, self.due = "", worst, False
+        self.name, self.worst, self.unwritten = "", worst, False
         self.labels: list[str] = []
         self.began = datetime.now().astimezone()
         self.statuses: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
-        self.scores, self.lengths = [0] * HISTOGRAM_BINS, [0] * DURATION_BINS
-        self.scores_of: dict[str, list[int]] = {}
-        self.duration = 0.0  # seconds of all files
+        self.scores, self.duration_counts = [0] * HISTOGRAM_BINS, [0] * DURATION_BINS
+        self.label_scores: dict[str, list[int]] = {}
+        self.total_seconds = 0.0  # seconds of all files
         self.unsure = Smallest[Prediction](worst)
-        self.doubts, self.errors = Problems(), Problems()
+        self.warnings, self.errors = Problems(), Problems()
         self.accuracy: Accuracy | None = None
-        self.events_of: Counter[str] = Counter()
-        self.searched: float | None = None  # seconds in which events were looked for
-        self.gaps, self.lost, self.heard = 0, 0.0, 0  # of a stream; seconds lost, steps heard
+        self.event_counts: Counter[str] = Counter()
+        self.searched_seconds: float | None = None  # seconds in which events were looked for
+        self.gap_count, self.lost_seconds, self.step_count = 0, 0.0, 0  # of a stream; seconds lost, steps heard
 
     def describe(self, facts: dict[str, str]) -> None:
         """A table at the top of the page."""
@@ -71,28 +71,28 @@ class Report(Sink):
     def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
         """There will be a page."""
         super().start(name, labels, rate, hop)
-        self.due = True
+        self.unwritten = True
 
     def file(self, row: Row) -> None:
         """Count a file."""
-        self.due = False  # before all files are known
+        self.unwritten = False  # before all files are known
         self.labels = self.labels or list(row.get("posteriors") or ())
         status, seconds, score, place = row["status"], finite(row["seconds"]), finite(row["score"]), place_of(row)
         answer = row["label"] or None
         self.statuses[status] += 1
         if seconds is not None:
-            self.duration += seconds
-            self.lengths[duration_bin(seconds)] += 1
+            self.total_seconds += seconds
+            self.duration_counts[duration_bin(seconds)] += 1
         if answer is not None:
             self.count_answer(answer, score, place)
         if status != "ok":
-            (self.doubts if status == "warning" else self.errors).add(row["code"], place, row.get("reason", ""))
+            (self.warnings if status == "warning" else self.errors).add(row["code"], place, row.get("reason", ""))
         if row.get("truth"):
             self.accuracy = self.accuracy or Accuracy(self.labels, self.worst)
             self.accuracy.add(row["truth"], answer, score, place)
         if "events" in row and answer is not None:
-            self.searched = (self.searched or 0.0) + (seconds or 0.0)
-            self.events_of.update(event["label"] for event in row["events"])
+            self.searched_seconds = (self.searched_seconds or 0.0) + (seconds or 0.0)
+            self.event_counts.update(event["label"] for event in row["events"])
 
     def count_answer(self, label: str, score: float | None, place: str) -> None:
         """Count an answer."""
@@ -101,40 +101,40 @@ class Report(Sink):
             index = score_bin(score, HISTOGRAM_BINS)
             self.scores[index] += 1
             if len(self.labels) <= MAX_HISTOGRAMS:
-                self.scores_of.setdefault(label, [0] * HISTOGRAM_BINS)[index] += 1
+                self.label_scores.setdefault(label, [0] * HISTOGRAM_BINS)[index] += 1
             self.unsure.add(score, Prediction(place, label, score))
 
     def event(self, row: Row) -> None:
         """Count an event of a stream."""
-        self.events_of[row["label"]] += 1
+        self.event_counts[row["label"]] += 1
 
     def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
         """How far a stream has come."""
-        self.heard = max(self.heard, first + len(posteriors))
+        self.step_count = max(self.step_count, first + len(posteriors))
 
     def gap(self, row: Row) -> None:
         """Count a gap that has ended."""
-        self.gaps, self.lost = self.gaps + bool(row["length"]), self.lost + row["length"]
+        self.gap_count, self.lost_seconds = self.gap_count + bool(row["length"]), self.lost_seconds + row["length"]
 
     def warning(self, row: Row) -> None:
         """Count a warning of a stream."""
-        self.doubts.add(row["code"], f"{row['time']:.2f} s", str(row["text"]))
+        self.warnings.add(row["code"], f"{row['time']:.2f} s", str(row["text"]))
 
     def finish(self) -> None:
         """Write the page: these were all files."""
-        self.due = False
+        self.unwritten = False
         page.save(self.path, self.render())
 
     def close(self) -> None:
         """Write the page of a stream."""
-        if self.due:
-            self.searched = self.seconds(self.heard * self.hop)
+        if self.unwritten:
+            self.searched_seconds = self.seconds(self.step_count * self.hop)
             self.finish()
 
     def render(self) -> str:
         """The page."""
         several = 1 < len(self.labels) <= MAX_HISTOGRAMS
-        hours, answers = (self.searched or 0.0) / 3600, self.answers.most_common()
+        hours, answers = (self.searched_seconds or 0.0) / 3600, self.answers.most_common()
         return page.render(
             "files.html",
             report=self,
@@ -145,16 +145,16 @@ class Report(Sink):
             scores=plot_scores({"": self.scores}, "score", "Number of files by score"),
             small=[(n, count, self.outlines(n)) for n, count in answers[: MAX_HISTOGRAMS * several]],
             unsure=list(self.unsure),
-            durations=plot_durations(self.lengths),
+            durations=plot_durations(self.duration_counts),
             events=[
                 (label, count, f"{count:,}", f"{count / hours:,.1f} / h" if hours else "")
-                for label, count in self.events_of.most_common()
+                for label, count in self.event_counts.most_common()
             ],
         )
 
     def outlines(self, label: str) -> Drawing:
         """A small histogram of the scores of a label."""
-        return draw_outlines([self.scores_of.get(label, [0] * HISTOGRAM_BINS)], f"Scores of {label}")
+        return draw_outlines([self.label_scores.get(label, [0] * HISTOGRAM_BINS)], f"Scores of {label}")
 
 
 class Problems:
