@@ -61,8 +61,8 @@ def by_classify(paths, model):
     from pipeline.batch.listing import Entry
 
     work = Work(model, workers=WORKERS)
-    for _, row in classify(work, ((number, Entry(path)) for number, path in enumerate(paths))):
-        yield row["path"], row["label"], row["score"]
+    for _, result in classify(work, ((number, Entry(path)) for number, path in enumerate(paths))):
+        yield result.path, result.label, result.score
 
 
 class Network(torch.nn.Module):
@@ -136,15 +136,15 @@ def alone(paths, model):
     from pipeline.media.audio import read
 
     waves = [read(path, RATE)[0] for path in paths]
-    course, done = Batch(Work(model)), 0
+    batch, done = Batch(Work(model)), 0
     begun = time.thread_time()
     for number, wave in enumerate(waves):
-        course.take(number, Entry(paths[number]), (wave,))
-        course.take(number, Entry(paths[number]), Ended(len(wave) / RATE, []))
-        while not course.lacks:
-            done += len(list(course.turn()))
-    while course.open:
-        done += len(list(course.turn()))
+        batch.take(number, Entry(paths[number]), (wave,))
+        batch.take(number, Entry(paths[number]), Ended(len(wave) / RATE, []))
+        while not batch.need:
+            done += len(list(batch.compute()))
+    while batch.open:
+        done += len(list(batch.compute()))
     assert done == len(paths)
     return time.thread_time() - begun, sum(map(len, waves)) / RATE
 

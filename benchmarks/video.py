@@ -39,9 +39,10 @@ from torch import nn
 
 from pipeline.cells.lstm import ConvLSTM
 from pipeline.core.build import build
-from pipeline.media.video import AHEAD
+from pipeline.media.video import DECODED_AHEAD
 from pipeline.media.video_writer import VideoWriter
 from pipeline.model.classifier import Classifier, load
+from pipeline.sinks.items import Steps
 from pipeline.sinks.listen import listen
 from pipeline.sinks.sink import Sink
 from pipeline.sources.file import File
@@ -281,8 +282,9 @@ class Count(Sink):
 
     found = 0
 
-    def steps(self, first, posteriors, age=None):
-        self.found += len(posteriors)
+    def write(self, item):
+        if isinstance(item, Steps):
+            self.found += len(item.posteriors)
 
 
 def ours(path, model):
@@ -323,7 +325,7 @@ def timed(way, path, expected):
 def files_ways():
     ways = {
         "PyAV to rgb24, one converter": lambda path: bare(path, "once"),
-        "the same with as many decoding threads as ours": lambda path: bare(path, "once", AHEAD),
+        "the same with as many decoding threads as ours": lambda path: bare(path, "once", DECODED_AHEAD),
         "PyAV, frame.to_ndarray(format='rgb24')": lambda path: bare(path, "anew"),
         "PyAV, decoded only": lambda path: bare(path, None),
     }

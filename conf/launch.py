@@ -11,7 +11,8 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +26,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from pipeline.core.build import arguments_for, build, check, nearest
+from pipeline.core.build import allow, arguments_for, build, check, convert, nearest
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.core.text import clean
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
 FOLDER = Path(__file__).resolve().parent
 LINE = "\n"  # messages may have several
+REPLACEMENTS = {"–": b"-", "█": b"#", "…": b"..."} | {chr(0xDC00 + byte): bytes([byte]) for byte in range(128, 256)}
 
 
 class Job(NamedTuple):
@@ -50,53 +52,50 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
     warnings.showwarning = lambda message, *_: print(f"warning: {clean(str(message), LINE)}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    codecs.register_error("rivulet", shown)
+    codecs.register_error("rivulet", encode)
     sys.stdout.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     sys.stderr.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     OmegaConf.register_new_resolver("groups", groups, replace=True)
-    OmegaConf.register_new_resolver("sweeping", sweeping, replace=True)
-    sys.argv[1:] = arranged(sys.argv[1:])
-    if (
-        os.environ.get("RANK", "0") != "0"
-    ):  # one of several processes that torchrun has started: the first one has a folder
-        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    OmegaConf.register_new_resolver("sweeping", sweep_prefix, replace=True)
+    sys.argv[1:] = arrange(sys.argv[1:])
     codes: list[int] = []
     jobs: list[Job] = []
-    before = written(sys.argv[1:])
 
     @hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
     def run(config: DictConfig) -> None:
         known, code = HydraConfig.get(), None
         try:
-            code = guarded(lambda: start(program, config))
+            code = guard(lambda: start(program, config), config_name)
             codes.append(code)
         finally:
             if known.mode == RunMode.MULTIRUN:
                 jobs.append(Job(Path(known.runtime.output_dir), " ".join(known.overrides.task), code))
 
-    try:
+    def run_all() -> int:
         try:
             run()
         finally:
             if after and jobs:
-                guarded(lambda: after(jobs) or OK)
-        if codes == [USAGE]:
-            for path, text in before.items():
-                path.write_bytes(text)
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(failed(explained(error, config_name), USAGE))
-    except OSError as error:
-        sys.exit(failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE))
+                guard(lambda: after(jobs) or OK, config_name)
+        return max(codes, default=OK)
+
+    try:
+        code = guard(run_all, config_name)
     except KeyboardInterrupt:
-        sys.exit(failed("interrupted", INTERRUPTED))
+        code = fail("interrupted", INTERRUPTED)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # all is done, and this process is ending; by its own code
-    sys.exit(flushed(max(codes, default=OK)))
+        signal.signal(number, signal.SIG_IGN)  # from here on, the process ends with its own code
+    sys.exit(flush(code))
 
 
-def arranged(arguments: list[str]) -> list[str]:
-    """A command line as people mean it. Hydra does not take overrides behind --multirun if others stand before it, has
-    another name for the folder of several runs, and would resume a training in a new folder.
+def is_follower() -> bool:
+    """Whether torchrun started this process, and another one writes the files."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def arrange(arguments: list[str]) -> list[str]:
+    """Arrange a command line for Hydra, which does not take overrides after --multirun if others come before it, names
+    the folder of several runs otherwise, and would resume a training in a new folder.
     """
     several = [one for one in arguments if one in ("--multirun", "-m")]
     found = several + [one for one in arguments if one not in several]
@@ -104,45 +103,55 @@ def arranged(arguments: list[str]) -> list[str]:
         return [one.replace("hydra.run.dir=", "hydra.sweep.dir=", 1) for one in found]
     resumed = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("trainer.resume=")]
     named = any(one.lstrip("+").startswith("hydra.run.dir=") for one in arguments)
-    if resumed and not named and (place := Path(resumed[-1])).exists():
+    if is_follower():
+        found.append("hydra.run.dir=.")
+    elif resumed and not named and (place := Path(resumed[-1])).exists():
         folder = str(place if place.is_dir() else place.parent).replace("'", "\\'")
         found.append(f"hydra.run.dir='{folder}'")
     return found
 
 
-def written(arguments: list[str]) -> dict[Path, bytes]:
-    """The settings that lie in the run's folder, if one is named: Hydra writes those of a command over them before it
-    can be refused.
-    """
-    named = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("hydra.run.dir=")]
-    found = sorted((Path(named[-1]) / ".hydra").glob("*.yaml")) if named else []
-    return {path: path.read_bytes() for path in found if path.is_file()}
-
-
 def start(program: Callable[..., int], config: DictConfig) -> int:
-    """Call ``program`` with the configuration as checked, plain values."""
-    settings = plain(config)
+    """Call ``program`` with the configuration as checked, plain values. One that has a folder keeps them there."""
+    job, settings = HydraConfig.get(), to_plain(config)
     parameters = inspect.signature(program).parameters
     sweep = settings.pop("sweep", None) if "report" in parameters else None
-    arguments = checked(program, settings)
-    if sweep is not None:
-        return search(program, sweep, settings)
-    if HydraConfig.get().output_subdir is not None:
-        arguments["out"] = Path(HydraConfig.get().runtime.output_dir)
-    return program(**arguments)
+    arguments = check_settings(program, settings)
+    if "out" not in parameters or is_follower():
+        return program(**arguments)
+    out = Path(job.runtime.output_dir)
+    with record_settings(config, list(job.overrides.task), out):
+        return program(**arguments, out=out) if sweep is None else search(program, sweep, settings, out)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain values, its references resolved."""
-    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(settings, dict)
+@contextmanager
+def record_settings(config: DictConfig, overrides: list[str], out: Path) -> Iterator[None]:
+    """Write a run's settings to ``.hydra`` in its folder. If the run is refused, restore those of the run before."""
+    folder = out / ".hydra"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = {path: path.read_bytes() for path in folder.glob("*.yaml")}
+    OmegaConf.save(config, folder / "config.yaml")
+    OmegaConf.save(overrides, folder / "overrides.yaml")
+    try:
+        yield
+    except UserError as error:
+        for path, data in before.items() if error.exit_code == USAGE else ():
+            path.write_bytes(data)
+        raise
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, its references resolved; its ``plugins`` are allowed and left out."""
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    names = settings.pop("plugins", None) or []
+    allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     return {str(key): value for key, value in settings.items()}
 
 
-def checked(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
+def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as arguments of ``program``. ConfigError for what it does not take, and for what is missing."""
     arguments = arguments_for(program, settings)
-    missing(settings)
+    check_given(settings)
     for name in inspect.signature(program).parameters:
         if name not in settings and name not in ("out", "report"):
             raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
@@ -150,7 +159,7 @@ def checked(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, 
     return arguments
 
 
-def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any]) -> int:
+def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any], out: Path) -> int:
     """Call ``program`` again and again, as ``sweep`` says: each time composed anew, in a folder of its own."""
     from pipeline.training.progress import Report
     from pipeline.training.sweep import Sweep
@@ -164,21 +173,18 @@ def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any]) ->
     def train(overrides: list[str], out: Path, report: Report | None) -> int:
         every = [*given, *overrides]
         try:
-            config = composed(name, every)
+            config = compose_config(name, every)
         except HydraException as error:
-            raise ConfigError(explained(error, name)) from None
-        records = out / ".hydra"
-        records.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, records / "config.yaml")
-        OmegaConf.save(every, records / "overrides.yaml")
-        return program(**checked(program, plain(config)), out=out, report=report)
+            raise ConfigError(explain(error, name)) from None
+        with record_settings(config, every, out):
+            return program(**check_settings(program, to_plain(config)), out=out, report=report)
 
-    build(sweep, Sweep, at="sweep").run(train, given, settings, Path(job.runtime.output_dir))
+    build(sweep, Sweep, at="sweep").run(train, given, settings, out)
     return OK
 
 
-def given(folder: Path) -> list[str] | None:
-    """The overrides with which the run of a folder was started; None if they are not there, or not as we write them."""
+def read_overrides(folder: Path) -> list[str] | None:
+    """The overrides of the run in a folder; None if they are missing or have another form."""
     try:
         found = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
@@ -186,13 +192,13 @@ def given(folder: Path) -> list[str] | None:
     return [str(text) for text in found] if isinstance(found, list) else None
 
 
-def sweeping() -> str:
+def sweep_prefix() -> str:
     """What the name of a sweep's folder begins with; nothing for a single run."""
     return "sweep_" if any(re.match(r"\+?sweep=", argument) for argument in sys.argv[1:]) else ""
 
 
-def flushed(code: int) -> int:
-    """Write what still waits for standard output, or let it go: the code."""
+def flush(code: int) -> int:
+    """Write the rest of standard output; the code, or UNWRITABLE if that fails."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -201,48 +207,43 @@ def flushed(code: int) -> int:
     return code
 
 
-def shown(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What an output cannot show: bytes of file names as they are (they need not be UTF-8), all else in ASCII."""
+def encode(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace what an output cannot show: bytes of file names as they are (perhaps no UTF-8), the rest in ASCII."""
     assert isinstance(error, UnicodeEncodeError)
-    return b"".join(map(substitute, error.object[error.start : error.end])), error.end
+    found = error.object[error.start : error.end]
+    return b"".join(REPLACEMENTS.get(char, b"?") for char in found), error.end
 
 
-def substitute(char: str) -> bytes:
-    """One such character."""
-    byte = ord(char) - 0xDC00
-    return bytes([byte]) if 0x80 <= byte <= 0xFF else {"–": b"-", "█": b"#", "…": b"..."}.get(char, b"?")
-
-
-def guarded(job: Callable[[], int]) -> int:
-    """Run one job; a foreseen error becomes one clear message and its exit code."""
+def guard(job: Callable[[], int], config_name: str) -> int:
+    """Run a job; an error that a user can cause becomes one message and its exit code."""
     try:
         return job()
     except UserError as error:
-        return failed(str(error), error.exit_code)
-    except OmegaConfBaseException as error:
-        return failed(str(error), USAGE)
+        return fail(str(error), error.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        return fail(explain(error, config_name), USAGE)
     except BrokenPipeError:
-        return UNWRITABLE  # whoever read us has gone
+        return UNWRITABLE  # the reader of a pipe is gone
     except OSError as error:
-        return failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE)
+        return fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE)
 
 
-def failed(message: str, code: int) -> int:
-    """Print an error for people; the code. What a file has put into it does not get at the terminal."""
+def fail(message: str, code: int) -> int:
+    """Print an error, control characters spelt out; the code."""
     print(f"error: {clean(message, LINE)}", file=sys.stderr)
     return code
 
 
-def missing(settings: Any, at: str = "") -> None:
+def check_given(settings: Any, at: str = "") -> None:
     """ConfigError for a key that must be given and was not."""
     if settings == "???":
         raise ConfigError(f"{at}: is not set; give it on the command line: {at}=... (--help has examples)")
     if isinstance(settings, dict):
         for key, value in settings.items():
-            missing(value, f"{at}.{key}" if at else str(key))
+            check_given(value, f"{at}.{key}" if at else str(key))
 
 
-def explained(error: Exception, config_name: str) -> str:
+def explain(error: Exception, config_name: str) -> str:
     """Hydra's message, with the nearest valid name where a key or an option is unknown."""
     text = str(error)
     absent = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
@@ -255,13 +256,13 @@ def explained(error: Exception, config_name: str) -> str:
     if not found or "Available options" in text:
         return text
     key = found.group(1)
-    if others := elsewhere(key):
+    if others := options_with(key):
         return f"{key}: belongs to {' or '.join(others)}; choose {'one of them' if others[1:] else 'it'}, too"
     return f"{key}: no such key{nearest(key, known_keys(config_name))} (`--cfg job` shows all keys)"
 
 
-def elsewhere(key: str) -> list[str]:
-    """The options that have a key which was given without them, such as source=files for source.paths."""
+def options_with(key: str) -> list[str]:
+    """The options that have a key, such as source=files for source.paths."""
     group, _, rest = key.partition(".")
     name, _, inner = rest.partition(".")
     if (FOLDER / group / f"{name}.yaml").is_file() and inner:  # of several at once: sink.csv.path
@@ -272,27 +273,25 @@ def elsewhere(key: str) -> list[str]:
 
 
 def keys_of(group: str, option: str) -> list[str]:
-    """What an option can be told, also what has no default."""
+    """The keys of an option, also those without a default."""
     return [str(key) for key in OmegaConf.load(FOLDER / group / f"{option}.yaml").keys()]  # noqa: SIM118
 
 
 def known_keys(config_name: str) -> list[str]:
     """Every key of the configuration as the command line chose its groups, dotted, and the groups."""
     known = {path.name for path in FOLDER.iterdir() if path.is_dir()}
-    chosen = [argument for argument in sys.argv[1:] if argument.partition("=")[0] in known and not swept(argument)]
-    return [*flat(OmegaConf.to_container(composed(config_name, chosen))), *group_names(config_name)]
+    several = re.compile(r"(\[.*?\]|[^\[,])*,")  # a comma outside of brackets, for --multirun
+    chosen = [one for one in sys.argv[1:] if one.partition("=")[0] in known and not several.match(one)]
+    return [*dotted_keys(OmegaConf.to_container(compose_config(config_name, chosen))), *group_names(config_name)]
 
 
-def composed(config_name: str, overrides: list[str]) -> DictConfig:
-    """A configuration as such a command line would make it."""
+def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
+    """The configuration of such a command line, with the user's own folder of --config-dir."""
+    own = re.search(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.+)", "\n".join(sys.argv[1:]))
+    path = [f"hydra.searchpath=['file://{Path(own[1]).resolve()}']"] if own else []
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        return compose(config_name, overrides)
-
-
-def swept(argument: str) -> bool:
-    """Whether an argument is several, for --multirun: it has a comma outside of brackets."""
-    return "," in re.sub(r"\[.*?\]", "", argument)
+        return compose(config_name, [*path, *overrides])
 
 
 def group_names(config_name: str) -> list[str]:
@@ -311,8 +310,8 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
 
 
-def flat(config: Any, at: str = "") -> list[str]:
+def dotted_keys(config: Any, at: str = "") -> list[str]:
     """Dotted keys of nested dictionaries."""
     if not isinstance(config, dict):
         return [at]
-    return [name for key, value in config.items() for name in flat(value, f"{at}.{key}" if at else str(key))]
+    return [name for key, value in config.items() for name in dotted_keys(value, f"{at}.{key}" if at else str(key))]

@@ -13,33 +13,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
-from datasets.scenes import Recording, Scene, Scenes
+from datasets.scenes import Scenes, SceneSettings, SceneStream
 from pipeline.core.atomic import atomic_write
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
 from pipeline.media.audio import Samples
-from pipeline.media.chunks import read_chunk
+from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.sample import Sample, Split
 
 SPLITS = ("train", "val", "test")
-OTHERS = {  # what to take for files of another kind
+HINTS = {  # by the error's code: what to take for files of another kind
     "no_video": "they are sounds, and the model takes pictures: set extractor=logmel encoder=conv_recurrent "
     "augment=light",
     "no_audio": "they have no sound, and the model takes sound: set extractor=optical_flow encoder=image_recurrent "
     "augment=pictures",
 }
-FRAME = 512  # samples, about, in which the energy of a clip is summed
-SHOWN = 3  # of the warnings, where not one clip can be read
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
+ENERGY_SAMPLES = 512  # about so many are summed where a clip's energy is looked at
+MAX_WARNINGS = 3  # where not one clip can be read
+CACHE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
 
 
 @dataclass(frozen=True, slots=True)  # slots: there may be millions
@@ -61,27 +63,31 @@ class Clip:
         return str(self.path)
 
     @property
-    def kin(self) -> str:
-        """What is drawn into one split with it: its group, or else its recording."""
+    def unit(self) -> str:
+        """What is never parted by splits: its group, or else its recording."""
         return self.group or self.name
 
-    def stamp(self) -> str:
-        """Which bytes they are: of another file, or of one that was changed, it is another. MediaError without any."""
+    def fingerprint(self) -> str:
+        """Which bytes they are: of another file, or a changed one, it is another. MediaError without a file."""
         try:
             status = os.stat(self.path)
         except OSError:
             raise MediaError("not_found", "no such file") from None
         folder, name = os.path.split(os.path.abspath(self.path))
-        place = os.path.realpath(self.path) if os.path.islink(self.path) else os.path.join(real(folder), name)
+        place = os.path.realpath(self.path) if os.path.islink(self.path) else os.path.join(resolve(folder), name)
         return f"{place}|{status.st_size}|{status.st_mtime_ns}"
 
-    def chunk(self, spec: InputSpec) -> Arrays:
+    def check(self, spec: InputSpec) -> None:
+        """MediaError if its header says that a model cannot take it. Nothing is decoded."""
+        open_chunks(self.path, spec, self.start, self.end)
+
+    def read(self, spec: InputSpec) -> Arrays:
         """Decoded, as a model takes it. MediaError if it cannot be read."""
         return read_chunk(self.path, spec, self.start, self.end)[0]
 
 
 @cache
-def real(folder: str) -> str:
+def resolve(folder: str) -> str:
     """A folder without links in its path. Looked up once: it takes longer than to read a cached clip."""
     return os.path.realpath(folder)
 
@@ -101,25 +107,25 @@ class Clips(Dataset[Sample | None]):
         crop: float | None = None,
         background: str | None = None,
     ) -> None:
-        """``crop`` seconds are cut at random from longer clips (see ``sounding``); None keeps them whole.
+        """``crop`` seconds are cut at random from longer clips (see ``draw_start``); None keeps them whole.
         With a ``background`` label, the times of each clip's sound are found by its energy.
         """
         self.index = {label: number for number, label in enumerate(labels)}
         self.clips, self.spec, self.cache, self.background = list(clips), spec, cache, background
         self.crop = round(crop * spec.rate / spec.grain) * spec.grain if crop else None
-        self.scene: Scene | None = None  # in which they are shown in training, and heard as a stream
+        self.scene: SceneSettings | None = None  # in which they are shown in training, and heard as a stream
         self.epoch = 0
-        self.skipped = 0  # clips that ``prepare`` has dropped
-        self.failed = ""  # why the last one was
+        self.skipped = 0  # clips that ``drop_unreadable`` has dropped
+        self.last_failure = ""
 
     def stream(self) -> Split:
         """What a model listens to, of these clips: them in noise if there are scenes, else themselves."""
-        return Recording(*self.shown()) if self.scene else self
+        return SceneStream(*self.scene_parts()) if self.scene else self
 
-    def shown(self) -> tuple[Split, Scene, int, int]:
+    def scene_parts(self) -> tuple[Split, SceneSettings, int, int]:
         """What scenes are made of: clips, settings, the class of the background, and the rate."""
         assert self.scene is not None and self.background is not None
-        return self, self.scene, self.index[self.background], self.spec.only_sound("dataset.scene")
+        return self, self.scene, self.index[self.background], self.spec.require_sound("dataset.scene")
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -144,7 +150,7 @@ class Clips(Dataset[Sample | None]):
         try:
             x = self.load(clip)
         except MediaError as error:
-            warnings.warn(told(clip, str(error)), stacklevel=2)
+            warnings.warn(skip_message(clip, error), stacklevel=2)
             return None
         key = f"{clip.name}@{clip.start}-{clip.end}"
         spare = spec.ticks(x) - self.crop if self.crop else 0
@@ -152,68 +158,86 @@ class Clips(Dataset[Sample | None]):
             key = ""  # another cut each time
             rng = np.random.default_rng([self.epoch, index])
             if spec.sound and clip.label != self.background:
-                start = sounding(rng, x[0], self.crop, spec.grain)
+                start = draw_start(rng, x[0], self.crop, spec.grain)
             else:
                 start = int(rng.integers(spare // spec.grain + 1)) * spec.grain
             x = spec.cut(spec.cut(x, start)[1], self.crop)[0]
         label, spans = self.index[clip.label], None
         if self.background and spec.sound:
             quiet = clip.label == self.background or not x[0].any()
-            spans = [] if quiet else [(*loud_part(x[0], spec.sound), label)]
+            spans = [] if quiet else [(*find_sound(x[0], spec.sound), label)]
         return Sample(x, label, spans, clip.name, key, clip.group)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
         if self.cache is None:
-            return clip.chunk(self.spec)
+            return clip.read(self.spec)
         file = self.cache_file(clip)
         try:
             tracks = load(file.read_bytes())
-            return tuple(tracks[f"track{number}"] for number in range(len(self.spec.tracks)))
+            return tuple(tracks[name] for name in self.track_names)
         except (OSError, SafetensorError, KeyError):  # not there yet, or half-written by a full disk
-            x = clip.chunk(self.spec)
-            store(file, x)
+            x = clip.read(self.spec)
+            write_cache(file, dict(zip(self.track_names, x, strict=True)))
             return x
+
+    @property
+    def track_names(self) -> list[str]:
+        """Their names in the cache."""
+        return [f"track{number}" for number in range(len(self.spec.tracks))]
 
     def cache_file(self, clip: Clip) -> Path:
         """Where a clip is cached: another file, part or rate is another place."""
         assert self.cache is not None
-        key = f"{clip.stamp()}|{clip.start}|{clip.end}|{self.spec}"
+        key = f"{clip.fingerprint()}|{clip.start}|{clip.end}|{self.spec}"
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
         return self.cache / digest[:2] / f"{digest[2:34]}.safetensors"
 
-    def prepare(self, title: str) -> None:
-        """Decode everything once, with a progress bar, and drop what cannot be read."""
+    def is_cached(self, clip: Clip) -> bool:
+        """Whether the cache has all of a clip, by the header of its file."""
+        try:
+            with safe_open(self.cache_file(clip), "np") as tracks:
+                return set(self.track_names) <= set(tracks.keys())
+        except (OSError, SafetensorError):
+            return False
+
+    def drop_unreadable(self, title: str) -> None:
+        """Fill the cache with what it lacks, with a progress bar, and drop what cannot be read. Without a cache, only
+        the headers of the files are read.
+        """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = pool.map(self.failure, self.clips)
             found = list(bar(results, f"reading {title}", len(self.clips)))
-        failed = [told(clip, failure) for clip, failure in zip(self.clips, found, strict=True) if failure]
-        for text in failed[:SHOWN] if len(failed) == len(found) else failed:  # all for one reason, most likely
+        failed = [skip_message(clip, error) for clip, error in zip(self.clips, found, strict=True) if error]
+        for text in failed[:MAX_WARNINGS] if len(failed) == len(found) else failed:  # all for one reason, most likely
             warnings.warn(text, stacklevel=2)
-        self.clips = [clip for clip, failure in zip(self.clips, found, strict=True) if not failure]
-        self.skipped += len(found) - len(self.clips)
-        self.failed = failed[-1] if failed else ""
+        self.clips = [clip for clip, error in zip(self.clips, found, strict=True) if not error]
+        self.skipped += len(failed)
+        self.last_failure = failed[-1] if failed else ""
 
-    def failure(self, clip: Clip) -> str | None:
-        """Why a clip cannot be read, or None."""
+    def failure(self, clip: Clip) -> MediaError | None:
+        """Why a clip cannot be read."""
         try:
-            self.load(clip)
+            if self.cache is None:
+                clip.check(self.spec)
+            elif not self.is_cached(clip):
+                self.load(clip)
         except MediaError as error:
-            return str(error)
+            return error
         return None
 
 
-def told(clip: Clip, failure: str) -> str:
+def skip_message(clip: Clip, error: MediaError) -> str:
     """That a clip is left out, and why; readers often name the file, too, and once is enough."""
-    return f"skipped {clip.name}: {failure.replace(f'{clip.name}: ', '', 1)}"
+    return f"skipped {clip.name}: {str(error).replace(f'{clip.name}: ', '', 1)}"
 
 
-def sounding(rng: np.random.Generator, wave: Samples, length: int, grain: int, depth: float = 40.0) -> int:
+def draw_start(rng: np.random.Generator, wave: Samples, length: int, grain: int, depth: float = 40.0) -> int:
     """Where a random cut of ``length`` samples begins, a multiple of ``grain``: anywhere but where it would hold
     ``depth`` dB less than the cut that holds most. Many recordings are filled up with silence, which would be learnt as
     the dog that barks in them.
     """
-    step = grain if grain > 1 else FRAME
+    step = grain if grain > 1 else ENERGY_SAMPLES
     frames = wave[: len(wave) // step * step].reshape(-1, step)
     energy = np.concatenate([[0.0], np.cumsum(np.einsum("ij,ij->i", frames, frames, dtype=np.float64))])
     span = min(length // step, len(frames))
@@ -223,7 +247,7 @@ def sounding(rng: np.random.Generator, wave: Samples, length: int, grain: int, d
     return start if grain > 1 else start + int(rng.integers(min(step, len(wave) - length - start + 1)))
 
 
-def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:
+def find_sound(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:
     """Where the sound stands in a clip, ``(start, end)`` in samples.
 
     The stretch around the loudest 20-ms frame whose frames are at most ``depth`` dB below it and 6 dB above the clip's
@@ -239,13 +263,12 @@ def loud_part(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) 
     return int(part[0]) * size, min(len(wave), (int(part[-1]) + 1) * size)
 
 
-def store(file: Path, x: Arrays) -> None:
+def write_cache(file: Path, tracks: dict[str, NDArray[Any]]) -> None:
     """Write a clip whole or not at all; a cache that cannot be written is only slower."""
-    tracks = {f"track{number}": np.ascontiguousarray(track) for number, track in enumerate(x)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file, cache=True) as place:
-            place.write(save(tracks))  # not npz: in training, unpacking that takes a tenth of the time of a small model
+        with atomic_write(file, cache=True) as place:  # not npz, which is slow to unpack
+            place.write(save({name: np.ascontiguousarray(track) for name, track in tracks.items()}))
     except OSError as error:
         warnings.warn(f"clip cache not written ({error}); set dataset.cache=null to do without", stacklevel=2)
 
@@ -253,7 +276,7 @@ def store(file: Path, x: Arrays) -> None:
 class Corpus:
     """A checked list of clips in three splits. Base of every dataset that reads files."""
 
-    ahead = True  # whether all clips are decoded before training begins
+    checks_files = True  # before training begins, see ``Clips.drop_unreadable``
 
     def __init__(
         self,
@@ -261,7 +284,7 @@ class Corpus:
         cache: str | None = "default",
         crop: float | None = None,
         background: str | None = None,
-        scene: Scene | None = None,
+        scene: SceneSettings | None = None,
     ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
         ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
@@ -270,7 +293,7 @@ class Corpus:
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
         self.clips = list(clips)
-        self.cache = None if cache is None else CACHE if cache == "default" else Path(cache)
+        self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
         self.crop = crop
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
@@ -288,13 +311,13 @@ class Corpus:
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
         part = Clips(clips, self.labels, spec, self.cache, crop, self.background)
-        if self.ahead:
-            part.prepare(name)
+        if self.checks_files:
+            part.drop_unreadable(name)
         if clips and not part.clips:
-            better = next((hint for code, hint in OTHERS.items() if code in part.failed), "see the warnings above")
-            raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; {better}")
+            hint = next((text for code, text in HINTS.items() if code in part.last_failure), "see the warnings above")
+            raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; {hint}")
         part.scene = self.scene
-        return Scenes(*part.shown()) if self.scene and name == "train" else part
+        return Scenes(*part.scene_parts()) if self.scene and name == "train" else part
 
 
 def check_splits(clips: Sequence[Clip]) -> None:
@@ -339,4 +362,11 @@ def existing_root(root: str | None, what: str) -> Path:
     path = Path(root).expanduser()
     if not path.is_dir():
         raise ConfigError(f"dataset.root: {root!r} is not a folder; expected {what}. Set dataset.root=FOLDER")
+    return path
+
+
+def required(path: Path, what: str) -> Path:
+    """A part of the data's folder; ConfigError tells what to put there if it is missing."""
+    if not path.exists():
+        raise ConfigError(f"dataset.root: {path} is missing; expected {what}")
     return path

@@ -4,7 +4,7 @@ import csv
 
 from pydantic import PositiveFloat
 
-from datasets.clips import Clip, Corpus, existing_root
+from datasets.clips import Clip, Corpus, existing_root, required
 from pipeline.core.errors import ConfigError
 
 WHAT = "a copy of the ESC-50 repository (meta/esc50.csv and audio/); fetch ESC-50-master.zip, unpack it, point to it"
@@ -24,9 +24,7 @@ class ESC50(Corpus):
     ) -> None:
         """``esc10`` keeps the ten classes of ESC-10. Takes of one source recording are one group."""
         folder = existing_root(root, WHAT)
-        table = folder / "meta" / "esc50.csv"
-        if not table.is_file():
-            raise ConfigError(f"dataset.root: {table} is missing; expected {WHAT}")
+        table = required(folder / "meta" / "esc50.csv", WHAT)
         if test_fold == val_fold:
             raise ConfigError(f"dataset.val_fold: {val_fold} is the test fold too; choose another")
         places = {test_fold: "test", val_fold: "val"}

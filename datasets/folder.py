@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, existing_root
-from datasets.splits import divide, folded, held_out, three
+from datasets.splits import draw_fold, fill_splits
 from pipeline.core.errors import ConfigError
 from pipeline.media.audio import VIDEO, media_files
 from pipeline.media.input_spec import InputSpec
@@ -43,44 +43,40 @@ class Folder(Corpus):
         the rest. ConfigError with ``root/train``.
         """
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
-        if fold and (folder / "train").is_dir():
+        own = (folder / "train").is_dir()
+        if fold and own:
             raise ConfigError(
                 f"dataset.fold: {str(folder)!r} has splits of its own, train and test; leave dataset.fold out, or set "
                 f"dataset.root={folder / 'train'} to fold these clips alone"
             )
-        own = (folder / "train").is_dir()
-        clips = [clip for split in (SPLITS if own else [""]) for clip in labelled(folder / split, split)]
+        clips = [clip for split in (SPLITS if own else [""]) for clip in list_clips(folder / split, split)]
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
         if fold:
-            clips = folded(clips, fold, [clip.kin for clip in clips], seed, background)
-        if not fold and not own:
-            clips = divide(clips, three(val, test), seed, background)
-        elif not any(clip.split == "val" for clip in clips):
-            clips = held_out(clips, val, seed, background)
-        super().__init__(clips, cache, crop, background)
+            clips = draw_fold(clips, fold, [clip.unit for clip in clips], seed, background)
+        super().__init__(fill_splits(clips, val, test, seed, background), cache, crop, background)
 
     def split(self, name: str, spec: InputSpec) -> Split:
-        """As any corpus; that videos are only heard is told."""
-        films = sum(clip.path.suffix.lower() in VIDEO for clip in self.clips)
-        if name == "train" and films and not spec.picture:
+        """As any corpus; with a warning if videos are only heard."""
+        videos = sum(clip.path.suffix.lower() in VIDEO for clip in self.clips)
+        if name == "train" and videos and not spec.picture:
             warnings.warn(
-                f"{films} of {len(self.clips)} files have names of videos, and this model hears them, but does not see "
-                "them; to see: extractor=optical_flow encoder=image_recurrent augment=pictures",
+                f"{videos} of {len(self.clips)} files have names of videos, and this model hears them, but does not "
+                "see them; to see: extractor=optical_flow encoder=image_recurrent augment=pictures",
                 stacklevel=2,
             )
         return super().split(name, spec)
 
 
-def labelled(folder: Path, split: str) -> list[Clip]:
+def list_clips(folder: Path, split: str) -> list[Clip]:
     """The clips in the sub-folders of ``folder``."""
     if not folder.is_dir():
         return []
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [Clip(path, entry.name, split, group=recording(path)) for entry in classes for path in media_files(entry)]
+    return [Clip(path, entry.name, split, group=recording_of(path)) for entry in classes for path in media_files(entry)]
 
 
-def recording(path: Path) -> str:
+def recording_of(path: Path) -> str:
     """The recording of which a file is a cut, by its name; '' for one that is none."""
     found = CUT.fullmatch(path.stem)
     return found[1] if found else ""

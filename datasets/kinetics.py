@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Clips, Corpus, existing_root
-from datasets.splits import divide
+from datasets.splits import hold_out
 from pipeline.core.errors import ConfigError
 from pipeline.media.audio import VIDEO
 from pipeline.media.input_spec import InputSpec
@@ -45,15 +45,15 @@ class Kinetics(Corpus):
         ``cache``: see ``Corpus``; decoded, Kinetics-400 takes about a terabyte.
         """
         folder = existing_root(root, WHAT)
-        found = {split: in_folders(folder / split, split) or in_table(folder, split) for split in SPLITS}
+        found = {split: list_folders(folder / split, split) or list_table(folder, split) for split in SPLITS}
         if not found["train"]:
             missing = f"{folder / 'train'}/<class>/ and {folder / 'annotations' / 'train.csv'} are"
             raise ConfigError(f"dataset.root: {missing} both missing or empty; expected {WHAT}")
         if not found["test"]:
             found["test"], found["val"] = [replace(clip, split="test") for clip in found["val"]], []
         if not found["val"]:
-            videos = [replace(clip, group=video(clip.path)) for clip in found["train"]]
-            found["train"] = divide(videos, {"train": 1 - val, "val": val}, seed)
+            videos = [replace(clip, group=video_of(clip.path)) for clip in found["train"]]
+            found["train"] = hold_out(videos, val, seed)
         super().__init__([clip for clips in found.values() for clip in clips], cache, crop)
 
     def split(self, name: str, spec: InputSpec) -> Split:
@@ -69,13 +69,13 @@ class Kinetics(Corpus):
         return Clips(there, self.labels, spec, None, self.crop if name == "train" else None)
 
 
-def in_folders(folder: Path, split: str) -> list[Clip]:
+def list_folders(folder: Path, split: str) -> list[Clip]:
     """The videos in the sub-folders of ``folder``, one for each class."""
     paths = sorted(path for path in folder.glob("[!.]*/[!.]*") if path.suffix.lower() in VIDEO)
-    return [Clip(path, spelled(path.parent.name), split) for path in paths]
+    return [Clip(path, folder_name(path.parent.name), split) for path in paths]
 
 
-def in_table(folder: Path, split: str) -> list[Clip]:
+def list_table(folder: Path, split: str) -> list[Clip]:
     """The videos that ``annotations/<split>.csv`` lists with a label; ConfigError if it cannot be understood."""
     table = folder / "annotations" / f"{split}.csv"
     if not table.is_file():
@@ -88,7 +88,7 @@ def in_table(folder: Path, split: str) -> list[Clip]:
     try:
         return [
             Clip(folder / split / f"{row['youtube_id']}_{int(row['time_start']):06}_{int(row['time_end']):06}.mp4",
-                 spelled(row["label"]), split)
+                 folder_name(row["label"]), split)
             for row in rows
             if row.get("label")
         ]  # fmt: skip
@@ -96,12 +96,12 @@ def in_table(folder: Path, split: str) -> list[Clip]:
         raise ConfigError(f"dataset.root: {table}: time_start and time_end must be whole seconds: {error}") from None
 
 
-def spelled(label: str) -> str:
+def folder_name(label: str) -> str:
     """A class as torchvision names its folder: without blanks, brackets and apostrophes."""
     return re.sub(r"['()]", "", label).replace(" ", "_")
 
 
-def video(path: Path) -> str:
+def video_of(path: Path) -> str:
     """YouTube's name of the video of which a file is a cut; empty if the file is named otherwise."""
     found = NAME.fullmatch(path.stem)
     return found[1] if found else ""

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat
 
 from datasets.clips import Clip, Corpus, existing_root
-from datasets.scenes import Scene
-from datasets.splits import divide, folded, held_out, three
+from datasets.scenes import SceneSettings
+from datasets.splits import draw_fold, fill_splits
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.core.spreadsheet import unprotect
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -36,7 +37,7 @@ class Manifest(Corpus):
         crop: PositiveFloat | None = 10.0,
         cache: str | None = "default",
         background: str | None = None,
-        scene: Scene | None = None,
+        scene: SceneSettings | None = None,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
@@ -49,17 +50,17 @@ class Manifest(Corpus):
         with as many values as parts, one is left out at a time. ``val`` is held out of the rest.
         """
         folder = existing_root(root, f"a folder with {file}")
-        rows = table(folder / file)
+        rows = read_table(folder / file)
         for key, column in (("group", group), ("fold_by", fold_by)):
             if column is not None and column not in rows[0]:
                 raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")
-        clips = [clip_of(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
+        clips = [to_clip(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
         if fold and splits:
             raise ConfigError("dataset.splits: has no meaning with dataset.fold, which makes the splits")
         if fold:
             column = fold_by or group or ""
-            together = [str(row.get(column) or clip.kin) for row, clip in zip(rows, clips, strict=True)]
-            clips = folded(clips, fold, together, seed, background)
+            units = [str(row.get(column) or clip.unit) for row, clip in zip(rows, clips, strict=True)]
+            clips = draw_fold(clips, fold, units, seed, background)
         elif splits:
             names = {name: split for split, listed in splits.items() for name in listed}
             for split, listed in splits.items():
@@ -70,21 +71,19 @@ class Manifest(Corpus):
         if "" in found and len(found) > 1:
             missing = sum(not clip.split for clip in clips)
             raise ConfigError(f"dataset.file: {missing} rows of {file} have no split, while others have one")
-        if found == {""}:
-            clips = divide(clips, three(val, test), seed, background)
-        elif "val" not in found:
-            clips = held_out(clips, val, seed, background)
-        super().__init__(clips, cache, crop, background, scene)
+        super().__init__(fill_splits(clips, val, test, seed, background), cache, crop, background, scene)
 
 
-def table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a csv or jsonl file; ConfigError if it is missing, empty or without the needed columns."""
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a csv or jsonl file; cells that sink=csv has protected are as they were. ConfigError if it is
+    missing, empty or without the needed columns.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             if path.suffix == ".jsonl":
                 rows = [json.loads(line) for line in file if line.strip()]
             else:
-                rows = list(csv.DictReader(file))
+                rows = [{key: unprotect(row[key] or "") for key in row if key} for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise ConfigError(f"dataset.file: {path} does not exist; expected a csv or jsonl table of clips") from None
     except (OSError, ValueError, csv.Error) as error:
@@ -97,7 +96,7 @@ def table(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def clip_of(row: Mapping[str, Any], folder: Path, where: str, group: str | None) -> Clip:
+def to_clip(row: Mapping[str, Any], folder: Path, where: str, group: str | None) -> Clip:
     """A row as a clip; ConfigError if its path leaves the folder or its times make no sense."""
     path = folder / str(row["path"])
     if not path.resolve().is_relative_to(folder.resolve()):

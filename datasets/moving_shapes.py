@@ -7,15 +7,15 @@ one side enters on the other), so one picture holds no information at all; see t
     python -m datasets.moving_shapes FOLDER     write a 30-s scene, the truth beside it, and a folder of clips
 """
 
-import csv
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.motion import Motions, Rng, Seen, colours, filmed, texture
+from datasets.generated import Film, Motions, Rng, add_camera_noise, draw_colours, draw_ground, write_truth
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Images, Picture
 from pipeline.media.video_writer import write_video
@@ -60,18 +60,18 @@ def velocities(rng: Rng, label: str, steps: int, rate: int) -> NDArray[Any]:
     return way
 
 
-def painted(rng: Rng, path: Path2, picture: Picture) -> Images:
+def paint(rng: Rng, path: Path2, picture: Picture) -> Images:
     """One shape along ``path`` past another that stands still: ``(T, H, W, 3)`` uint8."""
     height, width = picture.height, picture.width
-    ground = texture(rng, height, width)
-    still, moving = colours(rng, ground)
+    ground = draw_ground(rng, height, width)
+    still, moving = draw_colours(rng, ground)
     sight = np.repeat(ground[None], len(path), axis=0)
-    stamp(sight, np.repeat(rng.uniform(0, 1, (1, 2)) * (width / height, 1), len(path), axis=0), rng, still)
-    stamp(sight, path, rng, moving)
-    return filmed(rng, sight)
+    draw_shape(sight, np.repeat(rng.uniform(0, 1, (1, 2)) * (width / height, 1), len(path), axis=0), rng, still)
+    draw_shape(sight, path, rng, moving)
+    return add_camera_noise(rng, sight)
 
 
-def stamp(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any]) -> None:
+def draw_shape(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any]) -> None:
     """Draw a shape of a random kind and size at ``path`` with soft edges; it wraps around at the borders."""
     height, width = sight.shape[1:3]
     size, wide = rng.uniform(0.1, 0.18), width / height
@@ -82,17 +82,21 @@ def stamp(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any]) -> N
     sight += share * (colour.astype(np.float32) - sight)
 
 
+@dataclass(eq=False)
 class MovingShapes(Motions):
     """One motion in each clip, or none: ``background``. What stands still before it stands where it begins."""
 
-    title, labels, background = "moving_shapes", LABELS, BACKGROUND
+    title = "moving_shapes"
 
-    def motion(self, rng: Rng, label: str, split: str, picture: Picture) -> Seen:
+    def __post_init__(self) -> None:
+        self.labels, self.background = LABELS, BACKGROUND
+
+    def motion(self, rng: Rng, label: str, split: str, picture: Picture) -> Film:
         """A clip of ``label``; the splits differ by ``rng`` alone."""
         return compose(rng, [label], self.seconds, (0.0, self.gap), picture)
 
 
-def compose(rng: Rng, labels: list[str], seconds: float, gap: tuple[float, float], picture: Picture) -> Seen:
+def compose(rng: Rng, labels: list[str], seconds: float, gap: tuple[float, float], picture: Picture) -> Film:
     """One motion after another, standing still between; the pictures and ``(start, end, label)`` in pictures."""
     rate, steps, spans = picture.rate, [np.zeros((1, 2))], list[tuple[int, int, str]]()
     for label in labels:
@@ -102,7 +106,7 @@ def compose(rng: Rng, labels: list[str], seconds: float, gap: tuple[float, float
         if label != BACKGROUND:
             spans.append((start, start + count, label))
     begin = rng.uniform(0, 1, (1, 2)) * (picture.width / picture.height, 1)
-    return painted(rng, begin + np.cumsum(np.concatenate(steps), axis=0) / rate, picture), spans
+    return paint(rng, begin + np.cumsum(np.concatenate(steps), axis=0) / rate, picture), spans
 
 
 def write_demo(folder: Path, picture: Picture, seed: int = 2026, clips: int = 26) -> None:
@@ -114,12 +118,7 @@ def write_demo(folder: Path, picture: Picture, seed: int = 2026, clips: int = 26
     order = [str(label) for label in rng.permutation([label for label in LABELS if label != BACKGROUND])]
     images, spans = compose(rng, order, 1.6, (0.6, 1.4), picture)
     write_video(folder / "scene.mp4", images, picture.rate)
-    with open(folder / "scene.csv", "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["start", "end", "label"])
-        rows.writerows(
-            [f"{start / picture.rate:.3f}", f"{end / picture.rate:.3f}", label] for start, end, label in spans
-        )
+    write_truth(folder / "scene.csv", spans, picture.rate)
     data = MovingShapes(seed=seed, held_out=clips).split("test", InputSpec(picture=picture))
     for index in range(clips):
         sample = data[index]

@@ -22,13 +22,12 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from datasets.clips import SPLITS, Clip
-from datasets.shard_index import CARD, LONGEST, NAME, Index, Shard, Split, checksum, read_index, write_index
-from datasets.tar import BLOCK, LARGEST
+from datasets.shard_contents import MAX_MEMBER_BYTES, parse_card
+from datasets.shard_index import NAME, Index, Shard, SplitName, checksum, read_index
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import lock
 from pipeline.core.progress import bar
-from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
 from pipeline.media.container import open_file
 
@@ -37,7 +36,7 @@ OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
 
 
 @dataclass(frozen=True)
-class Recording:
+class PackedFile:
     """A file with the clips that are parts of it; ``name`` tells where it came from."""
 
     path: Path
@@ -58,22 +57,22 @@ class Recording:
         ending = self.path.suffix.lower()
         return ending if ending in AUDIO | VIDEO else ".bin"
 
-    def room(self) -> int:
+    def tar_bytes(self) -> int:
         """Bytes that it and its json take in a shard."""
-        return sum(BLOCK + size + -size % BLOCK for size in (self.size, len(self.card())))
+        return sum(tarfile.BLOCKSIZE + size + -size % tarfile.BLOCKSIZE for size in (self.size, len(self.card())))
 
 
 @dataclass(frozen=True)
 class Planned:
     """A shard to be written; ``first`` is the number of its first recording."""
 
-    split: Split
+    split: SplitName
     file: str
     first: int
-    recordings: tuple[Recording, ...]
+    recordings: tuple[PackedFile, ...]
 
 
-def recordings(clips: Sequence[Clip], root: Path) -> tuple[list[Recording], int]:
+def list_recordings(clips: Sequence[Clip], root: Path) -> tuple[list[PackedFile], int]:
     """Clips by file and split, in the order of their names; and how many files were left out, each with a warning."""
     by_file: dict[tuple[str, Path], list[Clip]] = defaultdict(list)
     for clip in clips:
@@ -83,8 +82,10 @@ def recordings(clips: Sequence[Clip], root: Path) -> tuple[list[Recording], int]
         try:
             open_file(str(path)).close()
             status = os.stat(path)
-            if status.st_size > LARGEST:
-                raise MediaError("limit_size", f"{status.st_size >> 20} MB; expected at most {LARGEST >> 20} MB")
+            if status.st_size > MAX_MEMBER_BYTES:
+                raise MediaError(
+                    "limit_size", f"{status.st_size >> 20} MB; at most {MAX_MEMBER_BYTES >> 20} are allowed"
+                )
         except MediaError as error:
             if path not in lost:
                 why = str(error).replace(f"{path}: ", "")
@@ -93,49 +94,42 @@ def recordings(clips: Sequence[Clip], root: Path) -> tuple[list[Recording], int]
             continue
         name = path.relative_to(root).as_posix().encode("utf-8", "replace").decode()
         parts.sort(key=lambda clip: (clip.start, clip.end or 0.0, clip.label))
-        found.append(Recording(path, status.st_size, status.st_mtime_ns, name, tuple(parts)))
+        found.append(PackedFile(path, status.st_size, status.st_mtime_ns, name, tuple(parts)))
     return found, len(lost)
 
 
-def check(recording: Recording) -> None:
+def check(recording: PackedFile) -> None:
     """ConfigError for what those who read shards would pass over."""
-    for what, text in {(what, getattr(clip, what)) for clip in recording.clips for what in ("label", "group")}:
-        if len(text) > LONGEST or text != clean(text):
-            raise ConfigError(
-                f"{recording.name}: {what} {text[:LONGEST]!r} has {len(text)} characters; expected at most {LONGEST} "
-                "that can be shown"
-            )
-    if (size := len(recording.card())) > CARD:
-        raise ConfigError(
-            f"{recording.name}: what is said of its {len(recording.clips)} clips takes {size} bytes; expected at most "
-            f"{CARD}. Cut the recording"
-        )
+    try:
+        parse_card(recording.card(), "json", tarfile.TarInfo())
+    except ValueError as error:
+        raise ConfigError(f"{recording.name}: {error}") from None
 
 
-def planned(found: Sequence[Recording], megabytes: float, most: int, seed: int) -> list[Planned]:
+def plan_shards(found: Sequence[PackedFile], megabytes: float, most: int, seed: int) -> list[Planned]:
     """Shards of at most so many MB and clips (but never less than one recording), in an order drawn from ``seed``."""
     shards = []
     for number, split in enumerate(SPLITS):
         mine = [recording for recording in found if recording.clips[0].split == split]
         order = [mine[index] for index in np.random.default_rng([seed, number]).permutation(len(mine))]
         first = 0
-        for count, part in enumerate(portions(order, megabytes * 1e6, most)):
-            shards.append(Planned(cast(Split, split), f"{split}-{count:06}.tar", first, part))
+        for count, part in enumerate(cut_to_size(order, megabytes * 1e6, most)):
+            shards.append(Planned(cast(SplitName, split), f"{split}-{count:06}.tar", first, part))
             first += len(part)
     return shards
 
 
-def portions(order: Sequence[Recording], room: float, most: int) -> Iterator[tuple[Recording, ...]]:
+def cut_to_size(order: Sequence[PackedFile], most_bytes: float, most_clips: int) -> Iterator[tuple[PackedFile, ...]]:
     """``order`` cut to fit."""
-    part: list[Recording] = []
+    part: list[PackedFile] = []
     taken, clips = 0, 0
     for recording in order:
-        size = taken + recording.room() + 2 * BLOCK  # an archive's end; and it is written in whole records
-        if part and (size + -size % tarfile.RECORDSIZE > room or clips + len(recording.clips) > most):
+        size = taken + recording.tar_bytes() + 2 * tarfile.BLOCKSIZE  # with the archive's end
+        if part and (size + -size % tarfile.RECORDSIZE > most_bytes or clips + len(recording.clips) > most_clips):
             yield tuple(part)
             part, taken, clips = [], 0, 0
         part.append(recording)
-        taken, clips = taken + recording.room(), clips + len(recording.clips)
+        taken, clips = taken + recording.tar_bytes(), clips + len(recording.clips)
     if part:
         yield tuple(part)
 
@@ -159,32 +153,33 @@ def pack(
     ConfigError if ``out`` holds shards of another plan and may not be overwritten, or if something could not be read
     back; OSError if there is no room.
     """
-    found, lost = recordings(clips, root)
+    found, lost = list_recordings(clips, root)
     for recording in found:
         check(recording)
-    shards = planned(found, megabytes, most, seed)
+    shards = plan_shards(found, megabytes, most, seed)
     plan = digest(shards)
     out.mkdir(parents=True, exist_ok=True)
     with open(out / JOURNAL, "a+", encoding="utf-8") as journal:
         lock(journal.fileno())
-        done = begun(out, journal, plan, overwrite)
+        done = finished_shards(out, journal, plan, overwrite)
         for shard in bar(shards, f"writing to {out.name}"):
             if shard.file not in done:
                 done[shard.file] = write(out, shard)
                 journal.write(done[shard.file].model_dump_json() + "\n")
                 journal.flush()
-        counts: dict[Split, dict[str, int]] = {}
+        counts: dict[SplitName, dict[str, int]] = {}
         for shard in shards:
             counted = Counter(clip.label for recording in shard.recordings for clip in recording.clips)
             counts[shard.split] = dict(sorted((Counter(counts.get(shard.split, {})) + counted).items()))
         labels = sorted({label for by_label in counts.values() for label in by_label})
         index = Index(version=1, plan=plan, labels=labels, counts=counts, shards=[done[shard.file] for shard in shards])
-        write_index(out, index)
+        with atomic_write(out / NAME) as file:
+            file.write(json.dumps(index.model_dump(), indent=1).encode() + b"\n")
         (out / JOURNAL).unlink()
     return index, lost
 
 
-def begun(out: Path, journal: Any, plan: str, overwrite: bool) -> dict[str, Shard]:
+def finished_shards(out: Path, journal: Any, plan: str, overwrite: bool) -> dict[str, Shard]:
     """The shards of this plan that are whole already; what an earlier run left half-written is removed."""
     for path in out.glob("*.tar.part"):
         if OURS.fullmatch(path.name.removesuffix(".part")):
@@ -219,41 +214,29 @@ def begun(out: Path, journal: Any, plan: str, overwrite: bool) -> dict[str, Shar
     return {shard.file: shard for shard in whole if not overwrite or checksum(out / shard.file) == shard.sha256}
 
 
-class Hashed:
-    """A file that is written from front to back, with the checksum of what was written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        """Append ``data``."""
-        self.file.write(data)
-        self.sha256.update(data)
-        self.size += len(data)
-        return len(data)
-
-
 def write(out: Path, shard: Planned) -> Shard:
     """One shard, whole or not at all. OSError if there is no room; MediaError if a recording changes meanwhile."""
-    with atomic_write(out / shard.file) as file:
-        hashed = Hashed(file)
-        with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="w|", format=tarfile.USTAR_FORMAT) as archive:
-            for number, recording in enumerate(shard.recordings, shard.first):
-                copy(archive, f"{number:08}", recording)
+    path = out / shard.file
+    with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for number, recording in enumerate(shard.recordings, shard.first):
+            copy(archive, f"{number:08}", recording)
     clips = sum(len(recording.clips) for recording in shard.recordings)
-    return Shard(file=shard.file, split=shard.split, clips=clips, bytes=hashed.size, sha256=hashed.sha256.hexdigest())
+    return Shard(file=shard.file, split=shard.split, clips=clips, bytes=path.stat().st_size, sha256=checksum(path))
 
 
-def copy(archive: tarfile.TarFile, key: str, recording: Recording) -> None:
+def copy(archive: tarfile.TarFile, key: str, recording: PackedFile) -> None:
     """A recording and its json. No times and no owners, so that the same clips are the same bytes."""
     with open(recording.path, "rb") as source:
         status = os.fstat(source.fileno())
         if (status.st_size, status.st_mtime_ns) != (recording.size, recording.modified):
             raise MediaError("unreadable", f"{recording.path}: was changed while shards were written; start again")
-        member = tarfile.TarInfo(key + recording.ending())
-        member.size = recording.size
-        archive.addfile(member, source)
+        add(archive, key + recording.ending(), recording.size, source)
     card = recording.card()
-    member = tarfile.TarInfo(key + ".json")
-    member.size = len(card)
-    archive.addfile(member, io.BytesIO(card))
+    add(archive, f"{key}.json", len(card), io.BytesIO(card))
+
+
+def add(archive: tarfile.TarFile, name: str, size: int, file: BinaryIO) -> None:
+    """A member."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    archive.addfile(member, file)

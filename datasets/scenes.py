@@ -2,7 +2,7 @@
 
 A model that was trained on clips alone has never heard a word begin after a minute of rain. ``Scenes`` puts each
 training clip somewhere into a longer piece of noise, with ``trainer.carry`` one piece goes on where another ended;
-``Recording`` strings the clips of a split together, for choosing thresholds on what a stream will be like.
+``SceneStream`` strings the clips of a split together, for choosing thresholds on what a stream will be like.
 """
 
 from dataclasses import replace
@@ -16,15 +16,15 @@ from torch.utils.data import Dataset
 from pipeline.media.audio import Samples
 from pipeline.media.sample import Sample, Split
 
-TEXTURES = 48  # of noise that are drawn, and as many that are made of background clips
-LONG = 8.0  # seconds of each
-LONGEST = 1800.0  # seconds of a recording
+TEXTURE_COUNT = 48  # of noise that are drawn; as many, at most, are made of background clips
+TEXTURE_SECONDS = 8.0
+MAX_STREAM_SECONDS = 1800.0
 Rng = np.random.Generator
 
 
-class Scene(BaseModel):
+class SceneSettings(BaseModel):
     """``dataset.scene``. ``seconds``: length of a training scene (longer clips stay as they are). ``snr``: lowest and
-    highest ratio of a clip's sound to the noise, in dB. ``gap``: shortest and longest pause in a ``Recording``, in
+    highest ratio of a clip's sound to the noise, in dB. ``gap``: shortest and longest pause in a ``SceneStream``, in
     seconds. ``plain``: share of training clips that stay as they are. ``trim``: up to so many seconds are cut off each
     end of a training clip (never more than a fifth of it), as where weak sounds were taken for silence.
     """
@@ -37,7 +37,7 @@ class Scene(BaseModel):
     trim: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
-    def ordered(self) -> "Scene":
+    def ordered(self) -> "SceneSettings":
         """ValueError for a range that begins after its end."""
         for key in ("snr", "gap"):
             low, high = getattr(self, key)
@@ -49,7 +49,7 @@ class Scene(BaseModel):
 class Scenes(Dataset[Sample | None]):
     """The clips of a split, each at a random time of a piece of noise; other times and noise in each epoch."""
 
-    def __init__(self, clips: Split, scene: Scene, background: int, rate: int) -> None:
+    def __init__(self, clips: Split, scene: SceneSettings, background: int, rate: int) -> None:
         """``clips`` with known spans; ``background`` is the class whose clips are noise; ``rate`` in Hz."""
         self.clips, self.scene, self.rate = clips, scene, rate
         self.noise = Noise(clips, background, rate)
@@ -63,28 +63,10 @@ class Scenes(Dataset[Sample | None]):
     def epoch(self, number: int) -> None:
         self.clips.epoch = number
 
-    @property
-    def classes(self) -> list[int]:
-        """The class of each clip."""
-        found: list[int] = getattr(self.clips, "classes", [])
-        return found
-
-    @property
-    def names(self) -> list[str]:
-        """Which clips they are."""
-        found: list[str] = getattr(self.clips, "names", [])
-        return found
-
-    @property
-    def groups(self) -> list[str]:
-        """The group of each clip."""
-        found: list[str] = getattr(self.clips, "groups", [])
-        return found
-
-    @property
-    def skipped(self) -> int:
-        """How many clips could not be read."""
-        return int(getattr(self.clips, "skipped", 0))
+    def __getattr__(self, name: str) -> Any:
+        if name in ("classes", "names", "groups", "skipped"):  # of the clips, if they know
+            return getattr(self.clips, name)
+        raise AttributeError(name)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -95,22 +77,21 @@ class Scenes(Dataset[Sample | None]):
         if sample is None or len(sample.x[0]) >= ticks or rng.random() < self.scene.plain:
             return sample
         if self.scene.trim:
-            sample = trimmed(rng, sample, self.scene.trim * self.rate)
+            sample = trim(rng, sample, self.scene.trim * self.rate)
         wave = np.zeros(ticks, np.float32)
-        spans = place(wave, sample, int(rng.integers(ticks - len(sample.x[0]) + 1)))
-        wave += self.noise.cut(rng, ticks) * level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
+        spans = add_clip(wave, sample, int(rng.integers(ticks - len(sample.x[0]) + 1)))
+        wave += self.noise.draw(rng, ticks) * sound_level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
         return replace(sample, x=(wave,), spans=spans, key="")
 
 
-class Recording(Dataset[Sample | None]):
+class SceneStream(Dataset[Sample | None]):
     """The clips of a split in an order drawn once, with pauses, in pieces of some half a minute; each piece has its own
-    noise, at its own ratio to the mean level of its clips. The label of a piece says nothing. After half an hour it
-    ends, which is as long as anybody listens.
+    noise, at its own ratio to the mean level of its clips. The label of a piece is of no use. It ends after 30 minutes.
     """
 
     epoch = 0
 
-    def __init__(self, clips: Split, scene: Scene, background: int, rate: int, piece: float = 30.0) -> None:
+    def __init__(self, clips: Split, scene: SceneSettings, background: int, rate: int, piece: float = 30.0) -> None:
         """As ``Scenes``; ``piece`` in seconds."""
         rng = np.random.default_rng(len(clips))
         noise = Noise(clips, background, rate)
@@ -120,12 +101,12 @@ class Recording(Dataset[Sample | None]):
             if (sample := clips[index]) is not None and sample.label != background:
                 now.append(sample)
             if sum(len(sample.x[0]) + np.mean(scene.gap) * rate for sample in now) >= piece * rate:
-                self.pieces.append(strung(rng, now, scene, noise, rate))
+                self.pieces.append(join_clips(rng, now, scene, noise, rate))
                 now = []
-                if sum(len(made.x[0]) for made in self.pieces) >= LONGEST * rate:
+                if sum(len(made.x[0]) for made in self.pieces) >= MAX_STREAM_SECONDS * rate:
                     break
         if now:
-            self.pieces.append(strung(rng, now, scene, noise, rate))
+            self.pieces.append(join_clips(rng, now, scene, noise, rate))
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -134,20 +115,20 @@ class Recording(Dataset[Sample | None]):
         return self.pieces[index]
 
 
-def strung(rng: Rng, clips: list[Sample], scene: Scene, noise: "Noise", rate: int) -> Sample:
+def join_clips(rng: Rng, clips: list[Sample], scene: SceneSettings, noise: "Noise", rate: int) -> Sample:
     """Clips one after another with pauses, in noise."""
     starts, position = [], 0
     for sample in clips:
         starts.append(position + round(rng.uniform(*scene.gap) * rate))
         position = starts[-1] + len(sample.x[0])
     wave = np.zeros(position + round(scene.gap[1] * rate), np.float32)
-    spans = [span for sample, start in zip(clips, starts, strict=True) for span in place(wave, sample, start)]
-    loud = float(np.mean([level(sample) for sample in clips]))
-    wave += noise.cut(rng, len(wave)) * loud * 10 ** (-rng.uniform(*scene.snr) / 20)
+    spans = [span for sample, start in zip(clips, starts, strict=True) for span in add_clip(wave, sample, start)]
+    loud = float(np.mean([sound_level(sample) for sample in clips]))
+    wave += noise.draw(rng, len(wave)) * loud * 10 ** (-rng.uniform(*scene.snr) / 20)
     return Sample((wave,), clips[0].label, spans)
 
 
-def trimmed(rng: Rng, sample: Sample, most: float) -> Sample:
+def trim(rng: Rng, sample: Sample, most: float) -> Sample:
     """A clip without up to ``most`` samples at each end."""
     wave = sample.x[0]
     first, last = (rng.uniform(0, min(most, len(wave) / 5), 2)).astype(int).tolist()
@@ -158,13 +139,13 @@ def trimmed(rng: Rng, sample: Sample, most: float) -> Sample:
     return replace(sample, x=(wave[first:end],), spans=spans)
 
 
-def place(wave: Samples, sample: Sample, start: int) -> list[tuple[int, int, int]]:
+def add_clip(wave: Samples, sample: Sample, start: int) -> list[tuple[int, int, int]]:
     """Add a clip at sample ``start``; its spans there."""
     wave[start : start + len(sample.x[0])] += sample.x[0]
     return [(start + begin, start + end, label) for begin, end, label in sample.spans or []]
 
 
-def level(sample: Sample) -> float:
+def sound_level(sample: Sample) -> float:
     """RMS of a clip where its sound is; of all of it, if nothing is known."""
     begin, end, _ = (sample.spans or [(0, len(sample.x[0]), 0)])[0]
     return float(np.sqrt(np.mean(np.square(sample.x[0][begin:end])) + 1e-12))
@@ -176,50 +157,50 @@ class Noise:
     def __init__(self, clips: Split, background: int, rate: int) -> None:
         """Drawn once; which clips are background is read from ``clips.classes``, if it has them."""
         rng = np.random.default_rng(len(clips))
-        size = round(LONG * rate)
-        self.textures = [texture(rng, size, rate) for _ in range(TEXTURES)]
+        size = round(TEXTURE_SECONDS * rate)
+        self.textures = [draw_texture(rng, size, rate) for _ in range(TEXTURE_COUNT)]
         quiet = [index for index, label in enumerate(getattr(clips, "classes", [])) if label == background]
-        for index in rng.permutation(quiet)[:TEXTURES].tolist():
+        for index in rng.permutation(quiet)[:TEXTURE_COUNT].tolist():
             if (sample := clips[index]) is not None and np.ptp(sample.x[0]) > 0:
                 there = sample.x[0] - sample.x[0].mean()
-                self.textures.append(unit(np.resize(np.concatenate([there, there[::-1]]), size)))
+                self.textures.append(normalize(np.resize(np.concatenate([there, there[::-1]]), size)))
 
-    def cut(self, rng: Rng, ticks: int) -> Samples:
+    def draw(self, rng: Rng, ticks: int) -> Samples:
         """A random part of a random texture, so many samples long."""
         chosen = self.textures[rng.integers(len(self.textures))]
         return np.resize(np.roll(chosen, -int(rng.integers(len(chosen)))), ticks)
 
 
-def texture(rng: Rng, size: int, rate: int) -> Samples:
+def draw_texture(rng: Rng, size: int, rate: int) -> Samples:
     """Noise of a random colour with a broad hill in its spectrum, steady or with something in it."""
     hertz = np.fft.rfftfreq(size, 1 / rate).clip(20)
     octaves = np.log2(hertz / np.exp(rng.uniform(np.log(150), np.log(0.4 * rate))))
     hill = rng.uniform(0, 15) * np.exp(-0.5 * (octaves / rng.uniform(0.3, 1.5)) ** 2)
     decibel = hill - rng.uniform(0, 6) * np.log2(hertz / 1000)
-    wave = unit(np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * 10 ** (decibel / 20), size))
-    return unit((steady, swelling, dropping, busy)[rng.integers(4)](rng, wave, rate))
+    wave = normalize(np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * 10 ** (decibel / 20), size))
+    return normalize((add_nothing, swell, add_clicks, add_sounds)[rng.integers(4)](rng, wave, rate))
 
 
-def steady(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+def add_nothing(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
     """As it is."""
     return wave
 
 
-def swelling(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+def swell(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
     """Louder and softer by 2 to 8 dB, some times in its length."""
     turns = rng.integers(1, 5)
-    swell: NDArray[Any] = np.sin(2 * np.pi * turns * np.arange(len(wave)) / len(wave))
-    return wave * 10 ** (rng.uniform(2, 8) / 20 * swell)
+    curve: NDArray[Any] = np.sin(2 * np.pi * turns * np.arange(len(wave)) / len(wave))
+    return wave * 10 ** (rng.uniform(2, 8) / 20 * curve)
 
 
-def dropping(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+def add_clicks(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
     """With 20 to 300 clicks a second."""
     drops = (rng.random(len(wave)) < rng.uniform(20, 300) / rate) * rng.exponential(1, len(wave))
     click = np.exp(-np.arange(rate // 100) / (rng.uniform(0.0005, 0.003) * rate)) * rng.standard_normal(rate // 100)
-    return wave + rng.uniform(0.3, 1.5) * unit(np.convolve(drops, click)[: len(wave)])
+    return wave + rng.uniform(0.3, 1.5) * normalize(np.convolve(drops, click)[: len(wave)])
 
 
-def busy(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
+def add_sounds(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
     """With sounds that are no words, 0 to 20 dB above it: noise, or a gliding pitch with its harmonics."""
     made: NDArray[Any] = wave.astype(np.float64)
     for _ in range(rng.integers(4, 16)):
@@ -228,14 +209,14 @@ def busy(rng: Rng, wave: Samples, rate: int) -> NDArray[Any]:
         turns = 2 * np.pi * np.cumsum(pitch) / rate
         count = max(1, int(min(8, 0.4 * rate / pitch.max())))
         tone = np.sum([rng.exponential() / k * np.sin(k * turns + rng.uniform(0, 6)) for k in range(1, count + 1)], 0)
-        sound = unit(tone if rng.random() < 0.6 else rng.standard_normal(len(t)))
+        sound = normalize(tone if rng.random() < 0.6 else rng.standard_normal(len(t)))
         shape = np.minimum(1, t / rng.uniform(0.002, 0.1)) * np.exp(-t / rng.uniform(0.05, 1))
         start = rng.integers(len(wave) - len(t))
         made[start : start + len(t)] += sound * shape * 10 ** (rng.uniform(0, 20) / 20)
     return made
 
 
-def unit(wave: NDArray[Any]) -> Samples:
+def normalize(wave: NDArray[Any]) -> Samples:
     """The same with an RMS of 1."""
     found: Samples = (wave / np.sqrt(np.mean(np.square(wave, dtype=np.float64)) + 1e-20)).astype(np.float32)
     return found

@@ -2,32 +2,37 @@
 
 A sample is a recording with a ``json`` (a label, and perhaps a group, start and end in seconds; or a list of such
 ``clips``) or a ``cls`` (the label alone). Both are read as data, up to a limit; what makes no sense is counted and
-passed over.
+passed over. Nothing is ever unpacked: what a member is called says which members belong together, and never where
+anything is written.
 """
 
 import hashlib
 import json
 import math
 import os
+import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
-from datasets.shard_index import CARD, LONGEST
-from datasets.tar import Member, members
+from datasets.shard_index import MAX_CARD_BYTES, MAX_TEXT_LENGTH
 from pipeline.core.atomic import atomic_write
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
 
 MEDIA = AUDIO | VIDEO | {".bin"}
-KEPT = 2  # version of what is kept of a shard
+CACHE_VERSION = 2
+MAX_MEMBER_BYTES = 1 << 30
+MAX_NAME_LENGTH = 1 << 10
+MAX_HEADER_BYTES = 1 << 14  # of one that extends another
+REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
 class Row(NamedTuple):
-    """What is kept of a clip in a shard."""
+    """A clip in a shard: ``key`` is its member's name, whose ``size`` bytes stand at ``offset``."""
 
     key: str
     offset: int
@@ -38,113 +43,167 @@ class Row(NamedTuple):
     group: str
 
 
-def stamp_of(path: Path, status: os.stat_result) -> str:
+class Headers:
+    """An open archive, as tarfile takes it to read headers. It gives no more than a header at once: tarfile would read
+    those of any size into memory.
+    """
+
+    def __init__(self, file: int) -> None:
+        self.file, self.at = file, 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. ReadError for an absurd size."""
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError("a header of absurd size")
+        data = os.pread(self.file, size, self.at)
+        self.at += len(data)
+        return data
+
+    def seek(self, at: int) -> None:
+        """Go to a byte."""
+        self.at = at
+
+    def tell(self) -> int:
+        """The next byte's number."""
+        return self.at
+
+
+def members(file: int, odd: Counter[str]) -> Iterator[tarfile.TarInfo]:
+    """The regular files of an open archive, in order; ``odd`` counts what is passed over, and why.
+
+    An archive that is cut short, or damaged, ends there: what is whole before is given.
+    """
+    total = os.fstat(file).st_size
+    try:
+        headers = cast(IO[bytes], Headers(file))
+        archive = tarfile.TarFile(fileobj=headers, encoding="utf-8", errors="surrogateescape")
+        while member := archive.next():
+            archive.members = []  # type: ignore[attr-defined]  # which would grow
+            if member.size < 0:
+                raise tarfile.ReadError("a negative size")
+            if reason := refusal(member):
+                odd[reason] += reason != "a folder"
+            elif member.offset_data + member.size > total:
+                odd["cut short"] += 1
+                return
+            else:
+                yield member
+        end = os.pread(file, tarfile.BLOCKSIZE, archive.offset)  # an archive ends with blocks of zeros
+        if len(end) < tarfile.BLOCKSIZE:
+            odd["cut short"] += 1
+        elif any(end):
+            raise tarfile.ReadError("no header")
+    except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+        odd["cut short" if "end of data" in str(error) else "damage, behind which all is lost"] += 1
+
+
+def refusal(member: tarfile.TarInfo) -> str:
+    """Why a member is passed over; '' if it is not."""
+    name = member.name
+    if member.isdir():
+        return "a folder"
+    if member.issparse() or any(key.startswith("GNU.sparse.") for key in member.pax_headers):
+        return "a sparse file"
+    if member.type not in REGULAR:
+        return "a link" if member.islnk() or member.issym() else "no regular file"
+    unsafe = name.startswith(("/", "~")) or ".." in name.removeprefix("./").split("/") or "\\" in name
+    if unsafe or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        return "a name that is unsafe"
+    return f"larger than {MAX_MEMBER_BYTES >> 20} MB" if member.size > MAX_MEMBER_BYTES else ""
+
+
+def fingerprint(path: Path, status: os.stat_result) -> str:
     """Which archive it is: another one of that name, or one that was changed, has another."""
     return f"{path}|{status.st_size}|{status.st_mtime_ns}"
 
 
-def content(path: Path, kept: Path | None) -> tuple[str, list[Row], dict[str, int]]:
-    """A shard's stamp, its clips and what is odd, from what is kept of it, or from its headers."""
+def list_shard(path: Path, cache: Path | None) -> tuple[str, list[Row], Mapping[str, int]]:
+    """A shard's fingerprint, its clips, and how often what was odd: from the cache's folder, or from its headers."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
         return "", [], {f"the shard, which cannot be read: {error.strerror}": 1}
     try:
-        shard = stamp_of(path, os.fstat(file))
-        digest = hashlib.sha256(f"{KEPT}|{shard}".encode(errors="surrogateescape")).hexdigest()
-        place = kept / f"{digest[:32]}.json" if kept else None
-        if place and (found := recalled(place)):
-            return shard, *found
-        odd: Counter[str] = Counter()
-        rows = list(rows_of(file, odd))
+        shard = fingerprint(path, os.fstat(file))
+        digest = hashlib.sha256(f"{CACHE_VERSION}|{shard}".encode(errors="surrogateescape")).hexdigest()
+        place = cache / f"{digest[:32]}.json" if cache else None
         if place:
-            keep(place, rows, odd)
-        return shard, rows, odd
+            with suppress(OSError, ValueError, TypeError):  # not there, or broken
+                rows, odd = json.loads(place.read_bytes())
+                return shard, [Row(*row) for row in rows], dict(odd)
+        counts: Counter[str] = Counter()
+        rows = list(list_clips(file, counts))
+        if place:
+            with suppress(OSError):  # the headers are read again
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(place, cache=True) as out:
+                    out.write(json.dumps([rows, +counts]).encode())
+        return shard, rows, +counts
     except OSError as error:
         return "", [], {f"the shard, which cannot be read: {error.strerror}": 1}
     finally:
         os.close(file)
 
 
-def recalled(place: Path) -> tuple[list[Row], dict[str, int]] | None:
-    """What was kept of a shard; None if there is nothing."""
-    try:
-        rows, odd = json.loads(place.read_bytes())
-        return [Row(*row) for row in rows], dict(odd)
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def keep(place: Path, rows: Sequence[Row], odd: Mapping[str, int]) -> None:
-    """Keep a shard's clips for the next time; where that cannot be, the headers are read again."""
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(place, cache=True) as file:
-            file.write(json.dumps([rows, odd]).encode())
-
-
-def rows_of(file: int, odd: Counter[str]) -> Iterator[Row]:
+def list_clips(file: int, odd: Counter[str]) -> Iterator[Row]:
     """The clips of an open shard. Members of a sample follow one another and share their name up to its first dot."""
     seen: set[str] = set()
-    key, media, cards = "", list[Member](), list[Member]()
-
-    def note(what: str) -> None:
-        odd[what] += 1
-
-    for member in chain(members(file, note), [None]):
-        folder, _, base = member.name.rpartition("/") if member else ("", "", "")
-        stem, _, ending = base.partition(".")
-        now = f"{folder}/{stem}" if folder else stem
-        if now != key:
-            yield from sample(file, key, media, cards, seen, odd)
-            key, media, cards = now, [], []
-        if member and any(member.name == other.name for other in (*media, *cards)):
-            note("a name that was there before")
-        elif member and ending.lower() in ("json", "cls"):
-            cards.append(member)
-        elif member and f".{ending.lower().rpartition('.')[2]}" in MEDIA:
-            media.append(member)
-
-
-def sample(
-    file: int, key: str, media: Sequence[Member], cards: Sequence[Member], seen: set[str], odd: Counter[str]
-) -> Iterator[Row]:
-    """The clips of one sample: none, if it is not one recording with one json or cls that makes sense."""
-    if not media:
-        if cards:
-            odd["a json or cls without a recording of a known ending"] += 1
-        return
-    if key in seen:
-        odd["a name that was there before"] += 1
-        return
-    seen.add(key)
-    if len(media) > 1 or len(cards) != 1:
-        odd["a sample that is not one recording and one json or cls"] += 1
-        return
-    member, card = media[0], cards[0]
-    try:
-        if card.size > CARD:
-            raise ValueError("too long")
-        data = os.pread(file, card.size, card.offset).decode("utf-8")
-        said = json.loads(data) if card.name.lower().endswith("json") else {"label": data.strip()}
-        rows = [row_of(part, member) for part in (said["clips"] if "clips" in said else [said])]  # noqa: SIM401
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
-        odd["a json or cls that makes no sense"] += 1
-        return
-    yield from rows
+    for key, sample in groupby(members(file, odd), lambda member: splitname(member.name)[0]):
+        parts: dict[str, tarfile.TarInfo] = {}
+        for member in sample:
+            ending = splitname(member.name)[1]
+            if ending not in ("json", "cls") and f".{ending.rpartition('.')[2]}" not in MEDIA:
+                continue
+            if member.name in parts:
+                odd["a name that was there before"] += 1
+            parts.setdefault(member.name, member)
+        cards = [member for name, member in parts.items() if splitname(name)[1] in ("json", "cls")]
+        media = [member for member in parts.values() if member not in cards]
+        if not media:
+            odd["a json or cls without a recording of a known ending"] += bool(cards)
+        elif key in seen:
+            odd["a name that was there before"] += 1
+        elif len(media) > 1 or len(cards) != 1:
+            odd["a sample that is not one recording and one json or cls"] += 1
+        else:
+            try:
+                data = os.pread(file, min(cards[0].size, MAX_CARD_BYTES + 1), cards[0].offset_data)
+                yield from parse_card(data, splitname(cards[0].name)[1], media[0])
+            except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+                odd["a json or cls that makes no sense"] += 1
+        if media:
+            seen.add(key)
 
 
-def row_of(said: Any, member: Member) -> Row:
-    """A clip as its json tells it; ValueError, TypeError, LookupError or ArithmeticError if that makes no sense."""
-    label, group, end = said["label"], said.get("group", ""), said.get("end")
+def splitname(name: str) -> tuple[str, str]:
+    """A member's name up to the first dot, and its ending in small letters."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return folder + slash + stem, ending.lower()
+
+
+def parse_card(data: bytes, ending: str, member: tarfile.TarInfo) -> list[Row]:
+    """The clips of a recording, by its json or cls. ValueError, TypeError, LookupError, ... for nonsense."""
+    if len(data) > MAX_CARD_BYTES:
+        raise ValueError(f"what is said of the clips takes {len(data)} bytes; expected at most {MAX_CARD_BYTES}")
+    text = data.decode("utf-8")
+    card = json.loads(text) if ending == "json" else {"label": text.strip()}
+    return [to_row(part, member) for part in (card["clips"] if "clips" in card else [card])]  # noqa: SIM401
+
+
+def to_row(card: Any, member: tarfile.TarInfo) -> Row:
+    """A clip as its json tells it; errors as of ``parse_card``."""
+    label, group, end = card["label"], card.get("group", ""), card.get("end")
     if isinstance(label, int) and not isinstance(label, bool):  # a class by its number
         label = str(label)
-    start = float(said.get("start", 0.0))
+    for what, text in (("label", label), ("group", group)):
+        if not isinstance(text, str) or len(text) > MAX_TEXT_LENGTH or text != clean(text):
+            size = f"{len(text)} characters; expected at most {MAX_TEXT_LENGTH} that can be shown"
+            raise ValueError(f"{what} {text!r:.100} has {size}")
+    if not label:
+        raise ValueError("label is empty")
+    start = float(card.get("start", 0.0))
     end = None if end is None else float(end)
-    if not (isinstance(label, str) and isinstance(group, str) and 0 < len(label) <= LONGEST and len(group) <= LONGEST):
-        raise ValueError("label and group")
-    if label != clean(label) or group != clean(group):
-        raise ValueError("characters that cannot be shown")
     if start < 0 or not math.isfinite(start + (end or 0.0)) or (end is not None and end <= start):
-        raise ValueError("times")
-    return Row(member.name, member.offset, member.size, label, start, end, group)
+        raise ValueError(f"from {start} to {end} s; expected 0 <= start < end")
+    return Row(member.name, member.offset_data, member.size, label, start, end, group)

@@ -1,20 +1,18 @@
 """What a folder of shards says of itself: ``index.json``, with labels, counts and checksums."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError
 
 NAME = "index.json"
-LARGEST = 1 << 26  # bytes
-CARD = 1 << 20  # bytes of a json or cls beside a recording: some twenty thousand clips
-LONGEST = 200  # characters of a label or a group
-Split = Literal["train", "val", "test"]
+MAX_INDEX_BYTES = 1 << 26
+MAX_CARD_BYTES = 1 << 20  # of a json or cls beside a recording: some twenty thousand clips
+MAX_TEXT_LENGTH = 200  # of a label or a group
+SplitName = Literal["train", "val", "test"]
 
 
 class Shard(BaseModel):
@@ -22,7 +20,7 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.tar$")]
-    split: Split
+    split: SplitName
     clips: NonNegativeInt
     bytes: NonNegativeInt
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -35,7 +33,7 @@ class Index(BaseModel):
     version: Literal[1]
     plan: str
     labels: list[str]
-    counts: dict[Split, dict[str, NonNegativeInt]]
+    counts: dict[SplitName, dict[str, NonNegativeInt]]
     shards: list[Shard]
 
 
@@ -44,9 +42,11 @@ def read_index(folder: Path) -> Index | None:
     path = folder / NAME
     try:
         with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise ConfigError(f"dataset.root: {path} is larger than {LARGEST >> 20} MB, which no index of shards is")
+            data = file.read(MAX_INDEX_BYTES + 1)
+        if len(data) > MAX_INDEX_BYTES:
+            raise ConfigError(
+                f"dataset.root: {path} is larger than {MAX_INDEX_BYTES >> 20} MB; expected an index of shards"
+            )
         return Index.model_validate_json(data)
     except FileNotFoundError:
         return None
@@ -57,12 +57,6 @@ def read_index(folder: Path) -> Index | None:
             f"dataset.root: {path} is no index of shards ({at}{': ' * bool(at)}{first['msg']}); expected what "
             "`python -m datasets.shards` writes. Remove it to read the shards without"
         ) from None
-
-
-def write_index(folder: Path, index: Index) -> None:
-    """Whole or not at all. OSError if there is no room."""
-    with atomic_write(folder / NAME) as file:
-        file.write(json.dumps(index.model_dump(), indent=1).encode() + b"\n")
 
 
 def checksum(path: Path) -> str:

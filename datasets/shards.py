@@ -23,11 +23,11 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import CACHE, SPLITS, Clip, Corpus, existing_root
+from datasets.clips import CACHE_FOLDER, SPLITS, Clip, Corpus, existing_root
 from datasets.packing import pack
-from datasets.shard_contents import content, stamp_of
-from datasets.shard_index import NAME, Index, Split, checksum, read_index
-from datasets.splits import divide
+from datasets.shard_contents import fingerprint, list_shard
+from datasets.shard_index import NAME, Index, SplitName, checksum, read_index
+from datasets.splits import hold_out
 from pipeline.core.build import build, nearest
 from pipeline.core.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
 from pipeline.core.progress import bar
@@ -36,8 +36,8 @@ from pipeline.media.chunks import read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.part import Part
 
-MANY = 100_000  # shards that one pattern can name
-SOME_ROWS, INTERRUPTED = 3, 130
+MAX_SHARDS = 100_000  # that one pattern can name
+SOME_LEFT_OUT, INTERRUPTED = 3, 130  # exit codes
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -45,12 +45,12 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Shards(Corpus):
     """The clips of the shards in ``root``. Nothing is ever unpacked, loaded as code, or fetched from elsewhere."""
 
-    ahead = False  # decoding all clips may take days
+    checks_files = False  # there may be millions
 
     def __init__(
         self,
         root: str | None = None,
-        shards: dict[Split, str | None] | None = None,
+        shards: dict[SplitName, str | None] | None = None,
         val: Share = 0.15,
         seed: int = 0,
         crop: PositiveFloat | None = 10.0,
@@ -67,22 +67,20 @@ class Shards(Corpus):
         """
         folder = existing_root(root, "a folder of shards, as `python -m datasets.shards` writes them")
         listed = read_index(folder)
-        kept = None if index is None else CACHE.parent / "shards" if index == "default" else Path(index)
-        files = {split: expanded(folder, split, (shards or {}).get(split)) for split in get_args(Split)}
+        kept = None if index is None else CACHE_FOLDER.parent / "shards" if index == "default" else Path(index)
+        files = {split: expand(folder, split, (shards or {}).get(split)) for split in get_args(SplitName)}
         check_files(folder, files, shards or {}, listed)
-        clips: list[Clip] = [clip for split in SPLITS for clip in clips_of(files[split], split, kept)]
+        clips: list[Clip] = [clip for split in SPLITS for clip in list_clips(files[split], split, kept)]
         if listed:
             check_clips(folder, files, clips, listed)
         if not files["val"]:
-            train = [clip for clip in clips if clip.split == "train"]
-            held = divide(train, {"train": 1 - val, "val": val}, seed, background)
-            clips = held + [clip for clip in clips if clip.split != "train"]
+            clips = hold_out(clips, val, seed, background)
         super().__init__(clips, cache, crop, background)
 
 
 @dataclass(frozen=True, slots=True)
-class Packed(Clip):
-    """A clip in a shard, ``path``: ``size`` bytes at ``offset``; ``shard`` is the stamp of the whole archive."""
+class ShardClip(Clip):
+    """A clip in a shard, ``path``: ``size`` bytes at ``offset``; ``shard`` is the fingerprint of the whole archive."""
 
     key: str = ""
     offset: int = 0
@@ -94,18 +92,18 @@ class Packed(Clip):
         """The shard, and the member in it."""
         return f"{self.path}/{self.key}"
 
-    def stamp(self) -> str:
+    def fingerprint(self) -> str:
         """Which bytes they are."""
         return f"{self.shard}|{self.offset}|{self.size}"
 
-    def chunk(self, spec: InputSpec) -> Arrays:
+    def read(self, spec: InputSpec) -> Arrays:
         """Decoded where it is, by the rules for any file. MediaError if it cannot be read."""
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise MediaError("not_found", f"no shard: {error.strerror}") from None
         try:
-            if stamp_of(self.path, os.fstat(file)) != self.shard:
+            if fingerprint(self.path, os.fstat(file)) != self.shard:
                 raise MediaError("unreadable", "the shard was changed since training began")
             part = Part(self.name, file, self.offset, self.size)
             try:
@@ -119,7 +117,7 @@ class Packed(Clip):
             os.close(file)
 
 
-def expanded(folder: Path, split: str, pattern: str | None) -> list[Path]:
+def expand(folder: Path, split: str, pattern: str | None) -> list[Path]:
     """The shards that a pattern names, in order. ConfigError for addresses, commands, and names that are not there."""
     if pattern is None:
         return []
@@ -129,8 +127,8 @@ def expanded(folder: Path, split: str, pattern: str | None) -> list[Path]:
     names, found = [pattern], []
     while ranges := RANGE.search(names[0]):
         first, last = int(ranges[1]), int(ranges[2])
-        if not 0 <= last - first < MANY or len(names) * (last - first + 1) > MANY:
-            raise ConfigError(f"{key}: {ranges[0]} in {pattern!r}; expected a range of at most {MANY} shards")
+        if not 0 <= last - first < MAX_SHARDS or len(names) * (last - first + 1) > MAX_SHARDS:
+            raise ConfigError(f"{key}: {ranges[0]} in {pattern!r}; expected a range of at most {MAX_SHARDS} shards")
         width = len(ranges[1])
         names = [RANGE.sub(f"{n:0{width}}", name, count=1) for name in names for n in range(first, last + 1)]
     for name in names:
@@ -145,7 +143,7 @@ def expanded(folder: Path, split: str, pattern: str | None) -> list[Path]:
 
 
 def check_files(
-    folder: Path, files: Mapping[str, Sequence[Path]], patterns: Mapping[Split, str | None], listed: Index | None
+    folder: Path, files: Mapping[str, Sequence[Path]], patterns: Mapping[SplitName, str | None], listed: Index | None
 ) -> None:
     """ConfigError for no shards, for one in two splits, and for what an index says otherwise."""
     if not files["train"]:
@@ -183,18 +181,20 @@ def check_clips(folder: Path, files: Mapping[str, Sequence[Path]], clips: Sequen
             warnings.warn(f"{path}: {counts[path]} clips were found, {NAME} says {expected[path]}", stacklevel=2)
 
 
-def clips_of(files: Sequence[Path], split: str, kept: Path | None) -> list[Packed]:
+def list_clips(files: Sequence[Path], split: str, cache: Path | None) -> list[ShardClip]:
     """The clips of a split's shards; what is passed over in a shard is a warning."""
-    clips: list[Packed] = []
+    clips: list[ShardClip] = []
     with ThreadPoolExecutor(4) as pool:
-        contents = pool.map(partial(content, kept=kept), files)
+        contents = pool.map(partial(list_shard, cache=cache), files)
         for path, (shard, rows, odd) in zip(files, bar(contents, f"listing {split}", len(files)), strict=True):
             if odd:
-                told = ", ".join(f"{what} ({count})" for what, count in odd.items())
-                warnings.warn(f"{path}: passed over: {told}", stacklevel=2)
+                what = ", ".join(f"{reason} ({count})" for reason, count in odd.items())
+                warnings.warn(f"{path}: passed over: {what}", stacklevel=2)
             for row in rows:
                 clips.append(
-                    Packed(path, row.label, split, row.start, row.end, row.group, row.key, row.offset, row.size, shard)
+                    ShardClip(
+                        path, row.label, split, row.start, row.end, row.group, row.key, row.offset, row.size, shard
+                    )
                 )
     return clips
 
@@ -225,11 +225,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="replace shards of other clips or settings, and write damaged ones again",
     )
     asked = parser.parse_args(arguments)
-    if wrong := refused(asked, parser.get_default):
+    if wrong := wrong_arguments(asked, parser.get_default):
         parser.error(wrong)
     warnings.showwarning = lambda message, *_: print(f"warning: {clean(str(message))}", file=sys.stderr)
     try:
-        return check(Path(asked.folder)) if asked.check else written(asked)
+        return check(Path(asked.folder)) if asked.check else write(asked)
     except UserError as error:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def refused(asked: argparse.Namespace, default: Callable[[str], Any]) -> str | None:
+def wrong_arguments(asked: argparse.Namespace, default: Callable[[str], Any]) -> str | None:
     """Why these arguments cannot be meant; None if they can."""
     if asked.check == bool(asked.source) or asked.megabytes <= 0 or asked.clips < 1 or asked.seed < 0:
         return "expected SOURCE and FOLDER, or --check FOLDER; sizes above 0, a seed from 0"
@@ -266,7 +266,7 @@ def repeated(names: Iterable[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def written(asked: argparse.Namespace) -> int:
+def write(asked: argparse.Namespace) -> int:
     """Write the shards; 3 if some files had to be left out."""
     source = Path(asked.source).expanduser()
     shares = {"val": asked.val, "test": asked.test, "seed": asked.seed, "background": asked.background}
@@ -284,7 +284,7 @@ def written(asked: argparse.Namespace) -> int:
         files = [shard for shard in index.shards if shard.split == split]
         size = sum(shard.bytes for shard in files) / 1e6
         print(f"{split}: clips {sum(counts.values())}, labels {len(counts)}, shards {len(files)}, {size:.1f} MB")
-    return SOME_ROWS if lost else 0
+    return SOME_LEFT_OUT if lost else 0
 
 
 def splits(given: Sequence[str]) -> dict[str, list[str]] | None:

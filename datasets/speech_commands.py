@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.clips import Clip, Corpus, existing_root
-from pipeline.core.errors import ConfigError
+from datasets.clips import Clip, Corpus, existing_root, required
 from pipeline.media.audio import probe
 
 WORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
@@ -31,20 +30,17 @@ class SpeechCommands(Corpus):
         """
         folder = existing_root(root, WHAT)
         lists = {"val": folder / "validation_list.txt", "test": folder / "testing_list.txt"}
-        for path in lists.values():
-            if not path.is_file():
-                raise ConfigError(f"dataset.root: {path} is missing; expected {WHAT}")
-        listed = {line: split for split, path in lists.items() for line in path.read_text().split()}
+        listed = {line: split for split, path in lists.items() for line in required(path, WHAT).read_text().split()}
         clips = []
         for path in sorted(folder.glob("[!_.]*/*.wav")):
             split = listed.get(f"{path.parent.name}/{path.name}", "train")
             clips.append(Clip(path, path.parent.name, split, group=path.name.split("_nohash_")[0]))
         if words:
-            clips = twelve(clips, words, unknown, folder, np.random.default_rng(seed))
+            clips = keep_words(clips, words, unknown, folder, np.random.default_rng(seed))
         super().__init__(clips, cache, None)
 
 
-def twelve(clips: list[Clip], words: list[str], share: float, folder: Path, rng: np.random.Generator) -> list[Clip]:
+def keep_words(clips: list[Clip], words: list[str], share: float, folder: Path, rng: np.random.Generator) -> list[Clip]:
     """Keep the wanted words, a share of the others as ``_unknown_``, and cuts of noise as ``_silence_``."""
     result = [clip for clip in clips if clip.label in words]
     noises = [(path, probe(path)) for path in sorted((folder / "_background_noise_").glob("*.wav"))]

@@ -26,7 +26,7 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, backgroun
     wanted = [name for name, share in shares.items() if share > 0]
     drawn: list[list[str]] = []  # the groups of each label
     for label, members in sorted(by_label.items()):
-        groups = sorted({clip.kin for clip in members})
+        groups = sorted({clip.unit for clip in members})
         if len(groups) < len(wanted):
             many = "s" * (len(groups) != 1)
             there = f"label {label!r} has {len(groups)} recording{many} (or group{many})"
@@ -42,20 +42,25 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, backgroun
     chosen: dict[str, str] = {}  # group -> split
     for groups in sorted(drawn, key=len):  # rare labels first: others have more groups to stand in each split with
         free = [group for group in groups if group not in chosen]
-        chosen |= allot(free, {name: shares[name] for name in wanted})
-    return [replace(clip, split=chosen[clip.kin]) for clip in clips]
+        chosen |= assign(free, {name: shares[name] for name in wanted})
+    return [replace(clip, split=chosen[clip.unit]) for clip in clips]
 
 
-def three(val: float, test: float) -> dict[str, float]:
-    """Shares of the three splits. ConfigError if nothing is left to learn from."""
-    if val + test >= 1:
-        raise ConfigError(
-            f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; expected less than 1"
-        )
-    return {"train": 1 - val - test, "val": val, "test": test}
+def fill_splits(clips: Sequence[Clip], val: float, test: float, seed: int, background: str | None = None) -> list[Clip]:
+    """Give clips the splits that they lack: all three if no clip has one, or ``val`` out of train. ConfigError if
+    nothing is left to learn from, and as of ``divide``.
+    """
+    found = {clip.split for clip in clips}
+    if found == {""}:
+        if val + test >= 1:
+            raise ConfigError(
+                f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; expected less than 1"
+            )
+        return divide(clips, {"train": 1 - val - test, "val": val, "test": test}, seed, background)
+    return list(clips) if "val" in found else hold_out(clips, val, seed, background)
 
 
-def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
+def assign(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
     """Split names for ``groups`` by share, at least one each where there are enough; train takes the rest."""
     result: dict[str, str] = {}
     position = 0
@@ -68,14 +73,14 @@ def allot(groups: list[str], shares: dict[str, float]) -> dict[str, str]:
     return result | dict.fromkeys(groups[position:], "train")
 
 
-def held_out(clips: Sequence[Clip], share: float, seed: int, background: str | None = None) -> list[Clip]:
+def hold_out(clips: Sequence[Clip], share: float, seed: int, background: str | None = None) -> list[Clip]:
     """The ``share`` of the training clips for validation; the others as they are. ConfigError as of ``divide``."""
     train = [clip for clip in clips if clip.split == "train"]
     drawn = divide(train, {"train": 1 - share, "val": share}, seed, background)
     return drawn + [clip for clip in clips if clip.split != "train"]
 
 
-def folded(
+def draw_fold(
     clips: Sequence[Clip], fold: str, together: Sequence[str], seed: int, background: str | None = None
 ) -> list[Clip]:
     """Clips in the splits train and test. ``together``: for each clip what it must not be parted from.
@@ -87,14 +92,14 @@ def folded(
     if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
         raise ConfigError(f"dataset.fold: got {fold!r}; expected one such as 1/5, 2/5, 3/5, 4/5 or 5/5")
     number, count = int(found[1]) - 1, int(found[2])
-    told = "recordings (or groups, or values of dataset.fold_by)"
+    units = "recordings (or groups, or values of dataset.fold_by)"
     owners: dict[str, set[str]] = defaultdict(set)
     for clip, owner in zip(clips, together, strict=True):
         owners[clip.label].add(owner)
     fixed = background if background in owners and len(owners[background]) < count else None
     if fixed is not None:
         warnings.warn(
-            f"label {fixed!r} has {len(owners[fixed])} {told}, fewer than folds: its clips are in train", stacklevel=2
+            f"label {fixed!r} has {len(owners[fixed])} {units}, fewer than folds: its clips are in train", stacklevel=2
         )
     for label, own in sorted(owners.items()):
         if len(own) < 2 and label != fixed:
@@ -106,12 +111,12 @@ def folded(
     labels, values = [clips[place].label for place in drawn], [together[place] for place in drawn]
     distinct = len(set(values))
     if distinct < count or len(labels) < count:
-        raise ConfigError(f"dataset.fold: {fold} needs {count} {told} to leave out; there are {distinct}")
+        raise ConfigError(f"dataset.fold: {fold} needs {count} {units} to leave out; there are {distinct}")
     from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold  # most of a second, for folds alone
 
     ways = LeaveOneGroupOut() if distinct == count else StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # not in every fold: told by its accuracy
+        warnings.filterwarnings("ignore", "The least populated class")  # not in every fold: its accuracy shows that
         try:
             parts = list(ways.split(drawn, labels, values))
         except ValueError:

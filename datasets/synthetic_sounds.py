@@ -6,9 +6,9 @@ task is not trivial. Times are exact, which real recordings seldom offer: a mode
     python -m datasets.synthetic_sounds FOLDER     write a 30-s scene, the truth beside it, and a folder of clips
 """
 
-import csv
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +17,10 @@ import soundfile
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from scipy.signal import butter, fftconvolve, sosfilt
-from torch.utils.data import Dataset
 
-from pipeline.media.input_spec import InputSpec
-from pipeline.media.sample import Sample
+from datasets.generated import Event, Generated, Rng, write_truth
+from pipeline.media.input_spec import Arrays, InputSpec
 
-Rng = np.random.Generator
 Wave = NDArray[Any]  # (N,) float64 while sounds are made
 Maker = Callable[[Rng, Wave], Wave]
 BACKGROUND = "background"
@@ -152,7 +150,7 @@ MAKERS: dict[str, Maker] = {
 }  # fmt: skip
 
 
-def background(rng: Rng, t: Wave) -> Wave:
+def draw_noise(rng: Rng, t: Wave) -> Wave:
     """Room noise of a random colour, with or without mains hum; standard deviation 1."""
     colour, size = rng.uniform(0.3, 1.2), 1 << (len(t) - 1).bit_length()  # a power of two: fast transforms
     spectrum = np.fft.rfft(rng.standard_normal(size))
@@ -163,7 +161,7 @@ def background(rng: Rng, t: Wave) -> Wave:
     return result
 
 
-def reverberated(rng: Rng, x: Wave, rate: int) -> Wave:
+def reverberate(rng: Rng, x: Wave, rate: int) -> Wave:
     """``x`` in a room of random size: decaying noise as its impulse response, same length."""
     length = rng.uniform(0.02, 0.25)
     t = np.arange(int(rate * length)) / rate
@@ -173,10 +171,10 @@ def reverberated(rng: Rng, x: Wave, rate: int) -> Wave:
     return wet
 
 
-def place(rng: Rng, wave: Wave, label: str, start: int, end: int, rate: int, floor: float) -> None:
+def add_sound(rng: Rng, wave: Wave, label: str, start: int, end: int, rate: int, floor: float) -> None:
     """Add one sound of ``label`` from sample ``start`` to ``end``; its level is drawn against the ``floor`` (RMS)."""
     t = np.arange(end - start) / rate
-    sound = reverberated(rng, MAKERS[label](rng, t), rate)
+    sound = reverberate(rng, MAKERS[label](rng, t), rate)
     ramp = max(2, int(0.01 * rate))
     sound[:ramp] *= np.linspace(0, 1, ramp)
     sound[-ramp:] *= np.linspace(1, 0, ramp)
@@ -186,16 +184,16 @@ def place(rng: Rng, wave: Wave, label: str, start: int, end: int, rate: int, flo
 
 def compose(
     rng: Rng, rate: int, seconds: float, labels: list[str], gap: tuple[float, float]
-) -> tuple[Wave, list[tuple[int, int, str]]]:
+) -> tuple[Wave, list[Event]]:
     """Background with one sound after another, random gaps between; the wave and ``(start, end, label)`` in samples."""
-    wave = background(rng, np.arange(int(seconds * rate)) / rate)
+    wave = draw_noise(rng, np.arange(int(seconds * rate)) / rate)
     spans, position = [], 0
     for label in labels:
         start = position + int(rng.uniform(*gap) * rate)
         end = start + int(rng.uniform(0.5, 1.5) * rate)
         if end > len(wave):
             break
-        place(rng, wave, label, start, end, rate, 1.0)
+        add_sound(rng, wave, label, start, end, rate, 1.0)
         spans.append((start, end, label))
         position = end
     # The room's loudness is drawn, not that of the loudest sound in it: so long scenes and short clips are alike.
@@ -203,51 +201,27 @@ def compose(
     return wave.astype(np.float32), spans
 
 
-class SyntheticSounds:
-    """Endless labelled sounds: ``clips`` per epoch, new ones in each; validation and test are fixed sets."""
+@dataclass(eq=False)
+class SyntheticSounds(Generated):
+    """Clips with one sound each, or none: ``background``. ``seconds``: of a clip, ``gap``: of its lead-in."""
 
-    background: str | None = BACKGROUND
+    title = "synthetic_sounds"
+    seconds: Annotated[float, Field(ge=2)] = 2.0
+    held_out: PositiveInt = 360
+    gap: PositiveFloat = 0.4
 
-    def __init__(
-        self,
-        clips: PositiveInt = 960,
-        seconds: Annotated[float, Field(ge=2)] = 2.0,
-        seed: int = 0,
-        held_out: PositiveInt = 360,
-        gap: PositiveFloat = 0.4,
-    ) -> None:
-        """``seconds`` per clip, ``held_out`` clips each for validation and test, up to ``gap`` seconds of lead-in."""
-        self.labels = sorted([*MAKERS, BACKGROUND])
-        self.clips, self.seconds, self.seed, self.held_out, self.gap = clips, seconds, seed, held_out, gap
+    def __post_init__(self) -> None:
+        self.labels, self.background = sorted([*MAKERS, BACKGROUND]), BACKGROUND
 
-    def split(self, name: str, spec: InputSpec) -> "SyntheticSplit":
-        """``train``, ``val`` or ``test`` for a model of sound; their random draws have nothing in common."""
-        return SyntheticSplit(self, ("train", "val", "test").index(name), spec.only_sound("dataset=synthetic_sounds"))
+    def check(self, spec: InputSpec) -> None:
+        """ConfigError for a model of pictures."""
+        spec.require_sound("dataset=synthetic_sounds")
 
-
-class SyntheticSplit(Dataset[Sample]):
-    """Clips with one sound each (or none: ``background``), the classes in turn."""
-
-    def __init__(self, recipe: SyntheticSounds, number: int, rate: int) -> None:
-        self.recipe, self.number, self.rate = recipe, number, rate
-        self.epoch = 0
-        self.fixed = [self.make(index) for index in range(len(self))] if number else []
-
-    def __len__(self) -> int:
-        return self.recipe.held_out if self.number else self.recipe.clips
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.fixed[index] if self.fixed else self.make(index)
-
-    def make(self, index: int) -> Sample:
-        """Clip ``index`` of this epoch."""
-        recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, self.number, 0 if self.number else self.epoch, index])
-        label = recipe.labels[index % len(recipe.labels)]
+    def make(self, rng: Rng, label: str, split: str, spec: InputSpec) -> tuple[Arrays, list[Event]]:
+        """A clip of ``label``; the splits differ by ``rng`` alone."""
         sounds = [] if label == BACKGROUND else [label]
-        wave, spans = compose(rng, self.rate, recipe.seconds, sounds, (0.0, recipe.gap))
-        numbers = [(start, end, recipe.labels.index(name)) for start, end, name in spans]
-        return Sample((wave,), recipe.labels.index(label), numbers, f"{label}_{index}")
+        wave, events = compose(rng, spec.rate, self.seconds, sounds, (0.0, self.gap))
+        return (wave,), events
 
 
 def write_demo(folder: Path, rate: int = 16000, seed: int = 2026, clips: int = 24) -> None:
@@ -257,10 +231,7 @@ def write_demo(folder: Path, rate: int = 16000, seed: int = 2026, clips: int = 2
     order = [str(label) for label in rng.permutation(list(MAKERS))]
     wave, spans = compose(rng, rate, 30.0, order, (0.6, 1.7))
     soundfile.write(folder / "scene.wav", wave, rate)
-    with open(folder / "scene.csv", "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["start", "end", "label"])
-        rows.writerows([f"{start / rate:.3f}", f"{end / rate:.3f}", label] for start, end, label in spans)
+    write_truth(folder / "scene.csv", spans, rate)
     data = SyntheticSounds(seed=seed).split("test", InputSpec(sound=rate))
     for index in range(clips):
         sample = data[index]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also of the programs that tests start: tests are small, and share the cores
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("RIVULET_TEST_THREADS", "1")))
 
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
@@ -81,6 +82,8 @@ def run(script, *arguments, cwd=None, limit=300, **options):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(told), as_it_was():
         patch.chdir(cwd or ROOT)
         patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv("RIVULET_PLUGINS", os.environ.get("RIVULET_PLUGINS", ""))
         try:
             code = launch(*PROGRAMS[script])
         except SystemExit as end:
@@ -108,6 +111,17 @@ def as_it_was():
         warnings.showwarning = show
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def no_file_above(size):
+    """As on a disk that is full: no file can have more bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

@@ -243,7 +243,7 @@ def test_a_recording_is_heard_as_a_stream(stream):
     heard = detection.run_recording(model, recording)
     wave, _ = soundfile.read(stream, dtype="float32")
     with torch.inference_mode():
-        y, _ = model(model.whole((torch.from_numpy(wave)[None],), len(wave)), model.initial(1))
+        y, _ = model(model.pad((torch.from_numpy(wave)[None],), len(wave)), model.initial(1))
     assert np.abs(heard.posteriors - y[0, model.delay : model.delay + len(heard.posteriors)].numpy()).max() < 1e-5
     assert heard.ticks == 160_000 and heard.left_out == 1
     assert [spans.tolist() for spans in heard.spans] == [[], [[64000, 73600]], [[16000, 25600], [112000, 121600]]]

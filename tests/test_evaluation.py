@@ -200,7 +200,7 @@ def test_clips_that_cannot_be_read_are_told(ahead, tmp_path, tones):
     split = Clips([Clip(path, "low", "test") for path in paths], ["high", "low"], model.spec)
     with pytest.warns(UserWarning, match="skipped"):
         if ahead:
-            split.prepare("test")  # as datasets do before a training
+            split.drop_unreadable("test")  # as datasets do before a training
         found = Trainer(batch=2, workers=0).predict(model, split)
     assert found.skipped == 2 and len(found.truth) == 2
 

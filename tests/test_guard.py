@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.layers.stage import tree
-from pipeline.media.audio import LOUDEST, read
+from pipeline.media.audio import MAX_AMPLITUDE, read
 from pipeline.model.classifier import Classifier
 from pipeline.streaming.guard import FULL, QUIET, TEXTS, Guard, finite
 from pipeline.streaming.stream import Stream
@@ -156,12 +156,12 @@ def test_no_samples_at_all_make_anything_that_is_not_finite(wave, sizes):
     guard = Guard(RATE, True, (), 3)
     if len(wave):
         clean = guard.samples(wave, 0)
-        assert np.isfinite(clean).all() and np.abs(clean).max() <= LOUDEST
+        assert np.isfinite(clean).all() and np.abs(clean).max() <= MAX_AMPLITUDE
         assert not ((clean != 0) & (np.abs(clean) < np.finfo(np.float32).tiny)).any()
-        sound = np.isfinite(wave) & (np.abs(wave) <= LOUDEST) & (np.abs(wave) >= np.finfo(np.float32).tiny)
+        sound = np.isfinite(wave) & (np.abs(wave) <= MAX_AMPLITUDE) & (np.abs(wave) >= np.finfo(np.float32).tiny)
         assert np.array_equal(clean[sound], wave[sound])  # what is sound is left alone
         assert guard.counts.not_finite == (~np.isfinite(wave)).sum()
-        assert guard.counts.too_loud == (np.isfinite(wave) & (np.abs(wave) > LOUDEST)).sum()
+        assert guard.counts.too_loud == (np.isfinite(wave) & (np.abs(wave) > MAX_AMPLITUDE)).sum()
 
 
 def test_an_episode_is_over_when_it_has_not_come_for_a_while():

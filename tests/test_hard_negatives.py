@@ -16,14 +16,23 @@ from datasets.folder import Folder
 from datasets.manifest import Manifest
 from pipeline.core.errors import ConfigError
 from pipeline.sinks.console import Console
-from pipeline.sinks.hard_negatives import Cut, HardNegatives, cut_out, parted, pieces, surest, truth_of
+from pipeline.sinks.hard_negatives import (
+    Cut,
+    HardNegatives,
+    cut_out,
+    false_alarms,
+    pieces,
+    truth_of,
+    with_highest_scores,
+)
+from pipeline.sinks.items import StreamInfo, TimedEvent
 
 RATE = 22050
 SHORT = ["decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0", "sink.hard_negatives.context=0.1"]
 
 
 def event(start, end, score=0.7, label="high"):
-    return {"start": start, "end": end, "peak": start, "label": label, "score": score}
+    return TimedEvent(start, end, start, label, score)
 
 
 def noise(path, seconds, rate=RATE, seed=0):
@@ -97,7 +106,7 @@ def test_many_files(given_model, tmp_path):
 def test_what_was_cut_is_trained_with(tones, tmp_path):
     shutil.copytree(tones, tmp_path / "sounds")
     sink = HardNegatives(str(tmp_path / "sounds"))
-    sink.know(["high", "low"], [])
+    sink.setup(["high", "low"], [])
     for number in range(3):
         events = [event(start, start + 0.2) for start in (1, 3, 5)]
         sink.mine(str(noise(tmp_path / f"{number}.wav", 6, seed=number)), events)
@@ -126,22 +135,22 @@ def test_what_is_true_is_not_cut():
         event(5.5, 5.6, label="high"),
         event(8, 9),
     ]
-    cuts = parted(events, truth, 0.5, (0.0, 8.2))
+    cuts = false_alarms(events, truth, 0.5, (0.0, 8.2))
     assert [(cut.start, cut.end) for cut in cuts] == [(0.0, 1.2), (3.0, 3.9), (4.0, 5.0), (7.5, 8.2)]
 
 
 def test_cuts_whose_surroundings_would_meet_are_one():
     events = [event(1.0, 2.0, 0.9), event(2.6, 3.6, 0.8), event(4.7, 5.0)]
-    assert parted(events, [], 0.5, (0.0, np.inf)) == [Cut(0.5, 4.1, "high", 0.9), Cut(4.2, 5.5, "high", 0.7)]
+    assert false_alarms(events, [], 0.5, (0.0, np.inf)) == [Cut(0.5, 4.1, "high", 0.9), Cut(4.2, 5.5, "high", 0.7)]
 
 
 def test_a_long_event_is_no_more_than_most_cuts(tmp_path):
     """Of one that lasts an hour, and of a surer one behind it."""
-    cuts = parted([event(0.0, 3600.0, 0.8), event(3700.0, 3701.0, 0.9)], [], 0.5, (0.0, np.inf))
-    found = surest([piece for cut in cuts for piece in pieces(cut, 5.0)], 200)
+    cuts = false_alarms([event(0.0, 3600.0, 0.8), event(3700.0, 3701.0, 0.9)], [], 0.5, (0.0, np.inf))
+    found = with_highest_scores([piece for cut in cuts for piece in pieces(cut, 5.0)], 200)
     assert len(found) == 200 and found == sorted(found) and found[-1] == Cut(3699.5, 3701.5, "high", 0.9)
     sink = HardNegatives(str(tmp_path / "out"), longest=0.5, most=3)
-    sink.know(["high"], [])
+    sink.setup(["high"], [])
     sink.mine(str(noise(tmp_path / "a.wav", 4)), [event(0.0, 4.0)])
     sink.close()
     assert len(list((tmp_path / "out" / "background").iterdir())) == 3
@@ -154,19 +163,19 @@ spans = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=12
 def test_cuts_hold_every_false_event_and_no_true_sound_and_no_sound_twice(found, true, context, most):
     events = [event(start / 10, (start + length) / 10, score=(start + 1) / 300) for start, length in found]
     truth = sorted((start / 10, (start + length) / 10, "x") for start, length in true)
-    cuts = parted(events, truth, context / 10, (0.0, np.inf))
+    cuts = false_alarms(events, truth, context / 10, (0.0, np.inf))
     assert all(cut.end <= other.start + 1e-9 for cut, other in pairwise(cuts))
     parts = [piece for cut in cuts for piece in pieces(cut, 0.7)]
-    kept = surest(parts, most)
+    kept = with_highest_scores(parts, most)
     assert len(kept) == min(most, len(parts)) and kept == sorted(kept) and set(kept) <= set(parts)
     assert sorted(part.score for part in kept) == sorted(part.score for part in parts)[-most:][: len(kept)]
     for cut in cuts:
         assert not any(start < cut.end - 1e-9 and cut.start + 1e-9 < end for start, end, _ in truth)
         for piece in pieces(cut, 0.7):
             assert piece.end - piece.start <= 0.7 + 1e-9
-    false = [row for row in events if not any(start < row["end"] and row["start"] < end for start, end, _ in truth)]
-    assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for cut in cuts) for row in false)
-    assert all(any(cut.start <= row["start"] and row["end"] <= cut.end for row in false) for cut in cuts)
+    false = [event for event in events if not any(start < event.end and event.start < end for start, end, _ in truth)]
+    assert all(any(cut.start <= event.start and event.end <= cut.end for cut in cuts) for event in false)
+    assert all(any(cut.start <= event.start and event.end <= cut.end for event in false) for cut in cuts)
 
 
 def test_a_long_recording_is_not_held(tmp_path):
@@ -196,7 +205,7 @@ def test_truth_beside_the_recording(tmp_path):
     events = [event(1.5, 1.6), event(3.0, 3.2)]
     for number, (truth, count) in enumerate((("beside", 1), (None, 2), (str(tmp_path / "a.csv"), 1))):
         sink = HardNegatives(str(tmp_path / str(number)), truth=truth)
-        sink.know(["high", "none"], ["none"])
+        sink.setup(["high", "none"], ["none"])
         sink.mine(str(tmp_path / "a.wav"), events)
         assert sink.cuts == count and len(list((sink.folder / "none").iterdir())) == count
         sink.close()
@@ -219,7 +228,7 @@ def test_truth_that_makes_no_sense_is_told_before_the_stream(text, message, tmp_
     for truth in ("beside", str(tmp_path / "a.csv")):
         sink = HardNegatives(str(tmp_path / "out"), truth=truth)
         with pytest.raises(ConfigError, match=rf"sink\.hard_negatives\.truth: .*a\.csv,? {message}"):
-            sink.start(str(tmp_path / "a.wav"), ["high"], 16000, 160)
+            sink.start(StreamInfo(str(tmp_path / "a.wav"), ["high"], 16000, 160))
         with pytest.raises(ConfigError, match=message):
             sink.mine(str(tmp_path / "a.wav"), [event(0.5, 0.7)])
     with pytest.raises(ConfigError, match=rf"sink\.console\.truth: .*{message}"):
@@ -233,10 +242,10 @@ def test_what_cannot_be(tmp_path, capsys):
     with pytest.raises(ConfigError, match="expected the name of a folder"):
         HardNegatives(str(tmp_path / "a"), label="../x")
     sink = HardNegatives(str(tmp_path / "a"), truth=str(tmp_path / "t.csv"))
-    sink.know(["high", "low"], [])
+    sink.setup(["high", "low"], [])
     assert "the model has no label 'background': trained with that folder it will have it" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="record first"):
-        sink.start("microphone", ["high", "low"], 16000, 160)
+        sink.start(StreamInfo("microphone", ["high", "low"], 16000, 160))
     (tmp_path / "t.csv").write_text("start,end,label\n")
     sink.mine(str(tone_clip(tmp_path / "one.wav", 300)), [])
     with pytest.raises(ConfigError, match=r"truth: is of one recording; for more of them take beside"):
@@ -246,7 +255,7 @@ def test_what_cannot_be(tmp_path, capsys):
 def test_a_list_forgets_what_was_removed_and_trusts_no_path(tmp_path):
     for turn in range(2):
         sink = HardNegatives(str(tmp_path / "out"))
-        sink.know(["high"], [])
+        sink.setup(["high"], [])
         sink.mine(str(noise(tmp_path / f"{turn}.wav", 4, seed=turn)), [event(1, 1.2), event(3, 3.2)])
         sink.finish()
         sink.close()

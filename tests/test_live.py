@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import configured, run
+from fake_cameras import broken, dying, hanging, refusing, standing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def shown(grid, shots):
     return found
 
 
+@settings(max_examples=40)
 @given(rate=st.sampled_from([5, 10, 15, 20, 25, 30, 50, 60]), count=st.integers(2, 60), late=st.floats(0, 0.003))
 def test_steady_camera_is_seen_as_a_file_would_be(rate, count, late):
     """Against the rule for files, with the same time stamps."""
@@ -61,6 +63,7 @@ def test_steady_camera_is_seen_as_a_file_would_be(rate, count, late):
     assert len(live) >= len(offline) - math.ceil(RATE / rate)  # those still to come when the next picture is known
 
 
+@settings(max_examples=40)
 @given(data=st.data(), rate=st.sampled_from([10, 15, 25, 30]))
 def test_camera_that_jitters_is_seen_within_the_snap(data, rate):
     times = [n / rate + data.draw(st.floats(-0.1, 0.1)) / rate for n in range(30)]
@@ -137,7 +140,8 @@ class Video(LiveVideo):
     """Captures opened one after another in virtual time; a plan that is a number of seconds cannot be opened before."""
 
     def __init__(self, plans, **how):
-        super().__init__("fake", **how)
+        super().__init__(**how)
+        self.name = "fake"
         self.now, self.plans, self.opened = [0.0], list(plans), []
         self.clock = lambda: self.now[0]
 
@@ -223,36 +227,6 @@ def test_every_picture_means_every_until_the_memory_is_full():
     assert first.captured == 3.0 and first.dropped == 3  # two of 108 MB fit into 256 MiB
 
 
-def hanging():  # grabbers run in a process of their own, so they stand at the top
-    yield "a camera that hangs"
-    yield shot(1, time.monotonic())
-    time.sleep(1000)
-
-
-def dying():
-    yield "a camera that takes its process with it"
-    yield shot(1, time.monotonic())
-    time.sleep(0.3)
-    os._exit(9)
-
-
-def standing():
-    yield "a camera that shows the same picture"
-    while True:
-        yield shot(1, time.monotonic())
-        time.sleep(0.05)
-
-
-def refusing():
-    raise LookupError("no")
-    yield
-
-
-def broken():
-    yield "a camera whose driver fails"
-    raise RuntimeError("ioctl")
-
-
 def last_words(grabber, frozen=None):
     capture = Capture(grabber, (), "newest", frozen, 60.0)
     started = time.monotonic()
@@ -287,6 +261,7 @@ def test_an_error_that_came_before_the_question_is_told():
     capture.close()
 
 
+@cache
 def seeing_model(*overrides):
     """An untrained model of pictures with lively weights."""
     torch.manual_seed(0)

@@ -17,39 +17,43 @@ from pipeline.batch.files import Files
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
-from pipeline.model.decoder import Event
 from pipeline.sinks import parquet
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.fanout import Fanout
+from pipeline.sinks.items import FileResult, StreamInfo, TimedEvent
 from pipeline.sinks.parquet import Parquet
-from pipeline.sinks.sink import Sink, expanded
+from pipeline.sinks.sink import Sink
 
 LABELS = ["background", "high", "low"]
 
 
 def answer(path="a.wav", score=0.75, labels=LABELS, **more):
-    """A file's row, as sinks get it."""
     rest = dict.fromkeys(labels[:-1], (1 - score) / max(1, len(labels) - 1))
-    row = {"path": path, "status": "ok", "code": "", "label": labels[-1], "score": score, "seconds": 1.5}
-    return row | more | {"reason": "", "posteriors": rest | {labels[-1]: score}}
+    given = {
+        "status": "ok",
+        "label": labels[-1],
+        "score": score,
+        "seconds": 1.5,
+        "posteriors": rest | {labels[-1]: score},
+    }
+    return FileResult(path, **given | more)
 
 
 def failed(path="broken.wav", code="unreadable", labels=LABELS, **more):
-    row = {"path": path, "status": "error", "code": code, "label": "", "score": "", "seconds": ""}
-    return row | more | {"reason": "no sound", "posteriors": dict.fromkeys(labels)}
+    return FileResult(path, code=code, reason="no sound", posteriors=dict.fromkeys(labels), **more)
 
 
-def write(path, rows):
+def write(path, results):
     """As a job does it."""
     with Fanout({"parquet": Parquet(str(path))}) as target:
-        for row in rows:
-            target.record(row)
+        for result in results:
+            target.write_result(result, to_files=True)
         target.finish()
     return path
 
 
 def event(start, label="high"):
-    return {"start": start, "end": start + 1.0, "peak": start + 0.5, "label": label, "score": 0.9}
+    return TimedEvent(start, start + 1.0, start + 0.5, label, 0.9)
 
 
 # ---------------------------------------------------------------- what is in it
@@ -58,7 +62,7 @@ def test_files_come_back_as_they_were(tmp_path):
         answer(),
         failed(),
         answer("ü 中😀\n.wav", 0.4),
-        answer("a.wav", 0.8) | {"status": "warning", "code": "clipped dc_offset"},
+        answer("a.wav", 0.8, status="warning", code="clipped dc_offset"),
     ]
     table = pq.read_table(write(tmp_path / "out" / "answers.parquet", rows))
     assert table.column_names == [
@@ -76,19 +80,16 @@ def test_files_come_back_as_they_were(tmp_path):
     kinds = dict(zip(table.column_names, table.schema.types))
     assert all(kinds[name] == pa.string() for name in ("path", "status", "code", "label", "reason"))
     assert kinds["score"] == kinds["seconds"] == pa.float64() and kinds["p_high"] == pa.float32()
-    for row, found in zip(rows, table.to_pylist(), strict=True):
-        scores = row.pop("posteriors")
-        assert {key: found[key] for key in row} == {
-            key: None if key in ("score", "seconds") and value == "" else value for key, value in row.items()
-        }
-        for label, value in scores.items():
+    for result, found in zip(rows, table.to_pylist(), strict=True):
+        for key in ("path", "status", "code", "label", "score", "seconds", "reason"):
+            assert found[key] == getattr(result, key)
+        for label, value in result.posteriors.items():
             assert found[f"p_{label}"] == (None if value is None else float(np.float32(value)))
     assert os.listdir(tmp_path / "out") == ["answers.parquet"]
 
 
 def test_parts_and_truths_have_columns(tmp_path):
-    rows = [answer(truth="low"), failed(truth="")]
-    rows = [{"path": row.pop("path"), "start": 0.5, "end": end} | row for row, end in zip(rows, (2.0, ""))]
+    rows = [answer(truth="low", start=0.5, end=2.0), failed(start=0.5, labelled=True)]
     table = pq.read_table(write(tmp_path / "t.parquet", rows))
     assert table.column_names[:9] == ["path", "start", "end", "status", "code", "label", "score", "seconds", "truth"]
     assert table["start"].to_pylist() == [0.5, 0.5] and table["end"].to_pylist() == [2.0, None]
@@ -106,7 +107,7 @@ def test_the_columns_are_those_of_csv(tmp_path):
     for name, rows in (("files", [answer(labels=labels)]), ("events", [events_of("a.wav", event(1.0))])):
         with CSV(str(tmp_path / f"{name}.csv")) as sink:
             for row in rows:
-                sink.file(row)
+                sink.write(row)
             sink.finish()
         with open(tmp_path / f"{name}.csv", encoding="utf-8", errors="backslashreplace") as text:
             head = text.readline().rstrip("\n")
@@ -126,7 +127,9 @@ def test_what_is_no_utf8_is_spelt(tmp_path):
 @given(st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9), st.floats(0, 1)), min_size=1, max_size=5))
 def test_any_name_label_and_score(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("any") / "t.parquet"
-    write(path, [answer(os.fsdecode(name), score, truth=label) | {"label": label} for name, label, score in rows])
+    write(
+        path, [answer(os.fsdecode(name), score, truth=label, labelled=True, label=label) for name, label, score in rows]
+    )
     for found, (name, label, score) in zip(pq.read_table(path).to_pylist(), rows, strict=True):
         assert found["path"] == name.decode("utf-8", "backslashreplace")
         assert found["label"] == clean(label) and found["truth"] == label
@@ -135,17 +138,14 @@ def test_any_name_label_and_score(tmp_path_factory, rows):
 
 # ---------------------------------------------------------------- events
 def events_of(path, *events, **more):
-    row = answer(path, **more)
-    row.pop("posteriors")
-    return row | {"events": list(events)}
+    return answer(path, events=events, labelled="truth" in more, **more)
 
 
 def test_each_event_has_a_row_and_each_file_has_one(tmp_path):
-    error = failed() | {"events": []}
     rows = [
         events_of("a.wav", event(1.0), event(3.0, "low"), truth="low"),
         events_of("quiet.wav", truth=""),
-        error | {"truth": "x"},
+        failed(events=(), truth="x"),
     ]
     table = pq.read_table(write(tmp_path / "t.parquet", rows))
     assert table.column_names == [
@@ -171,21 +171,22 @@ def test_each_event_has_a_row_and_each_file_has_one(tmp_path):
 
 
 def test_events_of_parts_say_which_part(tmp_path):
-    row = events_of("a.wav", event(1.0))
-    rows = expanded({"path": "a.wav", "start": 0.5, "end": ""} | row)
+    rows = list(events_of("a.wav", event(1.0), start=0.5).table_rows())
     assert rows[0]["part_start"] == 0.5 and rows[0]["part_end"] == "" and rows[0]["start"] == 1.0
     assert list(rows[0])[:8] == ["path", "part_start", "part_end", "status", "code", "start", "end", "peak"]
-    assert expanded(answer()) == [answer()]
-    table = pq.read_table(write(tmp_path / "t.parquet", [{"path": "a.wav", "start": 0.5, "end": 2.5} | row]))
+    table = pq.read_table(write(tmp_path / "t.parquet", [events_of("a.wav", event(1.0), start=0.5, end=2.5)]))
     assert table["part_end"].to_pylist() == [2.5]
 
 
 def test_a_stream_leaves_its_events(tmp_path):
-    for number, events in enumerate(([], [Event("high", 100, 250, 0.9, 110), Event("lo\nw", 300, 400, 0.8, 310)])):
+    for number, events in enumerate(
+        ([], [TimedEvent(1.0, 2.5, 1.1, "high", 0.9), TimedEvent(3.0, 4.0, 3.1, "lo\nw", 0.8)])
+    ):
         path = tmp_path / f"{number}.parquet"
         with Fanout({"parquet": Parquet(str(path))}) as target:
-            target.start("a stream", LABELS, 100, 1)
-            target.events(events)
+            target.start(StreamInfo("a stream", LABELS, 100, 1))
+            for one in events:
+                target.write(one)
             assert not path.exists()
         table = pq.read_table(path)
         assert table.column_names == ["start", "end", "peak", "label", "score"]
@@ -201,7 +202,7 @@ def test_a_stream_leaves_its_events(tmp_path):
 
 # ---------------------------------------------------------------- whole or not at all
 def test_memory_is_bounded_by_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "CELLS", 10_000)
+    monkeypatch.setattr(parquet, "GROUP_CELLS", 10_000)
     tracemalloc.start()
     try:
         path = write(tmp_path / "t.parquet", (answer(f"{number}.wav", number / 20_000) for number in range(20_000)))
@@ -217,23 +218,23 @@ def test_memory_is_bounded_by_row_groups(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [0, 1, 5])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, count, error):
-    monkeypatch.setattr(parquet, "CELLS", 30)
+    monkeypatch.setattr(parquet, "GROUP_CELLS", 30)
     old = tmp_path / "old.parquet"
     old.write_bytes(b"an hour's work")
     for path in (old, tmp_path / "new.parquet"):
         with pytest.raises(error), Fanout({"parquet": Parquet(str(path))}) as target:
             for _ in range(count):
-                target.record(answer())
+                target.write_result(answer(), to_files=True)
             raise error
         with Fanout({"parquet": Parquet(str(path))}) as target:
-            target.record(answer())  # not finished
+            target.write_result(answer(), to_files=True)  # not finished
     assert old.read_bytes() == b"an hour's work" and os.listdir(tmp_path) == ["old.parquet"]
 
 
 def test_it_takes_the_place_of_another_in_the_end(tmp_path):
     path = write(tmp_path / "t.parquet", [answer("old.wav")])
     with Fanout({"parquet": Parquet(str(path))}) as target:
-        target.record(answer("new.wav"))
+        target.write_result(answer("new.wav"), to_files=True)
         assert pq.read_table(path)["path"].to_pylist() == ["old.wav"]
         target.finish()
         assert pq.read_table(path)["path"].to_pylist() == ["new.wav"]
@@ -245,7 +246,7 @@ def test_it_takes_the_place_of_another_in_the_end(tmp_path):
 
 @pytest.mark.parametrize("room", [0, 100, 20_000])
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys, room):
-    monkeypatch.setattr(parquet, "CELLS", 10_000)
+    monkeypatch.setattr(parquet, "GROUP_CELLS", 10_000)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     path, chance = tmp_path / "t.parquet", np.random.default_rng(0)
     try:
@@ -253,12 +254,12 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys, room):
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
         with pytest.raises(OSError, match="File too large") as caught, Fanout({"parquet": sink}) as target:
             for score in chance.random(5000):
-                target.record(answer(f"{score}.wav", score))
+                target.write_result(answer(f"{score}.wav", score), to_files=True)
             target.finish()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.filename == str(path) and os.listdir(tmp_path) == []
-    sink.file(answer())
+    sink.write(answer())
     sink.finish()
     sink.close()
     assert os.listdir(tmp_path) == [], "what is broken stays so"
@@ -268,15 +269,15 @@ def test_beside_other_sinks(tmp_path):
     names = [f"{number}.wav" for number in range(50)]
     sinks = {"csv": CSV(str(tmp_path / "t.csv")), "parquet": Parquet(str(tmp_path / "t.parquet"))}
     with Fanout(sinks) as target:
-        target.spare([tmp_path / name for name in names])
+        target.check_overwrites([tmp_path / name for name in names])
         for name in names:
-            target.record(answer(name))
+            target.write_result(answer(name), to_files=True)
         target.finish()
     lines = (tmp_path / "t.csv").read_text().splitlines()[1:]
     assert [line.split(",")[0] for line in lines] == pq.read_table(tmp_path / "t.parquet")["path"].to_pylist() == names
     again = Fanout({"parquet": Parquet(str(tmp_path / "t.parquet"))})
     with pytest.raises(ConfigError, match="is a file that is read"):
-        again.spare([tmp_path / "t.parquet"])
+        again.check_overwrites([tmp_path / "t.parquet"])
 
 
 def test_answers_are_a_manifest(tmp_path):

@@ -223,18 +223,18 @@ def test_a_file_that_ends_every_actor_is_an_error(files, tmp_path):
     from pipeline.batch.ray import Actor, Ray
 
     class Fatal(Actor):
-        def rows(self, entries):
+        def results(self, entries):
             if any(entry.path.endswith("07.wav") for entry in entries.values()):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().rows(entries)
+            return super().results(entries)
 
     engine = Ray(actors=1, batch=8)
     engine.kind = Fatal
     asked = [(number, Entry(str(files / "b" / f"{number:02}.wav"))) for number in range(1, 24, 2)]
-    rows = list(engine.rows(Work(small_model()), iter(asked)))
+    rows = list(engine.results(Work(small_model()), iter(asked)))
     assert sorted(number for number, _ in rows) == [number for number, _ in asked]
     for number, row in rows:
-        assert (row["status"], row["code"]) == (("error", "crashed") if number == 7 else ("ok", "")), row
+        assert (row.status, row.code) == (("error", "crashed") if number == 7 else ("ok", "")), row
 
 
 @ray

@@ -23,11 +23,11 @@ from pipeline.core.text import clean, shorten
 from pipeline.measures.accuracy import Prediction, Smallest
 from pipeline.measures.calibration import score_bin
 from pipeline.measures.uncertainty import wilson
-from pipeline.model.decoder import Event
 from pipeline.report import charts, page
 from pipeline.report.page import MAX_ROWS
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.fanout import Fanout
+from pipeline.sinks.items import FileResult, Steps, StreamInfo, StreamWarning, TimedEvent, TimedGap
 from pipeline.sinks.report import BINS_PER_DECADE, DURATION_BINS, FIRST_POWER, Report, duration_bin
 from pipeline.sinks.sink import Sink
 
@@ -109,18 +109,17 @@ def row(path="a.wav", label="a", score=0.5, labels=("a", "b"), status="ok", code
     """As pipeline.sinks.sink describes them; ``more`` in its place."""
     answer = {"label": label, "score": score, "seconds": seconds}
     answer = answer if status != "error" else dict.fromkeys(answer, "")
-    return (
-        {"path": path, "status": status, "code": code, "reason": "", "posteriors": dict.fromkeys(labels)}
-        | answer
-        | more
-    )
+    start = {key: more.pop(key) for key in ("start", "end") if key in more}
+    truth = {"truth": more.pop("truth")} if "truth" in more else {}
+    said = {"reason": more.pop("reason", ""), "posteriors": dict.fromkeys(labels)}
+    return FileResult.of({"path": path} | start | {"status": status, "code": code} | answer | truth | said | more)
 
 
 def written(path, found, **about):
     with Report(str(path)) as sink:
         sink.about = about
         for one in found:
-            sink.file(one)
+            sink.write(one)
         sink.finish()
     return read(path)
 
@@ -258,14 +257,15 @@ def test_a_stream_beside_a_table(tmp_path):
     sinks = {name: build(setting, Sink, at=f"sink.{name}") for name, setting in settings["sink"].items()}
     assert sinks["report"].outputs == (tmp_path / "r.html",)
     with Fanout(sinks) as sink:
-        assert not sink.streamed
-        sink.start("street <b>.wav", ["a", "b"], 100, 10)
+        sink.check_files()
+        sink.start(StreamInfo("street <b>.wav", ["a", "b"], 100, 10))
         for first in (0, 180):
-            sink.steps(first, np.zeros((180, 2), np.float32))
-        sink.events([Event("b", 100, 250, 0.9, 110), Event("a", 300, 350, 0.8, 310), Event("b", 400, 450, 0.7, 410)])
+            sink.write(Steps(first, np.zeros((180, 2), np.float32)))
+        for label, start in (("b", 1.0), ("a", 3.0), ("b", 4.0)):
+            sink.write(TimedEvent(start, start + 0.5, start, label, 0.9))
         for length in (0.0, 2.5):
-            sink.gap({"start": 1.0, "length": length, "why": "no data", "how": "reset"})
-        sink.warning({"time": 3.0, "code": "late", "text": "slow <b>"})
+            sink.write(TimedGap(1.0, length, "no data", "reset"))
+        sink.write(StreamWarning(3.0, "late", "slow <b>"))
         assert not (tmp_path / "r.html").exists()
     main, parts = read(tmp_path / "r.html")
     assert main.findtext("header/h1") == "A classified stream" and "street <b>.wav" in "".join(main.itertext())
@@ -293,7 +293,7 @@ def test_nothing_and_errors_alone(tmp_path):
     main, parts = written(tmp_path / "none.html", [])
     assert main.findtext("header/h1") == "Nothing was classified" and not parts
     with Report(str(tmp_path / "stream.html")) as sink:
-        sink.start("a stream", ["a"], 100, 10)
+        sink.start(StreamInfo("a stream", ["a"], 100, 10))
     assert read(tmp_path / "stream.html")[0].findtext("header/h1") == "Nothing was classified"
     bad = [row(f"{n}.wav", status="error", code="timeout", truth="b") for n in range(5)]
     main, parts = written(tmp_path / "bad.html", bad)
@@ -342,10 +342,10 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
     def found(count):
         for n in range(count):
             bad = n % 10 == 9
-            yield {"path": names[0] % n, "status": "error" if bad else "ok", "code": f"code{n}" if bad else "",
+            yield FileResult.of({"path": names[0] % n, "status": "error" if bad else "ok", "code": f"code{n}" if bad else "",
                    "label": "" if bad else labels[n % 30], "score": "" if bad else n * 7919 % 10_007 / 10_007,
                    "seconds": "" if bad else 1.0 + n % 50, "truth": labels[n * n % 30] if n % 3 else f"unknown {n}",
-                   "reason": f"reason {n}", "posteriors": unread}  # fmt: skip
+                   "reason": f"reason {n}", "posteriors": unread})  # fmt: skip
 
     peaks = []
     for count in (5_000, 50_000):
@@ -353,7 +353,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
         try:
             with Report(str(tmp_path / "r.html")) as sink:
                 for one in found(count):
-                    sink.file(one)
+                    sink.write(one)
                 sink.finish()
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
@@ -368,7 +368,7 @@ def test_files_that_are_not_finished_leave_the_old_page(tmp_path):
     with Report(str(path)):
         pass
     with Report(str(path)) as sink:
-        sink.file(row())
+        sink.write(row())
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     written(path, [row()])
     assert list(tmp_path.iterdir()) == [path]
@@ -380,7 +380,7 @@ def test_a_page_is_whole_or_not_at_all(tmp_path):
     (tmp_path / "r.html.part").write_text("of a run that was killed")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     sink = Report(str(path))
-    sink.file(row())
+    sink.write(row())
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as if the disk were full
     try:
         with pytest.raises(OSError):
@@ -411,7 +411,7 @@ def test_what_is_read_is_spared(tmp_path):
     recording.write_bytes(b"RIFF")
     sinks = {"csv": CSV(str(tmp_path / "o.csv")), "report": Report(str(recording))}
     with pytest.raises(ConfigError, match="is a file that is read"), Fanout(sinks) as sink:
-        sink.spare([recording])
+        sink.check_overwrites([recording])
     assert recording.read_bytes() == b"RIFF" and list(tmp_path.iterdir()) == [recording]
 
 

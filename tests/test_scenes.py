@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from scipy.signal import correlate
 
 from datasets.manifest import Manifest
-from datasets.scenes import Noise, Recording, Scene, Scenes
+from datasets.scenes import Noise, Scenes, SceneSettings, SceneStream
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.measures.metrics import match_events
@@ -60,7 +60,7 @@ def rms(x):
 @pytest.mark.parametrize("snr", [(3.0, 3.0), (20.0, 20.0)])
 def test_a_scene_holds_its_clip_where_it_says_and_noise_as_loud_as_asked(snr):
     clips = Bursts()
-    scenes = Scenes(clips, Scene(seconds=2.0, snr=snr, plain=0.0), 0, RATE)
+    scenes = Scenes(clips, SceneSettings(seconds=2.0, snr=snr, plain=0.0), 0, RATE)
     assert len(scenes) == len(clips)
     starts = set()
     for index in range(12):
@@ -78,7 +78,7 @@ def test_a_scene_holds_its_clip_where_it_says_and_noise_as_loud_as_asked(snr):
 
 
 def test_scenes_differ_in_each_epoch_and_repeat_within_it():
-    scenes = Scenes(Bursts(), Scene(plain=0.0), 0, RATE)
+    scenes = Scenes(Bursts(), SceneSettings(plain=0.0), 0, RATE)
     first = scenes[3]
     assert np.array_equal(first.x[0], scenes[3].x[0]) and first.spans == scenes[3].spans
     scenes.epoch = 1
@@ -87,9 +87,9 @@ def test_scenes_differ_in_each_epoch_and_repeat_within_it():
 
 def test_some_clips_stay_as_they_are():
     clips = Bursts()
-    assert Scenes(clips, Scene(plain=1.0), 0, RATE)[2].key == "2"
-    assert Scenes(clips, Scene(plain=0.0, seconds=0.5), 0, RATE)[2].key == "2"
-    scenes, kept = Scenes(clips, Scene(plain=0.4), 0, RATE), 0
+    assert Scenes(clips, SceneSettings(plain=1.0), 0, RATE)[2].key == "2"
+    assert Scenes(clips, SceneSettings(plain=0.0, seconds=0.5), 0, RATE)[2].key == "2"
+    scenes, kept = Scenes(clips, SceneSettings(plain=0.4), 0, RATE), 0
     for epoch in range(40):
         scenes.epoch = epoch
         kept += sum(scenes[index].key != "" for index in range(12))
@@ -97,7 +97,11 @@ def test_some_clips_stay_as_they_are():
 
 
 def test_the_ends_of_clips_are_cut_off_with_their_times():
-    scenes, clips, lengths = Scenes(Bursts(), Scene(snr=(60.0, 60.0), plain=0.0, trim=0.15), 0, RATE), Bursts(), set()
+    scenes, clips, lengths = (
+        Scenes(Bursts(), SceneSettings(snr=(60.0, 60.0), plain=0.0, trim=0.15), 0, RATE),
+        Bursts(),
+        set(),
+    )
     for index in range(12):
         wave, clip = scenes[index].x[0], clips[index].x[0]
         ((begin, end, _),) = scenes[index].spans
@@ -112,13 +116,13 @@ def test_the_ends_of_clips_are_cut_off_with_their_times():
 
 def test_the_epoch_is_passed_on_to_clips_that_are_cut_at_random():
     clips = Bursts()
-    Scenes(clips, Scene(), 0, RATE).epoch = 7
+    Scenes(clips, SceneSettings(), 0, RATE).epoch = 7
     assert clips.epoch == 7
 
 
 def test_a_recording_holds_all_clips_with_pauses(monkeypatch):
     clips = Bursts()
-    recording = Recording(clips, Scene(gap=(0.5, 1.0), snr=(40.0, 40.0)), 0, RATE, piece=5.0)
+    recording = SceneStream(clips, SceneSettings(gap=(0.5, 1.0), snr=(40.0, 40.0)), 0, RATE, piece=5.0)
     count = 0
     for number in range(len(recording)):
         wave, spans = recording[number].x[0], recording[number].spans
@@ -133,10 +137,12 @@ def test_a_recording_holds_all_clips_with_pauses(monkeypatch):
         count += len(spans)
     assert count == 12 and len(recording) > 1
     with monkeypatch.context() as patch:
-        patch.setattr("datasets.scenes.LONGEST", 6.0)
-        short = Recording(clips, Scene(gap=(0.5, 1.0)), 0, RATE, piece=2.0)
+        patch.setattr("datasets.scenes.MAX_STREAM_SECONDS", 6.0)
+        short = SceneStream(clips, SceneSettings(gap=(0.5, 1.0)), 0, RATE, piece=2.0)
     assert 6 <= sum(len(piece.x[0]) for piece in short.pieces) / RATE < 12, "nobody listens for longer"
-    assert np.array_equal(Recording(clips, Scene(), 0, RATE)[0].x[0], Recording(clips, Scene(), 0, RATE)[0].x[0])
+    assert np.array_equal(
+        SceneStream(clips, SceneSettings(), 0, RATE)[0].x[0], SceneStream(clips, SceneSettings(), 0, RATE)[0].x[0]
+    )
 
 
 def test_textures_differ_in_colour_and_have_one_level():
@@ -151,14 +157,14 @@ def test_textures_differ_in_colour_and_have_one_level():
         )
         assert rms(wave) == pytest.approx(1, abs=1e-3)
     assert np.std(slopes) > 5
-    assert len(noise.cut(np.random.default_rng(0), 20 * RATE)) == 20 * RATE
+    assert len(noise.draw(np.random.default_rng(0), 20 * RATE)) == 20 * RATE
 
 
 def test_scene_settings_are_checked():
     with pytest.raises(ValidationError, match="snr"):
-        Scene(snr=(10.0, 0.0))
+        SceneSettings(snr=(10.0, 0.0))
     with pytest.raises(ValidationError, match="gap"):
-        Scene(gap=(-1.0, 0.0))
+        SceneSettings(gap=(-1.0, 0.0))
     with pytest.raises(ConfigError, match="lower one first"):
         build(configured("train", "dataset=manifest", "dataset.scene={gap: [3, 1]}")["dataset"], at="dataset")
 
@@ -178,19 +184,19 @@ def labelled(folder):
 def test_scenes_bring_the_label_of_what_is_between_clips(tmp_path):
     root = labelled(tmp_path)
     with pytest.raises(ConfigError, match=r"dataset\.scene: needs dataset\.background"):
-        Manifest(root, cache=None, scene=Scene())
+        Manifest(root, cache=None, scene=SceneSettings())
     with pytest.raises(ConfigError, match="no clip has the label '_nothing_'"):
         Manifest(root, cache=None, background="_nothing_")
-    data = Manifest(root, cache=None, background="_nothing_", scene=Scene())
+    data = Manifest(root, cache=None, background="_nothing_", scene=SceneSettings())
     assert data.labels == ["_nothing_", "high", "low"]
     train, val = data.split("train", INTAKE), data.split("val", INTAKE)
     assert len(train[0].x[0]) in (2 * RATE, int(0.4 * RATE)) and len(val[0].x[0]) == int(0.4 * RATE)
-    assert isinstance(val.stream(), Recording)
+    assert isinstance(val.stream(), SceneStream)
     assert Manifest(root, cache=None).split("val", INTAKE).stream().clips == val.clips
 
 
 def test_a_model_hears_the_recording(tmp_path):
-    data = Manifest(labelled(tmp_path), cache=None, background="_nothing_", scene=Scene(gap=(1.0, 1.0)))
+    data = Manifest(labelled(tmp_path), cache=None, background="_nothing_", scene=SceneSettings(gap=(1.0, 1.0)))
     val = data.split("val", INTAKE)
     model = small_model("extractor.rate=8000", labels=data.labels)
     found = run_split(model.for_streaming(), val)
@@ -242,6 +248,7 @@ def test_training_in_scenes_with_the_decoder_of_most_f1(tmp_path):
         "extractor.mels=20",
         "trainer.epochs=2",
         "trainer.workers=0",
+        "trainer.threads=1",
         "trainer.batch=8",
     ]
     source = ["dataset=manifest", f"dataset.root={root}", "dataset.cache=null", "dataset.background=_nothing_"]

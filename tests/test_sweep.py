@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from test_report import read, rows
 
-from conf.launch import checked
+from conf.launch import check_settings
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError, DivergedError, UserError
 from pipeline.core.search_space import Choices, Range, keys_of, parse_space, quote, to_override
@@ -264,10 +264,12 @@ def test_training_tells_of_the_epochs_before_a_resumption(tones, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training(**checked(training, settings), out=tmp_path, report=ended)
+        training(**check_settings(training, settings), out=tmp_path, report=ended)
     told = []
     settings["trainer"]["resume"] = str(tmp_path)
-    training(**checked(training, settings), out=tmp_path, report=lambda epoch, row: told.append((epoch, row["epoch"])))
+    training(
+        **check_settings(training, settings), out=tmp_path, report=lambda epoch, row: told.append((epoch, row["epoch"]))
+    )
     assert told == [(1, 1), (2, 2)]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "test" not in metrics and metrics["val"]["count"] == 4  # a trial is not tested

@@ -143,8 +143,8 @@ def test_clips_are_heard_as_one_stream(kind):
     ticks = model.spec.ticks(joined)
     assert found.ticks == ticks and len(found.posteriors) == -(-ticks // model.hop)
     with torch.inference_mode():
-        x = model.spec.stacked([joined])
-        whole, _ = model(model.whole(x, ticks), model.initial(1))
+        x = model.spec.stack([joined])
+        whole, _ = model(model.pad(x, ticks), model.initial(1))
     expected = whole[0, model.delay : model.delay + len(found.posteriors)].numpy()
     assert np.abs(found.posteriors - expected).max() < 1e-5
     begin, expected = 0, [[], [], []]

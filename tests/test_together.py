@@ -108,11 +108,11 @@ class World:
 
 @pytest.mark.parametrize("drift", [400e-6, -400e-6])
 def test_drift_does_not_part_them(drift):
-    """At 400 ppm the clocks are 0.36 s apart in the end."""
+    """At 400 ppm the clocks are 0.18 s apart in the end."""
     world = World(drift, jitter=0.004)
-    world.run(900.0)
+    world.run(450.0)
     rows = world.periods()
-    assert len(rows) >= 8_990 and all(there for _, _, there, _ in rows)
+    assert len(rows) >= 4_490 and all(there for _, _, there, _ in rows)
     skew = np.array([begins - captured for begins, captured, _, _ in rows[1:]])
     assert skew.min() >= -0.003 and skew.max() <= 1 / 30 + 0.005, (skew.min(), skew.max())
     waits = np.array([now - begins for begins, _, _, now in rows])
@@ -120,7 +120,7 @@ def test_drift_does_not_part_them(drift):
     assert "99 %" in world.sync.summary() and np.quantile(world.sync.lags, 0.99) <= 1 / 30 + 0.005
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.sampled_from([10.0, 15.0, 29.97, 60.0]), st.floats(0.01, 0.15))
 def test_pictures_are_the_last_ones_until_their_period_begins(seed, camera, chunk):
     world = World(camera=camera, chunk=chunk, seed=seed)

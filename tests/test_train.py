@@ -1,27 +1,22 @@
 """train.py, as a user calls it."""
 
+import csv
+import itertools
 import json
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
 import torch
-from conftest import ROOT, configured, run, tone_clip
+from conftest import ROOT, configured, no_file_above, run, tone_clip
 
 from pipeline.model.classifier import load
 
-QUICK = [
-    "encoder.hidden=16",
-    "extractor.mels=20",
-    "trainer.workers=0",
-    "trainer.batch=8",
-    "dataset=folder",
-    "dataset.cache=null",
-]
+QUICK = ["encoder.hidden=16", "extractor.mels=20", "trainer.workers=0", "trainer.batch=8", "trainer.threads=1"]
+QUICK += ["dataset=folder", "dataset.cache=null"]
 
 
 def train(tones, out, *more, **options):
@@ -29,54 +24,45 @@ def train(tones, out, *more, **options):
 
 
 def test_a_runs_folder(trained):
-    names = {path.name for path in trained.iterdir()}
-    assert {
-        "model.safetensors",
-        "last.ckpt",
-        "metrics.json",
-        "answers.jsonl",
-        "report.html",
-        "history.jsonl",
-        "tensorboard",
-        ".hydra",
-    } <= names
+    for name in ("model.safetensors", "last.ckpt", "answers.jsonl", "report.html", "tensorboard"):
+        assert (trained / name).exists()
     assert "encoder:" in (trained / ".hydra" / "config.yaml").read_text()
     metrics = json.loads((trained / "metrics.json").read_text())
-    history = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
-    assert len(history) == metrics["epochs"] and {"train_loss", "val_accuracy", "lr"} <= history[0].keys()
+    rows = history(trained)
+    assert len(rows) == metrics["epochs"] and {"train_loss", "val_accuracy", "lr"} <= rows[0].keys()
     assert metrics["test"]["accuracy"] == 1.0 and metrics["test"]["count"] == 4  # high and low tones are easy
     assert load(trained / "model.safetensors").labels == ["high", "low"]
 
 
-EXACT = ["trainer.epochs=4", "trainer.patience=4", "trainer.batch=2", "trainer.save_every=1", "trainer.ema=0.9"]
+EXACT = ["trainer.epochs=3", "trainer.patience=3", "trainer.batch=2", "trainer.save_every=1", "trainer.ema=0.9"]
 
 
 def kept(folder):
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
-def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path):
-    """Interrupted after an epoch, then killed within one; the same weights, averages and history to the bit."""
+def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch):
+    """Interrupted within two epochs; the same weights, averages and history to the bit."""
     whole = train(tones, tmp_path / "a", *EXACT)
     assert whole.returncode == 0, whole.stderr.decode()
-    stopped = start(tones, tmp_path / "b", *EXACT)
-    wait_for_epochs(tmp_path / "b", 1)
-    stopped.send_signal(signal.SIGINT)
-    _, err = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130 and b"Traceback" not in err, err.decode()
-    killed = start(tones, tmp_path / "b", *EXACT, f"trainer.resume={tmp_path / 'b'}")
-    wait_for_epochs(tmp_path / "b", 2)
-    seen = (tmp_path / "b" / "last.ckpt").stat().st_mtime_ns
-    while (tmp_path / "b" / "last.ckpt").stat().st_mtime_ns == seen and killed.poll() is None:
-        time.sleep(0.001)
-    killed.kill()
-    killed.communicate()
-    assert json.loads(kept(tmp_path / "b")["progress"])["step"] % 10, "the test has missed the middle of an epoch"
+    steps, step = itertools.count(1), torch.optim.AdamW.step
+
+    def interrupted(*given, **options):
+        if next(steps) in (5, 22):  # 8 steps are an epoch
+            raise KeyboardInterrupt
+        return step(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", interrupted)
+        for more in ([], [f"trainer.resume={tmp_path / 'b'}"]):
+            done = train(tones, tmp_path / "b", *EXACT, *more)
+            assert done.returncode == 130 and b"to go on: the same command" in done.stderr, done.stderr.decode()
+            assert json.loads(kept(tmp_path / "b")["progress"])["batch"] > 0, "the middle of an epoch"
     done = train(tones, tmp_path / "c", *EXACT, f"trainer.resume={tmp_path / 'b'}")
-    assert done.returncode == 0 and b": goes on after epoch" in done.stderr, done.stderr.decode()
+    assert done.returncode == 0 and b": goes on after epoch 2 of 3, step 4" in done.stderr, done.stderr.decode()
     same(tmp_path / "a", tmp_path / "c")
     again = train(tones, tmp_path / "c", *EXACT, f"trainer.resume={tmp_path / 'c'}")
-    assert again.returncode == 0 and b"is finished, after epoch 4, by trainer.epochs=4" in again.stderr
+    assert again.returncode == 0 and b"is finished, after epoch 3, by trainer.epochs=3" in again.stderr
     same(tmp_path / "a", tmp_path / "c")
 
 
@@ -87,10 +73,10 @@ def same(one, other):
         assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
     assert all(torch.equal(a, b) for a, b in zip(leaves(first["average"]), leaves(second["average"]), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(leaves(first["optimizer"]), leaves(second["optimizer"]), strict=True))
-    rows = [[json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] for run in (one, other)]
+    rows = [history(run) for run in (one, other)]
     for row in rows[0] + rows[1]:
         row.pop("seconds")
-    assert rows[0] == rows[1] and len(rows[0]) == 4
+    assert rows[0] == rows[1] and len(rows[0]) == 3
     metrics = [json.loads((run / "metrics.json").read_text())["test"]["accuracy"] for run in (one, other)]
     assert metrics[0] == metrics[1]
 
@@ -109,7 +95,8 @@ def test_killed_at_twenty_random_moments(tones, tmp_path):
     rng, kills = random.Random(0), 0
     while kills < 20:
         folder = tmp_path / f"b{kills}"
-        process = start(tones, folder, *EXACT)
+        command = [ROOT / "train.py", *QUICK, f"dataset.root={tones}", f"hydra.run.dir={folder}", *EXACT]
+        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while not (folder / "last.ckpt").exists() and process.poll() is None:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 1.5))
@@ -133,7 +120,7 @@ def test_a_trained_model_is_where_training_begins(trained, tones, tmp_path):
 
 
 def test_another_training_is_not_resumed(trained, tones, tmp_path):
-    for key, value in (("seed", 5), ("trainer.batch", 4), ("optimizer.lr", 0.5)):
+    for key, value in (("seed", 5), ("trainer.batch", 4), ("encoder.hidden", 8)):
         done = train(tones, tmp_path / "run", f"trainer.resume={trained}", f"dataset.cache={trained.parent / 'cache'}",
                      "trainer.epochs=8", f"{key}={value}")  # fmt: skip
         text = done.stderr.decode()
@@ -148,38 +135,25 @@ def test_another_training_is_not_resumed(trained, tones, tmp_path):
 
 def test_two_processes_train_as_one(tones, tmp_path):
     """The loss of each epoch is that of one process with the same batches, and only one of them writes and speaks."""
-    calm = [
-        "augment=none",
-        "encoder.dropout=0",
-        "trainer.carry=0",
-        "trainer.epochs=2",
-        "trainer.batch=6",
-        "trainer.balance=weights",
-    ]
-    one = train(tones, tmp_path / "one", *calm)
+    calm = ["augment=none", "encoder.dropout=0", "trainer.carry=0", "trainer.epochs=2", "trainer.batch=6"]
+    calm += ["trainer.balance=weights", f"dataset.root={tones}"]
+    one = run("train.py", *QUICK, *calm, f"hydra.run.dir={tmp_path / 'one'}")
     assert one.returncode == 0, one.stderr.decode()
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(ROOT / "train.py"),
-    ]
-    more = [*QUICK, f"dataset.root={tones}", f"hydra.run.dir={tmp_path / 'two'}", *calm, "trainer.devices=2"]
-    cache = f"dataset.cache={tmp_path / 'cache'}"
-    two = subprocess.run([*command, *more, cache], capture_output=True, timeout=300, cwd=tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ROOT / "train.py"]
+    more = [f"hydra.run.dir={tmp_path / 'two'}", "trainer.devices=2", f"dataset.cache={tmp_path / 'cache'}"]
+    two = subprocess.run([*command, *QUICK, *calm, *more], capture_output=True, timeout=300, cwd=tmp_path)
     assert two.returncode == 0, two.stderr.decode()
-    rows = [
-        [json.loads(line) for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
+    rows = [history(tmp_path / name) for name in ("one", "two")]
     for first, second in zip(*rows, strict=True):
         assert first["train_loss"] == pytest.approx(second["train_loss"], abs=1e-5)
         assert first["val_loss"] == pytest.approx(second["val_loss"], abs=1e-4)
         assert first["train_accuracy"] == second["train_accuracy"]
-    assert two.stdout.decode().count("accuracy 100.0%") == one.stdout.decode().count("accuracy 100.0%") <= 1
+    assert two.stdout.decode().count("run folder") == one.stdout.decode().count("run folder") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "one", "two"], "nobody else made a folder"
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def test_devices_need_processes(tmp_path):
@@ -187,30 +161,13 @@ def test_devices_need_processes(tmp_path):
     assert done.returncode == 2 and "torchrun --nproc_per_node=2 train.py" in done.stderr.decode()
 
 
-def test_a_full_disk_is_told_and_what_was_kept_is_whole(tones, tmp_path):
-    """No file of this process can have more than 60 kB: the first checkpoint fits, as the optimizer is not in it."""
-    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY)); " \
-        f"sys.argv[0] = 'train.py'; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"  # fmt: skip
-    more = [*QUICK, f"dataset.root={tones}", f"hydra.run.dir={tmp_path}", "trainer.epochs=2"]
-    done = subprocess.run([sys.executable, "-c", limit, *more], capture_output=True, timeout=120, cwd=ROOT)
+def test_a_full_disk_is_an_error_and_what_was_kept_is_whole(tones, tmp_path):
+    """The first checkpoint fits, as the optimizer is not in it."""
+    with no_file_above(60_000):
+        done = train(tones, tmp_path, "trainer.epochs=2")
     text = done.stderr.decode()
     assert done.returncode == 74 and "cannot write" in text and "Traceback" not in text, text
     assert not list(tmp_path.glob("*.part"))
-
-
-def start(tones, out, *more):
-    """Training in the background, slowed by long clips' worth of epochs so that it can be interrupted."""
-    command = [sys.executable, str(ROOT / "train.py"), *QUICK, f"dataset.root={tones}", f"hydra.run.dir={out}", *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
-
-
-def wait_for_epochs(folder, count):
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit:
-        if (folder / "history.jsonl").exists() and len((folder / "history.jsonl").read_text().splitlines()) >= count:
-            return
-        time.sleep(0.005)
-    pytest.fail("training did not get that far")
 
 
 @pytest.mark.parametrize(
@@ -240,15 +197,6 @@ def test_wrong_settings(arguments, message, tmp_path):
     assert done.returncode == 2 and message in text and "Traceback" not in text, text
 
 
-def test_a_class_with_one_clip(tones, tmp_path):
-    for label in ("a", "b"):
-        for number in range(4):
-            tone_clip(tmp_path / "data" / label / f"{number}.wav", 300)
-    tone_clip(tmp_path / "data" / "once" / "0.wav", 300)
-    done = train(tmp_path / "data", tmp_path / "run")
-    assert done.returncode == 2 and "label 'once' has 1 recording" in done.stderr.decode()
-
-
 def test_bad_files_in_the_data_are_named_and_skipped(tmp_path):
     for label, hertz in (("a", 300), ("b", 3000)):
         for number in range(8):
@@ -276,33 +224,15 @@ def test_a_half_checkpoint_cannot_be_resumed(trained, tones, tmp_path):
     (tmp_path / "last.ckpt").write_bytes((trained / "last.ckpt").read_bytes()[:3000])
     done = train(tones, tmp_path / "run", f"trainer.resume={tmp_path}")
     assert done.returncode == 2 and "no whole checkpoint" in done.stderr.decode()
-    done = train(tones, tmp_path / "run", f"trainer.resume={trained}", "encoder.hidden=8")
-    assert done.returncode == 2 and "encoder.hidden was 16, is 8" in done.stderr.decode()
 
 
 def test_hydra_as_users_know_it(tmp_path):
-    shown = run(
-        "train.py",
-        "--cfg",
-        "job",
-        "cell=lstm",
-        "encoder.hidden=192",
-        "extractor=mfcc",
-        "trainer.epochs=3",
-        cwd=tmp_path,
-    )
+    more = ["cell=lstm", "encoder.hidden=192", "extractor=mfcc"]
+    shown = run("train.py", "--cfg", "job", *more, cwd=tmp_path)
     text = shown.stdout.decode()
     assert shown.returncode == 0 and "hidden: 192" in text and "LSTM" in text and "coefficients: 20" in text
     taught = run("train.py", "--help", cwd=tmp_path).stdout.decode()
-    for word in (
-        "cell: conv_elman, conv_gru",
-        "peephole_lstm",
-        "dataset: ",
-        "experiment: ",
-        "--multirun",
-        "dataset.root",
-        "trainer.resume",
-    ):
+    for word in ("cell: conv_elman, conv_gru", "dataset: ", "experiment: ", "--multirun", "trainer.resume"):
         assert word in taught
 
 
@@ -335,27 +265,34 @@ def test_bf16(tones, tmp_path):
 
 
 def test_embedded_sounds_train_from_any_folder(tmp_path):
-    done = run(
-        "train.py", "dataset.clips=24", "dataset.held_out=12", "trainer.epochs=1", "encoder.hidden=8", cwd=tmp_path
-    )
+    small = ["dataset.clips=24", "dataset.held_out=12", "trainer.epochs=1", "encoder.hidden=8"]
+    done = run("train.py", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
-    assert len(list(tmp_path.glob("runs/default/*/model.safetensors"))) == 1
     assert b"accuracy" in done.stdout and b"run folder" in done.stdout and b"report.html" in done.stdout
     (page,) = tmp_path.glob("runs/default/*/report.html")
+    assert (page.parent / "model.safetensors").is_file()
     assert page.read_text().count("<audio") == 10  # of sounds that are made, not read
 
 
-def test_real_digits_are_learnt(real, tmp_path):
-    done = run(
-        "train.py",
-        "experiment=digits",
-        f"dataset.root={real / 'fsdd'}",
-        "trainer.epochs=3",
-        "events=null",
-        f"hydra.run.dir={tmp_path}",
-    )
+@pytest.fixture
+def two_digits(real, tmp_path):
+    """A table of the real recordings of two digits."""
+    with open(real / "fsdd" / "manifest.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] in ("zero", "six", "0", "6")]
+    with open(tmp_path / "two.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows[::3])
+    return tmp_path / "two.csv"
+
+
+def test_real_digits_are_learnt(real, two_digits, tmp_path):
+    """Of two classes with as many clips each, chance is 50 %."""
+    quick = ["trainer.epochs=5", "trainer.batch=8", "trainer.threads=1", "encoder.hidden=32", "augment=none"]
+    source = [f"dataset.root={real / 'fsdd'}", f"dataset.file={two_digits}", "dataset.cache=null", "events=null"]
+    done = run("train.py", "experiment=digits", *quick, *source, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr.decode()
-    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["accuracy"] > 0.8
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["accuracy"] > 0.85
 
 
 @pytest.mark.long
@@ -376,7 +313,7 @@ def test_a_training_is_resumed_in_its_folder_and_several_runs_go_where_one_would
         "train.py", *QUICK, "trainer.epochs=2", still[1], f"trainer.resume='{tmp_path / 'it is'}'", cwd=tmp_path
     )
     assert again.returncode == 0 and not (tmp_path / "runs").exists(), again.stderr.decode()
-    assert len((tmp_path / "it is" / "history.jsonl").read_text().splitlines()) == 2
+    assert len(history(tmp_path / "it is")) == 2
     page = (tmp_path / "it is" / "report.html").read_text()
     assert "trainer.epochs=2" in page and "python train.py" in page and "trainer.resume=" not in page
     was = (tmp_path / "it is" / ".hydra" / "config.yaml").read_bytes()

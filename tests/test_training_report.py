@@ -16,9 +16,9 @@ import yaml
 from conftest import configured, run, small_model
 from test_report import HOSTILE, Strict, read, rows
 
-from conf.launch import given
+from conf.launch import read_overrides
 from datasets.clips import Clip, Clips
-from datasets.scenes import Scene, Scenes
+from datasets.scenes import Scenes, SceneSettings
 from pipeline.core.errors import ConfigError
 from pipeline.measures.evaluation import Predictions, WorstClip
 from pipeline.measures.uncertainty import effective, wilson
@@ -122,7 +122,7 @@ def test_clips_and_groups_of_each_split_are_counted():
     assert found == {
         "clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}, "unreadable": {"train": 5},
     }  # fmt: skip
-    scenes = Scenes(split("anna", "ben", "ben"), Scene(), 1, 16000)
+    scenes = Scenes(split("anna", "ben", "ben"), SceneSettings(), 1, 16000)
     assert count_clips({"train": scenes})["groups"] == {"train": 2}
 
 
@@ -130,12 +130,12 @@ def test_the_command_line_can_be_copied(tmp_path):
     """Whatever is in it, and however long it is; a run that does not know it says so by its silence."""
     overrides = ["name=two  blanks", "dataset.root='it''s $HOME'", f"+x=[{','.join('abc' * 200)}]", "<b>=`ls`"]
     (tmp_path / ".hydra").mkdir()
-    assert given(tmp_path) is None
+    assert read_overrides(tmp_path) is None
     file = tmp_path / ".hydra" / "overrides.yaml"
     for text, found in (("[]", []), ("{", None), ("a: 1", None), ("\xff", None), (yaml.safe_dump(overrides), overrides),
                         ("- x=${now:%Y}\n- y=${", None), ("- x=${now:%Y}", ["x=${now:%Y}"])):  # fmt: skip
         file.write_bytes(text.encode("latin-1"))
-        assert given(tmp_path) == found, text
+        assert read_overrides(tmp_path) == found, text
     finished(tmp_path / "a", ["a", "b"], more={"overrides": overrides})
     settings = read(tmp_path / "a" / "report.html")[1]["Settings"]
     assert shlex.split(settings.find("span[@class='name command']").text) == ["python", "train.py", *overrides]

@@ -457,7 +457,7 @@ def test_a_single_picture_of_moving_shapes_tells_nothing():
 
 def test_digits_of_the_splits_are_disjoint():
     data = load_digits()
-    found = {split: moving_digits.digits(split) for split in ("train", "val", "test")}
+    found = {split: moving_digits.load_digit_images(split) for split in ("train", "val", "test")}
     for digit in range(10):
         parts = [{image.tobytes() for image in images[digit]} for images in found.values()]
         assert sum(map(len, parts)) == len(set().union(*parts)) == (data.target == digit).sum()
@@ -466,51 +466,13 @@ def test_digits_of_the_splits_are_disjoint():
         assert set().union(*parts) == whole
 
 
-@pytest.mark.parametrize("classes", ["digit", "motion"])
-@pytest.mark.parametrize("shape", [(32, 32), (32, 48), (48, 32)])
-def test_a_clip_shows_a_digit_of_its_split(monkeypatch, classes, shape):
-    """What is painted is put back into 8x8 pixels and looked up among the originals."""
-    drawn, paint = [], moving_digits.stamp
-
-    def spy(sight, image, corner, size, colour):
-        clean = np.zeros_like(sight)
-        paint(clean, image, corner, size, np.ones(3))
-        drawn.append((image, clean[0, ..., 0] > 0.7, len(sight)))
-        height, centres = shape[0], (np.arange(8) + 0.5) / 8
-        for picture, place in zip(clean[..., 0], corner):
-            assert (place >= -1e-9).all() and (place + size <= np.array([shape[1] / height, 1]) + 1e-9).all()
-            columns, rows = ((place[axis] + centres * size) * height for axis in (0, 1))
-            seen = picture[np.floor(rows).astype(int)][:, np.floor(columns).astype(int)]
-            if size * height >= 16:
-                assert np.corrcoef(seen.ravel(), image.ravel())[0, 1] > 0.85
-        paint(sight, image, corner, size, colour)
-
-    monkeypatch.setattr(moving_digits, "stamp", spy)
-    data = MovingDigits(classes, clips=1, held_out=22)
-    test = data.split("test", InputSpec(None, Picture(10, *shape)))
-    originals = {
-        image.tobytes(): str(digit) for digit, images in enumerate(moving_digits.digits("test")) for image in images
-    }
-    numbers = [originals[image.tobytes()] for image, _, _ in drawn]
-    shown = [sample for sample in (test[n] for n in range(22)) if data.labels[sample.label] != "background"]
-    for sample, (_, there, steps) in zip(shown, drawn, strict=True):
-        assert steps == (16 if classes == "digit" else len(sample.x[0]))
-        first = sample.spans[0][0] if sample.spans else 1  # picture that moves
-        before, after = (sample.x[0][n][there].mean() for n in (first - 1, first if classes == "digit" else 0))
-        assert abs(after - before) > 20 if classes == "digit" else abs(after - before) < 10  # appears, or stood there
-    if classes == "digit":
-        assert numbers == [data.labels[sample.label] for sample in shown]
-    else:
-        assert len(set(numbers)) > 4
-
-
 def test_digits_bounce_as_billiard_balls_do():
     """Against a simulation in small steps that turns the velocity round at each wall."""
     rng, fine = np.random.default_rng(0), 100
     for name, way in moving_digits.WAYS.items():
         velocity, room = rng.uniform(0.3, 0.7) * np.array(way), np.array([0.5, 0.45])
         place = moving_digits.route(rng, velocity, room, np.arange(-24, 1) / 10)
-        names = moving_digits.headings(place, velocity)
+        names = moving_digits.step_directions(place, velocity)
         assert names[-3:] == [name] * 3 and {sign for n in names for sign in n.split("_")} >= {*name.split("_")}
         now, speed = place[-1].copy(), -velocity  # backwards in time
         for step in range(24):

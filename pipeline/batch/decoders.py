@@ -13,26 +13,27 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self, TypeAlias
 
-from pipeline.batch.decoding import CHUNK, ERROR, FACTS, READY, Limits, chunk_of, serve
+from pipeline.batch.decoding import CHUNK, END, ERROR, READY, Limits, chunk_of, serve
+from pipeline.batch.forkserver import context, hide_main
 from pipeline.batch.listing import Entry
-from pipeline.batch.nursery import bare, context
 from pipeline.core.errors import MediaError, UserError
 from pipeline.media.input_spec import Arrays, InputSpec
 
-AHEAD, FAR = 2, 16  # files that a process is given before it has answered: at first, and if they are short
-PENDING = 4000  # bytes of requests, which fit into any pipe: who is answering does not read
-SHORT = 0.1  # seconds that such a file takes it at most
-FILES = 2_000  # that a process decodes before another takes its place: what libraries leak goes with it
-MESSAGE = 256 << 20  # bytes of one at most
-DYING = 0.2  # seconds
-STOPPED = 1.0  # seconds that a wait is never late by itself
-BIRTHS = 3  # processes that may die one after another before they are ready
-STARTING = 120.0  # seconds; a busy machine starts processes slowly
-PIPE = 1 << 20  # bytes that a process may be ahead
-REASON = 300  # characters that are kept
+QUEUED_FILES, QUEUED_SHORT_FILES = 2, 16  # that a process is given before it has answered
+SHORT_SECONDS = 0.1  # that a short file takes a process at most
+QUEUED_BYTES = 4000  # of requests, which fit into any pipe: a process that is answering does not read
+MAX_FILES = 2_000  # that a process decodes before another takes its place: what libraries leak goes with it
+MAX_MESSAGE_BYTES = 256 << 20
+EXIT_SECONDS = 0.2  # for a process to end by itself
+STOPPED_SECONDS = 1.0  # that a wait is never late by itself
+START_SECONDS = 120.0  # for a process to be ready: a busy machine starts processes slowly
+MAX_FAILED_STARTS = 3  # in a row
+PIPE_BYTES = 1 << 20  # that a process may be ahead
+MAX_REASON = 300  # characters
 CODE = re.compile("[a-z0-9_]{1,40}")
 
 
@@ -62,11 +63,10 @@ class Worker:
     asked: deque[Asked] = field(default_factory=deque)
     given: int = 0
     ready: bool = False
-    ahead: int = AHEAD  # how many files it may have at a time
-    since: float = 0.0  # when it was at its first one
+    queue: int = QUEUED_FILES  # how many files it may have at a time
+    since: float = 0.0  # when it began with its first one
     heard: float = field(default_factory=time.monotonic)  # when it said something, or was given something to do
-    ended: bool = False
-    code: int | None = None  # with which it ended; negative: by this signal
+    exit_code: int | None = None  # negative: the signal that ended it
 
     def ask(self, number: int, entry: Entry) -> None:
         """Give it a file. If it has died, that will be found when it is listened to."""
@@ -80,19 +80,18 @@ class Worker:
 
     def fits(self, entry: Entry) -> bool:
         """Whether one more request will not block us. One alone is read at once, however long it is."""
-        return not self.asked or sum(len(request(one)) + 8 for _, one in [*self.asked, (0, entry)]) <= PENDING
+        return not self.asked or sum(len(request(one)) + 8 for _, one in [*self.asked, (0, entry)]) <= QUEUED_BYTES
 
     def end(self) -> None:
         """End it, if it has not been."""
-        if self.ended:
+        if self.exit_code is not None:
             return
-        self.ended = True
         self.requests.close()
         self.answers.close()
-        self.process.join(DYING)  # by itself, when it is idle or was dead already
+        self.process.join(EXIT_SECONDS)  # by itself, when it is idle or was dead already
         self.process.kill()
         self.process.join()
-        self.code = self.process.exitcode
+        self.exit_code = self.process.exitcode
         self.process.close()
 
 
@@ -103,10 +102,9 @@ class Decoders:
         """``entries`` with their numbers, in order; the processes start now."""
         self.entries, self.spec, self.limits = iter(entries), spec, limits
         self.context = context()
-        self.following: Asked | None = None  # the next entry, while nobody can take it
-        self.again: deque[Asked] = deque()  # to be tried once more
-        self.suspects: set[int] = set()
-        self.stillborn = 0  # processes in a row that ended before they were ready
+        self.waiting: deque[Asked] = deque()  # entries that were drawn, and that no process has
+        self.retried: set[int] = set()  # files whose process died: each is tried again, alone in a new process
+        self.failed_starts = 0  # in a row
         self.workers: list[Worker] = []
         try:
             for _ in range(workers):
@@ -119,9 +117,10 @@ class Decoders:
         """A new process."""
         requests, give = self.context.Pipe(duplex=False)
         take, answers = self.context.Pipe(duplex=False)
-        widen(take)
+        with suppress(OSError):  # not every system knows how
+            fcntl.fcntl(take.fileno(), getattr(fcntl, "F_SETPIPE_SZ", 0), PIPE_BYTES)
         process = self.context.Process(target=serve, args=(requests, answers, self.spec, self.limits), daemon=True)
-        with bare():
+        with hide_main():
             process.start()
         requests.close()
         answers.close()
@@ -129,7 +128,7 @@ class Decoders:
 
     def current(self) -> list[int]:
         """Numbers of the files in work."""
-        self.employ()
+        self.assign()
         return [worker.asked[0][0] for worker in self.workers if worker.asked]
 
     def next(self, wait_for: bool = True) -> tuple[Asked, Message] | None:
@@ -137,13 +136,13 @@ class Decoders:
         ``wait_for``: when nothing has been said.
         """
         while True:
-            self.employ()
+            self.assign()
             busy = [worker for worker in self.workers if worker.asked]
             if not busy:
                 return None
             before, most = time.monotonic(), max(0.0, min(map(self.due, busy)) - time.monotonic())
             said = wait([worker.answers for worker in busy], most if wait_for else 0)
-            if not said and time.monotonic() - before > most + STOPPED:  # we were stopped, and they with us
+            if not said and time.monotonic() - before > most + STOPPED_SECONDS:  # we were stopped, and they with us
                 for worker in busy:
                     worker.heard = time.monotonic()
                 continue
@@ -158,82 +157,79 @@ class Decoders:
 
     def due(self, worker: Worker) -> float:
         """When a process will have been silent for too long."""
-        return worker.heard + (self.limits.patience if worker.ready else STARTING)
+        return worker.heard + (self.limits.patience if worker.ready else START_SECONDS)
 
-    def employ(self) -> None:
-        """Give everyone something to do. A suspect is alone with a new process; until it has one, nobody gets more."""
+    def assign(self) -> None:
+        """Give files to all processes that may have one more: one each, so that all have something to do."""
         for worker in list(self.workers):
-            if not worker.asked and worker.given >= (1 if self.again else FILES):
-                worker = self.replaced(worker)
-            if self.again and not worker.asked:
-                worker.ask(*self.again.popleft())
-        while not self.again and (ready := [worker for worker in self.workers if self.may_have(worker)]):
-            for worker in ready:  # one each, so that everybody has something to do while there is little
-                self.following = self.following or next(self.entries, None)
-                if self.following is None:
-                    return
-                if worker.fits(self.following[1]):
-                    worker.ask(*self.following)
-                    self.following = None
-            if self.following:
-                return  # it waits until somebody has answered
+            if not worker.asked and worker.given >= MAX_FILES:
+                self.replace(worker)
+        while free := [worker for worker in self.workers if self.may_have(worker)]:
+            for worker in free:
+                if not self.waiting:
+                    self.waiting.extend(islice(self.entries, 1))
+                if not self.waiting or not worker.fits(self.waiting[0][1]):
+                    return  # the entry waits until a process has answered
+                worker.ask(*self.waiting.popleft())
 
     def may_have(self, worker: Worker) -> bool:
-        """Whether a process may be given one more file: not while it is at one that may have ended another."""
-        alone = bool(worker.asked) and worker.asked[0][0] in self.suspects
-        return len(worker.asked) < worker.ahead and worker.given < FILES and not alone
+        """Whether a process may be given one more file: not while it is at one that ended another process."""
+        alone = bool(worker.asked) and worker.asked[0][0] in self.retried
+        return len(worker.asked) < worker.queue and worker.given < MAX_FILES and not alone
 
-    def replaced(self, worker: Worker) -> Worker:
-        """Another process in the place of one that is at its end, with the files that it still has."""
+    def replace(self, worker: Worker) -> None:
+        """Another process in the place of one, with the files that it still has."""
         worker.end()
         fresh = self.workers[self.workers.index(worker)] = self.start()
         for asked in worker.asked:
             fresh.ask(*asked)
-        return fresh
 
     def listen(self, worker: Worker, late: bool) -> tuple[Asked, Message] | None:
         """One message of a process, or the news of its death. UserError if none can even start."""
         try:
             if late:
                 raise TimeoutError
-            message = worker.answers.recv_bytes(MESSAGE)
+            message = worker.answers.recv_bytes(MAX_MESSAGE_BYTES)
             if not worker.ready:
                 worker.ready, worker.heard = message == READY, time.monotonic()
-                self.stillborn = 0 if worker.ready else self.stillborn
+                self.failed_starts = 0 if worker.ready else self.failed_starts
                 return None
-            found = understood(message, self.spec)
-        except Exception:  # it is gone, or says what nobody would
-            if not worker.ready:
-                self.begin_again(worker)
-                return None
-            silent = MediaError("timeout", f"nothing came within {self.limits.patience:g} s")
-            return self.bury(worker, silent if late else None)
+            found = parse_message(message, self.spec)
+        except Exception:  # it is gone, or sends what it never should
+            return self.handle_death(worker, late)
         worker.heard = time.monotonic()
         asked = worker.asked[0]
         if not isinstance(found, tuple):
             worker.asked.popleft()
-            worker.ahead, worker.since = FAR if worker.heard - worker.since < SHORT else AHEAD, worker.heard
-            self.suspects.discard(asked[0])
+            short = worker.heard - worker.since < SHORT_SECONDS
+            worker.queue, worker.since = QUEUED_SHORT_FILES if short else QUEUED_FILES, worker.heard
+            self.retried.discard(asked[0])
         return asked, found
 
-    def begin_again(self, worker: Worker) -> None:
-        """Another process for one that died before it could begin. UserError if that happens again and again."""
-        self.stillborn += 1
-        if self.stillborn >= BIRTHS:
-            worker.end()
-            raise UserError(f"processes that decode cannot start (exit code {worker.code})")
-        self.replaced(worker)
+    def handle_death(self, worker: Worker, late: bool) -> tuple[Asked, Message] | None:
+        """End a process that died or hangs. Its first file is tried once more, or has its error; the others wait.
 
-    def bury(self, worker: Worker, verdict: MediaError | None) -> tuple[Asked, Message]:
-        """End a process. Its first file is tried once more, or has its error; the others are given to a new one."""
-        suspect = worker.asked.popleft()
-        self.replaced(worker)
-        if verdict is None and suspect[0] not in self.suspects:
-            self.suspects.add(suspect[0])
-            self.again.append(suspect)
+        UserError if process after process dies before it is ready.
+        """
+        if not worker.ready:
+            self.failed_starts += 1
+            if self.failed_starts >= MAX_FAILED_STARTS:
+                worker.end()
+                raise UserError(f"processes that decode cannot start (exit code {worker.exit_code})")
+            self.replace(worker)
+            return None
+        suspect, *others = worker.asked
+        retry = not late and suspect[0] not in self.retried
+        worker.asked = deque([suspect] if retry else [])
+        self.waiting.extendleft(reversed(others))
+        self.replace(worker)
+        if retry:
+            self.retried.add(suspect[0])
             return suspect, Again()
-        self.suspects.discard(suspect[0])
-        return suspect, verdict or fallen(worker.code)
+        self.retried.discard(suspect[0])
+        if late:
+            return suspect, MediaError("timeout", f"nothing came within {self.limits.patience:g} s")
+        return suspect, death_error(worker.exit_code)
 
     def close(self) -> None:
         """End all processes."""
@@ -253,32 +249,26 @@ def request(entry: Entry) -> bytes:
     return json.dumps({"path": entry.path, "start": entry.start, "end": entry.end}).encode()
 
 
-def understood(message: bytes, spec: InputSpec) -> Arrays | Ended | MediaError:
+def parse_message(message: bytes, spec: InputSpec) -> Arrays | Ended | MediaError:
     """A message that is what it should be. ValueError, KeyError or TypeError if it is not."""
     kind = message[:1]
     if kind == CHUNK:
         return chunk_of(message, spec)
     said = json.loads(message[1:])
-    if kind == FACTS:
+    if kind == END:
         seconds = float(said["seconds"])
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"{seconds} seconds")
         return Ended(seconds, [code for code in said["warnings"] if CODE.fullmatch(code)])
     if kind != ERROR or not CODE.fullmatch(said["code"]):
         raise ValueError(f"a message of kind {kind!r}")
-    return MediaError(said["code"], str(said["reason"])[:REASON])
+    return MediaError(said["code"], str(said["reason"])[:MAX_REASON])
 
 
-def fallen(code: int | None) -> MediaError:
+def death_error(exit_code: int | None) -> MediaError:
     """The error of a file whose process died twice."""
-    number = -(code or 0)
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"exit code {code}"
+    number = -(exit_code or 0)
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"exit code {exit_code}"
     if number == signal.SIGXCPU:
         return MediaError("timeout", "nothing came for so many seconds of work")
     return MediaError("crashed", f"the process that decoded it died ({name})")
-
-
-def widen(pipe: Connection) -> None:
-    """Let a process be ahead by more than the 64 KiB that a pipe has, where the system knows how."""
-    with suppress(OSError):
-        fcntl.fcntl(pipe.fileno(), getattr(fcntl, "F_SETPIPE_SZ", 0), PIPE)

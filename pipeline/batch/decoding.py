@@ -5,7 +5,7 @@ a byte to any file, with so much memory, so much time without a result, and noth
 few words, which the other side checks (``decoders.py``). It ends with its parent.
 
 Requests are JSON: ``{path, start, end}``. Answers begin with a letter: ``r`` once, when it is ready; ``x`` a chunk (its
-ticks, then the arrays one after another); ``f`` facts (JSON: seconds, warnings) that end a file; ``e`` an error (JSON:
+ticks, then the arrays one after another); ``f`` info (JSON: seconds, warnings) that end a file; ``e`` an error (JSON:
 code, reason) that ends it.
 """
 
@@ -24,14 +24,14 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.errors import MediaError
-from pipeline.media.audio import Facts
-from pipeline.media.chunks import Both, Known, open_chunks
+from pipeline.media.chunks import open_chunks
+from pipeline.media.info import AudioInfo, AVInfo, MediaInfo
 from pipeline.media.input_spec import Arrays, InputSpec
 
-READY, CHUNK, FACTS, ERROR = b"r", b"x", b"f", b"e"
+READY, CHUNK, END, ERROR = b"r", b"x", b"f", b"e"
 TICKS = struct.Struct("<q")
-FILES = 32  # that a process may have open
-SPARE = 5  # seconds of work beyond the parent's patience, should there be no parent
+MAX_OPEN_FILES = 32
+SPARE_SECONDS = 5  # of work beyond the parent's patience, should there be no parent
 
 
 class Limits(NamedTuple):
@@ -60,9 +60,9 @@ def serve(requests: Connection, answers: Connection, spec: InputSpec, limits: Li
         answers.send_bytes(READY)
         while True:
             request = json.loads(requests.recv_bytes())
-            for message in decoded(request, spec, limits):
+            for message in answers_to(request, spec, limits):
                 answers.send_bytes(message)
-                breathe(limits)
+                renew_cpu_limit(limits)
     except (EOFError, OSError):
         os._exit(0)  # without asking libraries, which may be broken by now
 
@@ -75,14 +75,14 @@ def confine(limits: Limits) -> None:
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silence, stream)
-    lower(resource.RLIMIT_CORE, 0)
-    lower(resource.RLIMIT_FSIZE, 0)
-    lower(resource.RLIMIT_AS, address_space() + limits.memory)
-    lower(resource.RLIMIT_NOFILE, FILES)
-    breathe(limits)
+    lower_limit(resource.RLIMIT_CORE, 0)
+    lower_limit(resource.RLIMIT_FSIZE, 0)
+    lower_limit(resource.RLIMIT_AS, address_space() + limits.memory)
+    lower_limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    renew_cpu_limit(limits)
 
 
-def lower(kind: int, most: int) -> None:
+def lower_limit(kind: int, most: int) -> None:
     """Set a limit, if it is below the one that holds already. Not every system knows every limit."""
     soft, hard = resource.getrlimit(kind)
     with suppress(ValueError, OSError):
@@ -99,49 +99,49 @@ def address_space() -> int:
         return 4 << 30  # about what the libraries map
 
 
-def breathe(limits: Limits) -> None:
+def renew_cpu_limit(limits: Limits) -> None:
     """So many seconds of work until the next result, or the system ends this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     spent = usage.ru_utime + usage.ru_stime
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(spent + limits.patience + SPARE), hard))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(spent + limits.patience + SPARE_SECONDS), hard))
 
 
-def decoded(request: dict[str, Any], spec: InputSpec, limits: Limits) -> Iterator[bytes]:
+def answers_to(request: dict[str, Any], spec: InputSpec, limits: Limits) -> Iterator[bytes]:
     """The answers for one file; the last of them ends it, whatever the decoder does."""
     try:
-        known, chunks = open_chunks(request["path"], spec, request["start"], request["end"])
-        claimed(known, limits)
+        info, chunks = open_chunks(request["path"], spec, request["start"], request["end"])
+        check_size(info, limits)
         total = 0
         for chunk in chunks:
             total += spec.ticks(chunk)
             if total > limits.longest * spec.rate:
                 raise MediaError("limit_duration", f"longer than {limits.longest:g} s")
-            claimed(known, limits)
+            check_size(info, limits)
             yield b"".join([CHUNK, TICKS.pack(spec.ticks(chunk)), *(array.tobytes() for array in chunk)])
-        yield FACTS + json.dumps({"seconds": known.seconds, "warnings": known.warnings}).encode()
+        yield END + json.dumps({"seconds": info.seconds, "warnings": info.warnings}).encode()
     except MediaError as error:
-        yield failure(error.code, str(error.args[0]))
+        yield error_message(error.code, str(error.args[0]))
     except MemoryError:
-        yield failure("limit_memory", f"it takes more than {limits.memory >> 20} MiB")
+        yield error_message("limit_memory", f"it takes more than {limits.memory >> 20} MiB")
     except Exception as error:  # a decoder's own failure is this file's answer, not the end of the run
-        yield failure("unreadable", f"{type(error).__name__}: {error}")
+        yield error_message("unreadable", f"{type(error).__name__}: {error}")
 
 
-def failure(code: str, reason: str) -> bytes:
+def error_message(code: str, reason: str) -> bytes:
     """An error as an answer."""
     return ERROR + json.dumps({"code": code, "reason": reason}).encode()
 
 
-def claimed(known: Known, limits: Limits) -> None:
+def check_size(info: MediaInfo, limits: Limits) -> None:
     """MediaError for sound whose header claims more than may be decoded, or that turned out to be more."""
-    for facts in (known.sound,) if isinstance(known, Both) else (known,):
-        if isinstance(facts, Facts):
-            frames = max(facts.decoded, 0 if facts.exact else facts.frames or 0)
-            if frames * facts.channels * 4 > limits.largest or frames > limits.longest * facts.rate:
-                hours = frames / facts.rate / 3600
-                raise MediaError("limit_duration", f"{hours:.1f} h of {facts.channels} channels at {facts.rate} Hz")
+    sound = info.sound if isinstance(info, AVInfo) else info
+    if isinstance(sound, AudioInfo):
+        frames = max(sound.decoded, 0 if sound.exact else sound.frames or 0)
+        if frames * sound.channels * 4 > limits.largest or frames > limits.longest * sound.rate:
+            hours = frames / sound.rate / 3600
+            raise MediaError("limit_duration", f"{hours:.1f} h of {sound.channels} channels at {sound.rate} Hz")
 
 
 def chunk_of(message: bytes, spec: InputSpec) -> Arrays:

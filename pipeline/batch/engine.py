@@ -1,15 +1,26 @@
 """What an engine is: where the files of a job are classified."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from pipeline.batch.batch import Work
-from pipeline.batch.decoders import Asked
-from pipeline.sinks.sink import Row
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # so that an engine can prepare itself before torch is imported
+    from pipeline.batch.batch import Work
+    from pipeline.batch.decoders import Asked
+    from pipeline.sinks.items import FileResult
 
 
 class Engine:
-    """Base of all engines. The rows do not depend on which it is."""
+    """Base of all engines. The results do not depend on which it is."""
 
-    def rows(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, Row]]:
-        """The row of each numbered entry with its number, in any order, each once, as soon as it is known."""
+    def prepare(self) -> None:
+        """Begin what takes long, while the program imports what it needs itself."""
+
+    def threads(self, workers: int) -> int:
+        """How many threads compute, unless the user says, beside ``workers`` processes that decode."""
+        raise NotImplementedError
+
+    def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
+        """The result of each numbered entry with its number, in any order, each once, as soon as it is known."""
         raise NotImplementedError

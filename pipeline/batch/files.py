@@ -4,18 +4,19 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.batch.decoding import Limits
-from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, text, warn
-from pipeline.batch.tally import FailOn
-from pipeline.core.errors import ConfigError
+from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, to_text, warn
+from pipeline.core.errors import ConfigError, FailOn
+
+if TYPE_CHECKING:
+    from pipeline.batch.decoding import Limits
 
 Scalar = str | bool | int | float | None
 Resume = Literal["auto", "errors", "never"]
-MOST = 8  # processes that decode, if nobody says how many
+MAX_WORKERS = 8  # processes that decode, if nobody says how many
 GIB = 1 << 30
 
 
@@ -48,8 +49,8 @@ class Files:
         manifests must have, by column. ``shard`` i/n: one of n parts, chosen by a hash of each entry.
 
         ``batch`` recordings are computed at a time, ``workers`` processes decode (None: one for each core, up to
-        ``MOST``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to decode,
-        and be silent for ``patience`` seconds.
+        ``MAX_WORKERS``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to
+        decode, and be silent for ``patience`` seconds.
 
         ``ledger``: the file in which rows are kept (auto: beside the first file that a sink writes; None: none).
         ``resume`` auto: its rows are taken as they are; errors: but those that are errors; never: none of them.
@@ -63,13 +64,20 @@ class Files:
         if not found or int(found[1]) > int(found[2]):
             raise ConfigError(f"source.shard: got {shard!r}; expected one such as 1/4, 2/4, 3/4 or 4/4")
         self.share, self.shares = int(found[1]) - 1, int(found[2])
-        self.batch, self.workers = batch, workers or min(MOST, os.cpu_count() or 1)
-        self.limits = Limits(longest, round(largest * GIB), round(memory * GIB), patience)
+        self.batch, self.workers = batch, workers or min(MAX_WORKERS, os.cpu_count() or 1)
+        self.bounds = longest, round(largest * GIB), round(memory * GIB), patience
         self.ledger, self.resume, self.fail_on, self.shard = ledger, resume, fail_on, shard
         if self.root is not None and not Path(self.root).is_dir():
             raise ConfigError(f"source.root: {root!r} is no folder; expected the one where the manifest's paths begin")
         self.listed = (0, "")
         self.timed = self.labelled = False
+
+    @property
+    def limits(self) -> "Limits":
+        """What one file may cost. Imports torch."""
+        from pipeline.batch.decoding import Limits
+
+        return Limits(*self.bounds)
 
     def entries(self) -> list[Entry]:
         """This shard's entries (there may be none), in the order given. ConfigError if the whole listing has none, or
@@ -120,5 +128,5 @@ class Files:
 def accepted(wanted: Scalar | list[Scalar]) -> set[str]:
     """The texts that a row may have for it to be one of the values."""
     values = wanted if isinstance(wanted, list) else [wanted]
-    spelt = {text(value) for value in values}
+    spelt = {to_text(value) for value in values}
     return spelt | {form for value in spelt & {"True", "False"} for form in (value.lower(), value.upper())}

@@ -1,4 +1,4 @@
-"""The rows of a long job, on disk as soon as they are known: whatever ends the program, the same command goes on.
+"""The results of a long job, on disk as soon as they are known: whatever ends the program, the same command goes on.
 
 A ledger is lines of text: the CRC-32 of what follows, a space, and one JSON object. The first says whose rows these are
 (the model, the settings), then there is a line for each row, and the last one, when all is done, says so. A line is
@@ -22,6 +22,7 @@ from pipeline.batch.listing import Entry, mark
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import Journal
+from pipeline.sinks.items import FileResult
 
 FORMAT = 1
 TORN = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} [^\n]*|\0[^\n]*\n?")  # what may be left of a first line
@@ -52,7 +53,7 @@ class Ledger:
         self.file = os.open(self.path, os.O_RDONLY if reading else os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self.file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            self.whole = self.read()
+            self.size = self.read()
         except BlockingIOError:
             os.close(self.file)
             raise ConfigError(f"{self.path} is being written by another run") from None
@@ -61,73 +62,77 @@ class Ledger:
             raise
 
     def read(self) -> int:
-        """Look at every line; where the whole ones end."""
+        """Look at every line; how many bytes the whole ones are."""
         end = at = 0
         with open(self.path, "rb") as file:
             for line in file:
-                found = sound(line)
+                found = parsed(line)
                 if at == 0 and (found is None or found.get("rivulet") != "ledger"):
                     if TORN.fullmatch(line):
                         break
                     raise ConfigError(f"{self.path} is there and is no ledger; choose another name")
                 if found and at == 0 and found.get("format") != FORMAT:
-                    raise ConfigError(f"{self.path} is a ledger of another version; choose another name")
+                    raise ConfigError(
+                        f"{self.path} is a ledger of another version (format {found.get('format')}; this one writes "
+                        f"{FORMAT}); choose another name, or remove it to classify its files again"
+                    )
                 at += len(line)
                 try:
-                    self.note(found or {}, at - len(line))
+                    self.index(found or {}, at - len(line))
                     end = at
                 except (KeyError, TypeError, ValueError, OverflowError):  # not ours, whatever its checksum says
                     self.damaged += line.endswith(b"\n")
         return end
 
-    def note(self, found: dict[str, Any], place: int) -> None:
+    def index(self, found: dict[str, Any], place: int) -> None:
         """One line, which begins at ``place``."""
         if "rivulet" in found:
             self.head = found
         elif "complete" in found:
             self.complete = found["complete"]
         else:
-            row = found["row"]
+            result = FileResult.of(found["row"])
             self.keys.append(found["key"])
             self.places.append(place)
-            self.timed, self.labelled = self.timed or "start" in row, self.labelled or "truth" in row
+            self.timed = self.timed or result.start > 0 or result.end is not None
+            self.labelled = self.labelled or bool(result.truth)
             self.complete = None
 
     def begin(self, head: dict[str, Any], anew: bool) -> None:
         """Go on behind what is there, or ``anew``: with nothing."""
         if anew:
-            self.keys, self.places, self.whole, self.damaged = array("Q"), array("q"), 0, 0
+            self.keys, self.places, self.size, self.damaged = array("Q"), array("q"), 0, 0
             self.head = self.complete = None
-        os.ftruncate(self.file, self.whole)
-        self.journal.adopt(self.file, self.whole)
+        os.ftruncate(self.file, self.size)
+        self.journal.adopt(self.file, self.size)
         if self.head is None:
             self.head = {"rivulet": "ledger", "format": FORMAT, **head}
-            self.put(self.head)
+            self.write(self.head)
 
     def known(self) -> dict[int, int]:
         """Where the newest row of each key is."""
         return dict(zip(self.keys, self.places, strict=True))
 
-    def add(self, key: int, row: dict[str, Any]) -> int:
-        """One row; where it is."""
+    def add(self, key: int, result: FileResult) -> int:
+        """One result; where it is."""
         place, self.complete = self.journal.size, None
-        self.put({"key": key, "row": row})
+        self.write({"key": key, "row": result.row()})
         self.keys.append(key)
         self.places.append(place)
         return place
 
-    def end(self, facts: dict[str, Any], places: Sequence[int]) -> None:
+    def finish(self, facts: dict[str, Any], places: Sequence[int]) -> None:
         """All rows are there, at these places. Those of files that have changed or gone since leave the ledger."""
         if len(self.keys) > len(places) or self.damaged:
             self.compact(places)
             self.complete = None
         if self.complete != facts:
             self.complete = facts
-            self.put({"complete": facts})
+            self.write({"complete": facts})
 
     def compact(self, places: Sequence[int]) -> None:
         """A ledger of these rows alone takes the place of this one; ``places`` are those of the old."""
-        lines = [line(self.head or {}).encode()]
+        lines = [formatted(self.head or {}).encode()]
         with atomic_write(self.path) as file:
             for place in places:
                 lines.append(self.line_at(place))
@@ -139,17 +144,16 @@ class Ledger:
         self.journal.adopt(self.file, os.fstat(self.file).st_size)
         os.close(old)
 
-    def put(self, found: dict[str, Any]) -> None:
+    def write(self, found: dict[str, Any]) -> None:
         """One line."""
-        self.journal.write(line(found))
+        self.journal.write(formatted(found))
 
-    def row(self, place: int) -> dict[str, Any]:
-        """The row at a place. OSError if it is not what was written."""
-        found = sound(self.line_at(place))
+    def result(self, place: int) -> FileResult:
+        """The result at a place. OSError if it is not what was written."""
+        found = parsed(self.line_at(place))
         if found is None or "row" not in found:
             raise OSError(errno.EIO, "a row is not what was written", str(self.path))
-        row: dict[str, Any] = found["row"]
-        return row
+        return FileResult.of(found["row"])
 
     def line_at(self, place: int) -> bytes:
         """The line that begins at a place."""
@@ -171,13 +175,13 @@ class Ledger:
         self.close()
 
 
-def line(found: dict[str, Any]) -> str:
+def formatted(found: dict[str, Any]) -> str:
     """An object as a line."""
     text = json.dumps(found, separators=(",", ":"))
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
-def sound(line: bytes) -> dict[str, Any] | None:
+def parsed(line: bytes) -> dict[str, Any] | None:
     """What a line says; None if it is not as it was written."""
     if line[8:9] != b" " or not line.endswith(b"\n"):
         return None

@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.batch.ledger import Ledger
-from pipeline.batch.tally import FailOn, Tally, even, record
-from pipeline.core.errors import ConfigError, UserError
+from pipeline.batch.tally import Columns, Tally, record
+from pipeline.core.errors import ConfigError, FailOn, UserError
 from pipeline.sinks.fanout import Fanout
-from pipeline.sinks.sink import Row
+from pipeline.sinks.items import FileResult
 
 
 class Ledgers:
-    """What ``source=files`` with ``source.shard`` has left, put together; no model is needed."""
+    """What ``source=files`` with ``source.shard`` has written, put together; no model is needed."""
 
     def __init__(self, paths: str | list[str], partial: bool = False, fail_on: FailOn = "errors") -> None:
         """``paths`` of ledgers, or globs. ``partial``: what is there will do, if something is missing."""
@@ -26,11 +26,11 @@ class Ledgers:
                 f"source.paths: {', '.join(given)} matches no ledger; source=files writes NAME.ledger beside NAME"
             )
 
-    def merge(self, target: Fanout) -> Tally:
-        """All rows into the sinks, sorted by path and time. ConfigError if they are of different models, settings or
+    def merge(self, sink: Fanout) -> Tally:
+        """All results into the sinks, sorted by path and time. ConfigError if they are of different models, settings or
         listings; UserError if some are missing.
         """
-        target.spare(self.paths)
+        sink.check_overwrites(self.paths)
         with ExitStack() as stack:
             ledgers = []
             for path in self.paths:
@@ -40,16 +40,18 @@ class Ledgers:
                     raise ConfigError(f"source.paths: {path}: {error.strerror}") from None
                 except ConfigError as error:
                     raise ConfigError(f"source.paths: {error} (those of source=files end in .ledger)") from None
-            if target.streamed:
-                raise ConfigError(f"sink: {', '.join(target.streamed)} takes one stream; choose csv, parquet or report")
-            agree(ledgers)
+            sink.check_files()
+            check_same_run(ledgers)
             if lacking := missing(ledgers):
                 if not self.partial:
                     raise UserError(f"{lacking} (source.partial=true takes what is there)")
                 print(f"warning: {lacking}", file=sys.stderr)
-            timed, labelled = any(one.timed for one in ledgers), any(one.labelled for one in ledgers)
-            rows = told(in_order(ledgers), target, timed, labelled)
-            return record(rows, target, timed, labelled)
+            columns = Columns(
+                any(ledger.timed for ledger in ledgers),
+                any(ledger.labelled for ledger in ledgers),
+                (ledgers[0].head or {}).get("decoder") is not None,
+            )
+            return record(shown(columns.of(in_order(ledgers)), sink), sink)
 
 
 def matching(path: str) -> Iterator[str]:
@@ -58,7 +60,7 @@ def matching(path: str) -> Iterator[str]:
     return iter([name] if Path(name).exists() or not glob.has_magic(name) else sorted(glob.glob(name, recursive=True)))
 
 
-def agree(ledgers: Sequence[Ledger]) -> None:
+def check_same_run(ledgers: Sequence[Ledger]) -> None:
     """ConfigError if they do not belong together."""
     first = ledgers[0].head or {}
     for ledger in ledgers:
@@ -76,35 +78,35 @@ def missing(ledgers: Sequence[Ledger]) -> str:
         raise ConfigError(f"source.paths: they are of shards {', '.join(shards)}; expected each of 1/n to n/n once")
     total = int(shards[0].rpartition("/")[2])
     wanted = [f"{number}/{total}" for number in range(1, total + 1)]
-    said = []
+    lacking = []
     if absent := [shard for shard in wanted if shard not in shards]:
-        said.append(f"there is no ledger of shard {', '.join(absent)}")
+        lacking.append(f"there is no ledger of shard {', '.join(absent)}")
     for ledger in ledgers:
         if ledger.complete is None:
-            said.append(f"{ledger.path} is of a run that has not ended; start the same command again")
+            lacking.append(f"{ledger.path} is of a run that has not ended; start the same command again")
         elif ledger.damaged or len(ledger.known()) != ledger.complete["rows"]:
-            said.append(f"{ledger.path} is damaged; start the same command again")
+            lacking.append(f"{ledger.path} is damaged; start the same command again")
     done = [ledger.complete for ledger in ledgers if ledger.complete]
     if len({(facts["count"], facts["digest"]) for facts in done}) > 1:
-        said.append("the shards did not find the same files; list them once, and give all shards that list")
-    elif not said and sum(facts["rows"] for facts in done) != done[0]["count"]:
-        said.append(f"{sum(facts['rows'] for facts in done)} rows of {done[0]['count']} are there")
-    return "; ".join(said)
+        lacking.append("the shards did not find the same files; list them once, and give all shards that list")
+    elif not lacking and sum(facts["rows"] for facts in done) != done[0]["count"]:
+        lacking.append(f"{sum(facts['rows'] for facts in done)} rows of {done[0]['count']} are there")
+    return "; ".join(lacking)
 
 
-def in_order(ledgers: Sequence[Ledger]) -> Iterator[Row]:
-    """The newest row of each entry, by path and time."""
+def in_order(ledgers: Sequence[Ledger]) -> Iterator[FileResult]:
+    """The newest result of each entry, by path and time."""
     found = []
     for number, ledger in enumerate(ledgers):
         for place in ledger.known().values():
-            row = ledger.row(place)
-            found.append((row["path"], row.get("start", 0.0), number, place))
+            result = ledger.result(place)
+            found.append((result.path, result.start, number, place))
     for _, _, number, place in sorted(found):
-        yield ledgers[number].row(place)
+        yield ledgers[number].result(place)
 
 
-def told(rows: Iterator[Row], target: Fanout, timed: bool, labelled: bool) -> Iterator[Row]:
-    """The same rows, which terminals and pipes get, too."""
-    for row in rows:
-        target.file(even(row, timed, labelled))
-        yield row
+def shown(results: Iterator[FileResult], sink: Fanout) -> Iterator[FileResult]:
+    """The same results, which terminals and pipes get, too."""
+    for result in results:
+        sink.write_result(result, to_files=False)
+        yield result

@@ -15,12 +15,12 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.core.spreadsheet import unprotect
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
 
@@ -28,15 +28,13 @@ ENDINGS = tuple(AUDIO | VIDEO)
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("path", "start", "end", "label")  # of a manifest; others are only there to choose by
 WHOLE = (0.0, None)  # the part that is all of a file
-BATCH = 1 << 14  # rows of a parquet file in memory
+BATCH_ROWS = 1 << 14  # rows of a parquet file in memory
 UNUSUAL = re.compile(r"^/|\.\.|//|\./|/\.?$|:|\0")  # in a row's path: to be looked at closely
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/|(file|https?|ftp|data|pipe):", re.IGNORECASE)
 QUOTE = (
     "a name with , : = [ ] { } ( ) or $ in it, or that looks like a number, is quoted twice: 'source.paths=\"NAME\"'"
 )
 PIPE = "find FOLDER -name '*.wav' -print0 | python infer.py ... source=files source.paths=-"
-
-Values: TypeAlias = Sequence[Any]  # of a row: path, start, end, label, and those of the columns to choose by
 
 
 class Entry(NamedTuple):
@@ -57,6 +55,7 @@ class Entry(NamedTuple):
 
 
 Named: TypeAlias = tuple[str, Entry]  # with its name within the listing, the same wherever the folder stands
+Only: TypeAlias = Mapping[str, Collection[str]]  # values by column, one of which a manifest's row must have
 
 
 def mark(name: str, entry: Entry) -> int:
@@ -65,28 +64,26 @@ def mark(name: str, entry: Entry) -> int:
     return int.from_bytes(blake2b((name + part).encode("utf-8", "surrogatepass"), digest_size=16).digest())
 
 
-def listing(given: str, root: str | None = None, only: Mapping[str, Collection[str]] | None = None) -> Iterator[Named]:
+def listing(given: str, root: str | None = None, only: Only | None = None) -> Iterator[Named]:
     """What one of ``source.paths`` means. ``root``: where the paths of manifests begin, which they may not leave (None:
-    the manifest's folder); ``only``: values by column, one of which a manifest's row must have.
+    the manifest's folder).
 
     ConfigError if it does not exist, cannot be read or holds nothing (but that ``only`` leaves no row is for the caller
     to tell, who knows of all manifests).
     """
+    path = normalize(os.path.expanduser(given))
+    nothing = not only or os.path.isdir(path)
     if given == "-":
-        return piped()
-    path = plain(os.path.expanduser(given))
-    pattern = glob.has_magic(path) and not os.path.lexists(path)
-    found = globbed(path, root, only or {}) if pattern else expand(path, path, root, only or {})
-    return found if only and not os.path.isdir(path) else some(found, given)
-
-
-def some(found: Iterator[Named], given: str) -> Iterator[Named]:
-    """The same; ConfigError if there is nothing."""
-    first = next(found, None)
-    if first is None:
+        found = read_stdin()
+    elif glob.has_magic(path) and not os.path.lexists(path):
+        found = expand_glob(path, root, only or {})
+    else:
+        found = expand(path, path, root, only or {})
+    for named in found:
+        nothing = False
+        yield named
+    if nothing:
         raise ConfigError(f"source.paths: {given!r} holds no audio or video file")
-    yield first
-    yield from found
 
 
 def is_manifest(path: str) -> bool:
@@ -94,22 +91,22 @@ def is_manifest(path: str) -> bool:
     return path.lower().endswith(MANIFESTS)
 
 
-def expand(path: str, name: str, root: str | None, only: Mapping[str, Collection[str]]) -> Iterator[Named]:
+def expand(path: str, name: str, root: str | None, only: Only) -> Iterator[Named]:
     """A folder's files (named from there on), a manifest's rows (named as they name themselves), or the file."""
     if os.path.isdir(path):
-        inside = within(path)
+        inside = prefix_of(path)
         return ((below, Entry(inside + below)) for below in media_below(path))
     if not os.path.lexists(path):
         raise ConfigError(f"source.paths: {path!r} does not exist; {QUOTE}")
-    return rows(path, root, only) if is_manifest(path) else iter([(name, Entry(path))])
+    return manifest_entries(path, root, only) if is_manifest(path) else iter([(name, Entry(path))])
 
 
-def plain(path: str) -> str:
+def normalize(path: str) -> str:
     """Without doubled slashes and single dots."""
     return str(Path(path))
 
 
-def within(folder: str) -> str:
+def prefix_of(folder: str) -> str:
     """What the names in a folder are put behind."""
     return "" if folder in ("", ".") else os.path.join(folder, "")
 
@@ -117,19 +114,19 @@ def within(folder: str) -> str:
 # ---------------------------------------------------------------- folders and globs
 def media_below(folder: str) -> Iterator[str]:
     """Names of audio and video below ``folder`` by their endings, hidden ones left out, sorted by their bytes."""
-    for name in tree(folder):
+    for name in walk(folder):
         name = name.removesuffix("/")  # a folder can be named like a file, which is an error to be told
         if name.lower().endswith(ENDINGS):
             yield name
 
 
-def tree(top: str) -> Iterator[str]:
+def walk(top: str) -> Iterator[str]:
     """All names below ``top`` but hidden ones, a folder (with a slash behind it) before what is in it.
 
     Links to folders are followed, but not to one that holds the link, and to each one only once: a tree ends whatever
     its links are. ConfigError if ``top`` cannot be read; what else cannot is told on standard error.
     """
-    stack, inside = [""], within(top)
+    stack, inside = [""], prefix_of(top)
     entered: set[str] = set()
     passed: list[str] = []
     while stack:
@@ -139,7 +136,7 @@ def tree(top: str) -> Iterator[str]:
             if not here.endswith("/"):
                 continue
         names, links = scan(inside + here, top)
-        holders = above(inside, here) if links else []
+        holders = real_folders(inside, here) if links else []
         for link in links:
             target = os.path.realpath(inside + here + link)
             if target in entered or any(holder.startswith(os.path.join(target, "")) for holder in holders):
@@ -153,7 +150,7 @@ def tree(top: str) -> Iterator[str]:
         warn(f"links to folders that are listed already are not followed: {len(passed)}, such as {passed[0]!r}")
 
 
-def above(inside: str, here: str) -> list[str]:
+def real_folders(inside: str, here: str) -> list[str]:
     """The folder ``here`` and those on the way to it, as they are without links."""
     cuts = [cut for cut, char in enumerate(here, 1) if char == "/"]
     return [os.path.join(os.path.realpath(inside + here[:cut] or "."), "") for cut in (0, *cuts)]
@@ -174,7 +171,7 @@ def scan(folder: str, top: str) -> tuple[list[str], list[str]]:
                 else:
                     names.append(item.name)
     except OSError as error:
-        if folder == within(top):
+        if folder == prefix_of(top):
             raise ConfigError(f"source.paths: {top!r} cannot be read: {error.strerror}") from None
         warn(f"{folder!r} cannot be read, and what is in it is left out: {error.strerror}")
     return names, links
@@ -185,11 +182,11 @@ def warn(text: str) -> None:
     print(f"warning: source.paths: {clean(text)}", file=sys.stderr)
 
 
-def globbed(pattern: str, root: str | None, only: Mapping[str, Collection[str]]) -> Iterator[Named]:
+def expand_glob(pattern: str, root: str | None, only: Only) -> Iterator[Named]:
     """Files, folders and manifests whose names match, with ``**`` for any folders between. ConfigError if none does."""
     parts = pattern.split("/")
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    base = within("/".join(parts[:fixed]) or ("/" if fixed else ""))
+    base = prefix_of("/".join(parts[:fixed]) or ("/" if fixed else ""))
     found = sorted(set(matches(base, "", parts[fixed:])), key=os.fsencode)
     if not found:
         raise ConfigError(f"source.paths: {pattern!r} holds no audio or video file: there is no such name; {QUOTE}")
@@ -205,11 +202,11 @@ def matches(base: str, name: str, parts: Sequence[str]) -> Iterator[str]:
         yield name
         return
     first, *rest = parts
-    folder, inside = base + name, within(name)
+    folder, inside = base + name, prefix_of(name)
     if first == "**":
         if os.path.isdir(folder or "."):
             yield from matches(base, name, rest)
-            for deeper in tree(folder) if rest else ():
+            for deeper in walk(folder) if rest else ():
                 if deeper.endswith("/"):
                     yield from matches(base, inside + deeper[:-1], rest)
     elif glob.has_magic(first):
@@ -233,7 +230,7 @@ def names_in(folder: str) -> list[str]:
 
 
 # ---------------------------------------------------------------- standard input
-def piped() -> Iterator[Named]:
+def read_stdin() -> Iterator[Named]:
     """The paths on standard input, one a line, or with NUL between them, so that names with line breaks work. They are
     taken as they are, whatever their bytes.
     """
@@ -251,34 +248,32 @@ def piped() -> Iterator[Named]:
 
 
 # ---------------------------------------------------------------- manifests
-def rows(manifest: str, root: str | None, only: Mapping[str, Collection[str]]) -> Iterator[Named]:
+def manifest_entries(manifest: str, root: str | None, only: Only) -> Iterator[Named]:
     """The rows of a csv, jsonl or parquet file that have one of the values of ``only``. ConfigError if it cannot be
     read, if there are no rows, or one has no path or times that make no sense.
     """
-    fence = Fence(os.path.dirname(manifest) if root is None else root)
+    folder = ManifestRoot(os.path.dirname(manifest) if root is None else root)
     number = 0
-    for number, row in table(manifest, [*COLUMNS, *only]):
-        name, start, end, label = row[:4]
-        where = (manifest, number)
+    for number, row in read_table(manifest, only):
+        name, start, end, label = map(row.get, COLUMNS)
         if not isinstance(name, (str, bytes)) or not name:
             raise ConfigError(f"source.paths: {manifest!r} row {number}: got the path {name!r}; expected text")
-        if only and not all(text(value) in wanted for value, wanted in zip(row[4:], only.values(), strict=True)):
+        if only and not all(to_text(row.get(column)) in wanted for column, wanted in only.items()):
             continue
-        name = text(name)
-        path, refused = fence.place(name)
-        part = WHOLE if not start and (end is None or end == "") else times(start, end, where)
-        yield name, Entry(path, *part, sys.intern(text(label)), refused)
+        name = to_text(name)
+        path, refused = folder.resolve(name)
+        part = WHOLE if not start and end in (None, "") else parse_times(start, end, manifest, number)
+        yield name, Entry(path, *part, sys.intern(to_text(label)), refused)
     if not number:
         raise ConfigError(f"source.paths: {manifest!r} has no rows, so it holds no audio or video file")
 
 
-def text(value: Any) -> str:
+def to_text(value: Any) -> str:
     """A value as a csv file would have it; half a surrogate pair, which JSON can write, as bytes that are no UTF-8."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
     if not isinstance(value, str):
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "surrogateescape")
-        value = "" if value is None else int(value) if isinstance(value, float) and value.is_integer() else value
-        return str(value)
+        return "" if value is None else str(int(value) if isinstance(value, float) and value.is_integer() else value)
     if not value.isascii():
         try:
             value.encode("utf-8", "surrogateescape")
@@ -287,8 +282,8 @@ def text(value: Any) -> str:
     return value
 
 
-def times(start: Any, end: Any, where: tuple[str, int]) -> tuple[float, float | None]:
-    """A part of a file in seconds. ``where`` it stands: a manifest's name and a row's number."""
+def parse_times(start: Any, end: Any, manifest: str, number: int) -> tuple[float, float | None]:
+    """A part of a file in seconds. ConfigError, which names the row, if it makes no sense."""
     try:
         first = 0.0 if start in (None, "") else float(start)
         last = None if end in (None, "") else float(end)
@@ -296,61 +291,62 @@ def times(start: Any, end: Any, where: tuple[str, int]) -> tuple[float, float | 
         first, last = math.nan, None
     if not math.isfinite(first + (last or 0)) or first < 0 or (last is not None and last <= first):
         raise ConfigError(
-            f"source.paths: {where[0]!r} row {where[1]}: got start {start!r} and end {end!r}; expected seconds, "
-            "the end after the start"
+            f"source.paths: {manifest!r} row {number}: got start {start!r} and end {end!r}; expected seconds, the end "
+            "after the start"
         )
     return first, last
 
 
-class Fence:
+class ManifestRoot:
     """The folder that the paths of a manifest begin at and may not leave, be it by links."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self.prefix = folder, within(folder)
-        self.real = os.path.realpath(folder or ".")
-        self.inside = os.path.join(self.real, "")
+        self.folder, self.prefix = folder, prefix_of(folder)
+        self.inside = os.path.join(os.path.realpath(folder or "."), "")
         self.links: dict[str, frozenset[str] | None] = {}
 
-    def place(self, name: str) -> tuple[str, str]:
+    def resolve(self, name: str) -> tuple[str, str]:
         """The path of a row, and the code of its refusal or ''."""
-        if UNUSUAL.search(name):
-            if ADDRESS.match(name):
-                return name, "unsafe_path"
-            path = plain(os.path.join(self.folder, name))
-            if "\0" in path:
-                return path, "not_found"  # no file can be named so
-            return path, "" if self.holds(path) else "unsafe_path"
-        path = self.prefix + name
-        folder, _, last = name.rpartition("/")
-        links = self.links[folder] if folder in self.links else self.looked(folder)
-        return path, "" if (links is not None and last not in links) or self.holds(path) else "unsafe_path"
+        if not UNUSUAL.search(name):
+            folder, _, last = name.rpartition("/")
+            links = self.links[folder] if folder in self.links else self.links_in(folder)
+            path = self.prefix + name
+            safe = links is not None and last not in links
+            return path, "" if safe or self.contains(path) else "unsafe_path"
+        if ADDRESS.match(name):
+            return name, "unsafe_path"
+        path = normalize(os.path.join(self.folder, name))
+        if "\0" in path:
+            return path, "not_found"  # no file can be named so
+        return path, "" if self.contains(path) else "unsafe_path"
 
-    def holds(self, path: str) -> bool:
+    def contains(self, path: str) -> bool:
         """Whether a path stays inside once all its links are followed."""
         return self.inside == "/" or (os.path.realpath(path) + "/").startswith(self.inside)
 
-    def looked(self, folder: str) -> frozenset[str] | None:
+    def links_in(self, folder: str) -> frozenset[str] | None:
         """The links in a folder, so that not every file needs a look; None: each file there does."""
-        path, self.links[folder] = self.prefix + folder, None
+        path, found = self.prefix + folder, None
         if self.inside == "/":
-            self.links[folder] = frozenset()
-        elif self.holds(path):
+            found = frozenset[str]()
+        elif self.contains(path):
             try:
-                with os.scandir(path or ".") as found:
-                    self.links[folder] = frozenset(item.name for item in found if item.is_symlink())
+                with os.scandir(path or ".") as items:
+                    found = frozenset(item.name for item in items if item.is_symlink())
             except (FileNotFoundError, NotADirectoryError):
-                self.links[folder] = frozenset()
-            except OSError:  # not to be listed, which does not say that its files cannot be read
+                found = frozenset()
+            except OSError:  # it cannot be listed, but its files may be readable
                 pass
-        return self.links[folder]
+        self.links[folder] = found
+        return found
 
 
-def table(manifest: str, columns: Sequence[str]) -> Iterator[tuple[int, Values]]:
-    """The rows of a manifest, numbered from 1: their values in ``columns``, None where there is none."""
-    read = {".csv": of_csv, ".jsonl": of_jsonl, ".parquet": of_parquet}[os.path.splitext(manifest)[1].lower()]
+def read_table(manifest: str, only: Only) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of a manifest, numbered from 1."""
+    read = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}[os.path.splitext(manifest)[1].lower()]
     number = 0
     try:
-        for number, row in enumerate(read(manifest, columns), 1):
+        for number, row in enumerate(read(manifest, only), 1):
             yield number, row
     except OSError as error:
         raise ConfigError(f"source.paths: {manifest!r}: {error.strerror or error}") from None
@@ -360,30 +356,25 @@ def table(manifest: str, columns: Sequence[str]) -> Iterator[tuple[int, Values]]
         raise ConfigError(f"source.paths: {manifest!r} cannot be read after row {number}: {error}") from None
 
 
-def demand(manifest: str, columns: Sequence[str], there: Collection[str]) -> None:
+def check_columns(manifest: str, only: Only, there: Collection[str]) -> None:
     """ConfigError if a manifest lacks a column that it must have."""
     if "path" not in there:
         raise ConfigError(f"source.paths: {manifest!r} has no column 'path'; it has {', '.join(map(repr, there))}")
-    for column in columns[len(COLUMNS) :]:
+    for column in only:
         if column not in there:
             raise ConfigError(f"source.only: {manifest!r} has no column {column!r}{nearest(column, list(there))}")
 
 
-def of_csv(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
-    """A table with a head; blank lines are none of its rows."""
+def read_csv(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
+    """A table with a head; blank lines are none of its rows. Cells that sink=csv has protected are as they were."""
     with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        lines = csv.reader(file, strict=True)
-        head = next(lines, ["path"])
-        demand(manifest, columns, head)
-        width = len(head)
-        chosen = itemgetter(*(head.index(column) if column in head else width for column in columns))
-        for row in lines:
-            if row:
-                cells = row[:width]
-                yield chosen(cells + [None] * (width + 1 - len(cells)))
+        rows = csv.reader(file, strict=True)
+        head = next(rows, ["path"])
+        check_columns(manifest, only, head)
+        yield from (dict(zip(head, map(unprotect, row), strict=False)) for row in rows if row)
 
 
-def of_jsonl(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
+def read_jsonl(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
     """An object a line; blank lines are none of its rows."""
     there: dict[str, None] = {}
     with open(manifest, newline="\n", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -393,14 +384,14 @@ def of_jsonl(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError(f'got {line.strip()[:40]!r}; expected an object, such as {{"path": ...}}')
-            if len(columns) > len(COLUMNS):
+            if only:
                 there |= dict.fromkeys(row)
-            yield [row.get(column) for column in columns]
+            yield row
     if there:  # only now are all known
-        demand(manifest, columns, there)
+        check_columns(manifest, only, there)
 
 
-def of_parquet(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
+def read_parquet(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
     """A parquet file, a few rows at a time. ConfigError without pyarrow."""
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")
@@ -409,7 +400,7 @@ def of_parquet(manifest: str, columns: Sequence[str]) -> Iterator[Values]:
     with open(manifest, "rb") as file:
         source = parquet.ParquetFile(file)
         there = source.schema_arrow.names
-        demand(manifest, columns, there)
-        for batch in source.iter_batches(BATCH, columns=[column for column in columns if column in there]):
-            held = {name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
-            yield from zip(*(held.get(column, [None] * len(batch)) for column in columns), strict=True)
+        check_columns(manifest, only, there)
+        wanted = [column for column in dict.fromkeys([*COLUMNS, *only]) if column in there]
+        for batch in source.iter_batches(BATCH_ROWS, columns=wanted):
+            yield from batch.to_pylist()

@@ -1,16 +1,33 @@
 """This machine: processes decode, this one computes."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from pipeline.batch.batch import Work, classify
-from pipeline.batch.decoders import Asked
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from pipeline.batch.engine import Engine
-from pipeline.sinks.sink import Row
+from pipeline.batch.forkserver import start_server
+
+if TYPE_CHECKING:
+    from pipeline.batch.batch import Work
+    from pipeline.batch.decoders import Asked
+    from pipeline.sinks.items import FileResult
 
 
 class Local(Engine):
     """The engine for one machine, and for each of many that have shards."""
 
-    def rows(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, Row]]:
+    def prepare(self) -> None:
+        """Start the process that those that decode are copies of."""
+        start_server()
+
+    def threads(self, workers: int) -> int:
+        """One for each core on which no process decodes."""
+        return max(1, (os.cpu_count() or 1) - workers)
+
+    def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
         """As they are done."""
+        from pipeline.batch.batch import classify
+
         return classify(work, asked)

@@ -21,19 +21,19 @@ from typing import Any, TypeAlias
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.batch.batch import Batch, Predictor, Work, failed
+from pipeline.batch.batch import Batch, Predictor, Work
 from pipeline.batch.decoders import Asked
 from pipeline.batch.engine import Engine
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import ConfigError, MediaError, UserError
-from pipeline.sinks.sink import Row
+from pipeline.sinks.items import FileResult
 from pipeline.streaming.interrupts import Interrupts
 
 PACKAGE = Path(__file__).resolve().parent.parent
-TASKS = 500  # that an actor gets, about, before all actors are made anew: so much is known of files in advance
-ATTEMPTS = 3  # of a task
-PATIENCE = 10.0  # seconds until somebody must be at an address
-Table: TypeAlias = Any  # of pyarrow, with the columns number and said (JSON)
+TASKS_PER_ACTOR = 500  # about, before all actors are made anew: so many files are listed in advance
+MAX_ATTEMPTS = 3  # of a task
+CONNECT_SECONDS = 10.0  # until somebody must answer at an address
+Table: TypeAlias = Any  # of pyarrow, with the columns number and json
 
 
 class Ray(Engine):
@@ -56,32 +56,36 @@ class Ray(Engine):
         self.address, self.actors, self.cpus, self.batch = address, actors, cpus, batch
         self.kind = Actor
 
-    def rows(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, Row]]:
+    def threads(self, workers: int) -> int:
+        """One for each core of an actor."""
+        return max(1, int(self.cpus))
+
+    def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
         """As tasks are done. UserError if Ray gives up."""
         if work.model.anchor.device.type != "cpu":
             raise ConfigError("device: engine=ray computes on CPUs; set device=cpu")
         Batch(work)  # says what is wrong with the model
         work = replace(work, workers=min(work.workers, max(1, int(self.cpus))))
         with self.connected():
-            while left := dict(islice(asked, TASKS * self.actors * self.batch)):
+            while left := dict(islice(asked, TASKS_PER_ACTOR * self.actors * self.batch)):
                 for size in (self.batch, 1):
-                    for number, row in self.answers(work, left, size):
+                    for number, result in self.answers(work, left, size):
                         if left.pop(number, None):
-                            yield number, row
+                            yield number, result
                 for number, entry in left.items():
-                    error = MediaError("crashed", f"{ATTEMPTS} actors died as they classified it")
-                    yield number, failed(entry, error, work.model.labels)
+                    error = MediaError("crashed", f"{MAX_ATTEMPTS} actors died as they classified it")
+                    yield number, work.failed(entry, error)
 
-    def answers(self, work: Work, asked: Mapping[int, Entry], size: int) -> Iterator[tuple[int, Row]]:
-        """The rows of entries, ``size`` to a task; some may be missing, and some may come twice."""
+    def answers(self, work: Work, asked: Mapping[int, Entry], size: int) -> Iterator[tuple[int, FileResult]]:
+        """The results of entries, ``size`` to a task; some may be missing, and some may come twice."""
         if not asked:
             return
         data, items = self.ray.data, list(asked.items())
         tasks = [table(dict(items[at : at + size])) for at in range(0, len(items), size)]
-        tally = self.ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+        attempts = self.ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
         found = data.from_arrow(tasks).map_batches(
             self.kind,
-            fn_constructor_args=(work, torch.get_num_threads(), os.getcwd(), tally),
+            fn_constructor_args=(work, torch.get_num_threads(), os.getcwd(), attempts),
             batch_size=None,
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(size=self.actors),
@@ -89,7 +93,8 @@ class Ray(Engine):
         )
         try:
             for done in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from said(done).items()
+                for number, row in items_of(done).items():
+                    yield number, FileResult.of(row)
         except self.ray.exceptions.RayError as error:
             raise UserError(f"engine=ray: {error}") from None
 
@@ -99,13 +104,13 @@ class Ray(Engine):
         if self.ray.is_initialized():
             yield
             return
-        quieten(self.ray)
+        silence(self.ray)
         try:
             with Interrupts() as interrupts:  # halfway, Ray leaves processes behind; and it takes SIGTERM for itself
-                with hushed():
+                with no_stderr():
                     self.start()
                 with interrupts.welcome():
-                    self.look()
+                    self.check_size()
             yield
         finally:
             self.ray.shutdown()
@@ -120,13 +125,13 @@ class Ray(Engine):
         host, _, port = (self.address or "").removeprefix("ray://").rpartition(":")
         try:
             if host and port.isdecimal():
-                socket.create_connection((host, int(port)), PATIENCE).close()  # Ray itself would try for minutes
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()  # Ray itself would try for minutes
             self.ray.init(self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
         except (OSError, ValueError, RuntimeError, OverflowError) as error:
             why = f"{error}; {error.__cause__}" if error.__cause__ else error
             raise ConfigError(f"engine.address: no cluster at {self.address or 'this machine'} ({why})") from None
 
-    def look(self) -> None:
+    def check_size(self) -> None:
         """ConfigError if no machine is large enough for an actor, which would wait for ever."""
         most = max(node["Resources"].get("CPU", 0) for node in self.ray.nodes() if node["Alive"])
         if most < self.cpus:
@@ -144,17 +149,17 @@ class Actor:
         self.predictor, self.attempts = Predictor(work), attempts
 
     def __call__(self, task: Table) -> Table:
-        """The rows of some entries in the order of their numbers, or none, if that has been tried too often."""
+        """The results of some entries in the order of their numbers, or none, if that was tried too often."""
         import ray
 
-        entries = {number: Entry(*entry) for number, entry in said(task).items()}
-        if ray.get(self.attempts.begun.remote(next(iter(entries)))) > ATTEMPTS:
+        entries = {number: Entry(*entry) for number, entry in items_of(task).items()}
+        if ray.get(self.attempts.add.remote(next(iter(entries)))) > MAX_ATTEMPTS:
             return table({})
-        return table(dict(sorted(self.rows(entries).items())))
+        return table({number: result.row() for number, result in sorted(self.results(entries).items())})
 
-    def rows(self, entries: Mapping[int, Entry]) -> dict[int, Row]:
-        """The row of each of the numbered entries."""
-        return dict(self.predictor.rows(entries.items()))
+    def results(self, entries: Mapping[int, Entry]) -> dict[int, FileResult]:
+        """The result of each of the numbered entries."""
+        return dict(self.predictor.results(entries.items()))
 
 
 class Attempts:
@@ -163,8 +168,8 @@ class Attempts:
     def __init__(self) -> None:
         self.counts = Counter[int]()
 
-    def begun(self, task: int) -> int:
-        """Now once more: how often that makes."""
+    def add(self, task: int) -> int:
+        """It begins: how often that makes."""
         self.counts[task] += 1
         return self.counts[task]
 
@@ -173,16 +178,16 @@ def table(items: Mapping[int, Any]) -> Table:
     """Numbered things as two columns. JSON, as names of files need not be UTF-8, and as no row is like another."""
     import pyarrow
 
-    kinds = pyarrow.schema([("number", pyarrow.int64()), ("said", pyarrow.large_string())])
+    kinds = pyarrow.schema([("number", pyarrow.int64()), ("json", pyarrow.large_string())])
     return pyarrow.table([list(items), list(map(json.dumps, items.values()))], schema=kinds)
 
 
-def said(found: Table) -> dict[int, Any]:
+def items_of(found: Table) -> dict[int, Any]:
     """The numbered things of a table."""
-    return dict(zip(found["number"].to_pylist(), map(json.loads, found["said"].to_pylist()), strict=True))
+    return dict(zip(found["number"].to_pylist(), map(json.loads, found["json"].to_pylist()), strict=True))
 
 
-def quieten(ray: Any) -> None:
+def silence(ray: Any) -> None:
     """Let Ray keep its progress to itself: standard output is for answers, and there is a bar already."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -193,8 +198,8 @@ def quieten(ray: Any) -> None:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Nothing goes to standard error meanwhile: Ray tells there, too, that it tells nothing."""
+def no_stderr() -> Iterator[None]:
+    """Nothing goes to standard error meanwhile: Ray writes there, too, that it writes nothing."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -1,41 +1,40 @@
-"""Rows of files on their way to the sinks that write files, and the sum of them."""
+"""Results on their way to the sinks that write files, and the sum of them."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.core.errors import FailOn
 from pipeline.core.text import clean
 from pipeline.sinks.fanout import Fanout
-from pipeline.sinks.sink import Row
-
-FailOn: TypeAlias = Literal["errors", "warnings", "never"]
+from pipeline.sinks.items import FileResult
 
 
 class Tally:
-    """Counts of rows."""
+    """Counts of results."""
 
     def __init__(self) -> None:
         self.status, self.labels = Counter[str](), Counter[str]()
         self.codes = {"warning": Counter[str](), "error": Counter[str]()}
         self.seconds = 0.0
 
-    def add(self, row: Row) -> None:
+    def add(self, result: FileResult) -> None:
         """One more."""
-        self.status[row["status"]] += 1
-        self.seconds += row["seconds"] or 0.0
-        if row["label"]:
-            self.labels[row["label"]] += 1
-        if row["status"] in self.codes:
-            self.codes[row["status"]].update(row["code"].split())
+        self.status[result.status] += 1
+        self.seconds += result.seconds or 0.0
+        if result.label:
+            self.labels[result.label] += 1
+        if result.status in self.codes:
+            self.codes[result.status].update(result.code.split())
 
     def show(self, note: str = "") -> None:
-        """Tell people, on standard error."""
+        """For people, on standard error."""
         console = Console(stderr=True)
-        total = sum(self.status.values())
+        total = self.status.total()
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self.status.items(), reverse=True))
         files = "1 file" if total == 1 else f"{total:,} files"
         console.print(f"{files}, {self.seconds / 3600:.2f} h: {counts}", highlight=False, soft_wrap=True)
@@ -45,11 +44,11 @@ class Tally:
             console.print(note, highlight=False, soft_wrap=True, markup=False)
 
     def fails(self, on: FailOn) -> bool:
-        """Whether some rows are what the user does not want to see."""
+        """Whether some results are what the user does not want to see."""
         return on != "never" and bool(self.status["error"] or (on == "warnings" and self.status["warning"]))
 
     def table(self) -> Table:
-        """For people."""
+        """The counts of labels and codes."""
         table = Table()
         for column in ("", "what", "files"):
             table.add_column(column, justify="right" if column == "files" else "left")
@@ -60,24 +59,26 @@ class Tally:
         return table
 
 
-def record(rows: Iterable[Row], target: Fanout, timed: bool, labelled: bool) -> Tally:
-    """Rows into the sinks that write files, and counted."""
+@dataclass(frozen=True)
+class Columns:
+    """Which columns the rows of all files have: of parts and of truths, if any file has one, and of events."""
+
+    timed: bool
+    labelled: bool
+    events: bool
+
+    def of(self, results: Iterable[FileResult]) -> Iterator[FileResult]:
+        """The same results with these columns."""
+        for result in results:
+            events = (result.events or ()) if self.events else None
+            yield replace(result, timed=self.timed, labelled=self.labelled, events=events)
+
+
+def record(results: Iterable[FileResult], sink: Fanout) -> Tally:
+    """Write results to the sinks that write files, and count them."""
     tally = Tally()
-    for row in rows:
-        tally.add(row)
-        target.record(even(row, timed, labelled))
-    target.finish()
+    for result in results:
+        tally.add(result)
+        sink.write_result(result, to_files=True)
+    sink.finish()
     return tally
-
-
-def even(row: Row, timed: bool, labelled: bool) -> Row:
-    """A row with the columns that all rows have, in their order: start and end if any of them is a part of a file
-    (``timed``), truth if any has one.
-    """
-    found: Row = {"path": row["path"]}
-    if timed:
-        found |= {"start": row.get("start", 0.0), "end": row.get("end", "")}
-    found |= {key: row[key] for key in ("status", "code", "label", "score", "seconds")}
-    if labelled:
-        found["truth"] = row.get("truth", "")
-    return found | {key: row[key] for key in ("reason", "posteriors", "events") if key in row}

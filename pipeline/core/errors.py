@@ -1,6 +1,9 @@
 """Errors that a user can cause. Each message says what came, what was expected and which key to change."""
 
+from typing import Literal, TypeAlias
+
 FAILED, USAGE, UNWRITABLE = 1, 2, 74  # exit codes
+FailOn: TypeAlias = Literal["errors", "warnings", "never"]  # which results of files make the exit code 3
 
 
 class UserError(Exception):

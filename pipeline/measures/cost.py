@@ -37,7 +37,7 @@ def count_multiply_adds(model: Classifier) -> float:
         counted.append(cell_products(stage, made[0]) if isinstance(stage, Cell) else transform_products(stage, made[0]))
 
     hooks = [stage.register_forward_hook(note) for stage in stages.values()]
-    x = on_device(model.spec.tensors(model.spec.stacked([silent_chunk(model.spec, ticks)])), model)
+    x = on_device(model.spec.tensors(model.spec.stack([silent_chunk(model.spec, ticks)])), model)
     counter: Any = FlopCounterMode(display=False)
     try:
         with counter, torch.no_grad():
@@ -70,7 +70,7 @@ def transform_products(stage: MelSpectrum, y: torch.Tensor) -> float:
 
 def silent_chunk(spec: InputSpec, ticks: int) -> Arrays:
     """A chunk of zeros in which all tracks are there."""
-    made = spec.extended(spec.nothing(), ticks)
+    made = spec.pad(spec.empty(), ticks)
     return (*made[:-1], np.ones_like(made[-1])) if spec.both else made
 
 

@@ -84,13 +84,13 @@ class InputSpec:
         given = chunk if isinstance(chunk, tuple) else (chunk,)
         if len(given) != len(self.tracks):
             raise ValueError(f"got {len(given)} tracks; expected {len(self.tracks)}: {self}")
-        arrays = tuple(self.sane(array, track) for array, track in zip(given, self.tracks, strict=True))
+        arrays = tuple(self.as_track(array, track) for array, track in zip(given, self.tracks, strict=True))
         if self.both and len({len(a) / track.steps for a, track in zip(arrays, self.tracks, strict=True)}) > 1:
             counts = " and ".join(str(len(array)) for array in arrays)
             raise ValueError(f"got tracks of {counts} steps; expected {self.grain} samples to each picture and mark")
         return arrays
 
-    def sane(self, array: NDArray[Any], track: Track) -> NDArray[Any]:
+    def as_track(self, array: NDArray[Any], track: Track) -> NDArray[Any]:
         """One array in the shape and type of its track."""
         if track.shape == ():
             if np.asarray(array).dtype.kind in "iu" and np.size(array):  # full scale of which size?
@@ -119,7 +119,7 @@ class InputSpec:
         """Length of a chunk."""
         return len(parts[0])
 
-    def nothing(self) -> Arrays:
+    def empty(self) -> Arrays:
         """An empty chunk."""
         return tuple(np.zeros((0, *track.shape), track.kind) for track in self.tracks)
 
@@ -132,10 +132,10 @@ class InputSpec:
             tuple(array[size:] for array, size in zip(parts, sizes, strict=True)),
         )
 
-    def extended(self, parts: Arrays, ticks: int) -> Arrays:
+    def pad(self, parts: Arrays, ticks: int) -> Arrays:
         """Silence, absence, or the last picture again, until the chunk has ``ticks`` (a multiple of the grain)."""
         missing = ticks - self.ticks(parts)
-        return joined([parts, self.padding(parts, missing)]) if missing > 0 else parts
+        return concatenate([parts, self.padding(parts, missing)]) if missing > 0 else parts
 
     def padding(self, parts: Arrays, ticks: int) -> Arrays:
         """What follows ``parts`` for ``ticks`` when nothing more comes."""
@@ -145,11 +145,11 @@ class InputSpec:
             found.append(np.repeat(held, ticks // self.grain * track.steps, axis=0))
         return tuple(found)
 
-    def stacked(self, rows: Sequence[Arrays]) -> tuple[Tensor, ...]:
+    def stack(self, rows: Sequence[Arrays]) -> tuple[Tensor, ...]:
         """Chunks side by side, ``(B, steps, ...)`` per track, the shorter ones extended to the longest."""
         longest = max(self.ticks(parts) for parts in rows)
         longest += -longest % self.grain
-        padded = [self.extended(parts, longest) for parts in rows]
+        padded = [self.pad(parts, longest) for parts in rows]
         return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*padded, strict=True))
 
     def tensors(self, x: tuple[Tensor, ...], ticks: int = 0) -> Tensors:
@@ -166,14 +166,14 @@ class InputSpec:
             longer.append(tensor.permute(0, 1, 4, 2, 3) if tensor.ndim == 5 else tensor)
         return tuple(longer) if self.both else longer[0]
 
-    def of_pictures(self, images: Images) -> Arrays:
+    def from_pictures(self, images: Images) -> Arrays:
         """A chunk of pictures alone, fitted already; for a model of both, its sound is absent."""
         if not self.both:
             return (images,)
         there = np.repeat(np.array([[0.0, 1.0]], np.float32), len(images), axis=0)
         return np.zeros(len(images) * self.grain, np.float32), images, there
 
-    def only_sound(self, who: str) -> int:
+    def require_sound(self, who: str) -> int:
         """The rate of a model of sound; ConfigError for any other, as ``who`` has no pictures."""
         if self.sound is None or self.picture:
             raise ConfigError(
@@ -181,7 +181,7 @@ class InputSpec:
             )
         return self.sound
 
-    def only_pictures(self, who: str) -> Picture:
+    def require_pictures(self, who: str) -> Picture:
         """The pictures of a model of pictures; ConfigError for any other, as ``who`` has no sound."""
         if self.picture is None:
             raise ConfigError(
@@ -190,16 +190,16 @@ class InputSpec:
         return self.picture
 
 
-def joined(chunks: Sequence[Arrays]) -> Arrays:
+def concatenate(chunks: Sequence[Arrays]) -> Arrays:
     """Chunks one after another."""
     return tuple(np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
 
 
-def recut(chunks: Iterator[Arrays], spec: InputSpec, ticks: int) -> Iterator[Arrays]:
+def rechunk(chunks: Iterator[Arrays], spec: InputSpec, ticks: int) -> Iterator[Arrays]:
     """Chunks of any length as chunks of ``ticks`` (a multiple of the grain); the last may be shorter."""
-    rest = spec.nothing()
+    rest = spec.empty()
     for chunk in chunks:
-        rest = joined([rest, chunk])
+        rest = concatenate([rest, chunk])
         while spec.ticks(rest) >= ticks:
             first, rest = spec.cut(rest, ticks)
             yield first

@@ -100,6 +100,6 @@ def on_grid(frames: Iterator[tuple[Fraction, Fraction, T]], rate: int) -> Iterat
             yield last[1], count
 
 
-def exact(seconds: float) -> Fraction:
+def to_fraction(seconds: float) -> Fraction:
     """Seconds as people write them: 0.3 is three tenths."""
     return Fraction(seconds).limit_denominator(1_000_000)

@@ -106,6 +106,6 @@ def collate(samples: Sequence[Sample | None], spec: InputSpec) -> Batch | None:
         return None
     lengths = torch.tensor([spec.ticks(sample.x) for sample in good])
     labels = torch.tensor([sample.label for sample in good])
-    rows = spec.stacked([sample.x for sample in good])
+    rows = spec.stack([sample.x for sample in good])
     texts = ([getattr(sample, field) for sample in good] for field in ("name", "key", "group"))
     return Batch(rows, lengths, labels, [sample.spans for sample in good], *texts)

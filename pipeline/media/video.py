@@ -1,18 +1,19 @@
 """Video files to pictures: probe, decode by time stamp, upright and in true colours, resampled to a model's rate.
 
 PyAV reads. Pictures come one by one, so an hour streams in flat memory, and only those that the model will see are
-converted. What is doubtful is a ``Warning`` code on the facts, what is unusable a ``MediaError`` with a code.
+converted. What is doubtful is a code in the ``warnings`` of
+the result, what is unusable a ``MediaError`` with a code.
 """
 
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice, pairwise
 from math import ceil
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -21,48 +22,25 @@ from av.video.reformatter import VideoReformatter
 from pipeline.core.errors import MediaError
 from pipeline.core.limits import MAX_PIXELS
 from pipeline.media.container import MAX_DECODED_PIXELS, decoded_frames, open_file
-from pipeline.media.picture import Image, Images, Picture, exact, on_grid
+from pipeline.media.info import VideoInfo
+from pipeline.media.picture import Image, Images, Picture, on_grid, to_fraction
 
-HOLE = 1.0  # seconds without a frame, and ten usual frame periods, that count as a gap
-LONGEST_HOLE = 3600.0  # seconds; beyond, the time stamps are nonsense
-APART = 0.5  # seconds by which the tracks of one file may differ in length
+GAP_SECONDS = 1.0  # without a frame, if they are also ten usual frame periods
+MAX_GAP_SECONDS = 3600.0  # beyond, the time stamps are nonsense
+MAX_APART_SECONDS = 0.5  # by which the tracks of one file may differ in length
 HDR = {16, 18}  # transfer characteristics: PQ, HLG
 BLOCK = 16  # pictures handed over at once
-AHEAD = min(16, 3 * (os.cpu_count() or 1))  # frames decoded at once: with one per core, cores wait beside a model
+DECODED_AHEAD = min(16, 3 * (os.cpu_count() or 1))  # frames at once: with one per core, cores wait beside a model
 HEAD = 32  # frames that show whether the time stamps rise; the longest run of B-frames is 16
 View = Callable[[float, Image], None]  # gets every decoded picture as it is, with its time in seconds
+Timed: TypeAlias = Iterator[tuple[Fraction, Fraction, "LazyFrame"]]  # start and end in seconds
 
 
-@dataclass
-class VideoFacts:
-    """What is known of a video track: the header's claims, and once it is read, the truth."""
-
-    width: int  # of the pictures, square pixels not assumed (see ``aspect``); upright once the first has been read
-    height: int
-    aspect: float  # width of a coded pixel by its height
-    rate: float  # frames a second on average, as declared; 0 if unknown
-    length: float | None  # seconds, as declared
-    start: Fraction = Fraction(0)  # of the first frame, in seconds on the file's clock
-    decoded: int = 0  # frames
-    end: Fraction = Fraction(0)  # of the last frame, in seconds after the first frame's start
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Decoded length."""
-        return float(self.end)
-
-    def warn(self, code: str) -> None:
-        """Note a warning once."""
-        if code not in self.warnings:
-            self.warnings.append(code)
-
-
-def probe_video(path: str | os.PathLike[str]) -> VideoFacts:
+def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
     """Header of a video file, without decoding it. MediaError if it has no readable pictures within the limits."""
     name = os.fspath(path)
     with open_video(name) as container:
-        return facts_of(container, name)
+        return video_info(container, name)
 
 
 def open_video(name: str) -> av.container.InputContainer:
@@ -80,27 +58,26 @@ def tracks(container: av.container.InputContainer) -> list[av.VideoStream]:
     return [track for track in container.streams.video if not track.disposition & cover]
 
 
-def facts_of(container: av.container.InputContainer, name: str) -> VideoFacts:
+def video_info(container: av.container.InputContainer, name: str) -> VideoInfo:
     """What the header says of the first video track; refuses what is beyond the limits."""
     track = tracks(container)[0]
     if track.codec_context is None:
         raise MediaError("unsupported_codec", f"{name}: no decoder for this kind of video")
-    width, height = size_of(track, name)
-    if width * height > MAX_PIXELS:
-        raise MediaError("limit_pixels", f"{name}: frames of {width}x{height}; expected at most {MAX_PIXELS}")
+    width, height = coded_size(track, name)
+    check_pixels(width, height, name)
     aspect = float(track.sample_aspect_ratio or 1)
-    length = declared(track, container)
-    facts = VideoFacts(width, height, aspect, float(track.average_rate or 0), length)
+    length = declared_seconds(track, container)
+    info = VideoInfo(width, height, aspect, float(track.average_rate or 0), length)
     if len(tracks(container)) > 1:
-        facts.warn("many_streams")
+        info.warn("many_streams")
     for sound in container.streams.audio:
-        other = declared(sound, container)
-        if length is not None and other is not None and abs(length - other) > APART:
-            facts.warn("length_mismatch")
-    return facts
+        other = declared_seconds(sound, container)
+        if length is not None and other is not None and abs(length - other) > MAX_APART_SECONDS:
+            info.warn("length_mismatch")
+    return info
 
 
-def size_of(track: av.VideoStream, name: str) -> tuple[int, int]:
+def coded_size(track: av.VideoStream, name: str) -> tuple[int, int]:
     """Width and height of the coded pictures, as the header has them: FFmpeg forgets what no decoder may take."""
     if track.width and track.height:
         return track.width, track.height
@@ -109,7 +86,7 @@ def size_of(track: av.VideoStream, name: str) -> tuple[int, int]:
         return (forgotten.width, forgotten.height) if isinstance(forgotten, av.VideoCodecContext) else (0, 0)
 
 
-def declared(track: av.stream.Stream, container: av.container.InputContainer) -> float | None:
+def declared_seconds(track: av.stream.Stream, container: av.container.InputContainer) -> float | None:
     """Seconds that the header claims for a track."""
     if track.duration and track.time_base:
         return float(track.duration * track.time_base)
@@ -119,8 +96,8 @@ def declared(track: av.stream.Stream, container: av.container.InputContainer) ->
 
 
 @dataclass
-class Shown:
-    """A decoded frame that is converted when it is needed, and how it must be turned."""
+class LazyFrame:
+    """A decoded frame that is converted when it is needed, and how it must be orientation."""
 
     frame: av.VideoFrame
     converter: VideoReformatter
@@ -134,7 +111,7 @@ class Shown:
         except av.FFmpegError as error:
             colours = f"{self.frame.format.name} in the colour space {self.frame.colorspace}"
             raise MediaError("unsupported_codec", f"no way from {colours} to RGB ({error.strerror})") from None
-        transposed, mirrored, upside_down = turned(self.frame)
+        transposed, mirrored, upside_down = orientation(self.frame)
         rgb = rgb.transpose(1, 0, 2) if transposed else rgb
         upright = rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
         return upright.copy() if upside_down or mirrored else upright  # torch takes no negative strides
@@ -142,10 +119,10 @@ class Shown:
     @property
     def aspect(self) -> float:
         """Width of a pixel by its height, once upright."""
-        return 1 / self.pixel if turned(self.frame)[0] else self.pixel
+        return 1 / self.pixel if orientation(self.frame)[0] else self.pixel
 
 
-def turned(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """What brings a frame upright, as its display matrix says (to the nearest quarter turn): whether it is transposed,
     and then mirrored left to right, and upside down.
     """
@@ -156,50 +133,50 @@ def turned(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
 
-def decode(name: str, facts: VideoFacts, threads: int = 0) -> Iterator[tuple[Fraction, Fraction, Shown]]:
+def decode(name: str, info: VideoInfo, threads: int = 0) -> Timed:
     """Frames of the first video track: start and end in seconds after the first frame's start, and the frame.
 
     ``threads`` decode (0: three per core). Frames whose time stamps fall or repeat are dropped, except in a file
-    that has none better (see ``beat_of``); damaged packets are left out.
+    that has none better (see ``period_by_order``); damaged packets are left out.
     """
     converter = VideoReformatter()
     zero: Fraction | None = None
     last, period, size = Fraction(-1), Fraction(0), (0, 0)
     with open_video(name) as container:
-        beat = beat_of(name) if container.format.name == "avi" else None
-        for number, frame in enumerate(frames_of(container, facts, threads)):
-            within_limits(frame, facts, name)
-            if beat and zero is not None:
-                facts.warn("time_stamps")
-                time = zero + number * beat
+        by_order = period_by_order(name) if container.format.name == "avi" else None
+        for number, frame in enumerate(frames_of(container, info, threads)):
+            check_pixels(frame.width, frame.height, name)
+            if by_order and zero is not None:
+                info.warn("time_stamps")
+                time = zero + number * by_order
             elif frame.pts is None or frame.time_base is None:
                 time = Fraction(0) if zero is None else zero + last + (period or Fraction(1, 25))
             else:
                 time = frame.pts * frame.time_base
             if zero is None:
-                zero = facts.start = time
+                zero = info.start = time
                 size = frame.width, frame.height
-                facts.width, facts.height = size[::-1] if turned(frame)[0] else size
+                info.width, info.height = size[::-1] if orientation(frame)[0] else size
             if (frame.width, frame.height) != size:
-                facts.warn("size_change")
+                info.warn("size_change")
             time -= zero
             if time <= last:
-                facts.warn("time_stamps")
+                info.warn("time_stamps")
                 continue
             step = time - last if last >= 0 else Fraction(0)
-            if period and step > HOLE and step > 10 * period:
-                facts.warn("gap")
-            if step > LONGEST_HOLE:
+            if period and step > GAP_SECONDS and step > 10 * period:
+                info.warn("gap")
+            if step > MAX_GAP_SECONDS:
                 raise MediaError("limit_duration", f"{name}: {float(step):.0f} s between two frames")
             known = frame.duration * frame.time_base if frame.duration and frame.time_base else Fraction(0)
             last, period = time, (known or step or period or Fraction(1, 25))
-            facts.decoded += 1
-            facts.end = time + period
-            yield time, facts.end, Shown(frame, converter, facts.aspect)
-    finished(name, facts)
+            info.decoded += 1
+            info.end = time + period
+            yield time, info.end, LazyFrame(frame, converter, info.aspect)
+    check_decoded(name, info)
 
 
-def beat_of(name: str) -> Fraction | None:
+def period_by_order(name: str) -> Fraction | None:
     """Seconds from one frame to the next in a file where only their order can be trusted; None for any other.
 
     An AVI has no time stamps but the order of its packets, which is not that of the pictures if there are B-frames.
@@ -214,37 +191,35 @@ def beat_of(name: str) -> Fraction | None:
         return 1 / track.average_rate if any(after < before for before, after in pairwise(stamps)) else None
 
 
-def frames_of(container: av.container.InputContainer, facts: VideoFacts, threads: int = 0) -> Iterator[av.VideoFrame]:
-    """Decoded frames; packets that cannot be decoded are noted and left out."""
+def frames_of(container: av.container.InputContainer, info: VideoInfo, threads: int = 0) -> Iterator[av.VideoFrame]:
+    """Decoded frames, with what is doubtful about them noted; packets that cannot be decoded are left out."""
     track = tracks(container)[0]
     track.thread_type = "AUTO"
-    track.codec_context.thread_count = threads or AHEAD
+    track.codec_context.thread_count = threads or DECODED_AHEAD
     track.codec_context.options = {"max_pixels": str(MAX_DECODED_PIXELS)}  # or a small file could take all memory
-    for frame in decoded_frames(container, track, facts.warn):
+    for frame in decoded_frames(container, track, info.warn):
         if frame.is_corrupt:
-            facts.warn("decode_errors")
+            info.warn("decode_errors")
+        if frame.interlaced_frame:
+            info.warn("interlaced")
+        if frame.color_trc in HDR:
+            info.warn("hdr")
         yield frame
 
 
-def within_limits(frame: av.VideoFrame, facts: VideoFacts, name: str) -> None:
-    """Note what is strange about a frame; refuse one that is too large."""
-    if frame.width * frame.height > MAX_PIXELS:
-        raise MediaError(
-            "limit_pixels", f"{name}: frames of {frame.width}x{frame.height}; expected at most {MAX_PIXELS}"
-        )
-    if frame.interlaced_frame:
-        facts.warn("interlaced")
-    if frame.color_trc in HDR:
-        facts.warn("hdr")
+def check_pixels(width: int, height: int, name: str) -> None:
+    """Refuse pictures that are too large."""
+    if width * height > MAX_PIXELS:
+        raise MediaError("limit_pixels", f"{name}: frames of {width}x{height}; expected at most {MAX_PIXELS}")
 
 
-def finished(name: str, facts: VideoFacts) -> None:
-    """What can be told once all is decoded."""
-    if not facts.decoded:
-        code = "unreadable" if facts.length or facts.warnings else "no_frames"  # promised, or none to begin with
+def check_decoded(name: str, info: VideoInfo) -> None:
+    """Note what is known only once all is decoded. MediaError if nothing came out."""
+    if not info.decoded:
+        code = "unreadable" if info.length or info.warnings else "no_frames"  # promised, or none to begin with
         raise MediaError(code, f"{name}: no frame of the video can be decoded")
-    if facts.length and facts.seconds < facts.length - max(0.2, 0.02 * facts.length):
-        facts.warn("truncated")
+    if info.length and info.seconds < info.length - max(0.2, 0.02 * info.length):
+        info.warn("truncated")
 
 
 def open_frames(
@@ -255,55 +230,40 @@ def open_frames(
     threads: int = 0,
     view: View | None = None,
     beside: Fraction | None = None,
-) -> tuple[VideoFacts, Iterator[Images]]:
-    """Facts of a video, and blocks ``(n, height, width, 3)`` of its pictures at ``start``, ``start + 1 / rate`` and so
+) -> tuple[VideoInfo, Iterator[Images]]:
+    """Info of a video, and blocks ``(n, height, width, 3)`` of its pictures at ``start``, ``start + 1 / rate`` and so
     on until ``end`` seconds; MediaError if there are none. Seconds count from the first frame, or from the start of
     another track if that begins earlier: ``beside`` on the file's clock.
 
-    The facts fill up while the blocks are drawn. With a ``view``, blocks are single pictures, to keep few in memory.
+    The info fills up while the blocks are drawn. With a ``view``, blocks are single pictures, to keep few in memory.
     """
     name = os.fspath(path)
-    facts = probe_video(name)
-    frames = decode(name, facts, threads)
-    if view:
-        frames = viewed(frames, view)
-    if beside is not None:
-        frames = delayed(frames, facts, beside)
-    return facts, blocks(fitted(frames, picture, start, end), 1 if view else BLOCK)
+    info = probe_video(name)
+    frames = decode(name, info, threads)
+    return info, stack(pictures_of(on_clock(frames, info, view, beside), picture, start, end), 1 if view else BLOCK)
 
 
-def viewed(
-    frames: Iterator[tuple[Fraction, Fraction, Shown]], view: View
-) -> Iterator[tuple[Fraction, Fraction, Shown]]:
-    """The same frames, each shown on its way."""
-    for start, end, shown in frames:
-        view(float(start), shown.image)
-        yield start, end, shown
+def on_clock(frames: Timed, info: VideoInfo, view: View | None, beside: Fraction | None) -> Timed:
+    """The same frames, each given to the view, then in the time of another track if that begins earlier."""
+    for start, end, frame in frames:
+        if view:
+            view(float(start), frame.image)
+        late = Fraction(0) if beside is None else max(Fraction(0), info.start - beside)
+        yield start + late, end + late, frame
 
 
-def delayed(
-    frames: Iterator[tuple[Fraction, Fraction, Shown]], facts: VideoFacts, beside: Fraction
-) -> Iterator[tuple[Fraction, Fraction, Shown]]:
-    """The same frames on the clock of another track that begins earlier."""
-    for start, end, shown in frames:
-        late = max(Fraction(0), facts.start - beside)
-        yield start + late, end + late, shown
-
-
-def fitted(
-    frames: Iterator[tuple[Fraction, Fraction, Shown]], picture: Picture, start: float, end: float | None
-) -> Iterator[Image]:
+def pictures_of(frames: Timed, picture: Picture, start: float, end: float | None) -> Iterator[Image]:
     """The pictures of the asked part on the model's grid, in its size."""
-    begin, drawn = exact(start), 0
-    last = None if end is None else round((exact(end) - begin) * picture.rate)
-    part = ((time - begin, stop - begin, shown) for time, stop, shown in frames)
+    begin, drawn = to_fraction(start), 0
+    last = None if end is None else round((to_fraction(end) - begin) * picture.rate)
+    part = ((time - begin, stop - begin, frame) for time, stop, frame in frames)
     first = next(part, None)
     position = ceil(max(Fraction(0), first[0]) * picture.rate) if first else 0
-    for shown, count in on_grid(chain([first] if first else [], part), picture.rate):
+    for frame, count in on_grid(chain([first] if first else [], part), picture.rate):
         wanted = count if last is None else min(count, last - position)
         if wanted <= 0:
             break
-        image = picture.fit(shown.image, shown.aspect)
+        image = picture.fit(frame.image, frame.aspect)
         for _ in range(wanted):
             yield image
         position, drawn = position + count, drawn + wanted
@@ -311,21 +271,15 @@ def fitted(
         raise MediaError("no_frames", f"no pictures from {start} to {end} s")
 
 
-def blocks(images: Iterator[Image], size: int = BLOCK) -> Iterator[Images]:
+def stack(images: Iterator[Image], size: int) -> Iterator[Images]:
     """Pictures gathered into arrays of ``size``; the last may be shorter."""
-    waiting: list[Image] = []
-    for image in images:
-        waiting.append(image)
-        if len(waiting) == size:
-            yield np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield np.stack(waiting)
+    while block := list(islice(images, size)):
+        yield np.stack(block)
 
 
 def read_frames(
     path: str | os.PathLike[str], picture: Picture, start: float = 0.0, end: float | None = None
-) -> tuple[Images, VideoFacts]:
+) -> tuple[Images, VideoInfo]:
     """A whole video, or its part from ``start`` to ``end`` seconds, as ``(T, height, width, 3)``."""
-    facts, parts = open_frames(path, picture, start, end)
-    return np.concatenate(list(parts)), facts
+    info, parts = open_frames(path, picture, start, end)
+    return np.concatenate(list(parts)), info

@@ -13,14 +13,14 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
-from pipeline.sinks.outbox import Outbox
-from pipeline.sinks.sink import Row
+from pipeline.sinks.async_sink import AsyncSink
+from pipeline.sinks.items import Row
 
-PLACES = ["label", "start", "end", "peak", "score", "stream"]
-PLACE = re.compile(r"\{(\w+)\}")
+PLACEHOLDERS = ["label", "start", "end", "peak", "score", "stream"]
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-class Command(Outbox):
+class Command(AsyncSink):
     """The program gets each event in its arguments, without a shell: a label is always (a part of) one argument,
     whatever it holds. It writes to standard error, and reads nothing.
     """
@@ -39,11 +39,13 @@ class Command(Outbox):
         """
         super().__init__(queue, parallel, grace)
         if not run:
-            raise ConfigError(f"sink.command.run: is not set; give a list: [program, {', '.join(map(braced, PLACES))}]")
-        for place in (place for text in run for place in PLACE.findall(text)):
-            if place not in PLACES:
-                raise ConfigError(f"sink.command.run: there is no {{{place}}}{nearest(place, PLACES)}")
-        if PLACE.search(run[0]):
+            raise ConfigError(
+                f"sink.command.run: is not set; give a list: [program, {', '.join(map(braced, PLACEHOLDERS))}]"
+            )
+        for place in (place for text in run for place in PLACEHOLDER.findall(text)):
+            if place not in PLACEHOLDERS:
+                raise ConfigError(f"sink.command.run: there is no {{{place}}}{nearest(place, PLACEHOLDERS)}")
+        if PLACEHOLDER.search(run[0]):
             raise ConfigError(f"sink.command.run: got the program {run[0]!r}; an event can only choose its arguments")
         if shutil.which(os.path.expanduser(run[0])) is None:
             raise ConfigError(f"sink.command.run: there is no program {run[0]!r} that can be run")
@@ -52,14 +54,14 @@ class Command(Outbox):
         self.codes: Counter[str] = Counter()
 
     def deliver(self, row: Row) -> str:
-        """Run the program; its exit code, if it is not 0."""
-        reason = self.outcome(row)
+        """Run the program, and count how it ended."""
+        reason = self.run_for(row)
         with self.changed:
             self.codes[reason or "exit code 0"] += 1
         return reason
 
-    def outcome(self, row: Row) -> str:
-        """'' or what went wrong."""
+    def run_for(self, row: Row) -> str:
+        """Run the program; '' or what went wrong."""
         program, *others = self.arguments
         command = [program, *(filled(text, row) for text in others)]
         try:  # without the lock, as a program may take long to start
@@ -88,10 +90,10 @@ class Command(Outbox):
             for process in self.running:
                 kill(process)
 
-    def told(self, missing: int, reason: str) -> str:
+    def summary(self, missing: int, reason: str) -> str:
         """How the runs ended."""
         ended = ", ".join(f"{count} x {code}" for code, count in self.codes.most_common(5))
-        return f"sink=command: of {self.number} events {missing} failed or were left out ({ended or reason})"
+        return f"sink=command: of {self.count} events {missing} failed or were left out ({ended or reason})"
 
 
 def braced(place: str) -> str:
@@ -101,7 +103,7 @@ def braced(place: str) -> str:
 
 def filled(text: str, row: Row) -> str:
     """An argument with the event in its places, in one go: what a label holds is not looked at again."""
-    return PLACE.sub(lambda found: str(row[found.group(1)]).replace("\0", "\\x00"), text)
+    return PLACEHOLDER.sub(lambda found: str(row[found.group(1)]).replace("\0", "\\x00"), text)
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:

@@ -3,16 +3,18 @@
 import csv
 import io
 import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveFloat
 
 from pipeline.core.journal import Journal
+from pipeline.core.spreadsheet import protect
 from pipeline.core.text import clean
-from pipeline.sinks.sink import Row, Sink, expanded
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+from pipeline.sinks.items import EVENT_COLUMNS, FileResult, Item, Row, Steps, StreamInfo, TimedEvent
+from pipeline.sinks.sink import Sink
 
 
 class CSV(Sink):
@@ -27,101 +29,79 @@ class CSV(Sink):
         """``path`` of the table (None: standard output, where posteriors stand instead of the events), forced to the
         disk every ``sync`` seconds.
         """
-        super().__init__(posteriors)
         self.stdout = "" if path else "rows"
-        self.main = Table(Journal(path, sync)) if path or not posteriors else None
-        self.beside: Table | None = None
+        self.events = Table(path, sync) if path or not posteriors else None
+        self.steps: Table | None = None
         if posteriors:
-            beside = str(Path(path).with_suffix(".posteriors.csv")) if path else None
-            self.beside = Table(Journal(beside, sync))
-        tables = (table.journal.path for table in (self.main, self.beside) if table)
-        self.outputs = tuple(path for path in tables if path)
+            self.steps = Table(str(Path(path).with_suffix(".posteriors.csv")) if path else None, sync)
+        self.tables = [table for table in (self.events, self.steps) if table]
+        self.outputs = tuple(table.journal.path for table in self.tables if table.journal.path)
 
-    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
+    def start(self, stream: StreamInfo) -> None:
         """Write the head of the table of events."""
-        super().start(name, labels, rate, hop)
-        if self.main:
-            self.main.head(["start", "end", "peak", "label", "score"])
-        if self.beside:
-            self.beside.journal.open()
+        super().start(stream)
+        if self.events:
+            self.events.head(EVENT_COLUMNS)
+        if self.steps:
+            self.steps.journal.open()
 
-    def settle(self) -> None:
+    def write(self, item: Item) -> None:
+        """A line for each row, written at once. A file's posteriors are in its row."""
+        match item:
+            case TimedEvent() if self.events:
+                self.events.write(vars(item))
+            case Steps() if self.steps and self.stream:
+                for row in item.rows(self.stream):
+                    scores = {f"p_{label}": value for label, value in row.pop("posteriors").items()}
+                    self.steps.write({"time": row.pop("time")} | scores | row)  # an age comes last
+            case FileResult():
+                self.tables[0].journal.whole = True
+                for row in item.table_rows():
+                    self.tables[0].write(row)
+
+    def flush(self) -> None:
         """To the disk, if it is time."""
-        for table in (self.main, self.beside):
-            if table:
-                table.journal.settle()
-
-    def event(self, row: Row) -> None:
-        """An event."""
-        if self.main:
-            self.main.write(row)
-
-    def step(self, row: Row) -> None:
-        """A step."""
-        if self.beside:
-            self.beside.write(flat(row))
-
-    def file(self, row: Row) -> None:
-        """A file: its posteriors are in its row anyway."""
-        table = self.main or self.beside
-        assert table is not None
-        table.journal.whole = True
-        for part in expanded(row):
-            table.write(flat(part))
+        for table in self.tables:
+            table.journal.flush()
 
     def finish(self) -> None:
         """The table of files takes its place."""
-        table = self.main or self.beside
-        assert table is not None
-        table.journal.finish()
+        self.tables[0].journal.finish()
 
     def close(self) -> None:
         """Close the files."""
-        try:
-            if self.main:
-                self.main.journal.close()
-        finally:
-            if self.beside:
-                self.beside.journal.close()
+        with ExitStack() as stack:
+            for table in self.tables:
+                stack.callback(table.journal.close)
 
 
 class Table:
     """A csv file whose columns are the keys of its first row."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal, self.headed = journal, False
+    def __init__(self, path: str | None, sync: float | None) -> None:
+        self.journal, self.has_head = Journal(path, sync), False
 
-    def head(self, columns: list[str]) -> None:
+    def head(self, columns: Iterable[str]) -> None:
         """The first line."""
         self.journal.write(line(columns))
-        self.headed = True
+        self.has_head = True
 
     def write(self, row: Row) -> None:
         """A line, written at once."""
-        if not self.headed:
-            self.head([clean(column) for column in row])
-        shown = self.journal.path is None and sys.stdout.isatty()  # to people, whom names must not deceive
-        cells = [
-            clean(value) if key == "label" or (shown and isinstance(value, str)) else value
-            for key, value in row.items()
-        ]
-        self.journal.write(line(cells))
+        if not self.has_head:
+            self.head(clean(column) for column in row)
+        for_people = self.journal.path is None and sys.stdout.isatty()  # whom names must not deceive
+        self.journal.write(
+            line(
+                clean(value) if key == "label" or (for_people and isinstance(value, str)) else value
+                for key, value in row.items()
+            )
+        )
 
 
-def flat(row: Row) -> Row:
-    """A row with a column for each class, behind the others (an age comes last)."""
-    scores = {f"p_{label}": value for label, value in row["posteriors"].items()}
-    late = {"age": row["age"]} if "age" in row else {}
-    return {key: value for key, value in row.items() if key not in ("posteriors", "age")} | scores | late
-
-
-def line(values: list[Any]) -> str:
+def line(values: Iterable[Any]) -> str:
     """One line of a table, cells quoted where they must be."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow([cell(value) for value in values])  # so that both are quoted
+    cells = [protect(value) if isinstance(value, str) else value for value in values]
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # so that both are quoted
     return text.getvalue()[:-2] + "\n"
-
-
-def cell(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula is quoted with an apostrophe."""
-    return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -7,43 +7,43 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.core.text import clean
-from pipeline.media.picture import Image
-from pipeline.model.decoder import Event
-from pipeline.sinks.sink import Closed, Row, Sink
+from pipeline.sinks.items import FileResult, Item, StreamInfo
+from pipeline.sinks.sink import Closed, Sink
 
 
 class Fanout(Sink):
-    """Hands all on to each of its sinks. One that fails (a full disk) is told on standard error and left out, and the
-    others go on; ``close`` then raises its error. Without any left the error is raised at once.
+    """Hands all on to each of its sinks. One that fails (a full disk) is left out with a warning, and the others go
+    on; ``close`` then raises its error. Without any left the error is raised at once.
     """
 
     def __init__(self, sinks: Mapping[str, Sink]) -> None:
         """``sinks`` by name. ConfigError if there is none, or if two of them would mix on standard output."""
-        super().__init__()
         if not sinks:
             raise ConfigError("sink: is empty; choose at least one, such as sink=console")
         self.working = dict(sinks)
         self.error: OSError | UserError | None = None
         self.pictures = any(sink.pictures for sink in sinks.values())
-        self.streamed = [name for name, sink in sinks.items() if not sink.files]  # those that have no use for files
-        spoken = {name: sink for name, sink in sinks.items() if sink.stdout in ("rows", "words")}
-        rows = [name for name, sink in spoken.items() if sink.stdout == "rows"]
-        if len(spoken) > 1:
-            name = rows[-1] if rows else next(iter(spoken))
-            other = next(other for other in spoken if other != name)
+        speaking = {name: sink for name, sink in sinks.items() if sink.stdout in ("rows", "words")}
+        rows = [name for name, sink in speaking.items() if sink.stdout == "rows"]
+        if len(speaking) > 1:
+            name = rows[-1] if rows else next(iter(speaking))
+            other = next(other for other in speaking if other != name)
             raise ConfigError(
                 f"sink.{name}.path: is not set, but {other} writes to standard output, too; give a file: "
                 f"sink.{name}.path=..."
             )
-        for sink in sinks.values():
-            sink.quiet = bool(spoken) and sink.stdout == "asides"
+        if speaking:
+            for sink in set(sinks.values()) - set(speaking.values()):
+                sink.stdout = ""  # asides are left out
 
-    def spare(self, read: Iterable[str | Path]) -> None:
+    @property
+    def written(self) -> list[Path]:
+        """The files that are written."""
+        return [path for sink in self.working.values() for path in sink.outputs]
+
+    def check_overwrites(self, read: Iterable[str | Path]) -> None:
         """ConfigError if a sink would write over one of these files, or over what another sink writes."""
         taken: dict[tuple[int, int] | Path, str] = {}
         for name, sink in self.working.items():
@@ -57,6 +57,12 @@ class Fanout(Sink):
             if identity(path) in taken:
                 name = taken[identity(path)]
                 raise ConfigError(f"sink.{name}.path: {path} is a file that is read; choose another name")
+
+    def check_files(self) -> None:
+        """ConfigError if a sink has no use for files."""
+        if streamed := [name for name, sink in self.working.items() if not sink.files]:
+            kinds = "console, csv, jsonl, parquet or report"
+            raise ConfigError(f"sink: {', '.join(streamed)} takes one stream; for source=files choose {kinds}")
 
     def each(self, call: Callable[[Sink], None]) -> None:
         """One call to every sink that still works; Closed is raised once all have had it."""
@@ -82,72 +88,31 @@ class Fanout(Sink):
         if self.working:
             print(f"warning: sink={name} has failed, the others go on: {clean(str(error))}", file=sys.stderr)
 
-    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
-        """Start all. What one of them cannot do ends it all, as nothing has happened yet."""
-        super().start(name, labels, rate, hop)
+    def setup(self, labels: list[str], background: list[str]) -> None:
+        """What one of them cannot do ends it all, as nothing has happened yet."""
         for sink in self.working.values():
-            sink.start(name, labels, rate, hop)
+            sink.setup(labels, background)
 
-    def events(self, events: list[Event]) -> None:
-        """Events that have ended."""
-        self.each(lambda sink: sink.events(events))
-
-    def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
-        """Posteriors of steps."""
-        self.each(lambda sink: sink.steps(first, posteriors, age))
-
-    def settle(self) -> None:
-        """Each sink does by itself."""
-
-    def begun(self, events: list[Event]) -> None:
-        """What is open."""
-        self.each(lambda sink: sink.begun(events))
-
-    def gap(self, row: Row) -> None:
-        """A gap."""
-        self.each(lambda sink: sink.gap(row))
-
-    def warning(self, row: Row) -> None:
-        """A warning."""
-        self.each(lambda sink: sink.warning(row))
-
-    def sound(self, samples: NDArray[np.float32], level: float | None = None) -> None:
-        """Samples."""
-        self.each(lambda sink: sink.sound(samples, level))
-
-    def picture(self, seconds: float, image: Image) -> None:
-        """A picture, to those that show it."""
-        self.each(lambda sink: sink.picture(seconds, image) if sink.pictures else None)
-
-    def file(self, row: Row) -> None:
-        """A file, to those that tell it at once."""
-        self.each(lambda sink: None if sink.outputs else sink.file(row))
-
-    @property
-    def written(self) -> list[Path]:
-        """The files that are written."""
-        return [path for sink in self.working.values() for path in sink.outputs]
-
-    @property
-    def lasting(self) -> list[str]:
-        """The sinks that write files, which want all rows in order."""
-        return [name for name, sink in self.working.items() if sink.outputs]
-
-    def record(self, row: Row) -> None:
-        """A file, to those."""
-        self.each(lambda sink: sink.file(row) if sink.outputs else None)
-
-    def know(self, labels: list[str], quiet: list[str]) -> None:
-        """The classes, told to all. What one of them cannot do ends it all, as nothing has happened yet."""
+    def start(self, stream: StreamInfo) -> None:
+        """As ``setup``."""
+        super().start(stream)
         for sink in self.working.values():
-            sink.know(labels, quiet)
+            sink.start(stream)
 
-    def describe(self, facts: dict[str, str]) -> None:
-        """What there is to be said of the whole run."""
-        self.each(lambda sink: sink.describe(facts))
+    def write(self, item: Item) -> None:
+        """An item to all."""
+        self.each(lambda sink: sink.write(item))
+
+    def write_result(self, result: FileResult, to_files: bool) -> None:
+        """A file's answer, to those that write files, which want all of them in order, or to the others."""
+        self.each(lambda sink: sink.write(result) if bool(sink.outputs) == to_files else None)
+
+    def flush(self) -> None:
+        """Each to its disk."""
+        self.each(lambda sink: sink.flush())
 
     def finish(self) -> None:
-        """All files have been recorded."""
+        """All files have been written."""
         self.each(lambda sink: sink.finish())
 
     def close(self) -> None:

@@ -18,15 +18,17 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import Journal
+from pipeline.core.spreadsheet import protect, unprotect
 from pipeline.core.text import clean
 from pipeline.media.annotations import Times, read_truth
 from pipeline.media.audio import Samples, open_blocks, probe
-from pipeline.sinks.sink import Row, Sink
+from pipeline.sinks.items import FileResult, Item, StreamInfo, TimedEvent
+from pipeline.sinks.sink import Sink
 
-LIST = "hard_negatives.csv"
+TABLE = "hard_negatives.csv"
 COLUMNS = ("path", "label", "group", "recording", "from", "to", "answer", "score")
 BACKGROUND = "background"  # the label of nothing, where a model has none
-STEM = 60  # characters of a recording's name that are kept
+NAME_CHARACTERS = 60  # of a recording's name that are kept
 
 
 class Cut(NamedTuple):
@@ -65,25 +67,22 @@ class HardNegatives(Sink):
 
         ConfigError if the list in ``path`` is another table, OSError if it could not be written.
         """
-        super().__init__()
         self.folder = Path(path).expanduser()
         self.label, self.context, self.longest, self.most, self.truth = label, context, longest, most, truth
         if label is not None and (Path(label).name != label or label in (".", "..")):
             raise ConfigError(f"sink.hard_negatives.label: got {label!r}; expected the name of a folder")
-        self.journal = Journal(str(self.folder / LIST), None)
+        self.journal = Journal(str(self.folder / TABLE), None)
         self.journal.whole = True
-        self.outputs = (self.folder / LIST,)
-        self.rows = {row["path"]: row for row in listed(self.folder / LIST)}
-        self.quiet_labels: set[str] = {BACKGROUND}
-        self.found: list[Row] = []  # events of a stream
-        self.due = False
+        self.outputs = (self.folder / TABLE,)
+        self.rows = {row["path"]: row for row in listed(self.folder / TABLE)}
+        self.background = {BACKGROUND}
+        self.events: list[TimedEvent] = []  # of a stream
         self.cuts, self.recordings, self.seconds_cut = 0, 0, 0.0
 
-    def know(self, labels: list[str], quiet: list[str]) -> None:
-        """Which labels mean nothing."""
-        self.quiet_labels = set(quiet) | {BACKGROUND}
-        silent = next(iter(quiet), BACKGROUND)
-        self.label = self.label or silent
+    def setup(self, labels: list[str], background: list[str]) -> None:
+        """Which labels are background. ConfigError if the one of the cuts cannot be a folder."""
+        self.background = {*background, BACKGROUND}
+        self.label = self.label or next(iter(background), BACKGROUND)
         if Path(self.label).name != self.label:
             raise ConfigError(f"sink.hard_negatives.label: {self.label!r} cannot be a folder; choose another name")
         if self.label not in labels:
@@ -93,60 +92,59 @@ class HardNegatives(Sink):
                 file=sys.stderr,
             )
 
-    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
-        """A stream. ConfigError if it is no file, which could not be cut, or its truth makes no sense."""
-        super().start(name, labels, rate, hop)
-        if not Path(name).is_file():
+    def start(self, stream: StreamInfo) -> None:
+        """ConfigError if the stream is no file, which could not be cut, or its truth makes no sense."""
+        if not Path(stream.name).is_file():
             raise ConfigError("sink.hard_negatives: cuts files; record first, then source=file source.path=RECORDING")
-        truth_of(name, self.truth)  # what is wrong with it shows now, not after the stream
-        self.due = True
+        truth_of(stream.name, self.truth)  # what is wrong with it shows now, not after the stream
+        super().start(stream)
 
-    def event(self, row: Row) -> None:
-        """An event of a stream."""
-        self.found.append(row)
+    def write(self, item: Item) -> None:
+        """Keep the events of a stream, cut those of a file, unless its label is something: then it holds that."""
+        match item:
+            case TimedEvent():
+                self.events.append(item)
+            case FileResult() if item.status != "error" and item.truth in {"", *self.background}:
+                self.mine(item.path, item.events or (), (item.start, item.end or np.inf))
 
-    def file(self, row: Row) -> None:
-        """A file, or a part of one, with its events. One whose label is something holds that."""
-        if row["status"] != "error" and row.get("truth", "") in {"", *self.quiet_labels}:
-            bounds = float(row.get("start") or 0.0), float(row.get("end") or np.inf)
-            self.mine(row["path"], row["events"], bounds)
-
-    def mine(self, recording: str, events: Sequence[Row], bounds: tuple[float, float] = (0.0, np.inf)) -> None:
+    def mine(self, recording: str, events: Sequence[TimedEvent], bounds: tuple[float, float] = (0.0, np.inf)) -> None:
         """Cut the false ones of these events out of a recording, within ``bounds`` in seconds."""
         if self.truth not in (None, "beside") and self.recordings:
             raise ConfigError("sink.hard_negatives.truth: is of one recording; for more of them take beside, or null")
-        cuts = parted(events, truth_of(recording, self.truth), self.context, bounds)
+        cuts = false_alarms(events, truth_of(recording, self.truth), self.context, bounds)
         self.recordings += 1
-        name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', Path(recording).stem)[:STEM]}-{digest(recording)}"
+        name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', Path(recording).stem)[:NAME_CHARACTERS]}-{digest(recording)}"
         assert self.label is not None
-        parts = surest([piece for one in cuts for piece in pieces(one, self.longest)], self.most)
+        parts = with_highest_scores([piece for one in cuts for piece in pieces(one, self.longest)], self.most)
         for cut, samples, rate in cut_out(recording, parts):
             place = Path(self.label) / f"{name}_{cut.start:08.2f}.wav"
-            write(self.folder / place, samples, rate)
-            said = {"group": name, "recording": recording, "from": f"{cut.start:.3f}", "to": f"{cut.end:.3f}"}
+            write_wav(self.folder / place, samples, rate)
+            origin = {"group": name, "recording": recording, "from": f"{cut.start:.3f}", "to": f"{cut.end:.3f}"}
             answer = {"answer": clean(cut.answer), "score": f"{cut.score:.4f}"}
-            self.rows[str(place)] = {"path": str(place), "label": self.label, **said, **answer}
+            self.rows[str(place)] = {"path": str(place), "label": self.label, **origin, **answer}
             self.cuts += 1
             self.seconds_cut += len(samples) / rate
 
     def finish(self) -> None:
-        """Write the list, and tell people."""
+        """Write the table, and a line for people."""
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(row for row in self.rows.values() if (self.folder / row["path"]).is_file())
+        for row in self.rows.values():
+            if (self.folder / row["path"]).is_file():
+                table.writerow({key: protect(value) for key, value in row.items()})
         self.journal.write(text.getvalue())
         self.journal.finish()
         place = self.folder / (self.label or BACKGROUND)
-        said = f"hard negatives: {self.cuts} ({self.seconds_cut:.0f} s), of recordings: {self.recordings}; in {place}"
-        print(said, file=sys.stderr)
+        cuts = f"hard negatives: {self.cuts} ({self.seconds_cut:.0f} s), of recordings: {self.recordings}; in {place}"
+        print(cuts, file=sys.stderr)
 
     def close(self) -> None:
         """The end of a stream: what was found is cut out."""
         try:
-            if self.due:
-                self.due = False
-                self.mine(self.name, self.found)
+            if self.stream:
+                stream, self.stream = self.stream, None
+                self.mine(stream.name, self.events)
                 self.finish()
         finally:
             self.journal.close()
@@ -160,7 +158,8 @@ def listed(path: Path) -> list[dict[str, str]]:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise ConfigError(f"sink.hard_negatives.path: {path} is another table; choose another folder")
-        return [row for row in table if Path(row["path"]).parts[:1] != ("/",) and ".." not in Path(row["path"]).parts]
+        rows = [{key: unprotect(value or "") for key, value in row.items() if key} for row in table]
+    return [row for row in rows if not Path(row["path"]).is_absolute() and ".." not in Path(row["path"]).parts]
 
 
 def truth_of(recording: str, truth: str | None) -> list[Times]:
@@ -171,22 +170,24 @@ def truth_of(recording: str, truth: str | None) -> list[Times]:
     return sorted(read_truth(path, "sink.hard_negatives.truth"))
 
 
-def parted(events: Iterable[Row], truth: Sequence[Times], context: float, bounds: tuple[float, float]) -> list[Cut]:
+def false_alarms(
+    events: Iterable[TimedEvent], truth: Sequence[Times], context: float, bounds: tuple[float, float]
+) -> list[Cut]:
     """The false events with ``context`` seconds around them, as parts to cut out in order of time; those as one whose
     surroundings would meet. None of them reaches over the ``bounds``, into a true event, or into another.
     """
     edges = np.array([span[:2] for span in truth], float).reshape(-1, 2)
     found: list[Cut] = []
-    for row in sorted(events, key=lambda row: (row["start"], row["end"])):
-        start, end = row["start"], row["end"]
+    for event in sorted(events, key=lambda event: (event.start, event.end)):
+        start, end = event.start, event.end
         if ((edges[:, 0] < end) & (edges[:, 1] > start)).any():
             continue
-        cut = Cut(start, end, row["label"], row["score"])
+        cut = Cut(start, end, event.label, event.score)
         last = found[-1] if found else None
         between = last is not None and ((edges[:, 0] >= last.end) & (edges[:, 1] <= start)).any()
         if last is not None and start - last.end < 2 * context and not between:
-            surest = max(last, cut, key=lambda one: one.score)
-            found[-1] = surest._replace(start=last.start, end=max(last.end, end))
+            best = max(last, cut, key=lambda one: one.score)
+            found[-1] = best._replace(start=last.start, end=max(last.end, end))
         else:
             found.append(cut)
     result = []
@@ -197,7 +198,7 @@ def parted(events: Iterable[Row], truth: Sequence[Times], context: float, bounds
     return result
 
 
-def surest(cuts: Sequence[Cut], most: int) -> list[Cut]:
+def with_highest_scores(cuts: Sequence[Cut], most: int) -> list[Cut]:
     """The ``most`` cuts with the highest scores, of equal ones the first, in order of time."""
     return sorted(sorted(cuts, key=lambda cut: -cut.score)[:most])
 
@@ -218,28 +219,28 @@ def cut_out(recording: str, cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Samples,
     rate = probe(recording).rate
     _, blocks = open_blocks(recording, rate)
     waiting = sorted(cuts, key=lambda cut: cut.start, reverse=True)
-    held, first = np.zeros(0, np.float32), 0  # from which sample
+    held, first = np.zeros(0, np.float32), 0  # its first sample's number
     for block in blocks:
         held = np.concatenate([held, block])
         while waiting and round(waiting[-1].end * rate) <= first + len(held):
             cut = waiting.pop()
-            yield cut, part(held, first, cut, rate), rate
+            yield cut, samples_of(held, first, cut, rate), rate
         if not waiting:
             return
         keep = max(first, min(first + len(held), round(waiting[-1].start * rate)))
         held, first = held[keep - first :], keep
     for cut in reversed(waiting):  # which end with the recording
-        samples = part(held, first, cut, rate)
+        samples = samples_of(held, first, cut, rate)
         if len(samples):
             yield cut._replace(end=cut.start + len(samples) / rate), samples, rate
 
 
-def part(held: Samples, first: int, cut: Cut, rate: int) -> Samples:
+def samples_of(held: Samples, first: int, cut: Cut, rate: int) -> Samples:
     """The samples of a cut, of those that begin with number ``first``."""
     return held[max(0, round(cut.start * rate) - first) : max(0, round(cut.end * rate) - first)]
 
 
-def write(path: Path, samples: Samples, rate: int) -> None:
+def write_wav(path: Path, samples: Samples, rate: int) -> None:
     """A wav file of 16 bits, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:

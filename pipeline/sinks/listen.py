@@ -3,9 +3,10 @@
 import time
 from contextlib import suppress
 
+import pipeline.sinks.items as items
 from pipeline.core.errors import ConfigError
 from pipeline.model.classifier import Classifier
-from pipeline.model.decoder import Decoder
+from pipeline.model.decoder import Decoder, Event
 from pipeline.sinks.sink import Closed, Sink
 from pipeline.sources.source import Gap, Piece, Source
 from pipeline.streaming.interrupts import Interrupts, welcoming
@@ -22,68 +23,68 @@ def listen(model: Classifier, source: Source, sink: Sink, block: float, decoder:
     if sink.pictures and model.spec.picture is None:
         raise ConfigError("sink: shows pictures, but the model takes sound alone; choose sink=console")
     stream = Stream(model, max(1, round(block * model.rate / model.hop)), decoder)
-    course = Course(stream, sink)
+    runner = StreamRunner(stream, sink)
     with Interrupts() as interrupts:
         try:
             for item in welcoming(interrupts, source.pieces(model.spec, sink.pictures)):
-                course.begin(source.name)
-                course.take(item)
-            course.begin(source.name)
+                runner.start(source.name)
+                runner.take(item)
+            runner.start(source.name)
         except Closed:
             return True
         except KeyboardInterrupt:
             return False
         finally:  # whatever ended the source: what it has given is answered
-            course.end()
+            runner.end()
     return True
 
 
-class Course:
-    """What a stream says, on its way to the sink."""
+class StreamRunner:
+    """Runs what a source gives through a stream, and what that answers into a sink."""
 
     def __init__(self, stream: Stream, sink: Sink) -> None:
-        self.stream, self.sink = stream, sink
-        self.begun = False
-        self.newest: float | None = None  # when what was last taken was captured
+        self.stream, self.sink, self.rate = stream, sink, stream.model.rate
+        self.started = False
+        self.captured: float | None = None  # when the newest input was, on time.monotonic
 
-    def begin(self, name: str) -> None:
+    def start(self, name: str) -> None:
         """Start the sink, if it has not been."""
-        if not self.begun:
+        if not self.started:
             model = self.stream.model
-            self.sink.start(name, model.labels, model.rate, model.hop)
-            self.begun = True
+            self.sink.start(items.StreamInfo(name, model.labels, model.rate, model.hop))
+            self.started = True
 
     def take(self, item: Piece | Gap) -> None:
         """One piece, or one gap, and all that follows from it."""
         if isinstance(item, Gap):
-            self.skip(item)
+            start, length = items.to_seconds(self.stream.ticks, self.rate), items.to_seconds(item.ticks, self.rate)
+            self.answer(self.stream.gap(item.ticks, item.how))
+            self.sink.write(items.TimedGap(start, length, item.why, item.how))
             return
-        self.newest = item.captured or self.newest
+        self.captured = item.captured or self.captured
         if self.stream.spec.sound and len(item.x[0]):
-            self.sink.sound(item.x[0], item.level)
-        self.sink.events(self.stream.push(item.x))
-        self.tell()
-        for seconds, image in item.seen:
-            self.sink.picture(seconds, image)
+            self.sink.write(items.Sound(item.x[0], item.level))
+        self.answer(self.stream.push(item.x))
+        for seconds, image in item.seen if self.sink.pictures else ():
+            self.sink.write(items.Frame(seconds, image))
 
-    def skip(self, gap: Gap) -> None:
-        """A gap."""
-        start, length = self.sink.seconds(self.stream.ticks), self.sink.seconds(gap.ticks)
-        self.sink.events(self.stream.gap(gap.ticks, gap.how))
-        self.tell()
-        self.sink.gap({"start": start, "length": length, "why": gap.why, "how": gap.how})
-
-    def tell(self) -> None:
-        """The newest posteriors, what is open, and what is doubtful."""
-        age = None if self.newest is None else time.monotonic() - self.newest
-        self.sink.steps(self.stream.first, self.stream.posteriors, age)
-        self.sink.begun(self.stream.open)
+    def answer(self, ended: list[Event]) -> None:
+        """Events that have ended, the newest posteriors, what is open, and what is doubtful."""
+        age = None if self.captured is None else time.monotonic() - self.captured
+        for event in ended:
+            self.sink.write(self.timed(event))
+        self.sink.write(items.Steps(self.stream.first, self.stream.posteriors, age))
+        self.sink.write(items.OpenEvents(tuple(map(self.timed, self.stream.open))))
         for row in self.stream.warnings:
-            self.sink.warning(row)
+            self.sink.write(items.StreamWarning(**row))
+        self.sink.flush()
+
+    def timed(self, event: Event) -> items.TimedEvent:
+        """An event in seconds."""
+        return items.TimedEvent.of(event, self.rate)
 
     def end(self) -> None:
         """Answer for what is left."""
-        if self.begun:
+        if self.started:
             with suppress(Closed):
-                self.sink.events(self.stream.close())
-                self.tell()
+                self.answer(self.stream.close())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError
 from pipeline.media.picture import Image
+from pipeline.sinks.items import TimedEvent
 
 LOW = 480  # pixels; lower pictures are enlarged to it, so that there is room for text
 CRISP = 100  # pixels; lower pictures keep hard edges: each of so few pixels counts
@@ -32,14 +33,6 @@ COLOURS = [
 ]  # fmt: skip
 
 
-class Span(NamedTuple):
-    """An event, in seconds; ``end`` of a running one is now."""
-
-    label: str
-    start: float
-    end: float
-
-
 @dataclass(frozen=True)
 class Scene:
     """What is known at ``seconds``.
@@ -51,8 +44,8 @@ class Scene:
     labels: list[str]
     seconds: float
     posteriors: NDArray[np.float32] | None = None
-    running: tuple[Span, ...] = ()
-    ended: tuple[Span, ...] = ()
+    running: tuple[TimedEvent, ...] = ()
+    ended: tuple[TimedEvent, ...] = ()
     age: float | None = None
     notice: str = ""
 

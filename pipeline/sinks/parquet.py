@@ -11,13 +11,14 @@ from typing import Any, BinaryIO
 
 from pipeline.core.atomic import fsync, part_path
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import Journal, emptied
+from pipeline.core.journal import Journal, open_empty
 from pipeline.core.text import clean
-from pipeline.sinks.sink import EVENT, Row, Sink, expanded
+from pipeline.sinks.items import EVENT_COLUMNS, FileResult, Item, Row, TimedEvent
+from pipeline.sinks.sink import Sink
 
-NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}
-CELLS = 1 << 20  # of a row group: that many are held in memory
-HALF = re.compile("[\ud800-\udfff]")  # of a character, or a byte of a file name that is none
+NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}  # columns, besides those with p_
+GROUP_CELLS = 1 << 20  # of a row group: that many are held in memory
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, or a byte of a file name that is no UTF-8
 
 
 class Parquet(Sink):
@@ -38,7 +39,6 @@ class Parquet(Sink):
         """``path`` of the table. ConfigError without pyarrow, or if it is no regular file; OSError if it could not be
         written.
         """
-        super().__init__()
         if path is None:
             raise ConfigError(
                 "sink.parquet.path: is not set; give the table to write: sink.parquet.path=answers.parquet"
@@ -53,72 +53,63 @@ class Parquet(Sink):
             raise ConfigError(f"sink.parquet.path: {path} is no regular file, which a table must be")
         Journal(str(self.path), None)  # whether it could be written
         self.outputs = (self.path,)
-        self.stream = False
         self.part: BinaryIO | None = None
         self.writer: Any = None
         self.schema: Any = None
         self.columns: dict[str, list[Any]] = {}
-        self.room, self.rows = 0, 0  # of a row group: how many there can be, and are
+        self.group_rows = self.rows = 0  # of a row group: how many there can be, and are
         self.broken = False
 
-    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
-        """There will be a table, if only an empty one."""
-        super().start(name, labels, rate, hop)
-        self.stream = True
+    def write(self, item: Item) -> None:
+        """Keep the rows of an event or a file."""
+        match item:
+            case TimedEvent():
+                self.add(vars(item))
+            case FileResult():
+                for row in item.table_rows():
+                    self.add(row)
 
-    def event(self, row: Row) -> None:
-        """An event of a stream."""
-        self.write(row)
-
-    def file(self, row: Row) -> None:
-        """A file."""
-        self.stream = False
-        for part in expanded(row):
-            scores = {f"p_{label}": value for label, value in part["posteriors"].items()}
-            self.write({key: value for key, value in part.items() if key != "posteriors"} | scores)
-
-    def write(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
         """Keep a row; write a row group once there are enough. OSError names the file."""
-        if self.broken:  # that was told
+        if self.broken:  # which was an error then
             return
         if self.writer is None:
             self.open(list(row))
         for key, column in self.columns.items():
             value = row.get(key, "")
-            column.append(number(value) if measured(key) else written(key, value))
+            column.append(number(value) if is_number(key) else utf8(key, value))
         self.rows += 1
-        if self.rows == self.room:
-            self.flush()
+        if self.rows == self.group_rows:
+            self.write_group()
 
     def open(self, keys: list[str]) -> None:
         """Begin a table with columns for these keys of a row."""
-        self.schema = self.arrow.schema([(written("label", key), self.kind(key)) for key in keys])
-        self.columns, self.room, self.rows = {key: [] for key in keys}, max(1, CELLS // len(keys)), 0
-        with self.whole():
-            self.part = os.fdopen(emptied(part_path(self.path)), "wb")
+        self.schema = self.arrow.schema([(utf8("label", key), self.kind(key)) for key in keys])
+        self.columns, self.group_rows, self.rows = {key: [] for key in keys}, max(1, GROUP_CELLS // len(keys)), 0
+        with self.all_or_nothing():
+            self.part = os.fdopen(open_empty(part_path(self.path)), "wb")
             self.writer = self.parquet.ParquetWriter(self.part, self.schema, compression="zstd")
 
     def kind(self, key: str) -> Any:
         """The type of a column."""
         if key.startswith("p_"):
             return self.arrow.float32()
-        return self.arrow.float64() if measured(key) else self.arrow.string()
+        return self.arrow.float64() if is_number(key) else self.arrow.string()
 
-    def flush(self) -> None:
+    def write_group(self) -> None:
         """A row group of what is kept."""
-        with self.whole():
+        with self.all_or_nothing():
             arrays = [self.arrow.array(column, self.kind(key)) for key, column in self.columns.items()]
             self.writer.write_table(self.arrow.Table.from_arrays(arrays, schema=self.schema))
         self.columns, self.rows = {key: [] for key in self.columns}, 0
 
     def finish(self) -> None:
         """All files are written: the table takes its place."""
-        self.stream = False
         if self.writer is None:
             return
         if self.rows:
-            self.flush()
-        with self.whole():
+            self.write_group()
+        with self.all_or_nothing():
             assert self.part is not None
             self.writer.close()
             self.part.flush()
@@ -129,14 +120,15 @@ class Parquet(Sink):
 
     def close(self) -> None:
         """The events of a stream are all written. A table of files that is not finished has never been."""
-        if self.stream:
+        if self.stream and not self.broken:
             if self.writer is None:
-                self.open(list(EVENT))
+                self.open(list(EVENT_COLUMNS))
             self.finish()
+        self.stream = None
         self.discard()
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def all_or_nothing(self) -> Iterator[None]:
         """In here things succeed, or nothing is left of the table."""
         try:
             yield
@@ -149,7 +141,6 @@ class Parquet(Sink):
 
     def discard(self) -> None:
         """Leave nothing of a table that has not taken its place."""
-        self.stream = False
         if self.part is None:
             return
         writer, file, self.writer, self.part = self.writer, self.part, None, None
@@ -161,7 +152,7 @@ class Parquet(Sink):
         part_path(self.path).unlink(missing_ok=True)
 
 
-def measured(key: str) -> bool:
+def is_number(key: str) -> bool:
     """Whether a column has numbers."""
     return key in NUMBERS or key.startswith("p_")
 
@@ -171,9 +162,9 @@ def number(value: Any) -> float | None:
     return None if value is None or value == "" else float(value)
 
 
-def written(key: str, value: Any) -> str:
+def utf8(key: str, value: Any) -> str:
     """Text as UTF-8 can have it; labels are hostile, too."""
     text = str(value)
     if key == "label":
         return clean(text)
-    return text if text.isascii() else HALF.sub(lambda found: clean(found[0]), text)
+    return text if text.isascii() else SURROGATE.sub(lambda found: clean(found[0]), text)

@@ -8,11 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 import pipeline.report.page as page
+import pipeline.sinks.items as items
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import Journal
 from pipeline.core.text import shorten
@@ -20,7 +19,7 @@ from pipeline.measures.accuracy import Accuracy, CappedCounter, Prediction, Smal
 from pipeline.measures.calibration import HISTOGRAM_BINS, score_bin
 from pipeline.report.accuracy import describe_files
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_histogram, plot_scores
-from pipeline.sinks.sink import Row, Sink
+from pipeline.sinks.sink import Sink
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
 BINS_PER_DECADE, FIRST_POWER, DURATION_BINS = 10, -2, 70  # of durations; power of ten of the first bin, in seconds
@@ -45,7 +44,6 @@ class Report(Sink):
         """``path`` of the page; ``worst`` files are listed: the least sure, and the surest mistakes. ConfigError if it
         is no regular file, OSError if it could not be written.
         """
-        super().__init__()
         self.path = check_writable(path)
         self.outputs = (self.path,)
         self.about: dict[str, str] = {}
@@ -56,29 +54,41 @@ class Report(Sink):
         self.answers: Counter[str] = Counter()
         self.scores, self.duration_counts = [0] * HISTOGRAM_BINS, [0] * DURATION_BINS
         self.label_scores: dict[str, list[int]] = {}
-        self.total_seconds = 0.0  # seconds of all files
+        self.total_seconds = 0.0  # of all files
         self.unsure = Smallest[Prediction](worst)
         self.warnings, self.errors = Problems(), Problems()
         self.accuracy: Accuracy | None = None
         self.event_counts: Counter[str] = Counter()
         self.searched_seconds: float | None = None  # seconds in which events were looked for
-        self.gap_count, self.lost_seconds, self.step_count = 0, 0.0, 0  # of a stream; seconds lost, steps heard
+        self.gap_count, self.lost_seconds, self.step_count = 0, 0.0, 0  # of a stream
 
-    def describe(self, facts: dict[str, str]) -> None:
-        """A table at the top of the page."""
-        self.about |= facts
-
-    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
+    def start(self, stream: items.StreamInfo) -> None:
         """There will be a page."""
-        super().start(name, labels, rate, hop)
-        self.unwritten = True
+        super().start(stream)
+        self.name, self.labels, self.unwritten = stream.name, stream.labels, True
 
-    def file(self, row: Row) -> None:
+    def write(self, item: items.Item) -> None:
+        """Count files, or what a stream says."""
+        match item:
+            case items.Metadata():
+                self.about |= item.facts
+            case items.FileResult():
+                self.file(item)
+            case items.TimedEvent():
+                self.event_counts[item.label] += 1
+            case items.Steps():
+                self.step_count = max(self.step_count, item.first + len(item.posteriors))
+            case items.TimedGap():
+                self.gap_count, self.lost_seconds = self.gap_count + bool(item.length), self.lost_seconds + item.length
+            case items.StreamWarning():
+                self.warnings.add(item.code, f"{item.time:.2f} s", item.text)
+
+    def file(self, result: items.FileResult) -> None:
         """Count a file."""
         self.unwritten = False  # before all files are known
-        self.labels = self.labels or list(row.get("posteriors") or ())
-        status, seconds, score, place = row["status"], finite(row["seconds"]), finite(row["score"]), place_of(row)
-        answer = row["label"] or None
+        self.labels = self.labels or list(result.posteriors)
+        status, seconds, score, place = result.status, finite(result.seconds), finite(result.score), place_of(result)
+        answer = result.label or None
         self.statuses[status] += 1
         if seconds is not None:
             self.total_seconds += seconds
@@ -86,13 +96,13 @@ class Report(Sink):
         if answer is not None:
             self.count_answer(answer, score, place)
         if status != "ok":
-            (self.warnings if status == "warning" else self.errors).add(row["code"], place, row.get("reason", ""))
-        if row.get("truth"):
+            (self.warnings if status == "warning" else self.errors).add(result.code, place, result.reason)
+        if result.truth:
             self.accuracy = self.accuracy or Accuracy(self.labels, self.worst)
-            self.accuracy.add(row["truth"], answer, score, place)
-        if "events" in row and answer is not None:
+            self.accuracy.add(result.truth, answer, score, place)
+        if result.events is not None and answer is not None:
             self.searched_seconds = (self.searched_seconds or 0.0) + (seconds or 0.0)
-            self.event_counts.update(event["label"] for event in row["events"])
+            self.event_counts.update(event.label for event in result.events)
 
     def count_answer(self, label: str, score: float | None, place: str) -> None:
         """Count an answer."""
@@ -104,22 +114,6 @@ class Report(Sink):
                 self.label_scores.setdefault(label, [0] * HISTOGRAM_BINS)[index] += 1
             self.unsure.add(score, Prediction(place, label, score))
 
-    def event(self, row: Row) -> None:
-        """Count an event of a stream."""
-        self.event_counts[row["label"]] += 1
-
-    def steps(self, first: int, posteriors: NDArray[np.float32], age: float | None = None) -> None:
-        """How far a stream has come."""
-        self.step_count = max(self.step_count, first + len(posteriors))
-
-    def gap(self, row: Row) -> None:
-        """Count a gap that has ended."""
-        self.gap_count, self.lost_seconds = self.gap_count + bool(row["length"]), self.lost_seconds + row["length"]
-
-    def warning(self, row: Row) -> None:
-        """Count a warning of a stream."""
-        self.warnings.add(row["code"], f"{row['time']:.2f} s", str(row["text"]))
-
     def finish(self) -> None:
         """Write the page: these were all files."""
         self.unwritten = False
@@ -127,8 +121,8 @@ class Report(Sink):
 
     def close(self) -> None:
         """Write the page of a stream."""
-        if self.unwritten:
-            self.searched_seconds = self.seconds(self.step_count * self.hop)
+        if self.unwritten and self.stream:
+            self.searched_seconds = self.stream.seconds(self.step_count * self.stream.hop)
             self.finish()
 
     def render(self) -> str:
@@ -183,10 +177,10 @@ def check_writable(path: str) -> Path:
     return whole
 
 
-def place_of(row: Row) -> str:
+def place_of(result: items.FileResult) -> str:
     """A file, or the part of it that was classified."""
-    path = shorten(str(row["path"]))
-    start, end = finite(row.get("start")) or 0.0, finite(row.get("end"))
+    path = shorten(result.path)
+    start, end = finite(result.start) or 0.0, finite(result.end)
     if not start and end is None:
         return path
     return f"{path} [{start:.2f} – {'end' if end is None else f'{end:.2f} s'}]"

@@ -1,37 +1,32 @@
 """Events to a web server, one HTTP POST of JSON each."""
 
-import http.client
 import json
 import random
+import ssl
 import time
-import urllib.error
-import urllib.request
 import uuid
-from typing import Any
-from urllib.parse import urlsplit
+from contextlib import suppress
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
+import urllib3
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.core.errors import ConfigError
-from pipeline.sinks.outbox import Outbox
-from pipeline.sinks.sink import Row
+from pipeline.sinks.async_sink import AsyncSink
+from pipeline.sinks.items import Row
 
-FIRST, MOST = 0.25, 30.0  # seconds until the next attempt: twice as many each time, up to the second
-AGAIN = (408, 425, 429)  # answers of a server that may think better of it, as all from 500 on
-
-
-class Direct(urllib.request.HTTPRedirectHandler):
-    """Follows no redirections: they would turn a POST into a GET, and carry tokens to other servers."""
-
-    def redirect_request(self, *given: Any) -> None:
-        """None."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 30.0  # before the next attempt: twice as long each time
+BODY_BYTES = 1 << 16  # of an answer, which nobody needs
+TRY_AGAIN = (408, 425, 429)  # status codes of a server that may accept it later, as all from 500 on
 
 
-class Webhook(Outbox):
+class Webhook(AsyncSink):
     """Each event as ``{"type": "event", "stream", "number", "start", "end", "peak", "label", "score"}``.
 
-    Attempts that failed are made again, so a server can get an event twice, with the same header Idempotency-Key.
-    Certificates of https are verified.
+    The connection stays open between events. Attempts that failed are made again, no sooner than the server's
+    Retry-After; so a server can get an event twice, with the same header Idempotency-Key. Certificates of https are
+    verified. Redirections are not followed: they would turn a POST into a GET, and carry tokens to other servers.
     """
 
     def __init__(
@@ -66,37 +61,72 @@ class Webhook(Outbox):
         self.url, self.server = url, parts.netloc
         self.headers = {"Content-Type": "application/json", "User-Agent": "rivulet"} | (headers or {})
         self.timeout, self.patience, self.run = timeout, patience, uuid.uuid4().hex
-        self.opener = urllib.request.build_opener(Direct)
+        self.pool, self.not_before = connections(parts.scheme, parts.netloc), 0.0  # on time.monotonic
 
     def deliver(self, row: Row) -> str:
         """Try until it is accepted, refused, or too late."""
-        limit, wait = time.monotonic() + self.patience, FIRST
+        limit, wait, reason = time.monotonic() + self.patience, 0.0, ""
         while True:
-            reason, final = self.attempt(row)
-            if not reason or final:
+            now = time.monotonic()
+            pause = max(self.not_before - now, wait * random.uniform(0.5, 1))  # many clients should not come at once
+            self.pause(min(pause, limit - now))
+            if wait and time.monotonic() >= min(limit, self.until):
                 return reason
-            self.pause(wait * random.uniform(0.5, 1))  # many clients should not come back at once
-            wait = min(2 * wait, MOST)
-            if time.monotonic() >= min(limit, self.until):
+            reason, again = self.attempt(row)
+            if not again:
                 return reason
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS) or FIRST_WAIT_SECONDS
 
     def attempt(self, row: Row) -> tuple[str, bool]:
-        """One POST: what went wrong, and whether it would again."""
+        """One POST: what went wrong, and whether another attempt may help."""
         key = {"Idempotency-Key": f"{self.run}-{row['number']}"}
-        body = json.dumps(row).encode()
-        request = urllib.request.Request(self.url, body, self.headers | key, method="POST")
         timeout = max(0.1, min(self.timeout, self.until - time.monotonic()))
         try:
-            with self.opener.open(request, timeout=timeout):
-                return "", False
-        except urllib.error.HTTPError as error:
-            error.close()
-            return f"HTTP {error.code}", error.code < 500 and error.code not in AGAIN
-        except (OSError, http.client.HTTPException) as error:
-            return f"{getattr(error, 'reason', '') or error or type(error).__name__}", False
-        except ValueError as error:
-            return str(error), True
+            answer = self.pool.request(
+                "POST", self.url, body=json.dumps(row), headers=self.headers | key, timeout=timeout, retries=False,
+                redirect=False, preload_content=False,
+            )  # fmt: skip
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            return str(error) or type(error).__name__, not isinstance(error, ValueError)
+        read_body(answer)
+        if answer.status < 300:
+            return "", False
+        self.not_before = time.monotonic() + seconds_to_wait(answer)
+        return f"HTTP {answer.status}", answer.status >= 500 or answer.status in TRY_AGAIN
 
-    def told(self, missing: int, reason: str) -> str:
+    def summary(self, missing: int, reason: str) -> str:
         """What was not delivered, and to whom."""
-        return f"sink=webhook: {missing} of {self.number} events did not reach {self.server} (the last: {reason})"
+        return f"sink=webhook: {missing} of {self.count} events did not reach {self.server} (the last: {reason})"
+
+
+def connections(scheme: str, server: str) -> urllib3.PoolManager:
+    """Connections that stay open, through the proxy that the environment names for this server. ConfigError if that is
+    of no kind that is known.
+    """
+    context, proxy = ssl.create_default_context(), getproxies().get(scheme)
+    if not proxy or proxy_bypass(server):
+        return urllib3.PoolManager(ssl_context=context)
+    try:
+        url = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(url.auth)) if url.auth else None
+        return urllib3.ProxyManager(url._replace(auth=None).url, proxy_headers=headers, ssl_context=context)
+    except urllib3.exceptions.HTTPError as error:
+        raise ConfigError(
+            f"{scheme}_proxy: cannot be used by sink=webhook: {error}; expected http://SERVER:PORT"
+        ) from None
+
+
+def read_body(answer: urllib3.BaseHTTPResponse) -> None:
+    """Read an answer to its end, so that the connection can be used again; one that is too long, or broken, ends it."""
+    with suppress(OSError, urllib3.exceptions.HTTPError):
+        if len(answer.read(BODY_BYTES)) < BODY_BYTES:
+            return
+    answer.close()
+
+
+def seconds_to_wait(answer: urllib3.BaseHTTPResponse) -> float:
+    """What Retry-After says, be it a number or a date; 0 without one that makes sense."""
+    try:
+        return urllib3.Retry().get_retry_after(answer) or 0.0
+    except urllib3.exceptions.InvalidHeader:
+        return 0.0

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.media.audio import Resampler, Samples, sane
+from pipeline.media.audio import Resampler, Samples, sanitize
 from pipeline.sources.block_queue import Block
 from pipeline.sources.capture import LostError
 from pipeline.sources.device_clock import DeviceClock
@@ -121,7 +121,7 @@ class AudioTimeline:
             yield from self.release()
         yield from self.finish()
         if not self.lost:
-            offset = self.clock.windows[0][0] if wrong_rate else self.clock.offset()  # before it went wrong
+            offset = self.clock.first_offset() if wrong_rate else self.clock.offset()  # before it went wrong
             self.ended = offset + self.frames / self.device_rate
             self.lost = str(error)
             yield Gap(0, self.lost, self.how)
@@ -133,7 +133,7 @@ class AudioTimeline:
             self.overruns += 1
             yield from self.gap(Fraction(missing, self.device_rate), BEHIND)
         mono = block.data[:, self.channel] if isinstance(self.channel, int) else block.data.mean(1)
-        self.peak = max(self.peak, float(np.abs(sane(mono)).max(initial=0.0)))
+        self.peak = max(self.peak, float(np.abs(sanitize(mono)).max(initial=0.0)))
         self.frames = block.start + len(mono)
         self.due += Fraction(len(mono) * self.rate, self.device_rate)
         yield from self.piece(self.convert(mono) if self.convert else mono, block.captured)

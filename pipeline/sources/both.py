@@ -54,7 +54,7 @@ class Both(Source):
                 "source=both gives sound and pictures, but the model takes one; take source=microphone or webcam"
             )
         arriving: Arriving = queue.Queue(QUEUE_PIECES)
-        picture = spec.only_pictures(self.name)
+        picture = spec.require_pictures(self.name)
         every = replace(picture, rate=picture.rate * math.ceil(MAX_CAMERA_RATE / picture.rate))
         stop = threading.Event()
         threads = [
@@ -98,7 +98,7 @@ class Both(Source):
                 yield from sync.add_picture(item, time.monotonic())
                 if isinstance(item, Piece) and item.seen and item.captured is not None:
                     seen = tuple((sync.seconds(item.captured), image) for _, image in item.seen)
-                    yield Piece(sync.spec.nothing(), item.captured, seen)
+                    yield Piece(sync.spec.empty(), item.captured, seen)
             elif len(started) == 2:
                 yield from sync.add_sound(item, time.monotonic())
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from pydantic import PositiveFloat
 
 from pipeline.core.text import clean
-from pipeline.media.chunks import Both, open_chunks
-from pipeline.media.input_spec import InputSpec, recut
+from pipeline.media.chunks import open_chunks
+from pipeline.media.info import AVInfo
+from pipeline.media.input_spec import InputSpec, rechunk
 from pipeline.media.picture import Image
-from pipeline.media.prefetch import ahead
+from pipeline.media.prefetch import prefetch
 from pipeline.sources.source import Piece, Source
 
 
@@ -31,10 +32,10 @@ class File(Source):
         facts, blocks = open_chunks(self.path, spec, view=view)
         size = max(1, round(self.chunk * spec.rate / spec.grain)) * spec.grain
         started, sent = time.monotonic(), 0
-        for chunk in recut(ahead(blocks, 2 if seen else 4), spec, size):
+        for chunk in rechunk(prefetch(blocks, 2 if seen else 4), spec, size):
             sent += spec.ticks(chunk)
             now, shown = sent / spec.rate, list[tuple[float, Image]]()
-            late = facts.late if isinstance(facts, Both) else 0.0
+            late = facts.late if isinstance(facts, AVInfo) else 0.0
             while views and views[0][0] + late < now:
                 seconds, image = views.popleft()
                 shown.append((seconds + late, image))

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from pydantic import PositiveFloat
+
 from pipeline.core.errors import MediaError, UserError
 from pipeline.media.input_spec import InputSpec
 from pipeline.sources.capture import LostError
@@ -41,19 +43,17 @@ class LiveSource(Source, Generic[D]):
 
     def __init__(
         self,
-        name: str,
-        timeout: float = 2.0,
-        opening: float = 10.0,
-        patience: float | None = None,
+        timeout: PositiveFloat = 2.0,
+        opening: PositiveFloat = 10.0,
+        patience: PositiveFloat | None = None,
         gap: Policy = "reset",
-        seconds: float | None = None,
+        seconds: PositiveFloat | None = None,
     ) -> None:
         """``timeout``: seconds without data until the device counts as lost (``opening``: before the first data).
         ``patience``: seconds for which a lost device is tried again (None: for ever). ``gap``: what a gap does to the
         state. ``seconds``: when to stop (None: never).
         """
-        self.name, self.timeout, self.opening = name, timeout, opening
-        self.patience, self.gap, self.seconds = patience, gap, seconds
+        self.timeout, self.opening, self.patience, self.gap, self.seconds = timeout, opening, patience, gap, seconds
         self.started = False
         self.lost_at: float | None = None  # None once the device delivers again
         self.retry_seconds = FIRST_RETRY_SECONDS
@@ -108,7 +108,7 @@ class LiveSource(Source, Generic[D]):
                     device = None
                     yield from self.lose(error)
                     for device in self.reopen(str(error), end):  # noqa: B007
-                        yield Piece(spec.nothing())  # so that the caller can stop
+                        yield Piece(spec.empty())  # so that the caller can stop
             yield from self.finish()
         except LostError as error:
             raise self.failure(error) from None

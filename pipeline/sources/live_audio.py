@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import InputSpec
-from pipeline.sources.audio_timeline import AudioTimeline, Channel, WrongRateError
+from pipeline.sources.audio_timeline import AudioTimeline, WrongRateError
 from pipeline.sources.block_queue import Block, BlockQueue
 from pipeline.sources.capture import LostError
 from pipeline.sources.live import Device, LiveSource
@@ -35,25 +37,29 @@ class AudioDevice(Device, Protocol):
 
 
 class LiveAudio(LiveSource[AudioDevice]):
-    """One channel of a device, or the mean of all.
-
-    Attributes:
-        channel: from 0 on, or ``mix``.
-        buffer: seconds of sound that may wait for a busy model.
-        muted: seconds of nothing but zeros that are warned of; None: never.
-    """
+    """One channel of a device, or the mean of all."""
 
     resamples = True
-    channel: Channel = 0
-    buffer = 10.0
-    muted: float | None = 5.0
+
+    def __init__(
+        self,
+        channel: NonNegativeInt | Literal["mix"] = 0,
+        buffer: Annotated[float, Field(ge=1.0, le=600.0)] = 10.0,
+        muted: PositiveFloat | None = 5.0,
+        **options: Any,
+    ) -> None:
+        """``channel``: from 0 on, or the mean of all. ``buffer``: seconds of sound that may wait for a busy model.
+        ``muted``: seconds of nothing but zeros before a warning (None: never). The rest: see ``LiveSource``.
+        """
+        super().__init__(**options)
+        self.channel, self.buffer, self.muted = channel, buffer, muted
 
     def warn(self, text: str) -> None:
         """Print a warning."""
         print(f"warning: {text}", file=sys.stderr)
 
     def begin(self, spec: InputSpec) -> None:
-        rate = spec.only_sound(f"source={type(self).__name__.lower()}")
+        rate = spec.require_sound(f"source={type(self).__name__.lower()}")
         self.timeline = AudioTimeline(rate, self.channel, self.gap, self.muted, self.warn)
         self.suspected: dict[int, int] = {}  # rate that a device states -> standard rate that it delivered once
         self.measured: dict[int, int] = {}  # the same, after it happened again: used from then on

@@ -6,12 +6,13 @@ frame period predicts whether another picture will come before k / rate; if none
 
 import math
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from pydantic import PositiveFloat
 
 from pipeline.media.input_spec import InputSpec
-from pipeline.sources.capture import Capture, LostError, VideoFrame
+from pipeline.sources.capture import Capture, Keep, LostError, VideoFrame
 from pipeline.sources.live import LiveSource
 from pipeline.sources.source import BEHIND, Gap, Piece
 
@@ -28,8 +29,15 @@ Decided: TypeAlias = list[tuple[int, VideoFrame, int]]  # (ticks, picture, misse
 class LiveVideo(LiveSource[Capture]):
     """Pictures of a camera or a network stream. ``open`` starts the capture."""
 
+    def __init__(self, keep: Keep = "newest", frozen: PositiveFloat | None = None, **options: Any) -> None:
+        """``keep``: the ``newest`` picture, so that answers are never late, or ``every`` one. ``frozen``: seconds of
+        equal pictures that count as a loss (None: never). The rest: see ``LiveSource``.
+        """
+        super().__init__(**options)
+        self.keep, self.frozen = keep, frozen
+
     def begin(self, spec: InputSpec) -> None:
-        self.picture = spec.only_pictures(f"source={type(self).__name__.lower()}")
+        self.picture = spec.require_pictures(f"source={type(self).__name__.lower()}")
         self.grid = VideoGrid(self.picture.rate)
         self.waiting_since: float | None = None
         self.lost = ""  # why there are no pictures; empty if there are
@@ -44,9 +52,9 @@ class LiveVideo(LiveSource[Capture]):
                 self.lost = ""
                 if ticks:
                     fitted = self.picture.fit(shown.image, shown.aspect)
-                    yield Piece(spec.of_pictures(np.repeat(fitted[None], ticks, axis=0)), shown.captured)
+                    yield Piece(spec.from_pictures(np.repeat(fitted[None], ticks, axis=0)), shown.captured)
             if seen and frame is not None:
-                yield Piece(spec.nothing(), frame.captured, ((self.grid.place / self.grid.rate, frame.image),))
+                yield Piece(spec.empty(), frame.captured, ((self.grid.place / self.grid.rate, frame.image),))
 
     def lose(self, error: LostError) -> Iterator[Gap]:
         self.grid.restart()

@@ -2,15 +2,15 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.sources.capture import LostError
 from pipeline.sources.live_audio import LiveAudio, Put
-from pipeline.sources.source import Policy
 
 DRIVER_SECONDS = 10.0  # for which PortAudio may open or close a device
 INSTALL = "install PortAudio (Debian, Ubuntu: apt install libportaudio2; elsewhere it comes with sounddevice)"
@@ -24,24 +24,17 @@ class Microphone(LiveAudio):
         self,
         device: int | str | None = None,
         list: bool = False,
-        channel: NonNegativeInt | Literal["mix"] = 0,
         rate: PositiveInt | None = None,
         chunk: Annotated[float, Field(ge=0.001, le=1.0)] = 0.02,
-        buffer: Annotated[float, Field(ge=1.0, le=600.0)] = 10.0,
-        seconds: PositiveFloat | None = None,
         timeout: PositiveFloat = 1.5,
-        opening: PositiveFloat = 10.0,
-        muted: PositiveFloat | None = 5.0,
-        patience: PositiveFloat | None = None,
-        gap: Policy = "reset",
+        **options: Any,
     ) -> None:
         """``device``: index, name or part of a name (None: the system's default). ``list``: only list the devices.
-        ``rate`` to record at, in Hz (None: the device's own). ``chunk``: seconds that are read at a time. ``channel``,
-        ``buffer``, ``muted``: see ``LiveAudio``. The rest: see ``LiveSource``.
+        ``rate`` to record at, in Hz (None: the device's own). ``chunk``: seconds that are read at a time. The rest: see
+        ``LiveAudio``.
         """
-        name = "microphone" if device is None else f"microphone {device}"
-        super().__init__(name, timeout, opening, patience, gap, seconds)
-        self.channel, self.buffer, self.muted = channel, buffer, muted
+        super().__init__(timeout=timeout, **options)
+        self.name = "microphone" if device is None else f"microphone {device}"
         self.device, self.list, self.asked_rate, self.chunk = device, list, rate, chunk
 
     def open(self, again: bool) -> "PortAudioDevice":
@@ -129,23 +122,19 @@ def run_within(seconds: float, work: Callable[[], Any]) -> Any:
     """What ``work`` returns or raises; LostError after ``seconds``. It runs in a thread that may be left behind,
     because drivers hang in calls that no signal interrupts.
     """
-    results: list[Any] = []
-    errors: list[BaseException] = []
+    result: Future[Any] = Future()
 
     def run() -> None:
         try:
-            results.append(work())
+            result.set_result(work())
         except BaseException as error:  # raised again in the caller
-            errors.append(error)
+            result.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise LostError(f"the driver has not answered for {seconds:g} s")
-    return results[0]
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return result.result(seconds)
+    except TimeoutError:
+        raise LostError(f"the driver has not answered for {seconds:g} s") from None
 
 
 def sounddevice() -> Any:

@@ -1,14 +1,15 @@
 """A camera at this computer, through OpenCV."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.core.errors import ConfigError, UserError
-from pipeline.sources.capture import Capture, Keep, LostError
+from pipeline.sources.capture import Capture, LostError
 from pipeline.sources.grabbers import grab_camera
 from pipeline.sources.live_video import LiveVideo
-from pipeline.sources.source import Policy
 
 MAX_LISTED_INDEXES = 10
 
@@ -23,22 +24,16 @@ class Webcam(LiveVideo):
         width: PositiveInt | None = None,
         height: PositiveInt | None = None,
         rate: PositiveFloat | None = None,
-        keep: Keep = "newest",
-        seconds: PositiveFloat | None = None,
-        timeout: PositiveFloat = 2.0,
         frozen: PositiveFloat | None = 5.0,
-        patience: PositiveFloat | None = None,
-        gap: Policy = "reset",
+        **options: Any,
     ) -> None:
         """``device``: an index, or a path such as /dev/video0. ``list``: only list the cameras. ``width``, ``height``,
-        ``rate``: asked of the camera (None: its choice). ``keep``: the ``newest`` picture, so that answers are never
-        late, or ``every`` one. ``frozen``: seconds of equal pictures that count as a loss (None: never). The rest:
-        see ``LiveSource``.
+        ``rate``: asked of the camera (None: its choice). The rest: see ``LiveVideo``.
         """
-        super().__init__(f"camera {device}", timeout, 10.0, patience, gap, seconds)
+        super().__init__(frozen=frozen, **options)
         self.device = int(device) if str(device).isdecimal() else device
         self.reads = (Path(self.device),) if isinstance(self.device, str) else ()
-        self.list, self.asked, self.keep, self.frozen = list, (width, height, rate), keep, frozen
+        self.name, self.list, self.asked = f"camera {device}", list, (width, height, rate)
 
     def open(self, again: bool) -> Capture:
         opening = self.timeout + 10  # a process has to start
@@ -48,6 +43,8 @@ class Webcam(LiveVideo):
         """One camera a line: index, picture size and rate, and the name where it is known."""
         rows = []
         for index in range(MAX_LISTED_INDEXES if self.list else 0):
+            if sys.platform == "linux" and not Path(f"/dev/video{index}").exists():
+                continue  # to try takes a process
             try:
                 capture = Capture(grab_camera, (index, None, None, None), "newest", None, 10.0)
             except LostError:

@@ -3,7 +3,7 @@
 What is done about what comes in, each time it comes, and with one warning per episode unless it says otherwise:
 
 * ``not_finite``: samples that are NaN or infinite become 0.
-* ``too_loud``: samples beyond ``LOUDEST`` times full scale become full scale, with their sign.
+* ``too_loud``: samples beyond ``MAX_AMPLITUDE`` times full scale become full scale, with their sign.
 * ``clipped``: more than ``SHARE`` of a block's samples at full scale. Only told: what is lost cannot be brought back.
 * ``offset``: a mean over the last second of more than ``OFFSET``. Only told: taking it out would change what the model
   was trained on, and a filter bank that begins above 0 Hz hardly sees it.
@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.layers.stage import State
-from pipeline.media.audio import LOUDEST, Samples
+from pipeline.media.audio import MAX_AMPLITUDE, Samples
 from pipeline.media.input_spec import Arrays
 
 FULL = 0.999  # of full scale: at full scale
@@ -38,7 +38,7 @@ HELD = 1.0  # seconds
 TINY = float(np.finfo(np.float32).tiny)
 TEXTS = {
     "not_finite": "samples that are no numbers; taken as 0",
-    "too_loud": f"samples beyond {LOUDEST:g} times full scale; taken as full scale (floats from -1 to 1 are expected)",
+    "too_loud": f"samples beyond {MAX_AMPLITUDE:g} times full scale; taken as full scale (expected: floats -1 to 1)",
     "clipped": "samples stand at full scale; lower the gain of the recording",
     "offset": f"the samples' mean is not 0 but beyond {OFFSET:g}; look for a faulty microphone or converter",
     "not_computed": "the model's state became infinite; it goes on from the last good one",
@@ -55,7 +55,7 @@ class Counts:
     clipped: Count = 0
     denormal: Count = 0
     not_computed: Count = 0
-    offset: Annotated[float, Field(ge=-LOUDEST, le=LOUDEST)] = 0.0  # mean of the last second
+    offset: Annotated[float, Field(ge=-MAX_AMPLITUDE, le=MAX_AMPLITUDE)] = 0.0  # mean of the last second
     failing: Count = 0  # ticks for which no step could be computed, up to now
     seen: dict[str, Count] = field(default_factory=dict)  # kind -> tick at which it was last seen to end
 
@@ -85,7 +85,7 @@ class Guard:
         return (self.samples(block[0], start), *block[1:]) if self.sound else block
 
     def samples(self, x: Samples, start: int) -> Samples:
-        """Samples ``(N,)``, N > 0, all finite, normal and within ``LOUDEST``."""
+        """Samples ``(N,)``, N > 0, all finite, normal and within ``MAX_AMPLITUDE``."""
         bad = 0
         if float(x.min()) > -FULL and float(x.max()) < FULL:  # NaN is neither
             total = float(x.sum())
@@ -107,7 +107,7 @@ class Guard:
     def repaired(self, x: Samples, start: int) -> tuple[Samples, float, int]:
         """Samples of which some are at full scale or worse; with the sum of the good ones, and how many are bad."""
         size, finite = np.abs(x), np.isfinite(x)
-        loud = finite & (size > LOUDEST)
+        loud = finite & (size > MAX_AMPLITUDE)
         full = finite & (size >= FULL) & ~loud
         self.counts.not_finite += self.told("not_finite", ~finite, start)
         self.counts.too_loud += self.told("too_loud", loud, start)

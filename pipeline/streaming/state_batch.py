@@ -22,7 +22,7 @@ from pipeline.model.classifier import Classifier, on_device
 
 FIRST_ROWS = 64  # twice as many when they are full
 SPARE = 0  # the row that fills batches up: the initial state, which is never written to
-VALUES = 1000  # numbers of an answer that are compared in every row, at least
+VALUES = 200  # numbers of an answer that are compared in every row, at least
 
 
 class StateBatch:
@@ -93,7 +93,7 @@ class StateBatch:
         spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
         index = self.index([*(SPARE if row in self.fresh else row for row in rows), *[SPARE] * spare])
         state = tree(lambda whole: whole.index_select(0, index), self.rows)
-        x = self.model.spec.tensors(self.model.spec.stacked([*blocks, *[blocks[0]] * spare]))
+        x = self.model.spec.tensors(self.model.spec.stack([*blocks, *[blocks[0]] * spare]))
         with row_by_row(self.serial):
             y, state = self.model(on_device(x, self.model), state)
         return y[: len(rows)].float().cpu().numpy(), state
@@ -128,7 +128,7 @@ def independent(model: Classifier, size: int, tile: int) -> tuple[list[int], fro
     """
     generator = torch.Generator().manual_seed(0)
     sizes, serial = [tile], set[Stage]()
-    while sizes[0] % 2 == 0 and sizes[0] > 8:
+    while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
     x = on_device(model.spec.tensors(full(model, size, generator)), model)
     for stage in leaves(model):

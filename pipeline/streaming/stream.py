@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError, NotFiniteError
 from pipeline.layers.stage import State, detach
-from pipeline.media.input_spec import Arrays, Chunk, joined
+from pipeline.media.input_spec import Arrays, Chunk, concatenate
 from pipeline.model.classifier import Classifier, on_device
 from pipeline.model.decoder import Decoder, Event
 from pipeline.sources.source import Policy
@@ -47,7 +47,7 @@ class Stream:
         self.fetch: Callable[[], State] | None = None
         self.value = detach(model.initial(1))
         self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels))
-        self.waiting = self.newest = self.spec.nothing()
+        self.waiting = self.newest = self.spec.empty()
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
@@ -95,7 +95,7 @@ class Stream:
             self.surplus -= left_out
             parts = self.spec.cut(parts, left_out)[1]
         self.ticks += self.spec.ticks(parts)
-        self.waiting = joined([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
+        self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
         if self.spec.ticks(parts):
             self.newest = tuple(array[-1:] for array in parts)
         self.clear_answers()
@@ -170,13 +170,13 @@ class Stream:
             events = self.flush()
             self.state, self.end = detach(self.model.initial(1)), sys.maxsize
             self.guard.begin()
-            self.waiting = self.newest = self.spec.nothing()
+            self.waiting = self.newest = self.spec.empty()
             self.jump(ticks)
             return events
         fill = self.model.delay * self.model.hop if how == "keep" else round(FILL * self.model.rate)
         fill += -(self.spec.ticks(self.waiting) + fill) % self.size  # whole blocks, so that nothing waits
         fill = min(ticks, fill)
-        held = self.newest if how != "zeros" else self.spec.nothing()
+        held = self.newest if how != "zeros" else self.spec.empty()
         events = self.push(self.spec.padding(held, fill))
         if fill < ticks:
             self.jump(ticks - fill)
@@ -250,7 +250,7 @@ class Stream:
     @property
     def open(self) -> list[Event]:
         """The events that have begun and not ended."""
-        return self.decoder.begun()
+        return self.decoder.open_events()
 
 
 @torch.inference_mode()
@@ -258,7 +258,7 @@ def step(model: Classifier, block: Arrays, state: State) -> tuple[NDArray[np.flo
     """One block through the model: posteriors ``(T, K)`` and the next state. Where a memory is not finite, which cells
     refuse, NaN and the state as it was.
     """
-    x = model.spec.tensors(model.spec.stacked([block]))
+    x = model.spec.tensors(model.spec.stack([block]))
     try:
         y, state = model(on_device(x, model), state)
     except NotFiniteError:

@@ -75,7 +75,7 @@ class Run:
 
     def weights(self) -> dict[str, Tensor]:
         """The model's numbers as they are now."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        return {name: stored(tensor) for name, tensor in self.model.state_dict().items()}
 
     def finish_epoch(self, row: dict[str, Any]) -> None:
         """Note an epoch's figures, and keep the model, with its mean weights, if it is the best so far, or ``last``."""
@@ -101,7 +101,7 @@ class Run:
 
     def save_checkpoint(self) -> None:
         """Write last.ckpt, with which training goes on from here to the bit. All processes have to call it."""
-        own = {"generators": generators(), "carried": to_lists(self.carried)}
+        own = {"generators": generators(), "carried": None if self.carried is None else tree(stored, self.carried)}
         processes = gather(self.fabric, own)
         if self.fabric.global_rank:
             return
@@ -166,16 +166,14 @@ class Logits(nn.Module):
         return self.model.logits(x, state)
 
 
-def to_lists(state: State | None) -> Any:
-    """A state as lists of tensors on the CPU, which can be stored."""
-    if state is None or isinstance(state, Tensor):
-        return None if state is None else state.detach().cpu().clone()
-    return [to_lists(part) for part in state]
+def stored(tensor: Tensor) -> Tensor:
+    """As it is kept in a file."""
+    return tensor.detach().cpu().clone()
 
 
-def from_lists(stored: Any) -> State:
-    """A state from such lists."""
-    return stored if isinstance(stored, Tensor) else tuple(from_lists(part) for part in stored)
+def from_lists(state: Any) -> State:
+    """A state as a file has it; the first versions kept lists."""
+    return state if isinstance(state, Tensor) else tuple(from_lists(part) for part in state)
 
 
 def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:

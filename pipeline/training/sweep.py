@@ -16,7 +16,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import emptied
+from pipeline.core.journal import open_empty
 from pipeline.core.search_space import keys_of, parse_space
 from pipeline.training.progress import Train
 
@@ -74,7 +74,7 @@ class Sweep:
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
     """Keep other sweeps out of a folder. OSError if there is one."""
-    file = emptied(path / "sweep.lock")
+    file = open_empty(path / "sweep.lock")
     try:
         yield
     finally:

@@ -6,28 +6,28 @@ import time
 from collections import deque
 
 from pipeline.core.text import clean
-from pipeline.sinks.sink import Row, Sink
+from pipeline.sinks.items import Item, Row, StreamInfo, TimedEvent
+from pipeline.sinks.sink import Sink
 
-SLACK = 0.5  # seconds that threads have, beyond the grace, to notice that it is over
+SLACK_SECONDS = 0.5  # that threads have, beyond the grace, to notice that it is over
 
 
-class Outbox(Sink):
+class AsyncSink(Sink):
     """Base of such sinks: a subclass writes ``deliver``. Nothing that happens in there ever holds up the stream: when
-    the queue is full, the oldest event is dropped. Those that were not delivered are counted and told in the end.
+    the queue is full, the oldest event is dropped. Those that were not delivered are counted, for a warning
+    at the end.
     """
 
     def __init__(self, queue: int, threads: int, grace: float) -> None:
         """At most ``queue`` events wait, ``threads`` are delivered at a time; in the end there are ``grace`` seconds
         for what is left.
         """
-        super().__init__()
-        self.limit, self.threads, self.grace = queue, threads, grace
+        self.limit, self.grace = queue, grace
         self.waiting: deque[Row] = deque()
         self.changed = threading.Condition()
-        self.number = self.delivered = 0
-        self.lost = 0  # events dropped or given up
-        self.reason = ""  # the last one
-        self.working: list[threading.Thread] = []
+        self.count = self.delivered = 0
+        self.reason = ""  # why the last one that failed was not delivered
+        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(threads)]
         self.until = float("inf")  # on time.monotonic
         self.ended = False
 
@@ -38,21 +38,22 @@ class Outbox(Sink):
     def cancel(self) -> None:
         """The grace is over: let go of what is being delivered."""
 
-    def start(self, name: str, labels: list[str], rate: int, hop: int) -> None:
+    def start(self, stream: StreamInfo) -> None:
         """Start the threads."""
-        super().start(name, labels, rate, hop)
-        for _ in range(self.threads):
-            self.working.append(threading.Thread(target=self.work, daemon=True))
-            self.working[-1].start()
+        super().start(stream)
+        for thread in self.threads:
+            thread.start()
 
-    def event(self, row: Row) -> None:
+    def write(self, item: Item) -> None:
         """Queue an event."""
+        if not isinstance(item, TimedEvent) or self.stream is None:
+            return
         with self.changed:
-            self.number += 1
+            self.count += 1
             if len(self.waiting) >= self.limit:
                 self.waiting.popleft()
-                self.lost, self.reason = self.lost + 1, "the queue was full"
-            self.waiting.append({"type": "event", "stream": self.name, "number": self.number} | row)
+                self.reason = "the queue was full"
+            self.waiting.append({"type": "event", "stream": self.stream.name, "number": self.count} | vars(item))
             self.changed.notify()
 
     def work(self) -> None:
@@ -67,7 +68,7 @@ class Outbox(Sink):
             reason = self.deliver(row)
             with self.changed:
                 self.delivered += not reason
-                self.lost, self.reason = self.lost + bool(reason), reason or self.reason
+                self.reason = reason or self.reason
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond the end; for ``deliver``."""
@@ -77,26 +78,26 @@ class Outbox(Sink):
                 self.changed.wait(left)
 
     def close(self) -> None:
-        """Give what is left the grace, and tell what was not delivered."""
-        if self.ended or not self.working:
+        """Give what is left the grace, and warn of what was not delivered."""
+        if self.ended or self.stream is None:
             return
         with self.changed:
             self.ended, self.until = True, time.monotonic() + self.grace
             self.changed.notify_all()
         self.join(self.until)
         self.cancel()
-        self.join(self.until + SLACK)
+        self.join(self.until + SLACK_SECONDS)
         with self.changed:
-            missing = self.number - self.delivered
+            missing = self.count - self.delivered
             reason = self.reason or "the time was over"
         if missing:
-            print(f"warning: {clean(self.told(missing, reason))}", file=sys.stderr)
+            print(f"warning: {clean(self.summary(missing, reason))}", file=sys.stderr)
 
     def join(self, until: float) -> None:
         """Wait for the threads."""
-        for thread in self.working:
+        for thread in self.threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def told(self, missing: int, reason: str) -> str:
+    def summary(self, missing: int, reason: str) -> str:
         """What to say of those that are missing."""
-        return f"{missing} of {self.number} events were not delivered (the last: {reason})"
+        return f"{missing} of {self.count} events were not delivered (the last: {reason})"
