@@ -133,6 +133,7 @@ def test_another_training_is_not_resumed(trained, tones, tmp_path):
     assert done.returncode == 2 and "the clips are not those" in text and "train was '" in text, text
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one(tones, tmp_path):
     """The loss of each epoch is that of one process with the same batches, and only one of them writes and speaks."""
     calm = ["augment=none", "encoder.dropout=0", "trainer.carry=0", "trainer.epochs=2", "trainer.batch=6"]
