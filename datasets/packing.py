@@ -134,7 +134,7 @@ def cut_to_size(order: Sequence[PackedFile], most_bytes: float, most_clips: int)
         yield tuple(part)
 
 
-def digest(shards: Sequence[Planned]) -> str:
+def plan_digest(shards: Sequence[Planned]) -> str:
     """Tells one plan from another: of other clips, files or settings."""
     parts = hashlib.sha256()
     for shard in shards:
@@ -157,7 +157,7 @@ def pack(
     for recording in found:
         check(recording)
     shards = plan_shards(found, megabytes, most, seed)
-    plan = digest(shards)
+    plan = plan_digest(shards)
     out.mkdir(parents=True, exist_ok=True)
     with open(out / JOURNAL, "a+", encoding="utf-8") as journal:
         lock(journal.fileno())

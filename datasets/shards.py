@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(wrong)
     warnings.showwarning = lambda message, *_: print(f"warning: {clean(str(message))}", file=sys.stderr)
     try:
-        return check(Path(asked.folder)) if asked.check else write(asked)
+        return check_shards(Path(asked.folder)) if asked.check else write(asked)
     except UserError as error:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -292,7 +292,7 @@ def splits(given: Sequence[str]) -> dict[str, list[str]] | None:
     return {split: names.split(",") for split, _, names in (text.partition("=") for text in given)} or None
 
 
-def check(folder: Path) -> int:
+def check_shards(folder: Path) -> int:
     """Whether all shards are what the index says; 1 if not."""
     index = read_index(existing_root(str(folder), f"a folder of shards with {NAME}"))
     if index is None:

@@ -167,7 +167,7 @@ class Trainer:
         step = TrainingStep(self.fabric, run, loss, self.frames, self.clip, self.carry)
         if self.resume:
             run.restore(Path(self.resume))
-            self.say(self.resumed(run))
+            self.say(self.describe_resumption(run))
             if report:  # what was kept last may not have been reported before the end came
                 for row in run.progress.history:
                     report(row["epoch"], row)
@@ -180,12 +180,12 @@ class Trainer:
         progress = run.progress
         try:
             with SummaryWriter(str(out / "tensorboard")) if self.leads else nullcontext() as board:
-                while not self.ended(run):
-                    row = self.epoch(step, loader, train, val)
+                while not self.stop_reason(run):
+                    row = self.run_epoch(step, loader, train, val)
                     if board:
                         for key, value in row.items():
                             board.add_scalar(key, value, progress.epoch)
-                        self.say(line(row, self.epochs, progress))
+                        self.say(format_epoch(row, self.epochs, progress))
                     if report:
                         report(progress.epoch, row)
         except KeyboardInterrupt:
@@ -195,15 +195,15 @@ class Trainer:
             raise
         return progress
 
-    def resumed(self, run: Run) -> str:
+    def describe_resumption(self, run: Run) -> str:
         """Where a resumed training stands, for people."""
         progress = run.progress
-        if key := self.ended(run):
+        if key := self.stop_reason(run):
             return f"{self.resume}: is finished, after epoch {progress.epoch}, by trainer.{key}={getattr(self, key)}"
         within = f", step {progress.batch} of the next" if progress.batch else ""
         return f"{self.resume}: goes on after epoch {progress.epoch} of {self.epochs}{within}"
 
-    def ended(self, run: Run) -> str:
+    def stop_reason(self, run: Run) -> str:
         """The key by which training is over: all epochs are done, nothing got better for long, or the time is over;
         '' if it goes on.
         """
@@ -212,9 +212,9 @@ class Trainer:
             return "epochs"
         if progress.epoch - progress.best_epoch >= self.patience:
             return "patience"
-        return "minutes" if self.spent(run) >= 1 else ""
+        return "minutes" if self.time_share(run) >= 1 else ""
 
-    def spent(self, run: Run) -> float:
+    def time_share(self, run: Run) -> float:
         """Share of ``minutes`` that is over, also in a training before a resumption; the same for all processes."""
         if self.minutes is None:
             return 0.0
@@ -225,7 +225,7 @@ class Trainer:
         """All random generators."""
         seed_everything(seed, verbose=False)
 
-    def epoch(self, step: TrainingStep, loader: Loader, train: Split, val: Split) -> dict[str, Any]:
+    def run_epoch(self, step: TrainingStep, loader: Loader, train: Split, val: Split) -> dict[str, Any]:
         """Train, validate, keep; the epoch's figures. All that is random depends on the seed and the epoch alone."""
         run = step.run
         started = run.seconds
@@ -234,7 +234,7 @@ class Trainer:
             self.seed((seed + 7919 * self.fabric.global_rank) % 2**32)
             run.carried = None
         train.epoch = run.progress.epoch
-        row = {"epoch": run.progress.epoch + 1} | self.learn(step, loader, train, seed)
+        row = {"epoch": run.progress.epoch + 1} | self.train_epoch(step, loader, train, seed)
         with run.average.applied():
             found = self.evaluate(run.model, val, run.features) if self.leads else {}
         row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1") if found}
@@ -243,7 +243,7 @@ class Trainer:
         run.finish_epoch(shared)
         return shared
 
-    def learn(self, step: TrainingStep, loader: Loader, train: Split, seed: int) -> dict[str, Any]:
+    def train_epoch(self, step: TrainingStep, loader: Loader, train: Split, seed: int) -> dict[str, Any]:
         """The rest of one pass over the training data; mean loss, accuracy and learning rate."""
         run, progress = step.run, step.run.progress
         run.model.train()
@@ -255,7 +255,7 @@ class Trainer:
             batches = bar(batches, title, len(steps), progress.batch)
         for parts in batches:
             epoch = progress.epoch + progress.batch / len(steps)
-            share = rate(self.schedule, epoch, self.epochs, self.warmup, self.spent(run))
+            share = rate(self.schedule, epoch, self.epochs, self.warmup, self.time_share(run))
             run.set_rate(share)
             found = step.truncated(parts[0], self.tbptt) if self.tbptt else step.full(parts)
             progress.sums = [old + new for old, new in zip(progress.sums, found, strict=True)]
@@ -263,7 +263,7 @@ class Trainer:
             progress.step += 1
             if progress.step % self.save_every == 0 and progress.batch < len(steps):
                 run.save_checkpoint()
-            if self.spent(run) >= 1:
+            if self.time_share(run) >= 1:
                 break
         total, hits, count = progress.sums
         if not count:
@@ -289,7 +289,7 @@ class Trainer:
             yield from (batch for batch in parts if batch is not None)
 
 
-def line(row: Mapping[str, Any], epochs: int, progress: Progress) -> str:
+def format_epoch(row: Mapping[str, Any], epochs: int, progress: Progress) -> str:
     """An epoch in one line."""
     star = " *" if progress.best_epoch == progress.epoch else ""
     return (
