@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import av
@@ -86,25 +87,21 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_else():
             begun(CSV(path))
 
 
-def test_every_row_is_there_at_once_and_forced_to_the_disk_each_second(tmp_path, monkeypatch):
-    forced, now = [], [100.0]
-    monkeypatch.setattr(os, "fsync", lambda file: forced.append(os.fstat(file).st_size))
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    journal = Journal(str(tmp_path / "rows"))
-    journal.write("one\n")
-    assert (tmp_path / "rows").read_text() == "one\n" and forced == []
-    now[0] += 1.1
-    journal.settle()
-    journal.settle()
-    assert forced == [4]
-    now[0] += 1.1
-    journal.write("two\n")
-    assert forced == [4, 8]
-    never = Journal(str(tmp_path / "other"), None)
-    now[0] += 9
-    never.write("x\n")
-    never.close()
-    assert forced == [4, 8]
+@pytest.mark.parametrize("kind", [CSV, JSONLines, Labels, VTT])
+def test_rows_are_there_at_once_and_forced_to_the_disk_each_second(kind, tmp_path, monkeypatch):
+    forced, now, path = [], [0.0], tmp_path / "out"
+    monkeypatch.setattr("pipeline.core.atomic.os.fsync", lambda file: forced.append(os.fstat(file).st_size))
+    monkeypatch.setattr("pipeline.core.journal.time.monotonic", lambda: now[0])
+    with begun(kind(str(path))) as sink, begun(kind(str(tmp_path / "other"), sync=None)) as never:
+        send(sink, [event()])
+        assert "a" in path.read_text() and not forced
+        now[0] = 5.0
+        sink.flush()  # though no others follow
+        sink.flush()
+        assert forced == [path.stat().st_size]
+        send(never, [event()])
+        never.close()
+        assert len(forced) == 1
 
 
 def test_two_runs_never_write_one_file(tmp_path):
@@ -338,16 +335,25 @@ def test_a_signal_is_obeyed_while_a_source_is_waited_for():
 
 
 class Server:
-    """A real server that answers as it is told: a status for each request in turn (then 200), or 'hang'."""
+    """A real server that answers each request in turn with a status (then 200), a status and Retry-After, or 'hang'."""
 
     def __init__(self, answers=(), port=0):
         self.got, self.answers, self.free = [], list(answers), threading.Event()
+        self.times, self.connections = [], []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                outer.connections.append(self.connection)
+
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 answer = outer.answers.pop(0) if outer.answers else 200
+                outer.times.append(time.monotonic())
+                answer, after = answer if isinstance(answer, tuple) else (answer, None)
                 outer.got.append((answer, json.loads(body), dict(self.headers)))
                 if answer == "hang":
                     outer.free.wait(20)
@@ -355,6 +361,8 @@ class Server:
                 self.send_response(answer)
                 if answer in (301, 302, 307, 308):
                     self.send_header("Location", "/elsewhere")
+                if after:
+                    self.send_header("Retry-After", after)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -372,6 +380,9 @@ class Server:
     def stop(self):
         self.free.set()
         self.server.shutdown()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self.server.server_close()
 
     def numbers(self):
@@ -409,6 +420,36 @@ def test_events_reach_a_server_that_fails_at_times(server, capsys):
     assert headers["Authorization"] == "Bearer secret" and headers["Content-Type"] == "application/json"
     keys = [headers["Idempotency-Key"] for _, _, headers in there.got]
     assert keys[0] == keys[1] == keys[2] != keys[3] and not capsys.readouterr().err
+
+
+def test_retry_after_is_waited_for_and_the_connection_stays_open(server):
+    there = server((429, "1"), 200, (503, "Wed, 21 Oct 2015 07:28:00 GMT"), (503, "soon"))
+    with begun(Webhook(there.url)) as sink:
+        send(sink, [event()] * 3)
+    first, second, *others = there.times
+    assert (
+        second - first >= 1 and others[-1] - second < 1 and there.numbers() == [1, 2, 3] and len(there.connections) == 1
+    )
+
+
+def test_a_server_that_wants_to_wait_longer_than_patience_is_given_up(server, capsys):
+    there = server((429, "3600"))
+    with begun(Webhook(there.url, patience=0.2)) as sink:
+        started = time.monotonic()
+        send(sink, [event()])
+    assert time.monotonic() - started < 3 and not there.numbers()
+    assert "(the last: HTTP 429)" in capsys.readouterr().err
+
+
+def test_the_proxy_of_the_environment_is_used(server, monkeypatch, capsys):
+    there = server()
+    monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{there.port}")
+    with begun(Webhook("http://example.invalid/events")) as sink:
+        send(sink, [event()])
+    assert there.numbers() == [1] and there.got[0][2]["proxy-authorization"].startswith("Basic ")
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"http_proxy: cannot be used by sink=webhook: .*socks5"):
+        Webhook("http://example.invalid/events")
 
 
 def test_a_refused_event_is_not_tried_again_and_redirections_are_not_followed(server, capsys):
@@ -689,18 +730,6 @@ def test_what_is_no_number_does_not_stop_the_panel():
     strip = Spectrogram(16000)
     strip.add(np.array([np.nan, np.inf, -np.inf, 1e30] * 2000, np.float32))
     assert np.isfinite(np.array(strip.columns)).all() and strip.draw(20, colours=True) and strip.draw(20, colours=False)
-
-
-@pytest.mark.parametrize("kind", [CSV, JSONLines, Labels, VTT])
-def test_rows_come_to_the_disk_though_no_others_follow(kind, tmp_path, monkeypatch):
-    forced, clock = [], [0.0]
-    monkeypatch.setattr("pipeline.core.journal.os.fsync", lambda file: forced.append(os.fstat(file).st_size))
-    monkeypatch.setattr("pipeline.core.journal.time.monotonic", lambda: clock[0])
-    with kind(str(tmp_path / "out")) as sink:
-        send(begun(sink), [event()])
-        clock[0] = 5.0
-        sink.flush()
-        assert forced and forced[-1] == (tmp_path / "out").stat().st_size
 
 
 def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pipeline.sinks.items as items
 from pipeline.core.text import clean
 from pipeline.media.annotations import Times, read_truth
 from pipeline.sinks.panel import Spectrogram, class_bars, fitted, meter
-from pipeline.sinks.sink import LiveSummary, Sink, event_line, gap_line, warning_line
+from pipeline.sinks.words import Words, event_line
 
 REDRAW_SECONDS = 0.2  # between two pictures of the panel
 MAX_LISTED = 4  # classes with bars, and open events
@@ -30,7 +30,7 @@ class Terminal(RichConsole):
         raise BrokenPipeError
 
 
-class Console(Sink):
+class Console(Words):
     """A panel and a log on a terminal; plain lines when redirected."""
 
     files, stdout = True, "words"
@@ -45,49 +45,42 @@ class Console(Sink):
         self.drawn = 0.0  # when, on time.monotonic
         self.found: list[items.TimedEvent] = []
         self.open: tuple[items.TimedEvent, ...] = ()
-        self.summary = LiveSummary()
         self.spectrogram: Spectrogram | None = None
         self.level: float | None = None
         self.scores: NDArray[np.float32] | None = None
         self.now = 0.0  # seconds answered
-        self.lost_seconds, self.warnings = 0.0, 0
 
     def start(self, stream: items.StreamInfo) -> None:
         """Show the panel, if it is a terminal that can."""
         super().start(stream)
-        self.print(f"listening to {clean(stream.name)}")
         if self.terminal.is_terminal and not self.terminal.is_dumb_terminal:
             above = sys.stderr.isatty()  # warnings
             self.live = Live(console=self.terminal, auto_refresh=False, transient=True, redirect_stderr=above)
             self.live.start()
 
-    def print(self, line: str) -> None:
+    def say(self, line: str) -> None:
         """A line, above the panel."""
         self.terminal.print(line)
 
+    def comment(self, event: items.TimedEvent) -> str:
+        """What is true during the event, if that is known."""
+        return "" if self.truth is None else f"   {truth_during(event, self.truth)}"
+
     def write(self, item: items.Item) -> None:
         """Lines for events, gaps, warnings, files and, if asked for, steps; the rest is for the panel."""
+        super().write(item)
         match item:
-            case items.Sound() if self.live and self.stream:
-                self.spectrogram = self.spectrogram or Spectrogram(self.stream.rate)
+            case items.Sound() if self.live:
+                self.spectrogram = self.spectrogram or Spectrogram(self.info.rate)
                 self.spectrogram.add(item.samples)
                 self.level = item.level
             case items.OpenEvents():
                 self.open = item.events
                 self.redraw()
-            case items.Steps():
-                self.steps(item)
-            case items.TimedEvent():
+            case items.TimedEvent() if self.truth:
                 self.found.append(item)
-                truth = "" if self.truth is None else f"   {truth_during(item, self.truth)}"
-                self.print(event_line(item) + truth)
-            case items.TimedGap():
-                self.lost_seconds += item.length
-                if self.summary.add_gap(item):
-                    self.print(gap_line(item))
-            case items.StreamWarning():
-                self.warnings += 1
-                self.print(warning_line(item))
+            case items.Steps():
+                self.print_steps(item)
             case items.FileResult():
                 self.file(item)
 
@@ -97,21 +90,18 @@ class Console(Sink):
             self.live.update(self.panel(), refresh=True)
             self.drawn = time.monotonic()
 
-    def steps(self, steps: items.Steps) -> None:
+    def print_steps(self, steps: items.Steps) -> None:
         """Remember the newest step; print all, if asked for."""
-        assert self.stream is not None
-        for row in steps.rows(self.stream) if self.posteriors else ():
+        for row in steps.rows(self.info) if self.posteriors else ():
             scores = {clean(label): value for label, value in row.pop("posteriors").items()}
             numbers = {"time": row.pop("time")} | scores | row
-            self.print("  ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
+            self.say("  ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
         if len(steps.posteriors):
             last = steps.first + len(steps.posteriors)
-            self.scores, self.now = steps.posteriors[-1], last * self.stream.hop / self.stream.rate
-            self.summary.add_age(steps.age)
+            self.scores, self.now = steps.posteriors[-1], last * self.info.hop / self.info.rate
 
     def panel(self) -> Text:
         """What is known now: level, spectrogram, classes, open events."""
-        assert self.stream is not None
         width, height = self.terminal.size
         width -= 1
         lines: list[Text | str] = [self.headline()]
@@ -123,7 +113,7 @@ class Console(Sink):
             lines.append(f"  {meter(level, max(4, min(60, width) - 14), self.ascii)}")
         if self.scores is not None:
             count = max(1, min(MAX_LISTED, height - len(lines) - MAX_LISTED))
-            lines += class_bars(self.stream.labels, self.scores, count, min(width, 80), self.ascii)
+            lines += class_bars(self.info.labels, self.scores, count, min(width, 80), self.ascii)
         for event in self.open[:MAX_LISTED]:
             lines.append(f"  > {fitted(event.label, 20)} for {self.now - event.start:.1f} s, best {event.score:.2f}")
         kept = [Text(line, no_wrap=True) if isinstance(line, str) else line for line in lines[: max(1, height - 1)]]
@@ -133,9 +123,9 @@ class Console(Sink):
 
     def headline(self) -> str:
         """Time, age of answers, what was lost."""
-        parts = [f"{self.now:8.1f} s", f"{len(self.found)} events"]
-        if self.summary.ages:
-            newest = list(self.summary.ages)[-RECENT_AGES:]
+        parts = [f"{self.now:8.1f} s", f"{self.count} events"]
+        if self.ages:
+            newest = list(self.ages)[-RECENT_AGES:]
             middle, most = 1000 * np.quantile(newest, [0.5, 0.99])
             parts.append(f"answers {middle:.0f} ms old (99 %: {most:.0f})")
         if self.lost_seconds:
@@ -152,19 +142,16 @@ class Console(Sink):
         events = result.events or ()
         if result.events is not None and result.status != "error":
             answer = f"{len(events)} event{'s' * (len(events) != 1)}"
-        self.print(f"{result.status:<8}{answer:<22} {clean(result.path)}{note}")
+        self.say(f"{result.status:<8}{answer:<22} {clean(result.path)}{note}")
         for event in events:
-            self.print(event_line(event))
+            self.say(event_line(event))
 
     def close(self) -> None:
         """End the live panel and sum up."""
         if self.live:
             self.live.stop()
-        if self.stream is None:
-            return
-        for line in (f"{len(self.found)} events", *self.summary.lines()):
-            self.print(line)
-        if self.truth is None:
+        super().close()
+        if self.stream is None or self.truth is None:
             return
         missed = [span for span in self.truth if not any(overlaps(event, span) for event in self.found)]
         table = Table("start", "end", "label", title=f"{len(missed)} of {len(self.truth)} true events were not found")

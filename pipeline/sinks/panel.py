@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +68,9 @@ class Spectrogram:
 def coloured(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> Text:
     """Two bands as one line: the halves of a character have two colours."""
     text = Text(no_wrap=True)
-    previous, run = (-1, -1), 0
     shades = (np.round(row * 15).astype(int).tolist() for row in (upper, lower))
-    for pair in [*zip(*shades, strict=True), (-1, -1)]:
-        if pair != previous and run:
-            text.append("▀" * run, STYLES[previous])
-            run = 0
-        previous, run = pair, run + 1
+    for pair, run in groupby(zip(*shades, strict=True)):
+        text.append("▀" * len(list(run)), STYLES[pair])
     return text
 
 

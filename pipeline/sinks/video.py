@@ -38,10 +38,10 @@ class Video(Screen):
 
     def start(self, stream: StreamInfo) -> None:
         """Leave a file that is there as it is until the first picture. OSError if it cannot be written."""
-        there = self.path.exists()
+        existed = self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         open(self.path, "ab").close()
-        if not there:
+        if not existed:
             self.path.unlink()
         super().start(stream)
 
