@@ -40,7 +40,7 @@ def infer(
     from pipeline.batch.classify import classify_files  # imports torch, as all that follow
     from pipeline.batch.ledgers import Ledgers
     from pipeline.model.classifier import model_file
-    from pipeline.model.decoder import changed
+    from pipeline.model.decoder import merge_settings
     from pipeline.sinks.items import Metadata
     from pipeline.sinks.listen import listen
     from pipeline.sources.source import Source
@@ -55,7 +55,7 @@ def infer(
     mining = output == "hard_negatives" or "hard_negatives" in sink
     with_events = where is None or mining or output != "labels"
     model = loaded(checkpoint, device, automatic if threads is None else threads, precision, window, live=with_events)
-    settings = changed(model.config["decoder"], decoder, model.labels)
+    settings = merge_settings(model.config["decoder"], decoder, model.labels)
     if where is None and selftest and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with sinks(sink, mining) as target:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from conf.launch import OK, Job, given, launch
+from conf.launch import OK, Job, launch, read_overrides
 
-WORST = 10  # clips that the report shows
+WORST_CLIPS = 10  # that the report shows
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, data.labels)
     if change:
-        change.setup(model.labels, model.extractor)  # what does not suit shows now, not after hours of reading
+        change.setup(model.labels, model.extractor)  # refuses what does not suit before the data are read
     coach.begin(model)
     check_recordings(heard, model)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
@@ -67,20 +67,13 @@ def train(
     progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
     if not coach.leads:
         return OK
-    return told(coach, splits, progress, settings, heard, started, out, trial=report is not None)
+    return test_and_report(coach, splits, progress, settings, heard, started, out, trial=report is not None)
 
 
-def told(
-    coach: Any,
-    splits: dict[str, Any],
-    progress: Any,
-    settings: dict[str, Any],
-    heard: list[Any],
-    started: float,
-    out: Path,
-    trial: bool,
+def test_and_report(
+    coach: Any, splits: Any, progress: Any, settings: Any, heard: Any, started: float, out: Path, trial: bool
 ) -> int:
-    """Test the best model, on ``heard`` recordings, too; report. Of a ``trial``, what it reached in validation."""
+    """Test the best model, also on ``heard`` recordings, and write the report. A ``trial`` is only validated."""
     from pipeline.measures.detection import evaluate_recordings
     from pipeline.measures.thresholds import tune_decoder
     from pipeline.model.classifier import load
@@ -88,10 +81,10 @@ def told(
     from pipeline.report.summary import print_summary
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
-    shown = [split for split in (("val",) if trial else ("val", "test")) if len(splits[split])]
-    found = {split: coach.predict(best, splits[split], worst=WORST) for split in shown}
+    names = [split for split in (("val",) if trial else ("val", "test")) if len(splits[split])]
+    found = {split: coach.predict(best, splits[split], worst=WORST_CLIPS) for split in names}
     more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **count_clips(splits), "settings": settings}
-    if (overrides := given(out)) is not None:
+    if (overrides := read_overrides(out)) is not None:
         more["overrides"] = overrides
     if not trial and (settings["false_alarms"] is not None or settings["events"]):
         more["events"] = tune_decoder(best, {split: splits[split] for split in found}, settings["false_alarms"])

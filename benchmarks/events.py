@@ -24,11 +24,11 @@ from table import report  # beside this file
 from pipeline.measures.detection import evaluate_outputs, find_recordings, run_recording
 from pipeline.measures.metrics import match_events
 from pipeline.model.classifier import load
-from pipeline.model.decoder import changed
+from pipeline.model.decoder import merge_settings
 
 
 def heard(model, one, settings):
-    decoder = model.decoder(**changed(model.config["decoder"], settings, model.labels))
+    decoder = model.decoder(**merge_settings(model.config["decoder"], settings, model.labels))
     events = decoder.decode(one.posteriors) + decoder.close()
     return [(event.start / model.rate, event.end / model.rate, event.label) for event in events]
 

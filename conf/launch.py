@@ -33,6 +33,7 @@ from pipeline.core.text import clean
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
 FOLDER = Path(__file__).resolve().parent
 LINE = "\n"  # messages may have several
+REPLACEMENTS = {"–": b"-", "█": b"#", "…": b"..."} | {chr(0xDC00 + byte): bytes([byte]) for byte in range(128, 256)}
 
 
 class Job(NamedTuple):
@@ -83,7 +84,7 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     except KeyboardInterrupt:
         code = fail("interrupted", INTERRUPTED)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # all is done, and this process is ending; by its own code
+        signal.signal(number, signal.SIG_IGN)  # from here on, the process ends with its own code
     sys.exit(flush(code))
 
 
@@ -93,8 +94,8 @@ def is_follower() -> bool:
 
 
 def arrange(arguments: list[str]) -> list[str]:
-    """A command line as people mean it. Hydra does not take overrides behind --multirun if others stand before it, has
-    another name for the folder of several runs, and would resume a training in a new folder.
+    """Arrange a command line for Hydra, which does not take overrides after --multirun if others come before it, names
+    the folder of several runs otherwise, and would resume a training in a new folder.
     """
     several = [one for one in arguments if one in ("--multirun", "-m")]
     found = several + [one for one in arguments if one not in several]
@@ -112,20 +113,20 @@ def arrange(arguments: list[str]) -> list[str]:
 
 def start(program: Callable[..., int], config: DictConfig) -> int:
     """Call ``program`` with the configuration as checked, plain values. One that has a folder keeps them there."""
-    job, settings = HydraConfig.get(), plain(config)
+    job, settings = HydraConfig.get(), to_plain(config)
     parameters = inspect.signature(program).parameters
     sweep = settings.pop("sweep", None) if "report" in parameters else None
-    arguments = checked(program, settings)
+    arguments = check_settings(program, settings)
     if "out" not in parameters or is_follower():
         return program(**arguments)
     out = Path(job.runtime.output_dir)
-    with recorded(config, list(job.overrides.task), out):
+    with record_settings(config, list(job.overrides.task), out):
         return program(**arguments, out=out) if sweep is None else search(program, sweep, settings, out)
 
 
 @contextmanager
-def recorded(config: DictConfig, overrides: list[str], out: Path) -> Iterator[None]:
-    """Keep a run's settings in ``.hydra`` of its folder. If it is refused, those of the run before come back."""
+def record_settings(config: DictConfig, overrides: list[str], out: Path) -> Iterator[None]:
+    """Write a run's settings to ``.hydra`` in its folder. If the run is refused, restore those of the run before."""
     folder = out / ".hydra"
     folder.mkdir(parents=True, exist_ok=True)
     before = {path: path.read_bytes() for path in folder.glob("*.yaml")}
@@ -139,7 +140,7 @@ def recorded(config: DictConfig, overrides: list[str], out: Path) -> Iterator[No
         raise
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def to_plain(config: DictConfig) -> dict[str, Any]:
     """A configuration as plain values, its references resolved; its ``plugins`` are allowed and left out."""
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     names = settings.pop("plugins", None) or []
@@ -147,7 +148,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
-def checked(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
+def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as arguments of ``program``. ConfigError for what it does not take, and for what is missing."""
     arguments = arguments_for(program, settings)
     check_given(settings)
@@ -160,7 +161,8 @@ def checked(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, 
 
 def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any], out: Path) -> int:
     """Call ``program`` again and again, as ``sweep`` says: each time composed anew, in a folder of its own."""
-    from pipeline.training.sweep import Report, Sweep
+    from pipeline.training.progress import Report
+    from pipeline.training.sweep import Sweep
 
     job = HydraConfig.get()
     name = str(job.job.config_name)
@@ -171,18 +173,18 @@ def search(program: Callable[..., int], sweep: Any, settings: dict[str, Any], ou
     def train(overrides: list[str], out: Path, report: Report | None) -> int:
         every = [*given, *overrides]
         try:
-            config = composed(name, every)
+            config = compose_config(name, every)
         except HydraException as error:
             raise ConfigError(explain(error, name)) from None
-        with recorded(config, every, out):
-            return program(**checked(program, plain(config)), out=out, report=report)
+        with record_settings(config, every, out):
+            return program(**check_settings(program, to_plain(config)), out=out, report=report)
 
     build(sweep, Sweep, at="sweep").run(train, given, settings, out)
     return OK
 
 
-def given(folder: Path) -> list[str] | None:
-    """The overrides with which the run of a folder was started; None if they are not there, or not as we write them."""
+def read_overrides(folder: Path) -> list[str] | None:
+    """The overrides of the run in a folder; None if they are missing or have another form."""
     try:
         found = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
@@ -196,7 +198,7 @@ def sweep_prefix() -> str:
 
 
 def flush(code: int) -> int:
-    """Write what still waits for standard output, or let it go: the code."""
+    """Write the rest of standard output; the code, or UNWRITABLE if that fails."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -206,19 +208,14 @@ def flush(code: int) -> int:
 
 
 def encode(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What an output cannot show: bytes of file names as they are (they need not be UTF-8), all else in ASCII."""
+    """Replace what an output cannot show: bytes of file names as they are (perhaps no UTF-8), the rest in ASCII."""
     assert isinstance(error, UnicodeEncodeError)
-    return b"".join(map(substitute, error.object[error.start : error.end])), error.end
-
-
-def substitute(char: str) -> bytes:
-    """One such character."""
-    byte = ord(char) - 0xDC00
-    return bytes([byte]) if 0x80 <= byte <= 0xFF else {"–": b"-", "█": b"#", "…": b"..."}.get(char, b"?")
+    found = error.object[error.start : error.end]
+    return b"".join(REPLACEMENTS.get(char, b"?") for char in found), error.end
 
 
 def guard(job: Callable[[], int], config_name: str) -> int:
-    """Run a job; a foreseen error becomes one clear message and its exit code."""
+    """Run a job; an error that a user can cause becomes one message and its exit code."""
     try:
         return job()
     except UserError as error:
@@ -232,7 +229,7 @@ def guard(job: Callable[[], int], config_name: str) -> int:
 
 
 def fail(message: str, code: int) -> int:
-    """Print an error for people; the code. Control characters that a file has put into it are spelt out."""
+    """Print an error, control characters spelt out; the code."""
     print(f"error: {clean(message, LINE)}", file=sys.stderr)
     return code
 
@@ -259,13 +256,13 @@ def explain(error: Exception, config_name: str) -> str:
     if not found or "Available options" in text:
         return text
     key = found.group(1)
-    if others := elsewhere(key):
+    if others := options_with(key):
         return f"{key}: belongs to {' or '.join(others)}; choose {'one of them' if others[1:] else 'it'}, too"
     return f"{key}: no such key{nearest(key, known_keys(config_name))} (`--cfg job` shows all keys)"
 
 
-def elsewhere(key: str) -> list[str]:
-    """The options that have a key which was given without them, such as source=files for source.paths."""
+def options_with(key: str) -> list[str]:
+    """The options that have a key, such as source=files for source.paths."""
     group, _, rest = key.partition(".")
     name, _, inner = rest.partition(".")
     if (FOLDER / group / f"{name}.yaml").is_file() and inner:  # of several at once: sink.csv.path
@@ -285,11 +282,11 @@ def known_keys(config_name: str) -> list[str]:
     known = {path.name for path in FOLDER.iterdir() if path.is_dir()}
     several = re.compile(r"(\[.*?\]|[^\[,])*,")  # a comma outside of brackets, for --multirun
     chosen = [one for one in sys.argv[1:] if one.partition("=")[0] in known and not several.match(one)]
-    return [*dotted(OmegaConf.to_container(composed(config_name, chosen))), *group_names(config_name)]
+    return [*dotted_keys(OmegaConf.to_container(compose_config(config_name, chosen))), *group_names(config_name)]
 
 
-def composed(config_name: str, overrides: list[str]) -> DictConfig:
-    """A configuration as such a command line would make it, with the user's own folder of --config-dir."""
+def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
+    """The configuration of such a command line, with the user's own folder of --config-dir."""
     own = re.search(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.+)", "\n".join(sys.argv[1:]))
     path = [f"hydra.searchpath=['file://{Path(own[1]).resolve()}']"] if own else []
     GlobalHydra.instance().clear()
@@ -313,8 +310,8 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
 
 
-def dotted(config: Any, at: str = "") -> list[str]:
+def dotted_keys(config: Any, at: str = "") -> list[str]:
     """Dotted keys of nested dictionaries."""
     if not isinstance(config, dict):
         return [at]
-    return [name for key, value in config.items() for name in dotted(value, f"{at}.{key}" if at else str(key))]
+    return [name for key, value in config.items() for name in dotted_keys(value, f"{at}.{key}" if at else str(key))]

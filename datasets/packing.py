@@ -22,22 +22,12 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from datasets.clips import SPLITS, Clip
-from datasets.shard_contents import MAX_MEMBER_BYTES
-from datasets.shard_index import (
-    MAX_CARD_BYTES,
-    MAX_TEXT_LENGTH,
-    NAME,
-    Index,
-    Shard,
-    SplitName,
-    checksum,
-    read_index,
-)
+from datasets.shard_contents import MAX_MEMBER_BYTES, parse_card
+from datasets.shard_index import NAME, Index, Shard, SplitName, checksum, read_index
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import lock
 from pipeline.core.progress import bar
-from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
 from pipeline.media.container import open_file
 
@@ -110,17 +100,10 @@ def list_recordings(clips: Sequence[Clip], root: Path) -> tuple[list[PackedFile]
 
 def check(recording: PackedFile) -> None:
     """ConfigError for what those who read shards would pass over."""
-    for what, text in {(what, getattr(clip, what)) for clip in recording.clips for what in ("label", "group")}:
-        if len(text) > MAX_TEXT_LENGTH or text != clean(text):
-            raise ConfigError(
-                f"{recording.name}: {what} {text[:MAX_TEXT_LENGTH]!r} has {len(text)} characters; expected at most "
-                f"{MAX_TEXT_LENGTH} that can be shown"
-            )
-    if (size := len(recording.card())) > MAX_CARD_BYTES:
-        raise ConfigError(
-            f"{recording.name}: what is said of its {len(recording.clips)} clips takes {size} bytes; expected at most "
-            f"{MAX_CARD_BYTES}. Cut the recording"
-        )
+    try:
+        parse_card(recording.card(), "json", tarfile.TarInfo())
+    except ValueError as error:
+        raise ConfigError(f"{recording.name}: {error}") from None
 
 
 def plan_shards(found: Sequence[PackedFile], megabytes: float, most: int, seed: int) -> list[Planned]:
@@ -234,10 +217,7 @@ def finished_shards(out: Path, journal: Any, plan: str, overwrite: bool) -> dict
 def write(out: Path, shard: Planned) -> Shard:
     """One shard, whole or not at all. OSError if there is no room; MediaError if a recording changes meanwhile."""
     path = out / shard.file
-    with (
-        atomic_write(path) as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-    ):
+    with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for number, recording in enumerate(shard.recordings, shard.first):
             copy(archive, f"{number:08}", recording)
     clips = sum(len(recording.clips) for recording in shard.recordings)

@@ -12,7 +12,7 @@ import math
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -167,7 +167,8 @@ def list_clips(file: int, odd: Counter[str]) -> Iterator[Row]:
             odd["a sample that is not one recording and one json or cls"] += 1
         else:
             try:
-                yield from read_card(file, cards[0], media[0])
+                data = os.pread(file, min(cards[0].size, MAX_CARD_BYTES + 1), cards[0].offset_data)
+                yield from parse_card(data, splitname(cards[0].name)[1], media[0])
             except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
                 odd["a json or cls that makes no sense"] += 1
         if media:
@@ -181,27 +182,28 @@ def splitname(name: str) -> tuple[str, str]:
     return folder + slash + stem, ending.lower()
 
 
-def read_card(file: int, card: tarfile.TarInfo, member: tarfile.TarInfo) -> Sequence[Row]:
-    """The clips of a recording; ValueError, TypeError, LookupError, ... if its json or cls makes no sense."""
-    if card.size > MAX_CARD_BYTES:
-        raise ValueError("too long")
-    data = os.pread(file, card.size, card.offset_data).decode("utf-8")
-    said = json.loads(data) if card.name.lower().endswith("json") else {"label": data.strip()}
-    return [to_row(part, member) for part in (said["clips"] if "clips" in said else [said])]  # noqa: SIM401
+def parse_card(data: bytes, ending: str, member: tarfile.TarInfo) -> list[Row]:
+    """The clips of a recording, by its json or cls. ValueError, TypeError, LookupError, ... for nonsense."""
+    if len(data) > MAX_CARD_BYTES:
+        raise ValueError(f"what is said of the clips takes {len(data)} bytes; expected at most {MAX_CARD_BYTES}")
+    text = data.decode("utf-8")
+    card = json.loads(text) if ending == "json" else {"label": text.strip()}
+    return [to_row(part, member) for part in (card["clips"] if "clips" in card else [card])]  # noqa: SIM401
 
 
-def to_row(said: Any, member: tarfile.TarInfo) -> Row:
-    """A clip as its json tells it; errors as of ``read_card``."""
-    label, group, end = said["label"], said.get("group", ""), said.get("end")
+def to_row(card: Any, member: tarfile.TarInfo) -> Row:
+    """A clip as its json tells it; errors as of ``parse_card``."""
+    label, group, end = card["label"], card.get("group", ""), card.get("end")
     if isinstance(label, int) and not isinstance(label, bool):  # a class by its number
         label = str(label)
-    start = float(said.get("start", 0.0))
-    end = None if end is None else float(end)
-    for text in (label, group):
+    for what, text in (("label", label), ("group", group)):
         if not isinstance(text, str) or len(text) > MAX_TEXT_LENGTH or text != clean(text):
-            raise ValueError("label and group")
+            size = f"{len(text)} characters; expected at most {MAX_TEXT_LENGTH} that can be shown"
+            raise ValueError(f"{what} {text!r:.100} has {size}")
     if not label:
-        raise ValueError("label")
+        raise ValueError("label is empty")
+    start = float(card.get("start", 0.0))
+    end = None if end is None else float(end)
     if start < 0 or not math.isfinite(start + (end or 0.0)) or (end is not None and end <= start):
-        raise ValueError("times")
+        raise ValueError(f"from {start} to {end} s; expected 0 <= start < end")
     return Row(member.name, member.offset_data, member.size, label, start, end, group)

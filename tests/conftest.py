@@ -32,7 +32,7 @@ PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also of the programs that tests start: tests are small, and share the cores
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("RIVULET_TEST_THREADS", "1")))
 
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")

@@ -232,7 +232,7 @@ def test_a_track_is_lost_at_random_but_never_both():
     both = AugmentBoth(sound, augment(), lose_sound=0.3, lose_picture=0.15)
     present = torch.ones(2000, 4, 2)
     present[:500, :, 0] = 0  # these have no sound
-    after = both.lost(present)
+    after = both.drop_tracks(present)
     assert torch.equal(after[:500], present[:500])
     lost = 1 - after[500:].amax(1)
     assert lost.sum(1).max() == 1 and abs(lost[:, 0].mean() - 0.3) < 0.04 and abs(lost[:, 1].mean() - 0.15) < 0.03

@@ -10,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.augmentations.acoustics import (
-    coloured,
-    convolved,
-    excerpts,
-    filtered,
-    level,
-    made_rooms,
-    measured_rooms,
-    mixed,
+    align_rooms,
+    convolve,
+    cut_excerpts,
+    draw_noise,
+    draw_rooms,
+    filter_microphone,
+    measure_level,
+    mix,
 )  # fmt: skip
 from pipeline.augmentations.augmentation import Augmentation
 from pipeline.augmentations.both import AugmentBoth
-from pipeline.augmentations.recordings import recordings
+from pipeline.augmentations.recordings import read_recordings
 from pipeline.augmentations.sound import Augment
-from pipeline.augmentations.warp import paced, placed, warped
+from pipeline.augmentations.warp import change_tempo, place_clips, warp_frequencies
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.extractors.logmel import LogMel
@@ -66,9 +66,9 @@ def test_a_room_is_a_convolution_and_begins_with_the_sound():
     torch.manual_seed(0)
     x = torch.randn(3, 5000)
     times, direct = torch.tensor([[0.1], [0.3], [0.6]]), torch.tensor([[0.0], [6.0], [15.0]])
-    responses = made_rooms(times, direct, RATE)
+    responses = draw_rooms(times, direct, RATE)
     expected = scipy.signal.fftconvolve(x.numpy(), responses.numpy(), axes=1)[:, :5000]
-    assert np.abs(convolved(x, responses).numpy() - expected).max() < 1e-4
+    assert np.abs(convolve(x, responses).numpy() - expected).max() < 1e-4
     assert torch.allclose(responses.square().sum(1), torch.ones(3))
     assert (responses.abs().argmax(1) == 0).all()
     for h, decay, above in zip(responses.double().numpy(), times[:, 0], direct[:, 0]):
@@ -82,7 +82,7 @@ def test_a_room_is_a_convolution_and_begins_with_the_sound():
 def test_measured_rooms_begin_at_their_peak():
     late = np.r_[np.zeros(30), -0.5, 0.2, 0.1].astype(np.float32)
     early = np.r_[0.9, 0.3].astype(np.float32)
-    found = measured_rooms([torch.from_numpy(late), torch.from_numpy(early)])
+    found = align_rooms([torch.from_numpy(late), torch.from_numpy(early)])
     assert found.shape == (2, 3) and torch.allclose(found.norm(dim=1), torch.ones(2))
     assert np.allclose(found[0] / found[0, 0], [1, -0.4, -0.2]) and np.allclose(
         found[1] / 0.9, [1, 1 / 3, 0] / np.sqrt(10) * 3 / 0.9
@@ -93,17 +93,17 @@ def test_noise_lies_below_the_loud_part_of_each_clip():
     torch.manual_seed(0)
     waves = [burst(loud=loud, start=160 * n, end=4960) for loud, n in [(0.5, 1), (0.01, 12), (0.1, 28)]]  # whole frames
     x = torch.tensor(np.stack([*waves, np.zeros(RATE)]), dtype=torch.float32)
-    assert torch.allclose(level(x, RATE)[:, 0], torch.tensor([0.5, 0.01, 0.1, 0]) / 2**0.5, rtol=0.03)
-    assert torch.allclose(level(x[:, 2000:2005], RATE), x[:, 2000:2005].square().mean(1, keepdim=True).sqrt())
+    assert torch.allclose(measure_level(x, RATE)[:, 0], torch.tensor([0.5, 0.01, 0.1, 0]) / 2**0.5, rtol=0.03)
+    assert torch.allclose(measure_level(x[:, 2000:2005], RATE), x[:, 2000:2005].square().mean(1, keepdim=True).sqrt())
     decibel = torch.tensor([[5.0], [20.0], [40.0], [0.0]])
-    for noise in (coloured(4, RATE), excerpts(torch.randn(99999) * 0.003, 4, RATE), x.roll(1, 0)[:, :]):
-        added = (mixed(x, noise, decibel, RATE) - x).double().square().mean(1).sqrt()
+    for noise in (draw_noise(4, RATE), cut_excerpts(torch.randn(99999) * 0.003, 4, RATE), x.roll(1, 0)[:, :]):
+        added = (mix(x, noise, decibel, RATE) - x).double().square().mean(1).sqrt()
         for row, loud in enumerate([0.5, 0.01, 0.1]):
             ratio = 20 * np.log10(loud / 2**0.5 / max(1e-12, added[row].item()))
             assert abs(ratio - decibel[row].item()) < 0.3 or not noise[row].any()
         assert not added[3]
     others = x.roll(1, 0)  # sparse ones
-    added = level(mixed(x, others, decibel, RATE, clips=True) - x, RATE)[:, 0]
+    added = measure_level(mix(x, others, decibel, RATE, clips=True) - x, RATE)[:, 0]
     for row, loud in ((1, 0.01), (2, 0.1)):
         assert 20 * np.log10(loud / 2**0.5 / added[row].item()) == pytest.approx(decibel[row].item(), abs=0.3)
 
@@ -124,7 +124,7 @@ def test_the_ratio_is_drawn_from_its_range_for_the_share_of_clips_that_is_asked_
 
 def test_the_colour_of_noise_goes_from_white_to_brown():
     torch.manual_seed(0)
-    noise = coloured(40, 1 << 15).numpy()
+    noise = draw_noise(40, 1 << 15).numpy()
     hertz, power = scipy.signal.welch(noise, nperseg=1024)
     slopes = np.polyfit(np.log(hertz[8:400]), np.log(power[:, 8:400].T), 1)[0]
     assert slopes.min() > -2.15 and slopes.max() < 0.15 and slopes.min() < -1.6 and slopes.max() > -0.4
@@ -136,7 +136,7 @@ def test_a_microphone_has_the_response_that_was_drawn():
     click[:, n // 2] = 1
     zero, never = torch.zeros(4, 1), torch.full((4, 1), torch.inf)
     hertz = np.fft.rfftfreq(n, 1 / RATE)
-    heard = 20 * np.log10(np.abs(np.fft.rfft(filtered(click, zero, torch.zeros(4, 9), torch.tensor([[0.0], [100], [300], [0]]),
+    heard = 20 * np.log10(np.abs(np.fft.rfft(filter_microphone(click, zero, torch.zeros(4, 9), torch.tensor([[0.0], [100], [300], [0]]),
                                                       torch.tensor([[torch.inf], [3000], [1000], [2000]]), RATE).numpy())) + 1e-9)  # fmt: skip
     assert np.abs(heard[0]).max() < 0.01
     seen = (hertz > 80) & (hertz < 3900)
@@ -147,7 +147,7 @@ def test_a_microphone_has_the_response_that_was_drawn():
     tilt = torch.tensor([[2.0], [-3.0], [0], [0]])
     gains = torch.zeros(4, 9)
     gains[2] = torch.tensor([3.0, -3, 0, 6, -6, 1, 2, 0, 0])
-    heard = 20 * np.log10(np.abs(np.fft.rfft(filtered(click, tilt, gains, zero, never, RATE).numpy())))
+    heard = 20 * np.log10(np.abs(np.fft.rfft(filter_microphone(click, tilt, gains, zero, never, RATE).numpy())))
     at = {f: np.abs(hertz - f).argmin() for f in (125, 250, 500, 1000, 2000)}
     for row, slope in enumerate([2, -3]):
         assert np.allclose([heard[row, i] for i in at.values()], slope * np.arange(-3, 2), atol=0.05)
@@ -157,7 +157,9 @@ def test_a_microphone_has_the_response_that_was_drawn():
 def test_what_rings_before_the_start_does_not_come_in_at_the_end():
     x = torch.zeros(1, 3000)
     x[0, :400] = torch.sin(torch.arange(400) * 0.4)
-    y = filtered(x, torch.zeros(1, 1), torch.zeros(1, 9), torch.full((1, 1), 300.0), torch.full((1, 1), 1000.0), RATE)
+    y = filter_microphone(
+        x, torch.zeros(1, 1), torch.zeros(1, 9), torch.full((1, 1), 300.0), torch.full((1, 1), 1000.0), RATE
+    )
     assert y[0, -300:].abs().max() < 1e-3 and y[0, :400].abs().max() > 0.5
 
 
@@ -166,7 +168,7 @@ def test_samples_are_stretched_and_moved_as_numpy_interpolates():
     lengths = [4000, 3000, 17, 1]
     x = batch(*[rng.standard_normal(n) for n in lengths])
     factors, shifts = [1.1, 0.9, 1.0, 0.6], [-300, 500, 5, 0]
-    y, ends = placed(x.x[0], x.lengths, factors, shifts)
+    y, ends = place_clips(x.x[0], x.lengths, factors, shifts)
     assert y.shape == (4, 4400) and ends.tolist() == [4400, 3200, 22, 1]
     for row, (n, factor, shift) in enumerate(zip(lengths, factors, shifts)):
         size = max(1, round(n * factor))
@@ -192,12 +194,12 @@ def test_each_clip_has_its_own_speed_and_its_times_go_with_it():
 def test_steps_are_paced_and_what_follows_a_clip_follows_it_still():
     x = torch.arange(10.0)[None, :, None].repeat(3, 1, 2)
     x[:, :, 1] = torch.tensor([0, 1, 2])[:, None]
-    y = paced(x, torch.tensor([6, 6, 10]), torch.tensor([3, 9, 10]))
+    y = change_tempo(x, torch.tensor([6, 6, 10]), torch.tensor([3, 9, 10]))
     assert y.shape == (3, 10, 2) and (y[:, :, 1] == x[:, :, 1]).all()
     assert y[0, :, 0].tolist() == [0, 2, 4, 6, 7, 8, 9, 9, 9, 9]
     assert y[1, :, 0].tolist() == [0, 0, 1, 2, 2, 3, 4, 4, 5, 6]
     assert y[2, :, 0].tolist() == list(range(10))
-    assert paced(x, torch.tensor([10, 6, 1]), torch.tensor([12, 6, 1])).shape[1] == 12
+    assert change_tempo(x, torch.tensor([10, 6, 1]), torch.tensor([12, 6, 1])).shape[1] == 12
 
 
 def test_tempo_changes_times_but_not_pitch():
@@ -223,7 +225,7 @@ def test_channels_are_warped_as_the_paper_says(rate):
     wide = bands.numpy() > 1500  # where filters are wider than a bin
     assert np.abs(fft[extractor.filters.argmax(0)] - bands.numpy())[wide].max() <= rate / extractor.fft
     x, factors = torch.randn(5, 20, 64), torch.tensor([[0.8], [0.9], [1.0], [1.1], [1.25]])
-    y = warped(x, bands, factors, rate / 2)
+    y = warp_frequencies(x, bands, factors, rate / 2)
     for row, a in enumerate(factors[:, 0].tolist()):
         f, half, high = np.linspace(0, rate / 2, 200_001), rate / 2, 0.6 * rate / 2
         edge = high * min(a, 1) / a
@@ -242,7 +244,7 @@ def test_a_warped_formant_stands_where_a_shorter_tract_would_have_it():
         sos = scipy.signal.butter(4, [0.9 * centre, 1.1 * centre], "band", fs=16000, output="sos")
         wave = torch.from_numpy(scipy.signal.sosfilt(sos, rng.standard_normal(32000)).astype(np.float32))[None]
         heard.append(extractor(wave, extractor.initial(1))[0])
-    y = warped(heard[0], extractor.bands(), torch.tensor([[1.1]]), 8000)
+    y = warp_frequencies(heard[0], extractor.bands(), torch.tensor([[1.1]]), 8000)
     middle = [(z.mean(1).exp() * extractor.bands()).sum() / z.mean(1).exp().sum() for z in (heard[0], heard[1], y)]
     assert abs(middle[2] / middle[1] - 1) < 0.02 < abs(middle[0] / middle[1] - 1)
 
@@ -274,17 +276,17 @@ def test_recordings_are_read_once_within_limits(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(6):
         soundfile.write(tmp_path / f"{number}.flac", 0.1 * rng.standard_normal(32000), 16000)
-    assert [len(r) for r in recordings(str(tmp_path), RATE, "here", 60, 100)] == [16000] * 6
-    assert [len(r) for r in recordings([str(tmp_path / "2.flac")], RATE, "here", 0.5, 100)] == [4000]
+    assert [len(r) for r in read_recordings(str(tmp_path), RATE, "here", 60, 100)] == [16000] * 6
+    assert [len(r) for r in read_recordings([str(tmp_path / "2.flac")], RATE, "here", 0.5, 100)] == [4000]
     with pytest.warns(UserWarning, match="took 2 of 6 files"):
-        first = recordings(str(tmp_path), RATE, "here", 60, 3)
+        first = read_recordings(str(tmp_path), RATE, "here", 60, 3)
     with pytest.warns(UserWarning, match="took 2 of 6 files"):
-        again = recordings(str(tmp_path), RATE, "here", 60, 3)
+        again = read_recordings(str(tmp_path), RATE, "here", 60, 3)
     assert all(torch.equal(a, b) for a, b in zip(first, again))
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
     soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
     with pytest.warns(UserWarning, match=r"here: skipped .*broken\.wav"):
-        assert len(recordings(str(tmp_path), RATE, "here", 60, 100)) == 6
+        assert len(read_recordings(str(tmp_path), RATE, "here", 60, 100)) == 6
     with pytest.raises(ConfigError, match=r"augment\.noises: there is no"):
         Augment(noises=str(tmp_path / "none")).setup(["a"], LogMel(RATE))
     with pytest.raises(ConfigError, match=r"augment\.rooms: found no sound"):

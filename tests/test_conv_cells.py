@@ -281,7 +281,7 @@ def learned(model, steps=32):
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     for step in range(steps):
         rows = slice(step % 8 * 16, step % 8 * 16 + 16)
-        logits, _, _ = model.logits(model.assembled(model.measured(x[rows])))
+        logits, _, _ = model.logits(model.encoder_input(model.extract(x[rows])))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target[rows].repeat_interleave(8))
         optimizer.zero_grad()
         loss.backward()

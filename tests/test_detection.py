@@ -21,8 +21,8 @@ from pipeline.measures.detection import (
     check_recordings,
     find_recordings,
 )
-from pipeline.measures.metrics import Alarms, match_events
-from pipeline.measures.stream_output import StreamOutput
+from pipeline.measures.metrics import Alarms, count_alarms, match_events
+from pipeline.measures.stream_output import StreamOutput, detect_spans
 from pipeline.model.classifier import load
 from train import train
 
@@ -186,24 +186,14 @@ def test_curves_are_those_of_whole_decoders_at_each_threshold():
     heard = [wandering(model, 0), wandering(model, 1)]
     got = detection.evaluate_outputs(model, heard)
     hours = sum(one.ticks for one in heard) / model.rate / 3600
-    points, collar = [], 0.2 * model.rate
-
-    def right(event, start, end):
-        shared = min(end, event.end) - max(start, event.start)
-        return start - collar <= event.start < end and shared > 0 and shared >= 0.1 * (event.end - event.start)
-
+    points = []
     for level in LEVELS:
-        false = hits = truths = 0
+        model.config["decoder"] |= {"threshold": level, "release": level * 2 / 3}
+        total = Alarms()
         for one in heard:
-            decoder = model.decoder(threshold=level, release=level * 2 / 3)
-            events = decoder.decode(one.posteriors) + decoder.close()
-            for index in (1, 2):
-                own = [event for event in events if event.label == model.labels[index]]
-                true = one.spans[index].tolist()
-                false += sum(not any(right(e, *span) for span in true) for e in own)
-                hits += sum(any(right(e, *span) for e in own) for span in true)
-                truths += len(true)
-        points.append([level, false / hours, 1 - hits / truths])
+            for index, spans in detect_spans(model, one).items():
+                total += count_alarms(one.spans[index], spans, 0.2 * model.rate)
+        points.append([level, total.false / hours, 1 - total.hits / total.truths])
     for row in got["det"]:
         assert row == pytest.approx(points[LEVELS.index(row[0])], abs=1e-4)
         assert not any(f <= row[1] and m < row[2] - 1e-4 for _, f, m in points)  # none beats it
@@ -221,12 +211,7 @@ def test_events_of_recordings_are_matched_apart():
     got = detection.evaluate_outputs(model, [one, other])["events"]
     span = (1.0, 1.5, "high")
     assert got["micro"] == got["classes"]["high"]
-    expected = match_events([span, (101.0, 101.5, "high")], [span])[1]
-    assert (got["micro"]["hits"], got["micro"]["truths"], got["micro"]["answers"]) == (
-        expected.hits,
-        expected.truths,
-        expected.answers,
-    )
+    assert vars(match_events([span, (101.0, 101.5, "high")], [span])[1]).items() <= got["micro"].items()
 
 
 def test_a_class_may_be_called_micro():
@@ -258,7 +243,7 @@ def test_a_recording_is_heard_as_a_stream(stream):
     heard = detection.run_recording(model, recording)
     wave, _ = soundfile.read(stream, dtype="float32")
     with torch.inference_mode():
-        y, _ = model(model.whole((torch.from_numpy(wave)[None],), len(wave)), model.initial(1))
+        y, _ = model(model.pad((torch.from_numpy(wave)[None],), len(wave)), model.initial(1))
     assert np.abs(heard.posteriors - y[0, model.delay : model.delay + len(heard.posteriors)].numpy()).max() < 1e-5
     assert heard.ticks == 160_000 and heard.left_out == 1
     assert [spans.tolist() for spans in heard.spans] == [[], [[64000, 73600]], [[16000, 25600], [112000, 121600]]]
@@ -323,8 +308,8 @@ def test_training_with_streams(tones, stream, tmp_path):
     for label in ("low", "high"):
         (tmp_path / "data" / label).symlink_to(tones / label)
     settings = [
-        "dataset=folder",
         f"dataset.root={tmp_path / 'data'}",
+        "dataset=folder",
         "dataset.cache=null",
         *quick,
         f"streams={stream}",

@@ -1,14 +1,15 @@
 """The documents: each file, link and option of ``conf/`` that they name exists."""
 
 import re
+import shlex
 
 import pytest
-from conftest import ROOT, options
+from conftest import ROOT, configured, options
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
 FOLDERS = ("pipeline/", "datasets/", "conf/", "tests/", "benchmarks/", "docs/")
-EXAMPLES = {"mine", "reverb"}  # of parts that a reader adds
+EXAMPLES = {"mine", "leaky"}  # of parts that a reader adds
 
 
 def named_paths(text):
@@ -39,4 +40,19 @@ def test_what_a_page_names_exists(page):
         path = ROOT.joinpath(*module.split("."))
         assert any(one.exists() for one in (path, path.with_suffix(".py"), path.parent.with_suffix(".py"))), module
     missing = [(group, value) for group, value in named_options(text) if value not in options(group)]
-    assert not [pair for pair in missing if pair[1] not in EXAMPLES | {"null", "my"}], missing
+    assert not [pair for pair in missing if pair[1] not in EXAMPLES | {"null"}], missing
+
+
+def commands(text):
+    """The command lines of the programs: which one, and what it is given, with the first of several values."""
+    for program, line in re.findall(r"python (?:CLONE/)?(train|infer)\.py ([^\n`]*)", text):
+        given = shlex.split(re.split(r"\s{3,}|\s#|\s\\?\| ", line)[0], comments=False)
+        plain = [one for one in given if "=" in one and not one.startswith("-") and "(" not in one]
+        yield program, [re.sub(r"(=[^,\[{ ]*),.*", r"\1", one) for one in plain]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_compose(page):
+    for program, given in commands(page.read_text()):
+        if not any(one.startswith(("plugins=", "cell=leaky")) for one in given):
+            configured(program, *given)

@@ -200,7 +200,7 @@ def test_clips_that_cannot_be_read_are_told(ahead, tmp_path, tones):
     split = Clips([Clip(path, "low", "test") for path in paths], ["high", "low"], model.spec)
     with pytest.warns(UserWarning, match="skipped"):
         if ahead:
-            split.prepare("test")  # as datasets do before a training
+            split.drop_unreadable("test")  # as datasets do before a training
         found = Trainer(batch=2, workers=0).predict(model, split)
     assert found.skipped == 2 and len(found.truth) == 2
 
@@ -212,14 +212,8 @@ def test_accuracy_is_that_of_classifying_the_files(trained, tones, tmp_path):
         own = [line for line in lines if line["split"] == split]
         assert metrics[split]["accuracy"] == np.mean([line["truth"] == line["answer"] for line in own])
     table = tmp_path / "answers.csv"
-    done = run(
-        "infer.py",
-        f"checkpoint={trained}",
-        "source=files",
-        f"source.paths={tones}",
-        "sink=csv",
-        f"sink.csv.path={table}",
-    )
+    files = ["source=files", f"source.paths={tones}", "sink=csv", f"sink.csv.path={table}"]
+    done = run("infer.py", f"checkpoint={trained}", *files)
     assert done.returncode == 0, done.stderr.decode()
     with open(table, newline="") as file:
         batch = {row["path"]: row for row in csv.DictReader(file)}

@@ -19,7 +19,7 @@ from pipeline.measures.metrics import (
     match_alarms,
     match_events,
 )
-from pipeline.model.decoder import Decoder, Event, changed
+from pipeline.model.decoder import Decoder, Event, merge_settings
 
 LABELS = ["background", "a", "b"]
 HOP = 10  # ticks, of which there are 1000 a second
@@ -41,7 +41,7 @@ def event(label, start, end, score, peak, **more):
 def test_hysteresis():
     found = decoder()
     assert found.decode(rows([0.1, 0.5, 0.7, 0.8, 0.45, 0.3, 0.7])) == [event("a", 20, 50, 0.8, 30)]
-    assert found.begun() == [event("a", 60, 70, 0.7, 60, final=False)]
+    assert found.open_events() == [event("a", 60, 70, 0.7, 60, final=False)]
     assert found.close() == [event("a", 60, 70, 0.7, 60)]
 
 
@@ -56,7 +56,7 @@ def test_short_events_are_dropped_and_refractory_time_is_kept():
 def test_a_short_pause_is_bridged_and_a_long_one_is_not():
     found = decoder(merge=0.02)
     assert found.decode(rows([0.7, 0.0, 0.5, 0.9, 0.0, 0.0])) == []  # 0.5 alone would not open it again
-    assert found.begun() == [event("a", 0, 40, 0.9, 30, final=False)]
+    assert found.open_events() == [event("a", 0, 40, 0.9, 30, final=False)]
     assert found.decode(rows([0.0])) == [event("a", 0, 40, 0.9, 30)]
     assert found.decode(rows([0.7, 0.0, 0.0, 0.0, 0.7])) == [event("a", 70, 80, 0.7, 70)]
     assert found.close() == [event("a", 110, 120, 0.7, 110)]
@@ -104,11 +104,13 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 
 def test_stored_settings_are_changed_label_by_label():
-    assert changed({"threshold": 0.5}, {"threshold": None, "merge": 0.2}, "ab") == {"merge": 0.2}
-    assert changed({"threshold": 0.5}, {"threshold": 0.8}, "ab") == {"threshold": 0.8}
-    assert changed({"threshold": 0.5}, {"threshold": {"a": 0.8}}, "ab") == {"threshold": {"a": 0.8, "b": 0.5}}
-    assert changed({"threshold": {"b": 0.7}}, {"threshold": {"a": 0.8}}, "ab") == {"threshold": {"a": 0.8, "b": 0.7}}
-    assert changed({}, {"release": {"a": 0.1}}, "ab") == {"release": {"a": 0.1}}
+    assert merge_settings({"threshold": 0.5}, {"threshold": None, "merge": 0.2}, "ab") == {"merge": 0.2}
+    assert merge_settings({"threshold": 0.5}, {"threshold": 0.8}, "ab") == {"threshold": 0.8}
+    assert merge_settings({"threshold": 0.5}, {"threshold": {"a": 0.8}}, "ab") == {"threshold": {"a": 0.8, "b": 0.5}}
+    assert merge_settings({"threshold": {"b": 0.7}}, {"threshold": {"a": 0.8}}, "ab") == {
+        "threshold": {"a": 0.8, "b": 0.7}
+    }
+    assert merge_settings({}, {"release": {"a": 0.1}}, "ab") == {"release": {"a": 0.1}}
 
 
 STEPS = st.integers(0, 4).map(lambda steps: steps * HOP / 1000)
@@ -163,7 +165,7 @@ def test_blocks_do_not_matter_and_a_snapshot_goes_on_where_it_was(scores, sizes,
     parts, found, shown, at = decoder(**settings), [], [], 0
     for size in [*sizes, len(scores)]:
         found += parts.decode(posteriors[at : at + size])
-        shown += parts.begun()
+        shown += parts.open_events()
         at += size
         held = json.loads(json.dumps(parts.snapshot()))
         parts = decoder(**settings)
@@ -305,11 +307,11 @@ def test_a_decoder_of_one_label_has_the_others_settings():
     posteriors = np.random.default_rng(0).random((400, 3)).astype(np.float32)
     events = whole.decode(posteriors) + whole.close()
     for index in (1, 2):
-        alone = whole.alone(index)
+        alone = whole.for_label(index)
         assert alone.decode(posteriors[:, index : index + 1]) + alone.close() == [
             one for one in events if one.label == LABELS[index]
         ]
-    other = whole.alone(2, 0.8, 0.6)
+    other = whole.for_label(2, 0.8, 0.6)
     assert other.high.tolist() == pytest.approx([0.8]) and other.low.tolist() == pytest.approx([0.6])
     assert other.refractory == 5 and whole.high[2] == pytest.approx(0.7)
 

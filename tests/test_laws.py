@@ -119,7 +119,7 @@ def built(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_component_keeps_the_laws(name):
-    check(built(name))
+    check(built(name), examples=1 if "audiovisual" in name else 4)
 
 
 @pytest.mark.parametrize(("cell", "own", "layers"), [
@@ -146,7 +146,7 @@ class Broken(Stage):
         if self.how == "value":
             state += 1
         y = {
-            "chunk": x - x.mean(1, keepdim=True),
+            "chunk": x - x[:, :1],
             "batch": x - x.mean(0),
             "rate": x[:, ::2],
             "causal": x.flip(1),
@@ -163,7 +163,7 @@ class Broken(Stage):
         ("batch", r"breaks the law 'batch': y of row \d among \d, differs by"),
         ("value", "breaks the law 'value': the state that was given, after the step, differs by"),
         ("rate", r"breaks the law 'rate': y has the shape .*; expected"),
-        ("causal", "breaks the law 'c"),
+        ("causal", "breaks the law 'c(hunk|ausal)': y"),
         ("state", "breaks the law 'rate': the state holds int; expected a nested tuple of tensors"),
     ],
 )
@@ -185,7 +185,7 @@ def test_kinds_are_made_with_small_sizes_and_settings_of_ones_own():
 
 
 def test_what_looks_at_the_whole_clip_keeps_the_other_laws():
-    stage = Broken("chunk")
+    stage = Broken("causal")
     stage.causal = False
     check(stage)
 

@@ -307,9 +307,8 @@ def test_uneven_shares_of_two_devices(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["test_lesson"])
-    processes = [server.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in (0, 1)]
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, configured
+from conftest import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,7 +179,7 @@ NAMES = st.binary(min_size=1, max_size=40).filter(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(st.sets(NAMES.map(lambda name: name + b".wav"), min_size=1, max_size=5))
 def test_any_names_in_every_way(names):
     check_names(names)
@@ -209,16 +209,13 @@ def test_globs_match_as_those_of_python(forest, pattern, monkeypatch):
 
 
 def test_a_glob_of_folders_and_manifests_means_what_is_in_them(forest, tmp_path):
-    assert set(paths(f"{forest}/a*")) == {
-        str(path) for name in ("a", "a b", "ab") for path in media_files(forest / name)
-    }
+    below = {str(path) for name in ("a", "a b", "ab") for path in media_files(forest / name)}
+    assert set(paths(f"{forest}/a*")) == below
     assert set(paths(f"{forest}/**")) == set(map(str, media_files(forest)))
     touch(tmp_path, "x.wav", "y.wav")
     for part in "xy":
         (tmp_path / f"part {part}.jsonl").write_text(json.dumps({"path": f"{part}.wav"}))
-    assert below(f"{tmp_path}/part *.jsonl") == [
-        os.path.relpath(tmp_path / n, f"{tmp_path}/part *.jsonl") for n in ("x.wav", "y.wav")
-    ]
+    assert paths(f"{tmp_path}/part *.jsonl") == [f"{tmp_path}/x.wav", f"{tmp_path}/y.wav"]
 
 
 def test_globs_do_not_loop(tmp_path, capsys):
@@ -246,17 +243,12 @@ def test_standard_input_by_lines_or_nul(monkeypatch):
             paths("-")
 
 
-def test_standard_input_of_a_process():
-    code = "from pipeline.batch.listing import listing; print(ascii([name for name, _ in listing('-')]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=b"n\n\xff.wav\0b", capture_output=True, cwd=ROOT, timeout=60
-    )
-    assert done.stdout.decode().strip() == ascii(["n\n\udcff.wav", "b"]), done.stderr.decode()
+def test_a_terminal_is_no_list(monkeypatch):
     ours, theirs = pty.openpty()
-    done = subprocess.run([sys.executable, "-c", code], stdin=theirs, capture_output=True, cwd=ROOT, timeout=60)
-    os.close(ours)
-    os.close(theirs)
-    assert b"ConfigError: source.paths: - takes paths from standard input; pipe some in, such as find" in done.stderr
+    with os.fdopen(theirs) as terminal, os.fdopen(ours):
+        monkeypatch.setattr(sys, "stdin", terminal)
+        with pytest.raises(ConfigError, match="takes paths from standard input; pipe some in"):
+            paths("-")
 
 
 # ---------------------------------------------------------------- manifests
@@ -346,9 +338,8 @@ UNSAFE = ["../outside.wav", "/etc/hostname", "file:///etc/hostname", "http://127
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_rows_do_not_leave_their_folder(fenced, kind):
-    table = manifest(
-        fenced, kind, [{"path": name} for name in [*SAFE, *UNSAFE, str(fenced / "a.wav"), str(fenced / "out.wav")]]
-    )
+    names = [*SAFE, *UNSAFE, str(fenced / "a.wav"), str(fenced / "out.wav")]
+    table = manifest(fenced, kind, [{"path": name} for name in names])
     refused = {entry.path: entry.refused for entry in Files(str(table)).entries()}
     for name in SAFE:
         assert refused[str(fenced / name)] == "", name
@@ -358,21 +349,16 @@ def test_rows_do_not_leave_their_folder(fenced, kind):
 
 
 def test_the_root_says_how_far_rows_may_lead(fenced, tmp_path, monkeypatch):
-    table = manifest(
-        fenced, "csv", [{"path": name} for name in ("out.wav", str(tmp_path / "outside.wav"), "file:///etc/x")]
-    )
-    assert [entry.refused for entry in Files(str(table), root="/").entries()] == ["", "", "unsafe_path"]
-    wider = manifest(
-        fenced, "csv", [{"path": name} for name in ("data/out.wav", "data/../outside.wav", "../x", "/etc/x")]
-    )
-    assert [entry.refused for entry in Files(str(wider), root=str(tmp_path)).entries()] == [
-        "",
-        "",
-        "unsafe_path",
-        "unsafe_path",
-    ]
+
+    def refused(names, given=None, **options):
+        table = manifest(fenced, "csv", [{"path": name} for name in names])
+        return [entry.refused for entry in Files(given or str(table), **options).entries()]
+
+    assert refused(["out.wav", str(tmp_path / "outside.wav"), "file:///etc/x"], root="/") == ["", "", "unsafe_path"]
+    wider, expected = ["data/out.wav", "data/../outside.wav", "../x", "/etc/x"], ["", "", "unsafe_path", "unsafe_path"]
+    assert refused(wider, root=str(tmp_path)) == expected
     monkeypatch.chdir(fenced)
-    assert [entry.refused for entry in Files("list.csv").entries()] == ["", "", "unsafe_path", "unsafe_path"]
+    assert refused(wider, "list.csv") == expected
     (tmp_path / "linked").symlink_to(fenced)  # the folder itself may be a link
     manifest(fenced, "csv", [{"path": "a.wav"}, {"path": "../outside.wav"}])
     found = Files(str(tmp_path / "linked" / "list.csv")).entries()
@@ -398,11 +384,7 @@ def test_a_folder_that_may_be_entered_but_not_listed_has_no_way_out_either():
 
 
 def test_text_that_no_file_can_be_named(tmp_path):
-    lines = [
-        '{"path": "a\\u0000b.wav"}',
-        '{"path": "\\ud800.wav", "label": "\\udfff\\ud800"}',
-        '{"path": "\\udcff.wav"}',
-    ]
+    lines = [r'{"path": "a\u0000b.wav"}', r'{"path": "\ud800.wav", "label": "\udfff\ud800"}', r'{"path": "\udcff.wav"}']
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
     nul, half, byte = Files(str(tmp_path / "list.jsonl")).entries()
     assert nul.refused == "not_found" and half.refused == byte.refused == ""
@@ -480,14 +462,9 @@ def test_tables_as_other_programs_write_them(tmp_path):
         ("a.wav", "x"), ("b.wav", ""), ("c.wav", "y")]  # fmt: skip
     (tmp_path / "bom.jsonl").write_bytes(b'\xef\xbb\xbf{"path": "a.wav", "label": 3}\r\n{"path": "\xff.wav"}')
     assert [(Path(e.path).name, e.truth) for e in Files(str(tmp_path / "bom.jsonl")).entries()] == [
-        ("a.wav", "3"),
-        ("\udcff.wav", ""),
-    ]
-    columns = {
-        "path": pa.array(["a.wav", "b.wav"]).dictionary_encode(),
-        "label": pa.array([1.0, None]),
-        "end": pa.array([2, None]),
-    }
+        ("a.wav", "3"), ("\udcff.wav", "")]  # fmt: skip
+    names = pa.array(["a.wav", "b.wav"]).dictionary_encode()
+    columns = {"path": names, "label": pa.array([1.0, None]), "end": pa.array([2, None])}
     pq.write_table(pa.table(columns), tmp_path / "typed.parquet", row_group_size=1)
     assert [e[1:4] for e in Files(str(tmp_path / "typed.parquet")).entries()] == [(0.0, 2.0, "1"), (0.0, None, "")]
 
@@ -503,18 +480,12 @@ def test_the_manifest_of_the_odd_files(tmp_path):
 # ---------------------------------------------------------------- once, in order, in parts
 def test_each_once_in_the_order_given(tmp_path):
     touch(tmp_path, "a.wav", "b.wav", "c.wav")
-    table = write_csv(
-        tmp_path / "l.csv",
-        [["path", "start", "end"], ["b.wav", "", ""], ["b.wav", 0, ""], ["b.wav", 0, 1], ["b.wav", 0, 1.0]],
-    )
+    rows = [["path", "start", "end"], ["b.wav", "", ""], ["b.wav", 0, ""], ["b.wav", 0, 1], ["b.wav", 0, 1.0]]
+    table = write_csv(tmp_path / "l.csv", rows)
     given = [f"{tmp_path}/c.wav", str(table), str(tmp_path), f"{tmp_path}/*.wav", f"{tmp_path}/./a.wav"]
     listed = Files(given)
-    assert [(Path(entry.path).name, entry.end) for entry in listed.entries()] == [
-        ("c.wav", None),
-        ("b.wav", None),
-        ("b.wav", 1.0),
-        ("a.wav", None),
-    ]
+    found = [(Path(entry.path).name, entry.end) for entry in listed.entries()]
+    assert found == [("c.wav", None), ("b.wav", None), ("b.wav", 1.0), ("a.wav", None)]
     assert listed.listed[0] == 4
 
 
@@ -524,7 +495,7 @@ def test_marks_are_blake2b_of_name_and_times():
     assert f"{mark('sub/a.wav', Entry('/x/sub/a.wav', 1.0, 2.5, 'cat')):032x}" == "5ff327f5917e68b8ccc74543fc4e0c6e"
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(st.sets(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=9), min_size=1, max_size=40),
        st.integers(1, 9), st.randoms())  # fmt: skip
 def test_shards_are_apart_and_together_all(names, count, chance):
@@ -541,9 +512,8 @@ def test_shards_are_apart_and_together_all(names, count, chance):
         assert {part.listed for part in parts} == {whole.listed} and whole.listed[0] == len(entries)
         for number, part in enumerate(found, 1):  # the same for another order, at another place
             other = Files(f"{there}/m.jsonl", shard=f"{number}/{count}")
-            assert {entry.path.removeprefix(there) for entry in other.entries()} == {
-                e.path.removeprefix(here) for e in part
-            }
+            names = [{e.path.removeprefix(top) for e in held} for top, held in ((there, other.entries()), (here, part))]
+            assert names[0] == names[1]
             assert other.listed == whole.listed
         lines = (Path(here) / "l.jsonl").read_text().splitlines()
         (Path(here) / "l.jsonl").write_text("\n".join([*lines[1:], '{"path": "another"}']))
@@ -562,9 +532,8 @@ def test_shards_are_of_like_size_and_may_be_empty(tmp_path):
 def test_settings_reach_it(tmp_path):
     touch(tmp_path, "a.wav")
     write_csv(tmp_path / "l.csv", [["path", "split"], ["a.wav", "test"], ["b.wav", "val"]])
-    settings = configured(
-        "infer", "source=files", f"source.paths={tmp_path}/l.csv", "source.only={split: [test]}", "source.shard=1/1"
-    )
+    given = [f"source.paths={tmp_path}/l.csv", "source.only={split: [test]}", "source.shard=1/1"]
+    settings = configured("infer", "source=files", *given)
     assert build(settings["source"], Files, at="source").entries() == [Entry(f"{tmp_path}/a.wav")]
     assert configured("infer", "source=files", "source.paths=-")["source"]["paths"] == "-"
     with pytest.raises(ConfigError, match=r"source.shard: got '5/4'"):
@@ -572,10 +541,8 @@ def test_settings_reach_it(tmp_path):
 
 
 def test_a_long_listing_is_lean(tmp_path):
-    write_csv(
-        tmp_path / "l.csv",
-        [["path", "label"], *([f"folder_{n // 100}/utterance_{n:07}.wav", f"class {n % 9}"] for n in range(20_000))],
-    )
+    rows = ([f"folder_{n // 100}/utterance_{n:07}.wav", f"class {n % 9}"] for n in range(8_000))
+    write_csv(tmp_path / "l.csv", [["path", "label"], *rows])
     tracemalloc.start()
     try:
         entries = Files(str(tmp_path / "l.csv")).entries()

@@ -116,10 +116,10 @@ def test_declared_and_decoded_length_are_compared(tmp_path):
 
 
 def test_folder_listing(tmp_path):
-    for name in ("b.wav", "sub/a.FLAC", "notes.txt", ".hidden/c.wav"):
+    for name in ("b.wav", "sub/a.FLAC", "c.3gp", "notes.txt", "e.m3u8", "f.pt", "h.pcm", "i.png", ".hidden/c.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(path.relative_to(tmp_path)) for path in media_files(tmp_path)] == ["b.wav", "sub/a.FLAC"]
+    assert [str(path.relative_to(tmp_path)) for path in media_files(tmp_path)] == ["b.wav", "c.3gp", "sub/a.FLAC"]
 
 
 def test_real_recordings_of_every_set(real):

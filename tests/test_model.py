@@ -1,11 +1,12 @@
 """The model file: the same bits come back, and nothing in it is ever run."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from conftest import SAVED, configured, small_model
+from conftest import SAVED, configured, run, small_model, tone_clip
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -22,9 +23,9 @@ def header(path):
 
 
 def rewritten(path, change):
-    card, weights = header(path)
-    change(card, weights)
-    save_file(weights, path, {HEADER: json.dumps(card)})
+    settings, weights = header(path)
+    change(settings, weights)
+    save_file(weights, path, {HEADER: json.dumps(settings)})
     return path
 
 
@@ -68,40 +69,40 @@ def test_missing_and_broken_files(tmp_path, stored):
         load(tmp_path / "other.safetensors")
 
 
-def target(card, _):
-    card["config"]["cell"]["_target_"] = "os.system"
+def target(settings, _):
+    settings["config"]["cell"]["_target_"] = "os.system"
 
 
-def gadget(card, _):
-    card["config"]["extractor"] = {"_target_": "torch.load", "f": "x"}
+def gadget(settings, _):
+    settings["config"]["extractor"] = {"_target_": "torch.load", "f": "x"}
 
 
-def trainer(card, _):
-    card["config"]["head"] = {"_target_": "pipeline.training.trainer.Trainer"}
+def trainer(settings, _):
+    settings["config"]["head"] = {"_target_": "pipeline.training.trainer.Trainer"}
 
 
-def newer(card, _):
-    card["format"] = 99
+def newer(settings, _):
+    settings["format"] = 99
 
 
-def lacking(card, _):
-    del card["config"]["head"]
+def lacking(settings, _):
+    del settings["config"]["head"]
 
 
-def unknown(card, _):
-    card["config"]["head"]["run"] = "rm"
+def unknown(settings, _):
+    settings["config"]["head"]["run"] = "rm"
 
 
 def reshaped(_, weights):
     weights["encoder.recurrent1.cell.weight_hh"] = torch.zeros(2, 2)
 
 
-def enormous(card, _):
-    card["config"]["encoder"]["hidden"] = 10**7
+def enormous(settings, _):
+    settings["config"]["encoder"]["hidden"] = 10**7
 
 
-def overflowing(card, _):
-    card["config"]["encoder"]["hidden"] = 10**18
+def overflowing(settings, _):
+    settings["config"]["encoder"]["hidden"] = 10**18
 
 
 def missing_weight(_, weights):
@@ -139,7 +140,7 @@ def test_training_logits_are_those_of_the_answer():
     model = small_model("smoothing=none")
     x = torch.randn(2, 10 * model.hop)
     with torch.inference_mode():
-        features = model.assembled(model.measured(x))
+        features = model.encoder_input(model.extract(x))
         _, pooled, _ = model.logits(features)
         posteriors, _ = model(x, model.initial(2))
     assert torch.allclose(pooled.softmax(-1), posteriors, atol=1e-6)
@@ -205,3 +206,35 @@ def test_a_model_saved_before_its_classes_moved_answers_the_same_bits():
     stream.push(x)
     assert model.config["encoder"]["_target_"] == "pipeline.encoders.encoder.Encoder"
     assert np.abs(stream.posteriors - np.load(SAVED / "before_rooms.npy")).max() < 1e-6  # of another processor
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """The clips, at relative paths, of the run and of the ledger that were saved."""
+    for number in range(6):
+        tone_clip(tmp_path / "tones" / "low" / f"{number}.wav", 200 + 10 * number, seed=number)
+        tone_clip(tmp_path / "tones" / "high" / f"{number}.wav", 2000 + 90 * number, seed=number)
+    return tmp_path
+
+
+def test_a_training_begun_before_classes_moved_goes_on(clips):
+    (clips / "run").mkdir()
+    shutil.copy(SAVED / "before_rooms.ckpt", clips / "run" / "last.ckpt")
+    data = ["dataset=folder", "dataset.root=tones", "dataset.cache=null"]
+    model = ["encoder=recurrent", "encoder.hidden=8", "extractor.mels=12"]
+    quick = ["trainer.epochs=3", "trainer.workers=0", "trainer.batch=4"]
+    done = run("train.py", *data, *model, *quick, "trainer.resume=run", cwd=clips)
+    assert done.returncode == 0, done.stderr.decode()
+    assert len((clips / "run" / "history.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_ledger_begun_before_classes_moved_is_refused_with_what_to_do(clips):
+    shutil.copy(SAVED / "before_rooms.ledger", clips / "out.csv.ledger")
+    files = ["source=files", "source.paths=tones", "sink=csv", "sink.csv.path=out.csv"]
+    done = run("infer.py", f"checkpoint={SAVED / 'before_rooms.safetensors'}", *files, cwd=clips)
+    assert done.returncode == 2 and b"out.csv.ledger holds 5 rows of an unfinished run" in done.stderr
+    assert b"model was '3fa84106a99a87ec', is " in done.stderr and b"source.resume=never" in done.stderr
+    again = run(
+        "infer.py", f"checkpoint={SAVED / 'before_rooms.safetensors'}", *files, "source.resume=never", cwd=clips
+    )
+    assert again.returncode == 0 and len((clips / "out.csv").read_text().splitlines()) == 13

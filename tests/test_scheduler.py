@@ -1,12 +1,15 @@
 """Scheduler: who shares a batch changes no bit; who waited longest is served first; overload is told, and is survived."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
-from conftest import configured, small_model
+from conftest import ROOT, configured, small_model
 
 from pipeline.layers.stage import Stage, tree
 from pipeline.model.classifier import Classifier
@@ -102,7 +105,7 @@ def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
     model = made(name)
     rng = np.random.default_rng(1)
     unit = Stream(model, BLOCK).size
-    parts = [material(model, int(rng.integers(1, 16 * unit)) // model.grain * model.grain, seed) for seed in range(64)]
+    parts = [material(model, int(rng.integers(1, 8 * unit)) // model.grain * model.grain, seed) for seed in range(64)]
     scheduler, heard, at = Scheduler(model, BLOCK, tile=16), defaultdict(list), [0] * 64
     streams = [Stream(model, BLOCK) for _ in parts]
     batches = set()
@@ -134,6 +137,46 @@ def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
         one, one_events = pushed(model, parts[index])
         assert np.abs(own - one).max(initial=0) <= 1e-6 and len(events) == len(one_events)
     assert any(told(heard[stream])[1] for stream in streams)
+
+
+PROCESSORS = [
+    {"MKL_CBWR": "AVX2"}, {"ATEN_CPU_CAPABILITY": "avx2"}, {"ATEN_CPU_CAPABILITY": "default"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX2"}, {},
+]  # fmt: skip
+EXACT = {
+    "test_scheduler.py": "to_the_bit or row_by_row or takes_its_state", "test_stream.py": "same_bits",
+    "test_batch.py": "change_no_bit", "test_snapshot.py": "bit_for_bit or change_nothing",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "threads"),
+    [
+        pytest.param(setting, threads, marks=[pytest.mark.long] if (number, threads) != (0, 1) else [])
+        for number, setting in enumerate(PROCESSORS)
+        for threads in (1, 2)
+    ],
+    ids=str,
+)
+def test_bits_hold_with_the_kernels_of_other_processors(setting, threads, request):
+    """Each makes the libraries choose other kernels, which add up in other orders."""
+    whole = request.node.get_closest_marker("long")
+    for file, names in (EXACT if whole else {"test_scheduler.py": "to_the_bit and both"}).items():
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not long",
+            ROOT / "tests" / file,
+        ]
+        command += ["-k", f"({names}) and not other_processors"]
+        env = os.environ | setting | {"RIVULET_TEST_THREADS": str(threads)}
+        done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=900)
+        assert done.returncode == 0, done.stdout.decode()[-3000:]
 
 
 def ready(scheduler, count, blocks=1, seed=0):

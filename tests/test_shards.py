@@ -228,10 +228,10 @@ def test_what_would_not_be_read_back_is_not_written(tmp_path, column, value, mes
 
 def test_a_card_that_would_be_too_long_is_not_written(tmp_path, capsys):
     tone_clip(tmp_path / "a.wav", 300, 0.2)
-    rows = [{"path": "a.wav", "label": "ab"[n % 2] * 200, "split": ("train", "val")[n % 4 // 2], "start": n, "end": n + 1}
-            for n in range(9000)]  # fmt: skip
-    assert pack(table(tmp_path, rows), tmp_path / "out") == 2
-    assert "a.wav: what is said of its 4500 clips takes" in capsys.readouterr().err
+    rows = [{"path": "a.wav", "label": "ab"[n % 2] * 200, "split": split, "start": n, "end": n + 1, "who": split * 40}
+            for n in range(2800) for split in ("train", "val")]  # fmt: skip
+    assert pack(table(tmp_path, rows), tmp_path / "out", "--group", "who") == 2
+    assert "a.wav: what is said of the clips takes" in capsys.readouterr().err
 
 
 def test_a_folder_per_class_and_files_that_are_no_recordings(tones, tmp_path, capsys):

@@ -39,7 +39,7 @@ def listen(model, wave, sizes, block=3):
 def offline(model, wave):
     x = torch.from_numpy(wave)[None]
     with torch.inference_mode():
-        y, _ = model(model.whole((x,), len(wave)), model.initial(1))
+        y, _ = model(model.pad((x,), len(wave)), model.initial(1))
     return y[0, model.delay :].numpy()
 
 

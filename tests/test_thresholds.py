@@ -8,10 +8,11 @@ import torch
 from conftest import configured, run, small_model
 from hypothesis import given
 from hypothesis import strategies as st
+from test_evaluation import Listed
 
 from pipeline.core.errors import ConfigError
 from pipeline.measures.metrics import count_alarms
-from pipeline.measures.stream_output import StreamOutput, decode_scores, event_spans
+from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, event_spans
 from pipeline.measures.thresholds import LEVELS, evaluate_decoder, run_split, tune_decoder, tune_f1, tune_false_alarms
 from pipeline.media.sample import Sample
 from pipeline.model.classifier import Classifier, load
@@ -25,21 +26,6 @@ MODELS = {
     "pictures": ("extractor=frames", "encoder=image_recurrent", *PICTURES),
     "both": ("extractor=audiovisual", "extractor@extractor.picture=frames", "encoder=recurrent"),
 }
-
-
-class Clips:
-    """A split of clips in memory; the third one cannot be read."""
-
-    epoch = 0
-
-    def __init__(self, samples):
-        self.samples = samples
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
 
 
 def clips(spec, count=9, seed=0):
@@ -56,7 +42,7 @@ def clips(spec, count=9, seed=0):
         spans = (None, [], [(half, spec.ticks(x), number % 3)])[number % 4 if number % 4 < 3 else 0]
         found.append(Sample(x, number % 3, spans))
     found[2] = None
-    return Clips(found)
+    return Listed(found)
 
 
 def noise(seed, steps=600):
@@ -82,12 +68,7 @@ def test_what_cannot_be_an_event_may_be_passed_over(scores, level, minimum, merg
 @pytest.mark.parametrize("release", [None, 0.4, {"low": 0.5}])
 @pytest.mark.parametrize("allowed", [0, 3])
 def test_the_threshold_that_finds_most_and_keeps_to_the_wish(release, allowed):
-    """Every threshold is tried with the whole decoder on the whole stream, and alarms are counted one by one."""
-
-    def right(event, start, end):  # begins in a true one, or 0.2 s before it, and a tenth of it lies in it
-        shared = min(end, event.end) - max(start, event.start)
-        return start - 200 <= event.start < end and shared > 0 and shared >= 0.1 * (event.end - event.start)
-
+    """Every threshold is tried with the whole decoder on the whole stream."""
     model = small_model("decoder.minimum=0.02", "decoder.merge=0.03")
     model.config["decoder"] |= {"release": release}
     model.hop, model.rate = 10, 1000
@@ -103,11 +84,11 @@ def test_the_threshold_that_finds_most_and_keeps_to_the_wish(release, allowed):
                 continue
             decoder = model.decoder(threshold={name: level if name == label else 0.99 for name in model.labels})
             events = decoder.decode(found.posteriors) + decoder.close()
-            events, true = [event for event in events if event.label == label], found.spans[index].tolist()
-            count = sum(not any(right(event, *span) for span in true) for event in events)
-            if count > allowed:
+            events = event_spans(event for event in events if event.label == label)
+            count = count_alarms(found.spans[index], events, 200)
+            if count.false > allowed:
                 break
-            kept.append((sum(any(right(event, *span) for event in events) for span in true), -count, -level))
+            kept.append((count.hits, -count.false, -level))
         assert chosen[label] == -max(kept)[2] and len(kept) > 3, len(kept)
         assert label == "low" or not allowed or max(kept)[0] > 1
     model.config["decoder"] |= {"threshold": chosen}
@@ -163,7 +144,7 @@ def test_clips_are_heard_as_one_stream(kind):
     assert found.ticks == ticks and len(found.posteriors) == -(-ticks // model.hop)
     with torch.inference_mode():
         x = model.spec.stack([joined])
-        whole, _ = model(model.whole(x, ticks), model.initial(1))
+        whole, _ = model(model.pad(x, ticks), model.initial(1))
     expected = whole[0, model.delay : model.delay + len(found.posteriors)].numpy()
     assert np.abs(found.posteriors - expected).max() < 1e-5
     begin, expected = 0, [[], [], []]
@@ -192,14 +173,10 @@ def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
     assert found["wish"] == 0 and found["val"]["false"] == 0 and found["test"]["true"] > 0
     model.save(tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors")
-    assert again.config["decoder"]["threshold"] == {
-        label: row["threshold"] for label, row in found["val"]["classes"].items()
-    }
+    chosen = {label: row["threshold"] for label, row in found["val"]["classes"].items()}
+    assert again.config["decoder"]["threshold"] == chosen
     heard = run_split(again.for_streaming(), splits["val"])
-    decoder = again.decoder()
-    events = decoder.decode(heard.posteriors) + decoder.close()
-    for index, label in enumerate(again.labels):
-        spans = event_spans([event for event in events if event.label == label])
+    for index, spans in detect_spans(again, heard).items():
         assert count_alarms(heard.spans[index], spans, 0.2 * again.rate).false == 0
 
 

@@ -16,7 +16,7 @@ import yaml
 from conftest import configured, run, small_model
 from test_report import HOSTILE, Strict, read, rows
 
-from conf.launch import given
+from conf.launch import read_overrides
 from datasets.clips import Clip, Clips
 from datasets.scenes import Scenes, SceneSettings
 from pipeline.core.errors import ConfigError
@@ -43,17 +43,7 @@ def media(text):
 def test_a_training_ends_with_its_page(trained):
     text = (trained / "report.html").read_text()
     main_, sections = read(trained / "report.html")
-    assert list(sections) == [
-        "Accuracy",
-        "Confusions",
-        "Calibration",
-        "Scores",
-        "How soon",
-        "Learning",
-        "Worst clips",
-        "Settings",
-        "Machine",
-    ]
+    assert " ".join(sections) == "Accuracy Confusions Calibration Scores How soon Learning Worst clips Settings Machine"
     metrics = json.loads((trained / "metrics.json").read_text())
     assert main_.find("header/h1").text == f"Training: default, run {trained.name}"
     tiles = {tile[1].text: (tile[0].text, tile[2].text) for tile in main_.find("header/div")}
@@ -75,13 +65,8 @@ def test_a_training_ends_with_its_page(trained):
     assert len(found) == len(test) == 4 and "://" not in text
     for (kind, data), line, told in zip(found, test, rows(sections["Worst clips"])[1:]):
         wave, rate = soundfile.read(io.BytesIO(data))
-        assert (
-            kind == "audio/flac"
-            and rate == 16000
-            and line["name"] in told[0]
-            and told[1:3] == [line["truth"], f"{line['truth_score']:.3f}"]
-            and told[3:] == [f"{line['answer']} (correct)", told[2]]
-        )
+        assert (kind, rate) == ("audio/flac", 16000) and line["name"] in told[0]
+        assert told[1:] == [line["truth"], f"{line['truth_score']:.3f}", f"{line['answer']} (correct)", told[2]]
         assert np.abs(wave - soundfile.read(line["name"])[0]).max() < 1e-4  # 16 bits
     assert not list(trained.glob("*.part"))
 
@@ -145,12 +130,12 @@ def test_the_command_line_can_be_copied(tmp_path):
     """Whatever is in it, and however long it is; a run that does not know it says so by its silence."""
     overrides = ["name=two  blanks", "dataset.root='it''s $HOME'", f"+x=[{','.join('abc' * 200)}]", "<b>=`ls`"]
     (tmp_path / ".hydra").mkdir()
-    assert given(tmp_path) is None
+    assert read_overrides(tmp_path) is None
     file = tmp_path / ".hydra" / "overrides.yaml"
     for text, found in (("[]", []), ("{", None), ("a: 1", None), ("\xff", None), (yaml.safe_dump(overrides), overrides),
                         ("- x=${now:%Y}\n- y=${", None), ("- x=${now:%Y}", ["x=${now:%Y}"])):  # fmt: skip
         file.write_bytes(text.encode("latin-1"))
-        assert given(tmp_path) == found, text
+        assert read_overrides(tmp_path) == found, text
     finished(tmp_path / "a", ["a", "b"], more={"overrides": overrides})
     settings = read(tmp_path / "a" / "report.html")[1]["Settings"]
     assert shlex.split(settings.find("span[@class='name command']").text) == ["python", "train.py", *overrides]
@@ -175,9 +160,8 @@ def test_worst_clips_say_which_answers_are_correct(tmp_path):
 
 def test_nothing_hostile_gets_into_the_pages(tmp_path):
     labels = [label or "-" for label in HOSTILE]
-    finished(
-        tmp_path / "a", labels, name=lambda n: HOSTILE[n % len(HOSTILE)], dataset={"root": HOSTILE[0], HOSTILE[2]: 1}
-    )
+    settings = {"root": HOSTILE[0], HOSTILE[2]: 1}
+    finished(tmp_path / "a", labels, name=lambda n: HOSTILE[n % len(HOSTILE)], dataset=settings)
     main_, _ = read(tmp_path / "a" / "report.html")
     text = "".join(main_.itertext())
     assert "<script>alert(1)</script>" in text and "\\u202e" in text  # as text alone
@@ -247,13 +231,8 @@ def test_large_pictures_are_made_small():
 
 
 def test_pictures_of_a_training_are_in_its_page(tmp_path):
-    settings = [
-        "extractor=frames",
-        "encoder=image_recurrent",
-        "extractor.height=32",
-        "extractor.width=48",
-        "encoder.hidden=8",
-    ]
+    settings = ["extractor=frames", "encoder=image_recurrent", "encoder.hidden=8"]
+    settings += ["extractor.height=32", "extractor.width=48"]
     model = Classifier(configured("train", *settings), ["a", "b"]).eval()
     finished(tmp_path / "a", ["a", "b"], model=model)
     read(tmp_path / "a" / "report.html")
@@ -294,11 +273,8 @@ def made(number, cell="GRU", metrics=True, right=(), **settings):
 
 
 def test_only_settings_that_differ_are_shown():
-    runs = [
-        made(0),
-        made(1, "LSTM", **{"cell.peephole": "True"}),
-        made(2, **{"trainer.resume": "/old", "optimizer.lr": "1"}),
-    ]
+    other = {"trainer.resume": "/old", "optimizer.lr": "1"}
+    runs = [made(0), made(1, "LSTM", **{"cell.peephole": "True"}), made(2, **other)]
     assert find_differences(runs) == [{"cell": "GRU"}, {"cell": "LSTM"}, {"cell": "GRU", "optimizer.lr": "1"}]
     assert find_differences([made(0), made(1)]) == [{}, {}]
     broken = Run(runs[0].folder, {}, {"overrides": "cell=foo"})
@@ -338,9 +314,8 @@ def test_folds_and_seeds_are_pooled_over_groups():
     (found,) = group_families(runs)
     accuracies = [run.metrics["test"]["accuracy"] for run in runs[:8]]
     assert found.varied == "seeds and folds" and len(found.runs) == 8 and (found.clips, found.groups) == (600, 20)
-    assert (found.mean, found.least, found.most) == pytest.approx(
-        (np.mean(accuracies), min(accuracies), max(accuracies))
-    )
+    expected = np.mean(accuracies), min(accuracies), max(accuracies)
+    assert (found.mean, found.least, found.most) == pytest.approx(expected)
     assert found.pooled == pytest.approx(hits.sum() / 600)
     worth = effective(hits, counts)
     assert found.pooled_interval == pytest.approx(wilson(found.pooled * worth, worth)) and worth < 300

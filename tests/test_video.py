@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, configured, small_model
+from conftest import ROOT, configured
 from torchvision.transforms.v2 import functional
 
 from datasets.clips import Clip, Clips
@@ -30,7 +30,7 @@ from pipeline.layers.fuse import Fuse
 from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import InputSpec, concatenate
 from pipeline.media.picture import Picture, on_grid
-from pipeline.media.prefetch import ahead
+from pipeline.media.prefetch import prefetch
 from pipeline.media.video import probe_video, read_frames
 from pipeline.media.video_writer import VideoWriter, write_video
 from pipeline.model.classifier import Classifier
@@ -117,8 +117,9 @@ STAMPS = {
 }
 
 
-@pytest.mark.parametrize("ending", ["mp4", "mkv"])
-@pytest.mark.parametrize("name", STAMPS)
+@pytest.mark.parametrize(
+    ("name", "ending"), [*((name, "mp4") for name in STAMPS), ("29.97 fps", "mkv"), ("variable", "mkv")]
+)
 def test_the_frame_at_a_time_is_the_last_that_had_begun(tmp_path, name, ending):
     path = write(tmp_path / f"a.{ending}", [numbered(i) for i in range(40)], STAMPS[name])
     stamps, last = time_stamps(path)
@@ -164,8 +165,7 @@ def test_grid_in_small():
     assert list(on_grid(iter([(-4 * half, -half, "over")]), 4)) == []
 
 
-@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-@pytest.mark.parametrize("between", [0, 2, 3])
+@pytest.mark.parametrize(("codec", "between"), [("libx264", 0), ("libx264", 3), ("mpeg4", 2)])
 def test_avi_with_frames_that_are_stored_out_of_order(tmp_path, codec, between):
     """No picture is lost, and none is out of its place."""
     path = write(
@@ -359,6 +359,7 @@ print(most - before, total)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 def test_memory_is_flat_while_a_file_is_read(tmp_path):
     """In a process of its own, where no memory of earlier tests can be taken again."""
@@ -385,12 +386,10 @@ BOTH = [
 ]
 
 
-@pytest.mark.parametrize(
-    "overrides", [SEEING, [*SEEING, "head.delay=0.5"], BOTH, []], ids=["seen", "delayed", "both", "heard"]
-)
+@pytest.mark.parametrize("overrides", [[*SEEING, "head.delay=0.5"], BOTH], ids=["seen", "both"])
 def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
     """To the bit in whatever company; and those of the whole clip."""
-    model = pictured(*overrides) if overrides else small_model()
+    model = pictured(*overrides)
     paths = [both_tracks(tmp_path / f"{n}.mkv", n, 0.2, 0) for n in (25, 60, 90)] + [tmp_path / "none.mkv"]
 
     def answers(paths, **settings):
@@ -398,14 +397,14 @@ def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
         return {row.path: row for _, row in found}
 
     rows = answers(paths, batch=1, workers=1)
-    assert answers(paths[::-1], batch=3, workers=2) == rows
+    assert answers(paths[::-1], batch=3, workers=1) == rows
     for path in paths[:-1]:
         parts, known = read_chunk(path, model.spec)
         x = model.spec.stack([parts])
         whole = model.clip_posteriors(x if model.spec.both else x[0], torch.tensor([model.spec.ticks(parts)]))[0]
         assert list(rows[str(path)].posteriors.values()) == pytest.approx(whole.tolist(), abs=2e-5)
         assert rows[str(path)].seconds == round(known.seconds, 3)
-    codes = [(row.status, row.code) for row in answers(paths, limits=Limits(longest=2.8)).values()]
+    codes = [(row.status, row.code) for row in answers(paths, workers=1, limits=Limits(longest=2.8)).values()]
     assert sorted(codes) == [("error", "limit_duration"), ("error", "not_found"), ("ok", ""), ("ok", "")]
 
 
@@ -449,8 +448,7 @@ STARTS = [(0, 0), (0.37, 0), (0, 0.263), (10.21, 10.5), (0.04, 0), (2.5, 0), (3,
 
 
 @pytest.mark.parametrize(("seen_at", "heard_at"), STARTS)
-@pytest.mark.parametrize("rate", [10, 25])
-def test_sound_and_pictures_share_a_clock(tmp_path, seen_at, heard_at, rate):
+def test_sound_and_pictures_share_a_clock(tmp_path, seen_at, heard_at, rate=25):
     path = both_tracks(tmp_path / "a.mkv", 40, seen_at, heard_at)
     stamps, last = time_stamps(path)
     heard = time_stamps(path, "audio")[0][0]
@@ -467,7 +465,7 @@ def test_sound_and_pictures_share_a_clock(tmp_path, seen_at, heard_at, rate):
     assert facts.seconds == pytest.approx(float(max(stamps[-1] + last - zero, end / rate)), abs=0.002)
 
 
-@pytest.mark.parametrize(("seen_at", "heard_at"), STARTS)
+@pytest.mark.parametrize(("seen_at", "heard_at"), STARTS[:3])
 def test_parts_of_both_are_those_of_the_whole(tmp_path, seen_at, heard_at):
     path = both_tracks(tmp_path / "a.mkv", 40, seen_at, heard_at)
     whole, _ = read_chunk(path, TWO)
@@ -483,7 +481,7 @@ def test_parts_of_both_are_those_of_the_whole(tmp_path, seen_at, heard_at):
         assert np.array_equal(part[0], wanted[0][: size * 1600])
 
 
-@pytest.mark.parametrize(("seen_at", "heard_at"), STARTS)
+@pytest.mark.parametrize(("seen_at", "heard_at"), STARTS[:3])
 def test_parts_of_both_between_two_pictures(tmp_path, seen_at, heard_at):
     """A part begins where it was asked to, and not at the picture before."""
     path = both_tracks(tmp_path / "a.mkv", 40, seen_at, heard_at)
@@ -584,7 +582,7 @@ def fused_by_hand(steps, fast, slow):
     return np.stack(out)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_fuse_holds_the_newest_slow_vector(seed):
     rng = np.random.default_rng(seed)
     fast, slow, rows = 3, 2, 4
@@ -627,15 +625,6 @@ def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
     assert len(time_stamps(tmp_path / "take:1.mp4")[0]) == 3
 
 
-def test_a_video_is_ended_even_if_the_encoder_fails_at_last(tmp_path):
-    writer = VideoWriter(tmp_path / "a.mp4")
-    assert writer.write(numbered(3), 0.0) and not writer.write(numbered(4), 0.0)
-    writer.container.mux(writer.stream.encode(None))
-    with pytest.raises(av.error.EOFError):  # it has been flushed already
-        writer.close()
-    assert numbers(read_frames(tmp_path / "a.mp4", Picture(10, *NATIVE))[0][:1]) == [3]
-
-
 def test_written_colours_come_back(tmp_path):
     colours = np.array([(255, 255, 255), (0, 0, 0), (192, 32, 64), (20, 200, 90)], np.uint8)
     write_video(tmp_path / "a.mp4", np.broadcast_to(colours[:, None, None], (4, 48, 64, 3)), 5)
@@ -649,18 +638,15 @@ def threads():
 
 
 def test_reading_ahead_keeps_order_and_hands_over_errors():
-    assert list(ahead(iter(range(1000)))) == list(range(1000)) and list(ahead(iter(()))) == []
+    assert list(prefetch(iter(range(1000)))) == list(range(1000)) and list(prefetch(iter(()))) == []
 
     def fails():
         yield from range(7)
         raise MediaError("truncated", "here")
 
-    found = []
-    with pytest.raises(MediaError, match="truncated: here"):
-        found.extend(ahead(fails()))
     taken = []
-    with pytest.raises(MediaError):
-        for item in ahead(fails(), 2):
+    with pytest.raises(MediaError, match="truncated: here"):
+        for item in prefetch(fails(), 2):
             taken.append(item)
     assert taken == list(range(7))
 
@@ -673,7 +659,7 @@ def test_reading_ahead_is_early_but_not_too_early_and_ends_when_it_is_left():
             made.append(number)
             yield number
 
-    early = ahead(items(), 3)
+    early = prefetch(items(), 3)
     assert next(early) == 0
     limit = time.monotonic() + 5
     while len(made) < 5 and time.monotonic() < limit:

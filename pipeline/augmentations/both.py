@@ -64,7 +64,7 @@ class AugmentBoth(Augmentation):
         if self.raw:
             batch = self.sound.clips(batch, spec)
         samples, pictures, present = batch.x
-        return replace(batch, x=(samples, pictures, self.lost(present)))
+        return replace(batch, x=(samples, pictures, self.drop_tracks(present)))
 
     def setup(self, labels: list[str], extractor: Extractor) -> None:
         """For flips and recordings. ConfigError for a model of one track."""
@@ -80,7 +80,7 @@ class AugmentBoth(Augmentation):
         """The features of each changed."""
         return self.picture.tracks(*self.sound.tracks(features, batch, mirror), mirror)
 
-    def lost(self, present: Tensor) -> Tensor:
+    def drop_tracks(self, present: Tensor) -> Tensor:
         """Marks ``(B, T, 2)`` with a track less in some rows that have both."""
         both = present.amax(1).sum(1) > 1
         draw = torch.rand(len(present))

@@ -84,9 +84,9 @@ class AugmentPictures(Augmentation):
         number = 1 if spec.both else 0
         x = batch.x[number].permute(0, 1, 4, 2, 3)
         if not spec.both:
-            x, batch = self.in_time(x, batch)
-        x, batch = self.turn(x, batch, lambda pictures: pictures.flip(-1))
-        x = self.in_light(self.in_space(x.float()))
+            x, batch = self.change_time(x, batch)
+        x, batch = self.flip_clips(x, batch, lambda pictures: pictures.flip(-1))
+        x = self.change_light(self.move_and_scale(x.float()))
         x = x.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
         return replace(batch, x=(*batch.x[:number], x, *batch.x[number + 1 :]))
 
@@ -98,10 +98,10 @@ class AugmentPictures(Augmentation):
             return features, batch
         x = features[-1]
         if len(features) == 1:
-            x, batch = self.in_time(x, batch)
-        x, batch = self.turn(x, batch, mirror)
+            x, batch = self.change_time(x, batch)
+        x, batch = self.flip_clips(x, batch, mirror)
         if x.ndim == 5:
-            x = self.in_space(x) * (1 + self.contrast * spread(len(x), x.device)).view(-1, 1, 1, 1, 1)
+            x = self.move_and_scale(x) * (1 + self.contrast * draw_symmetric(len(x), x.device)).view(-1, 1, 1, 1, 1)
         return [*features[:-1], x], batch
 
     def features(self, x: Tensor, step: float) -> Tensor:
@@ -112,7 +112,7 @@ class AugmentPictures(Augmentation):
             x = x + self.noise * torch.randn(x.shape).to(x)
         return x
 
-    def turn(self, x: Tensor, batch: Batch, mirror: Callable[[Tensor], Tensor]) -> tuple[Tensor, Batch]:
+    def flip_clips(self, x: Tensor, batch: Batch, mirror: Callable[[Tensor], Tensor]) -> tuple[Tensor, Batch]:
         """Half of the clips turned left to right, and their labels with them."""
         if not self.flip:
             return x, batch
@@ -125,9 +125,9 @@ class AugmentPictures(Augmentation):
         ]
         return x, replace(batch, labels=labels, spans=spans)
 
-    def in_time(self, x: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
+    def change_time(self, x: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
         """Each clip at its own speed, with neighbours for some pictures and the one before for others."""
-        factor = 1 + self.speed * spread(len(x))
+        factor = 1 + self.speed * draw_symmetric(len(x))
         lengths = (batch.lengths / factor).long().clamp(min=1)
         longest = int(lengths.max())
         index = (torch.arange(longest)[None] * factor[:, None]).long()
@@ -137,15 +137,15 @@ class AugmentPictures(Augmentation):
         index = index.gather(1, kept).clamp(min=0)
         index = torch.minimum(index, batch.lengths[:, None] - 1)
         rows = torch.arange(len(x))[:, None]
-        spans = [played(row, float(by)) for row, by in zip(batch.spans, factor, strict=True)]
+        spans = [rescale_spans(row, float(by)) for row, by in zip(batch.spans, factor, strict=True)]
         return x[rows.to(x.device), index.to(x.device)], replace(batch, lengths=lengths, spans=spans)
 
-    def in_space(self, x: Tensor) -> Tensor:
+    def move_and_scale(self, x: Tensor) -> Tensor:
         """Moved and scaled; what comes in at the borders is the nearest there is."""
         rows = len(x)
         if not (self.shift or self.scale):
             return x
-        size = (self.scale * spread(rows)).exp()
+        size = (self.scale * draw_symmetric(rows)).exp()
         theta = torch.zeros(rows, 2, 3)
         theta[:, 0, 0], theta[:, 1, 1] = size, size
         theta[:, :, 2] = 2 * self.shift * (2 * torch.rand(rows, 2) - 1)
@@ -153,19 +153,19 @@ class AugmentPictures(Augmentation):
         grid = affine_grid(theta.to(x), list(flat.shape), align_corners=False)
         return grid_sample(flat, grid, padding_mode="border", align_corners=False).view(x.shape)
 
-    def in_light(self, x: Tensor) -> Tensor:
+    def change_light(self, x: Tensor) -> Tensor:
         """Brighter or darker, with more or less contrast around middle grey."""
-        contrast = (1 + self.contrast * spread(len(x))).view(-1, 1, 1, 1, 1)
-        brightness = (255 * self.brightness * spread(len(x))).view(-1, 1, 1, 1, 1)
+        contrast = (1 + self.contrast * draw_symmetric(len(x))).view(-1, 1, 1, 1, 1)
+        brightness = (255 * self.brightness * draw_symmetric(len(x))).view(-1, 1, 1, 1, 1)
         return (x - 127.5) * contrast.to(x) + 127.5 + brightness.to(x)
 
 
-def spread(rows: int, device: torch.device | None = None) -> Tensor:
+def draw_symmetric(rows: int, device: torch.device | None = None) -> Tensor:
     """Uniform from -1 to 1."""
     return (2 * torch.rand(rows) - 1).to(device)
 
 
-def played(spans: list[Span] | None, factor: float) -> list[Span] | None:
+def rescale_spans(spans: list[Span] | None, factor: float) -> list[Span] | None:
     """Spans of a clip that is played ``factor`` times as fast."""
     if spans is None:
         return None

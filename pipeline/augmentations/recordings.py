@@ -11,14 +11,14 @@ from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.audio import media_files, read
 
 
-def recordings(given: str | list[str], rate: int, at: str, each: float, total: float) -> list[Tensor]:
+def read_recordings(given: str | list[str], rate: int, at: str, each: float, total: float) -> list[Tensor]:
     """Samples ``(N,)`` at ``rate`` Hz of files, or of those below folders: of each the first ``each`` seconds, together
     about ``total`` seconds. ``at`` is the key that named them.
 
     Where there is more, files are taken in an order that is the same each time but not that of their names. Files that
     cannot be read are skipped with a warning; ConfigError if nothing is left.
     """
-    files = [file for name in ([given] if isinstance(given, str) else given) for file in below(name, at)]
+    files = [file for name in ([given] if isinstance(given, str) else given) for file in list_files(name, at)]
     found, seconds = list[Tensor](), 0.0
     for number in np.random.default_rng(0).permutation(len(files)):
         if seconds >= total:
@@ -37,7 +37,7 @@ def recordings(given: str | list[str], rate: int, at: str, each: float, total: f
     return found
 
 
-def below(name: str, at: str) -> list[Path]:
+def list_files(name: str, at: str) -> list[Path]:
     """A file, or the media files of a folder; ConfigError if there is neither."""
     path = Path(name).expanduser()
     if path.is_dir():

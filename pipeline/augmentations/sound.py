@@ -10,18 +10,18 @@ from torch import Tensor
 from torchaudio.functional import mask_along_axis_iid
 
 from pipeline.augmentations.acoustics import (
-    KNOTS,
-    coloured,
-    convolved,
-    excerpts,
-    filtered,
-    made_rooms,
-    measured_rooms,
-    mixed,
+    BANDS,
+    align_rooms,
+    convolve,
+    cut_excerpts,
+    draw_noise,
+    draw_rooms,
+    filter_microphone,
+    mix,
 )
 from pipeline.augmentations.augmentation import Augmentation
-from pipeline.augmentations.recordings import recordings
-from pipeline.augmentations.warp import moved, paced, placed, warped
+from pipeline.augmentations.recordings import read_recordings
+from pipeline.augmentations.warp import change_tempo, move_spans, place_clips, warp_frequencies
 from pipeline.core.errors import ConfigError
 from pipeline.extractors.extractor import Extractor
 from pipeline.media.input_spec import InputSpec
@@ -30,8 +30,8 @@ from pipeline.media.sample import Batch, Span
 Share = Annotated[float, Field(ge=0, le=1)]
 Stretch = Annotated[float, Field(ge=0, lt=0.5)]
 Range = tuple[float, float]
-NOISES = {"each": 60.0, "total": 1800.0}  # seconds of recorded noise that are read: 115 MB at 16 kHz
-ROOMS = {"each": 1.0, "total": 300.0}  # and of impulse responses
+NOISE_SECONDS = {"each": 60.0, "total": 1800.0}  # seconds of recorded noise that are read: 115 MB at 16 kHz
+ROOM_SECONDS = {"each": 1.0, "total": 300.0}  # and of impulse responses
 
 
 @dataclass(eq=False)
@@ -124,67 +124,67 @@ class Augment(Augmentation):
                 )
             self.bands = bands
         if self.noises and not len(self.recording):
-            self.recording = torch.cat(recordings(self.noises, rate, f"{at}.noises", **NOISES))
+            self.recording = torch.cat(read_recordings(self.noises, rate, f"{at}.noises", **NOISE_SECONDS))
         if self.rooms and not len(self.responses):
-            self.responses = measured_rooms(recordings(self.rooms, rate, f"{at}.rooms", **ROOMS))
+            self.responses = align_rooms(read_recordings(self.rooms, rate, f"{at}.rooms", **ROOM_SECONDS))
 
     def clips(self, batch: Batch, spec: InputSpec) -> Batch:
         """A batch whose samples, lengths and times are changed alike."""
         waves, lengths, spans, rate = batch.x[0], batch.lengths, batch.spans, spec.sound or 0
         if self.speed or self.shift:
-            waves, lengths, spans = self.in_time(waves, lengths, spans, rate)
-        waves = self.surrounded(waves, rate)
+            waves, lengths, spans = self.change_time(waves, lengths, spans, rate)
+        waves = self.add_surroundings(waves, rate)
         if self.tilt or self.equalizer or self.band:
-            waves = self.heard(waves, rate)
+            waves = self.pass_microphones(waves, rate)
         if self.gain:
-            waves = waves * 10 ** (spread(len(waves)) * self.gain / 20)
+            waves = waves * 10 ** (draw_symmetric(len(waves)) * self.gain / 20)
         if self.polarity:
             waves = waves * torch.randint(2, (len(waves), 1)).mul(2).sub(1)
         return replace(batch, x=(waves, *batch.x[1:]), lengths=lengths, spans=spans)
 
-    def in_time(
+    def change_time(
         self, x: Tensor, lengths: Tensor, spans: list[list[Span] | None], rate: int
     ) -> tuple[Tensor, Tensor, list[list[Span] | None]]:
         """Longer or shorter, earlier or later."""
-        factors = (1 + self.speed * spread(len(x)))[:, 0].tolist()
-        shifts = (self.shift * rate * spread(len(x)))[:, 0].round().int().tolist()
-        x, lengths = placed(x, lengths, factors, shifts)
-        return x, lengths, list(map(moved, spans, factors, shifts, lengths.tolist()))
+        factors = (1 + self.speed * draw_symmetric(len(x)))[:, 0].tolist()
+        shifts = (self.shift * rate * draw_symmetric(len(x)))[:, 0].round().int().tolist()
+        x, lengths = place_clips(x, lengths, factors, shifts)
+        return x, lengths, list(map(move_spans, spans, factors, shifts, lengths.tolist()))
 
-    def surrounded(self, x: Tensor, rate: int) -> Tensor:
+    def add_surroundings(self, x: Tensor, rate: int) -> Tensor:
         """In rooms, among noises: those of each kind that are drawn."""
         changed = x.clone() if self.room or self.noise or self.babble or self.recorded else x
-        if len(rows := some(len(x), self.room)):
-            changed[rows] = convolved(x[rows], self.drawn_rooms(len(rows), rate))
-        if len(rows := some(len(x), self.babble)):
-            changed[rows] = self.with_noise(changed[rows], x[rows - 1], rate, clips=True)  # batches are shuffled
-        if len(rows := some(len(x), self.recorded)):
-            changed[rows] = self.with_noise(changed[rows], excerpts(self.recording, len(rows), x.shape[1]), rate)
-        if len(rows := some(len(x), self.noise)):
-            changed[rows] = self.with_noise(changed[rows], coloured(len(rows), x.shape[1]), rate)
+        if len(rows := draw_rows(len(x), self.room)):
+            changed[rows] = convolve(x[rows], self.room_responses(len(rows), rate))
+        if len(rows := draw_rows(len(x), self.babble)):
+            changed[rows] = self.add_noise(changed[rows], x[rows - 1], rate, clips=True)  # batches are shuffled
+        if len(rows := draw_rows(len(x), self.recorded)):
+            changed[rows] = self.add_noise(changed[rows], cut_excerpts(self.recording, len(rows), x.shape[1]), rate)
+        if len(rows := draw_rows(len(x), self.noise)):
+            changed[rows] = self.add_noise(changed[rows], draw_noise(len(rows), x.shape[1]), rate)
         return changed
 
-    def drawn_rooms(self, rows: int, rate: int) -> Tensor:
+    def room_responses(self, rows: int, rate: int) -> Tensor:
         """Impulse responses ``(B, L)``, of recordings if there are any."""
         if len(self.responses):
             return self.responses[torch.randint(len(self.responses), (rows,))]
-        return made_rooms(self.between("reverb", rows), self.between("direct", rows), rate)
+        return draw_rooms(self.draw_between("reverb", rows), self.draw_between("direct", rows), rate)
 
-    def with_noise(self, x: Tensor, noise: Tensor, rate: int, clips: bool = False) -> Tensor:
+    def add_noise(self, x: Tensor, noise: Tensor, rate: int, clips: bool = False) -> Tensor:
         """Both, at the signal-to-noise ratio that is drawn."""
-        return mixed(x, noise, self.between("snr", len(x)), rate, clips)
+        return mix(x, noise, self.draw_between("snr", len(x)), rate, clips)
 
-    def heard(self, x: Tensor, rate: int) -> Tensor:
+    def pass_microphones(self, x: Tensor, rate: int) -> Tensor:
         """Through microphones, some of them of a narrow band."""
         rows = len(x)
         narrow = torch.rand(rows, 1) < self.band
-        low = torch.where(narrow, self.between("low", rows, geometric=True), 0.0)
-        high = torch.where(narrow, self.between("high", rows, geometric=True), torch.inf)
+        low = torch.where(narrow, self.draw_between("low", rows, geometric=True), 0.0)
+        high = torch.where(narrow, self.draw_between("high", rows, geometric=True), torch.inf)
         high = torch.where(high < rate / 2, high, torch.inf)
-        gains = self.equalizer * (2 * torch.rand(rows, KNOTS[1]) - 1)
-        return filtered(x, self.tilt * spread(rows), gains, low, high, rate)
+        gains = self.equalizer * (2 * torch.rand(rows, BANDS) - 1)
+        return filter_microphone(x, self.tilt * draw_symmetric(rows), gains, low, high, rate)
 
-    def between(self, key: str, rows: int, geometric: bool = False) -> Tensor:
+    def draw_between(self, key: str, rows: int, geometric: bool = False) -> Tensor:
         """Numbers ``(rows, 1)`` between those of ``key``, drawn evenly, or evenly over their logarithm."""
         ends = torch.tensor(getattr(self, key))
         least, most = ends.log() if geometric else ends
@@ -197,12 +197,14 @@ class Augment(Augmentation):
         """The features of the sound, as the extractor made them, stretched over frequency and time."""
         x = features[0]
         if self.warp:
-            x = warped(x, self.bands.to(x.device), (1 + self.warp * spread(len(x))).to(x.device), self.top)
+            x = warp_frequencies(
+                x, self.bands.to(x.device), (1 + self.warp * draw_symmetric(len(x))).to(x.device), self.top
+            )
         if self.tempo:
-            factors = 1 + self.tempo * spread(len(x))[:, 0]
+            factors = 1 + self.tempo * draw_symmetric(len(x))[:, 0]
             lengths = (batch.lengths * factors).round().long().clamp(min=1)
-            x = paced(x, -(-batch.lengths // self.hop), -(-lengths // self.hop))
-            spans = list(map(moved, batch.spans, factors.tolist(), [0] * len(x), lengths.tolist()))
+            x = change_tempo(x, -(-batch.lengths // self.hop), -(-lengths // self.hop))
+            spans = list(map(move_spans, batch.spans, factors.tolist(), [0] * len(x), lengths.tolist()))
             batch = replace(batch, lengths=lengths, spans=spans)
         return [x, *features[1:]], batch
 
@@ -217,11 +219,11 @@ class Augment(Augmentation):
         return x
 
 
-def spread(rows: int) -> Tensor:
+def draw_symmetric(rows: int) -> Tensor:
     """Numbers ``(rows, 1)`` from -1 to 1."""
     return 2 * torch.rand(rows, 1) - 1
 
 
-def some(rows: int, share: float) -> Tensor:
+def draw_rows(rows: int, share: float) -> Tensor:
     """Which of ``rows`` are drawn, each by the chance ``share``."""
     return (torch.rand(rows) < share).nonzero()[:, 0] if share else torch.zeros(0, dtype=torch.int64)

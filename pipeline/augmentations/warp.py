@@ -6,10 +6,10 @@ from torch.nn.functional import interpolate
 
 from pipeline.media.sample import Span
 
-HIGHEST = 0.6  # of half the rate: up to here the frequency axis is stretched evenly (4800 of 8000 Hz in the paper)
+EVEN_SHARE = 0.6  # of half the rate: up to here the frequency axis is stretched evenly (4800 of 8000 Hz in the paper)
 
 
-def placed(x: Tensor, lengths: Tensor, factors: list[float], shifts: list[int]) -> tuple[Tensor, Tensor]:
+def place_clips(x: Tensor, lengths: Tensor, factors: list[float], shifts: list[int]) -> tuple[Tensor, Tensor]:
     """Samples ``(B, N)`` of clips, each ``factors`` times as long (lower, if longer) and moved later by ``shifts``
     samples (earlier, if negative), and their lengths; zeros come in. The batch is as long as its longest clip before it
     is moved, and what is moved out of it is lost.
@@ -28,7 +28,7 @@ def placed(x: Tensor, lengths: Tensor, factors: list[float], shifts: list[int]) 
     return y, torch.tensor(ends)
 
 
-def moved(spans: list[Span] | None, factor: float, shift: int, length: int) -> list[Span] | None:
+def move_spans(spans: list[Span] | None, factor: float, shift: int, length: int) -> list[Span] | None:
     """Spans stretched by ``factor``, then moved, as far as they are still inside."""
     if spans is None:
         return None
@@ -37,7 +37,7 @@ def moved(spans: list[Span] | None, factor: float, shift: int, length: int) -> l
     return [(start, end, label) for start, end, label in inside if start < end]
 
 
-def paced(x: Tensor, old: Tensor, new: Tensor) -> Tensor:
+def change_tempo(x: Tensor, old: Tensor, new: Tensor) -> Tensor:
     """Features ``(B, T, ...)`` of clips of ``old (B,)`` steps, played so that they last ``new`` steps: each step is the
     one of its time, and after a clip follows what followed it.
     """
@@ -47,14 +47,14 @@ def paced(x: Tensor, old: Tensor, new: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device)[:, None], index]
 
 
-def warped(x: Tensor, bands: Tensor, factors: Tensor, top: float) -> Tensor:
+def warp_frequencies(x: Tensor, bands: Tensor, factors: Tensor, top: float) -> Tensor:
     """Features ``(B, T, F)`` of channels around ``bands (F,)`` Hz, as of vocal tracts ``factors (B, 1)`` times as
     short: what stood at a frequency stands ``factor`` times as high. ``top``: half the rate in Hz, which stays.
 
     Jaitly & Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition", ICML workshop 2013, with the
     channels moved instead of their filters.
     """
-    edge = HIGHEST * top * factors.clamp(max=1)  # where the axis breaks, after the warp
+    edge = EVEN_SHARE * top * factors.clamp(max=1)  # where the axis breaks, after the warp
     start = edge / factors  # and before
     source = torch.where(bands <= edge, bands / factors, top - (top - start) * (top - bands) / (top - edge))
     above = torch.searchsorted(bands, source).clamp(1, len(bands) - 1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Scalar = str | bool | int | float | None
 Resume = Literal["auto", "errors", "never"]
-MOST = 8  # processes that decode, if nobody says how many
+MAX_WORKERS = 8  # processes that decode, if nobody says how many
 GIB = 1 << 30
 
 
@@ -49,8 +49,8 @@ class Files:
         manifests must have, by column. ``shard`` i/n: one of n parts, chosen by a hash of each entry.
 
         ``batch`` recordings are computed at a time, ``workers`` processes decode (None: one for each core, up to
-        ``MOST``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to decode,
-        and be silent for ``patience`` seconds.
+        ``MAX_WORKERS``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to
+        decode, and be silent for ``patience`` seconds.
 
         ``ledger``: the file in which rows are kept (auto: beside the first file that a sink writes; None: none).
         ``resume`` auto: its rows are taken as they are; errors: but those that are errors; never: none of them.
@@ -64,7 +64,7 @@ class Files:
         if not found or int(found[1]) > int(found[2]):
             raise ConfigError(f"source.shard: got {shard!r}; expected one such as 1/4, 2/4, 3/4 or 4/4")
         self.share, self.shares = int(found[1]) - 1, int(found[2])
-        self.batch, self.workers = batch, workers or min(MOST, os.cpu_count() or 1)
+        self.batch, self.workers = batch, workers or min(MAX_WORKERS, os.cpu_count() or 1)
         self.bounds = longest, round(largest * GIB), round(memory * GIB), patience
         self.ledger, self.resume, self.fail_on, self.shard = ledger, resume, fail_on, shard
         if self.root is not None and not Path(self.root).is_dir():

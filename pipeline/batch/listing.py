@@ -255,7 +255,7 @@ def manifest_entries(manifest: str, root: str | None, only: Only) -> Iterator[Na
     folder = ManifestRoot(os.path.dirname(manifest) if root is None else root)
     number = 0
     for number, row in read_table(manifest, only):
-        name, start, end, label = (row.get(column) for column in COLUMNS)
+        name, start, end, label = map(row.get, COLUMNS)
         if not isinstance(name, (str, bytes)) or not name:
             raise ConfigError(f"source.paths: {manifest!r} row {number}: got the path {name!r}; expected text")
         if only and not all(to_text(row.get(column)) in wanted for column, wanted in only.items()):
@@ -368,11 +368,10 @@ def check_columns(manifest: str, only: Only, there: Collection[str]) -> None:
 def read_csv(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
     """A table with a head; blank lines are none of its rows. Cells that sink=csv has protected are as they were."""
     with open(manifest, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = csv.DictReader(file, strict=True)
-        check_columns(manifest, only, rows.fieldnames or ["path"])
-        yield from (
-            {name: unprotect(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
-        )
+        rows = csv.reader(file, strict=True)
+        head = next(rows, ["path"])
+        check_columns(manifest, only, head)
+        yield from (dict(zip(head, map(unprotect, row), strict=False)) for row in rows if row)
 
 
 def read_jsonl(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:

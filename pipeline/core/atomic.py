@@ -1,4 +1,4 @@
-"""Files whole or not at all: what was there stays until all of what is new is written."""
+"""Files that are written whole or not at all: the old content stays until the new one is complete."""
 
 import errno
 import os
@@ -11,17 +11,17 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path, cache: bool = False) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` when the block has ended without an exception: then, even if the machine
-    ends next, there is all of it. Of one that never did, ``NAME.part`` may be left, for the next to write over.
+    """Write NAME.part, fsync it, and rename it to ``path`` when the block ends without an exception. After a crash,
+    ``NAME.part`` may be left; the next write replaces it.
 
-    ``cache``: many may write the same at the same time, and what a power cut damages is found out when it is read; so
-    each writes to a name of its own, and nobody waits for the disk. OSError names ``path``.
+    ``cache``: for files that several processes may write at once and that are checked when read. Each writes to a name
+    of its own, without fsync. OSError names ``path``.
     """
-    place = path.resolve()  # a link stays one
+    place = path.resolve()  # a link is kept
     mark = f".{os.getpid()}-{threading.get_ident()}" if cache else ""
     part = part_path(place.with_name(place.name + mark))
     try:
-        part.unlink(missing_ok=True)  # nor is a link followed that somebody put there
+        part.unlink(missing_ok=True)  # a link of that name is not followed
         with open(part, "xb") as file:
             yield file
             file.flush()
@@ -37,12 +37,12 @@ def atomic_write(path: Path, cache: bool = False) -> Iterator[BinaryIO]:
 
 
 def part_path(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
+    """Where a file is written before it is renamed."""
     return path.with_name(path.name + ".part")
 
 
 def fsync(file: int) -> None:
-    """To the disk. OSError if that fails; pipes and devices, which cannot, are left alone."""
+    """Force a file to the disk. OSError if that fails; pipes and devices, which have no fsync, are passed over."""
     try:
         os.fsync(file)
     except OSError as error:

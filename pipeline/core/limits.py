@@ -1,3 +1,3 @@
-"""What one input may cost at most, whatever it claims: limits that files and cameras share."""
+"""Limits of one input that files and cameras share."""
 
 MAX_PIXELS = 7680 * 4320  # of one picture

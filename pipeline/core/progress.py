@@ -1,4 +1,4 @@
-"""A bar while something takes long: on a terminal, and nowhere else, as a log has no use for it."""
+"""A progress bar, on terminals only."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,6 @@ T = TypeVar("T")
 
 
 def bar(items: Sequence[T] | Iterable[T], title: str, total: int | None = None, done: int = 0) -> Iterable[T]:
-    """The items, one after another, of which so many are ``done`` before; ``total`` where they have no length."""
+    """Yield the items and show how many are done. ``total``: if they have no length; ``done``: before the first."""
     console = Console(stderr=True)
     return track(items, title, total, done, console=console, transient=True, disable=not sys.stderr.isatty())

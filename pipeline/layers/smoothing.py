@@ -1,7 +1,6 @@
 """From logits to posteriors, smoothed over time."""
 
 import math
-from functools import lru_cache
 
 import torch
 from pydantic import NonNegativeFloat
@@ -37,9 +36,9 @@ class EMA(Stage):
         average, weight = state
         outputs = []
         for block in torch.split(x.softmax(-1), BLOCK, 1):
-            kernel, share, carry = closed_form(self.decay, block.shape[1], block.device, block.dtype)
+            kernel, carry = closed_form(self.decay, block)
             averages = kernel @ block + carry * average[:, None]
-            weights = share + carry * weight[:, None]
+            weights = kernel.sum(1, keepdim=True) + carry * weight[:, None]
             outputs.append(averages / weights)
             average, weight = averages[:, -1].clone(), weights[:, -1].clone()
         return (torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]), (average, weight)
@@ -53,13 +52,11 @@ class EMA(Stage):
         return y, tuple(after)
 
 
-@lru_cache(maxsize=256)
-def closed_form(decay: float, steps: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The recurrence over ``steps`` steps: what each input adds to each average ``(T, T)``, the sum of that ``(T, 1)``,
-    and what is left of the past ``(T, 1)``. Constants, computed once: in a live stream they cost more than their use.
+def closed_form(decay: float, block: Tensor) -> tuple[Tensor, Tensor]:
+    """The recurrence over a block ``(B, T, K)``: what each input adds to each average ``(T, T)``, and what is left of
+    the past ``(T, 1)``. Never kept: what is made while a graph is traced belongs to that graph.
     """
-    with torch.inference_mode(False):
-        t = torch.arange(steps, device=device, dtype=dtype)
-        lag = t[:, None] - t[None, :]
-        kernel = torch.where(lag >= 0, (1 - decay) * decay ** lag.clamp(min=0), 0.0)
-        return kernel, kernel.sum(1, keepdim=True), decay ** (t[:, None] + 1)
+    t = torch.arange(block.shape[1], device=block.device, dtype=block.dtype)
+    lag = t[:, None] - t[None, :]
+    kernel = torch.where(lag >= 0, (1 - decay) * decay ** lag.clamp(min=0), 0.0)
+    return kernel, decay ** (t[:, None] + 1)

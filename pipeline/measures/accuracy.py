@@ -13,7 +13,7 @@ from pipeline.core.text import shorten
 from pipeline.measures.calibration import CALIBRATION_BINS, score_bin
 
 MAX_KEYS = 1000  # of what may be anything, counted one by one
-BUFFER_SIZE = 1 << 16  # answers that wait to be counted
+BUFFER_SIZE = 1 << 11  # answers that wait to be counted
 Counts = NDArray[np.int64]
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_
 from pipeline.media.annotations import Times, read_truth
 from pipeline.media.chunks import open_chunks
 from pipeline.model.classifier import Classifier
-from pipeline.model.decoder import SHARE, Decoder
+from pipeline.model.decoder import RELEASE_SHARE, Decoder
 
 LEVELS = [0.999, 0.995, 0.99, *(round(0.98 - 0.02 * step, 2) for step in range(48))]  # thresholds of a curve
 MISS_RATE_FALSE_ALARMS = (1, 5, 10)  # false alarms an hour
@@ -194,7 +194,7 @@ def threshold_curves(model: Classifier, outputs: Sequence[StreamOutput], hours: 
         for index in own.audible:
             tolerant = Alarms()
             for one in outputs:
-                found = decode_scores(own.alone(index, level, level * SHARE), one.posteriors[:, index])
+                found = decode_scores(own.for_label(index, level, level * RELEASE_SHARE), one.posteriors[:, index])
                 total += count_alarms(one.spans[index], found, collar)
                 tolerant += count_tolerant(one.spans[index], found)
             if index in tolerated:

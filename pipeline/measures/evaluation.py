@@ -87,7 +87,7 @@ def predict(
     truth, scores, lengths = [found.truth], [found.scores], [found.seconds]
     kept = Smallest[WorstClip](worst)
     for batch in batches:
-        y = model.answers(features.compute(batch))
+        y = model.posteriors(features.compute(batch))
         last = model.last_step(batch.lengths)
         scores.append(y[torch.arange(len(y)), last].float().cpu().numpy())
         truth.append(batch.labels.numpy())

@@ -1,7 +1,7 @@
 """Thresholds from a wish: at most so many false alarms an hour, on a stream made of clips.
 
 The model listens, as it will live, to the clips of a split one after another, in an order that is drawn once. What is
-found, and what is a false alarm, ``metrics.raised`` says. Such a stream is never quiet for long: an hour of it is
+found, and what is a false alarm, ``metrics.match_alarms`` says. Such a stream is never quiet for long: an hour of it is
 harder than most hours of life. And it is short: what never happened in 0.1 h may still happen 30 times an hour (3 /
 0.1, at 95 %).
 
@@ -22,7 +22,7 @@ from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_
 from pipeline.media.input_spec import Arrays
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
-from pipeline.model.decoder import SHARE, levels
+from pipeline.model.decoder import RELEASE_SHARE, label_levels
 
 MAX_SECONDS = 1800.0  # of clips that are used
 LEVELS = [level / 100 for level in range(99, 4, -1)]  # thresholds that are tried
@@ -66,14 +66,14 @@ def tune_false_alarms(model: Classifier, found: StreamOutput, wish: float) -> di
     The highest of ``LEVELS`` if none does. The model's other decoder settings are kept.
     """
     own, hours = model.decoder(), found.ticks / model.rate / 3600
-    releases = levels(model.config["decoder"].get("release"), model.labels, "release", np.nan).tolist()
+    releases = label_levels(model.config["decoder"].get("release"), model.labels, "release", np.nan).tolist()
     chosen = {}
     for index in own.audible:
         lowest = releases[index]  # not a number: none is set
         possible = [level for level in LEVELS if not level < lowest] or [lowest]
         kept = []
         for level in possible:
-            decoder = own.alone(index, level, level * SHARE if np.isnan(lowest) else lowest)
+            decoder = own.for_label(index, level, level * RELEASE_SHARE if np.isnan(lowest) else lowest)
             answer = decode_scores(decoder, found.posteriors[:, index])
             count = count_alarms(found.spans[index], answer, COLLAR_SECONDS * model.rate)
             if count.false > wish / len(own.audible) * hours:
@@ -108,7 +108,7 @@ def match_with(model: Classifier, found: StreamOutput, now: Mapping[str, float])
     """The events of all audible labels with settings of ``GRID``, held against the true spans."""
     own = model.decoder(**decoder_settings(now))
     truth = {index: found.spans[index] for index in own.audible}
-    answer = {index: decode_scores(own.alone(index), found.posteriors[:, index]) for index in own.audible}
+    answer = {index: decode_scores(own.for_label(index), found.posteriors[:, index]) for index in own.audible}
     return match_events(to_events(model, truth), to_events(model, answer))[1]
 
 

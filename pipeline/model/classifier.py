@@ -30,7 +30,7 @@ from pipeline.layers.stage import Chain, Stage, State, leaves, tree
 from pipeline.layers.standardize import Standardize
 from pipeline.media.input_spec import Tensors
 from pipeline.model.decoder import Decoder
-from pipeline.model.golden import Golden, clip, duration, offline, pop_golden, sizes, versions
+from pipeline.model.golden import Golden, clip, duration, library_versions, offline, pop_golden, stage_sizes
 
 FORMAT = 1
 HEADER = "rivulet"
@@ -52,10 +52,9 @@ class ModelHeader(BaseModel):
 
 
 class Classifier(Chain):
-    """What the model takes (samples ``(B, T*hop)``, pictures ``(B, T*hop, 3, H, W)``, or both) to class posteriors
-    ``(B, T, K)``.
+    """Samples ``(B, T*hop)``, pictures ``(B, T*hop, 3, H, W)``, or both, to class posteriors ``(B, T, K)``.
 
-    ``spec`` says what that is; ``hop`` is in ticks of its clock, of which there are ``rate`` a second.
+    ``spec`` says which of them; ``hop`` is in ticks of its clock, of which there are ``rate`` a second.
     """
 
     extractor: Extractor
@@ -64,7 +63,7 @@ class Classifier(Chain):
     head: Head
     smoothing: Stage
     precision: Precision = "fp32"
-    golden: Golden | None = None  # what it answered as a listener when it was saved
+    golden: Golden | None = None  # its answers on streams when it was saved
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> None:
         """Build and wire the parts: each learns from the one before what shape it receives.
@@ -93,17 +92,17 @@ class Classifier(Chain):
                 f"encoder: a step of {self.hop} samples and a picture of {spec.grain} have no short common multiple; "
                 "change the strides of encoder.convolutions"
             )
-        self.decoder()  # a wrong decoder setting shows now, not after the training
+        self.decoder()  # refuses a wrong setting before the training
 
-    def measured(self, x: Tensors) -> list[Tensor]:
-        """What the extractor of each track makes of whole clips, before normalisation."""
+    def extract(self, x: Tensors) -> list[Tensor]:
+        """Features of each track of whole clips, before normalisation."""
         tracks = x if isinstance(x, tuple) else (x,)
         return [
             front(track, front.initial(len(track)))[0] for (front, _), track in zip(self.fronts(), tracks, strict=False)
         ]
 
-    def assembled(self, features: list[Tensor], present: Tensor | None = None) -> Tensor:
-        """Features of each track, ``present (B, T, 2)`` if there are two, to what the encoder gets to see."""
+    def encoder_input(self, features: list[Tensor], present: Tensor | None = None) -> Tensor:
+        """Features of each track, with ``present (B, T, 2)`` if there are two, joined and normalised."""
         y, _ = self.standardize(self.extractor.join(features, present), ())
         return y
 
@@ -117,7 +116,7 @@ class Classifier(Chain):
         pooled, _ = pool(x, pool.initial(len(x)))
         return x, pooled, state
 
-    def answers(self, features: Tensor) -> Tensor:
+    def posteriors(self, features: Tensor) -> Tensor:
         """Posteriors ``(B, T, K)`` from standardised features of whole clips: the rest of the chain."""
         for stage in (self.encoder, self.head, self.smoothing):
             features, _ = stage(features, stage.initial(len(features)))
@@ -140,7 +139,7 @@ class Classifier(Chain):
         return other.to(self.anchor.device).train(self.training).with_precision(self.precision)
 
     def with_precision(self, precision: Precision) -> "Classifier":
-        """The same model, for answering alone. ``bf16``: its convolutions over pictures compute in bfloat16, with
+        """The same model, for inference only. ``bf16``: its convolutions over pictures compute in bfloat16, with
         weights rounded once; memories, everything else and the posteriors stay float32. ValueError for the way back.
         """
         if precision == self.precision:
@@ -153,21 +152,21 @@ class Classifier(Chain):
         return other
 
     def for_streaming(self) -> "Classifier":
-        """The model as it listens to a stream: its head forgets after ``head.live`` seconds."""
+        """The model for streams: its head pools the last ``head.live`` seconds."""
         return self.with_window(self.config["head"].get("live"))
 
     def clip_posteriors(self, x: Tensor | tuple[Tensor, ...], lengths: Tensor) -> Tensor:
-        """The answer for each clip of a right-padded batch: posteriors ``(B, K)`` at its own last step.
+        """Posteriors ``(B, K)`` of each clip of a right-padded batch, at its own last step.
 
         ``x``: samples ``(B, N)``, pictures ``(B, T, H, W, 3)``, or the tuple of all tracks; ``lengths (B,)`` in ticks.
         """
-        whole = on_device(self.whole(x if isinstance(x, tuple) else (x,), int(lengths.max())), self)
+        whole = on_device(self.pad(x if isinstance(x, tuple) else (x,), int(lengths.max())), self)
         y, _ = self(whole, self.initial(len(lengths)))
         answer: Tensor = y[torch.arange(len(y)), self.last_step(lengths)]
         return answer
 
-    def whole(self, x: tuple[Tensor, ...], longest: int) -> Tensors:
-        """Clips side by side, extended to whole steps that hold ``longest`` ticks and the delay."""
+    def pad(self, x: tuple[Tensor, ...], longest: int) -> Tensors:
+        """Clips as one batch, padded to whole steps that hold ``longest`` ticks and the delay."""
         ticks = longest + self.delay * self.hop
         return self.spec.tensors(x, ticks + -ticks % self.grain)
 
@@ -185,8 +184,8 @@ class Classifier(Chain):
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def save(self, path: Path, trained: Mapping[str, Any] | None = None) -> None:
-        """Write the model to one file, whole or not at all, with what it answers to the golden clip."""
-        golden = self.answered()
+        """Write the model to one file, whole or not at all, with its answers to the golden clip."""
+        golden = self.golden_answers()
         header = ModelHeader(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         if golden:
@@ -195,16 +194,14 @@ class Classifier(Chain):
         with atomic_write(path) as file:
             file.write(save(weights, {HEADER: header.model_dump_json()}))
 
-    def answered(self) -> Golden | None:
-        """What the model answers to the golden clip on this processor as it listens to streams; None if that is no
-        number.
-        """
-        with torch.random.fork_rng(devices=[]):  # a model is built, and a training must not notice
+    def golden_answers(self) -> Golden | None:
+        """The answers of the model for streams to the golden clip on this processor; None if they are not finite."""
+        with torch.random.fork_rng(devices=[]):  # a model is built: a training's random numbers stay the same
             model = self.for_streaming().cpu().eval()
         parts = clip(self.spec, self.grain)
         ticks = self.spec.ticks(parts)
-        x = model.whole(self.spec.stack([parts]), ticks)
-        found = Golden(offline(model, x)[: -(-ticks // self.hop)], sizes(model, x), versions())
+        x = model.pad(self.spec.stack([parts]), ticks)
+        found = Golden(offline(model, x)[: -(-ticks // self.hop)], stage_sizes(model, x), library_versions())
         return found if np.isfinite(found.posteriors).all() and np.isfinite(found.sizes).all() else None
 
     def golden_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -280,12 +277,12 @@ def rebuild(header: str, weights: dict[str, Tensor]) -> Classifier:
 
 
 def on_device(x: Tensors, model: Classifier) -> Tensors:
-    """A batch where the model is."""
+    """A batch on the model's device."""
     return tree(lambda track: track.to(model.anchor.device), x)
 
 
 def fingerprint(model: Classifier, config: Mapping[str, Any] | None = None) -> str:
-    """A short hash of settings and weights: the same for the same answers. ``config``: instead of its settings."""
+    """A short hash of settings and weights: the same for the same answers. ``config`` replaces the settings."""
     digest = hashlib.sha256(json.dumps([config or model.config, model.labels], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -54,9 +54,9 @@ class Features:
         for front, _ in model.fronts():
             front.fetch()
         for batch in islice(batches, count):
-            x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
+            x = on_device(model.pad(batch.x, int(batch.lengths.max())), model)
             there = x[2].amax(1) > 0 if isinstance(x, tuple) else torch.ones(len(batch.labels), 1)
-            for track, ((front, _), y) in enumerate(zip(model.fronts(), model.measured(x), strict=True)):
+            for track, ((front, _), y) in enumerate(zip(model.fronts(), model.extract(x), strict=True)):
                 steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
         for (front, standardize), rows in zip(model.fronts(), found, strict=True):
@@ -73,16 +73,16 @@ class Features:
 
     def compute(self, batch: Batch) -> Tensor:
         """Standardised features ``(B, T, ...)`` of whole clips, the delay included."""
-        return self.model.assembled(*self.tracks(batch, self.costly and all(batch.keys)))
+        return self.model.encoder_input(*self.tracks(batch, self.costly and all(batch.keys)))
 
     def tracks(self, batch: Batch, cached: bool) -> tuple[list[Tensor], Tensor | None]:
         """Features of each track, from the cache if so wanted, and which tracks are there if there are two."""
         model = self.model
         if cached and not model.spec.both:
             return self.look_up(batch), None
-        x = on_device(model.whole(batch.x, int(batch.lengths.max())), model)
+        x = on_device(model.pad(batch.x, int(batch.lengths.max())), model)
         present = x[2] if isinstance(x, tuple) else None
-        return self.look_up(batch) if cached else model.measured(x), present
+        return self.look_up(batch) if cached else model.extract(x), present
 
     def compute_augmented(self, batch: Batch) -> tuple[Tensor, Batch]:
         """The same of clips changed at random, and the batch with their new times."""
@@ -95,7 +95,7 @@ class Features:
             tracks, present = self.tracks(batch, cached)
         tracks, batch = augment.tracks(tracks, batch, mirror)
         tracks[-1] = extend(tracks[-1], self.steps(int(batch.lengths.max())))
-        y = model.assembled(tracks, present)
+        y = model.encoder_input(tracks, present)
         return augment.features(y, model.extractor.hop / model.rate), batch
 
     def steps(self, longest: int) -> int:
@@ -121,8 +121,8 @@ class Features:
             track[row : row + 1, : length // spec.grain * kind.steps]
             for track, kind in zip(batch.x, spec.tracks, strict=True)
         )
-        whole = on_device(self.model.whole(clip, length), self.model)
-        tracks = [y[0].to("cpu", copy=True) for y in self.model.measured(whole)]
+        whole = on_device(self.model.pad(clip, length), self.model)
+        tracks = [y[0].to("cpu", copy=True) for y in self.model.extract(whole)]
         self.cache.add(batch.keys[row], tracks)
         return tracks
 

@@ -1,11 +1,12 @@
-"""A golden clip: half a second that anybody can make again, and what a model answered to it when it was saved.
+"""The golden clip: half a second of computed input, and the answers that a model gave to it when it was saved.
 
-Played again elsewhere, with other versions of libraries or another processor, it tells at once whether the same model
-still gives the same answers, and if not, which stage was the first to differ.
+The same model is given the clip again elsewhere, with other versions of libraries or on another processor. That shows
+whether its answers are still the same and, if not, which stage is the first to differ.
 """
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,17 +20,17 @@ from pipeline.layers.stage import Chain
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays, InputSpec
 
-SECONDS = 0.5
+CLIP_SECONDS = 0.5
 SEED = 20261125
 TOLERANCE = 1e-4  # of a posterior
-APART = 1e-3  # share by which a stage's mean size may differ
+SIZE_TOLERANCE = 1e-3  # share by which a stage's mean size may differ
 NAMES = "golden.posteriors", "golden.sizes"  # in a model's file
 LIBRARIES = "torch", "torchvision", "numpy", "numba", "soxr", "librosa"
 
 
 @dataclass(frozen=True)
 class Golden:
-    """``posteriors (T, K)``; ``sizes (S,)``: the mean of what each stage gave, without signs; ``versions`` of what
+    """``posteriors (T, K)``; ``sizes (S,)``: the mean absolute output of each stage; ``versions`` of the libraries that
     computed them.
     """
 
@@ -38,49 +39,49 @@ class Golden:
     versions: dict[str, str] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
-        """As they stand in a model's file."""
+        """The answers as they are stored in a model's file."""
         return dict(zip(NAMES, (torch.from_numpy(self.posteriors), torch.from_numpy(self.sizes)), strict=True))
 
 
 def pop_golden(
     weights: dict[str, Tensor], versions: dict[str, str], shapes: tuple[tuple[int, ...], ...]
 ) -> Golden | None:
-    """The golden answers out of the tensors of a file; None if there are none. ValueError if they are none of that
-    model's: posteriors and sizes of other ``shapes``, or not finite.
+    """Take the golden answers out of the tensors of a file; None if there are none. ValueError for answers of other
+    ``shapes`` or types, or that are not finite.
     """
-    found = [weights.pop(name, None) for name in NAMES]
-    there = [tensor for tensor in found if tensor is not None]
-    if any(not tensor.is_floating_point() for tensor in there):
-        raise ValueError("its golden answers are no floats")
-    arrays = [tensor.float().numpy() for tensor in there]
-    if not arrays:
+    found = [tensor for name in NAMES if (tensor := weights.pop(name, None)) is not None]
+    if not found:
         return None
-    if tuple(array.shape for array in arrays) != shapes or not all(np.isfinite(array).all() for array in arrays):
+    if tuple(tuple(tensor.shape) for tensor in found) != shapes or not all(map(is_finite, found)):
         raise ValueError("its golden answers are not those of such a model")
-    return Golden(arrays[0], arrays[1], versions)
+    posteriors, sizes = (tensor.float().numpy() for tensor in found)
+    return Golden(posteriors, sizes, versions)
 
 
-def versions() -> dict[str, str]:
-    """Of what computes here."""
+def is_finite(tensor: Tensor) -> bool:
+    """Whether it holds floats, all finite."""
+    return tensor.is_floating_point() and bool(tensor.isfinite().all())
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that compute answers."""
     found = {}
     for name in LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def noise(count: int) -> NDArray[np.float64]:
-    """Evenly spread numbers from -1 to 1, the same for ever: the raw output of a generator never changes."""
+    """Uniform numbers from -1 to 1, always the same: the raw output of this generator is fixed."""
     return np.random.PCG64(SEED).random_raw(count) / 2.0**63 - 1.0
 
 
 def sound(rate: int, count: int | None = None) -> Samples:
     """A chirp over noise, ``(N,)``: half a second of it, or so many samples."""
-    size = round(SECONDS * rate) if count is None else count
+    size = round(CLIP_SECONDS * rate) if count is None else count
     t = np.arange(size) / rate
-    chirp = np.sin(2 * np.pi * (100 * t + (0.2 * rate - 100) / (2 * SECONDS) * t**2))
+    chirp = np.sin(2 * np.pi * (100 * t + (0.2 * rate - 100) / (2 * CLIP_SECONDS) * t**2))
     wave: Samples = (0.3 * chirp + 0.05 * noise(size)).astype(np.float32)
     return wave
 
@@ -95,7 +96,7 @@ def pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
 
 def duration(spec: InputSpec, grain: int) -> int:
     """Ticks of the golden clip for what a model takes, whose smallest chunk has ``grain`` ticks."""
-    return math.ceil(SECONDS * spec.rate / grain) * grain
+    return math.ceil(CLIP_SECONDS * spec.rate / grain) * grain
 
 
 def clip(spec: InputSpec, grain: int) -> Arrays:
@@ -118,8 +119,8 @@ def offline(chain: Chain, x: Any) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def sizes(chain: Chain, x: Any) -> NDArray[np.float32]:
-    """The mean size of what each stage gives ``(S,)``."""
+def stage_sizes(chain: Chain, x: Any) -> NDArray[np.float32]:
+    """The mean absolute output of each stage ``(S,)``."""
     found = []
     for stage in chain.stages:
         x, _ = stage(x, stage.initial(1))
@@ -127,19 +128,19 @@ def sizes(chain: Chain, x: Any) -> NDArray[np.float32]:
     return np.array(found, np.float32)
 
 
-def culprit(chain: Chain, x: Any, golden: Golden) -> str:
-    """What may be to blame for other answers: the first stage that differs, and versions that do."""
+def explain_difference(chain: Chain, x: Any, golden: Golden) -> str:
+    """Why answers may differ, in words: the first stage whose output differs, and versions that have changed."""
     stored = golden.sizes
-    apart = np.abs(sizes(chain, x) - stored) > APART * np.abs(stored)
+    apart = np.abs(stage_sizes(chain, x) - stored) > SIZE_TOLERANCE * np.abs(stored)
     first = "no stage differs much"
     if apart.any():
         first = f"the first stage to differ is {chain.names[int(apart.argmax())]!r}"
-    return f"{first}; {changes(golden.versions)}"
+    return f"{first}; {changed_versions(golden.versions)}"
 
 
-def changes(before: Mapping[str, str]) -> str:
-    """Which versions are others now."""
-    now = versions()
+def changed_versions(before: Mapping[str, str]) -> str:
+    """Which versions have changed since, in words."""
+    now = library_versions()
     others = {name: before[name] for name in LIBRARIES if name in before and before[name] != now.get(name)}
     found = [f"{name} was {old!r:.40} and is {now.get(name)!r}" for name, old in others.items()]
     return ", ".join(found) or "the versions of the libraries are the same"

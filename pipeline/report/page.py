@@ -54,20 +54,16 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.0f}\u00a0%"
 
 
-def format_number(number: float) -> str:
+def format_number(number: float, style: str = "g", space: str = "") -> str:
     """A number for an axis: 0.25, 20, 1.5k, 3M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:g}{unit}"
-    return f"{number:g}"
+    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+    size, unit = next((pair for pair in units if abs(number) >= pair[0]), (1, ""))
+    return f"{number / size:{style}}{space if unit else ''}{unit}"
 
 
 def format_amount(number: float) -> str:
     """A large number to three digits: 12.3 M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}\u00a0{unit}"
-    return f"{number:.3g}"
+    return format_number(number, ".3g", "\u00a0")
 
 
 def format_duration(seconds: float) -> str:

@@ -62,7 +62,7 @@ class CSV(Sink):
     def flush(self) -> None:
         """To the disk, if it is time."""
         for table in self.tables:
-            table.journal.settle()
+            table.journal.flush()
 
     def finish(self) -> None:
         """The table of files takes its place."""

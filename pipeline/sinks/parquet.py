@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from pipeline.core.atomic import fsync, part_path
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import Journal, emptied
+from pipeline.core.journal import Journal, open_empty
 from pipeline.core.text import clean
 from pipeline.sinks.items import EVENT_COLUMNS, FileResult, Item, Row, TimedEvent
 from pipeline.sinks.sink import Sink
@@ -87,7 +87,7 @@ class Parquet(Sink):
         self.schema = self.arrow.schema([(utf8("label", key), self.kind(key)) for key in keys])
         self.columns, self.group_rows, self.rows = {key: [] for key in keys}, max(1, GROUP_CELLS // len(keys)), 0
         with self.all_or_nothing():
-            self.part = os.fdopen(emptied(part_path(self.path)), "wb")
+            self.part = os.fdopen(open_empty(part_path(self.path)), "wb")
             self.writer = self.parquet.ParquetWriter(self.part, self.schema, compression="zstd")
 
     def kind(self, key: str) -> Any:

@@ -20,7 +20,7 @@ class TextSink(Sink):
 
     def flush(self) -> None:
         """To the disk, if it is time."""
-        self.journal.settle()
+        self.journal.flush()
 
     def finish(self) -> None:
         """The rows of files take their place."""

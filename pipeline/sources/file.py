@@ -13,7 +13,7 @@ from pipeline.media.chunks import open_chunks
 from pipeline.media.info import AVInfo
 from pipeline.media.input_spec import InputSpec, rechunk
 from pipeline.media.picture import Image
-from pipeline.media.prefetch import ahead
+from pipeline.media.prefetch import prefetch
 from pipeline.sources.source import Piece, Source
 
 
@@ -32,7 +32,7 @@ class File(Source):
         facts, blocks = open_chunks(self.path, spec, view=view)
         size = max(1, round(self.chunk * spec.rate / spec.grain)) * spec.grain
         started, sent = time.monotonic(), 0
-        for chunk in rechunk(ahead(blocks, 2 if seen else 4), spec, size):
+        for chunk in rechunk(prefetch(blocks, 2 if seen else 4), spec, size):
             sent += spec.ticks(chunk)
             now, shown = sent / spec.rate, list[tuple[float, Image]]()
             late = facts.late if isinstance(facts, AVInfo) else 0.0

@@ -39,16 +39,16 @@ class Stdin(Source):
         rate = spec.require_sound("source=stdin")
         convert = Resampler(self.rate, rate) if rate != self.rate else None
         frame = self.dtype.itemsize * self.channels
-        pipe: Any = sys.stdin.buffer  # read1 returns what is there
+        pipe: Any = sys.stdin.buffer
+        if pipe.peek(4)[:4] in CONTAINERS:
+            raise ConfigError(
+                "source=stdin: got a file with a header; expected raw samples. Decode it before (see --help)"
+            )
         rest, heard = b"", False
-        while data := pipe.read1(self.chunk_frames * frame):
+        while data := pipe.read1(self.chunk_frames * frame):  # what is there, at most so much
             data = rest + data
             whole = len(data) - len(data) % frame
             rest = data[whole:]
-            if data[:4] in CONTAINERS and not heard:
-                raise ConfigError(
-                    "source=stdin: got a file with a header; expected raw samples. Decode it before (see --help)"
-                )
             heard = True
             samples = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
             mono = (samples.astype(np.float32) / self.scale).mean(1)

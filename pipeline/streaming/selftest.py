@@ -11,7 +11,7 @@ from pipeline.core.errors import ModelError
 from pipeline.media.audio import Resampler
 from pipeline.media.input_spec import Arrays
 from pipeline.model.classifier import Classifier, on_device
-from pipeline.model.golden import TOLERANCE, clip, culprit, offline, sound
+from pipeline.model.golden import TOLERANCE, clip, explain_difference, offline, sound
 from pipeline.streaming.stream import Stream
 
 CHUNKS = 0.001, 0.02, 0.0003, 0.1, 0.013  # seconds that arrive at a time: odd ones
@@ -29,7 +29,7 @@ def check(model: Classifier, block: int = 10, microphone: bool = False) -> None:
     """
     parts = clip(model.spec, model.grain)
     ticks = model.spec.ticks(parts)
-    x = on_device(model.whole(model.spec.stack([parts]), ticks), model)
+    x = on_device(model.pad(model.spec.stack([parts]), ticks), model)
     expected = offline(model, x)[: -(-ticks // model.hop)]
     exact = model.precision == "fp32" and model.anchor.device.type == "cpu"
     apart = difference(streamed(model, parts, block), expected)
@@ -44,7 +44,7 @@ def check(model: Classifier, block: int = 10, microphone: bool = False) -> None:
         if apart > TOLERANCE:
             raise ModelError(
                 f"self-test: the answers differ by {apart:.2g} from those stored with the model: "
-                f"{culprit(model, x, golden)}; install what it was made with, save it again, or {OFF}"
+                f"{explain_difference(model, x, golden)}; install what it was made with, save it again, or {OFF}"
             )
     if microphone and model.spec.sound:
         resampled(model.spec.sound)

@@ -128,7 +128,7 @@ def independent(model: Classifier, size: int, tile: int) -> tuple[list[int], fro
     """
     generator = torch.Generator().manual_seed(0)
     sizes, serial = [tile], set[Stage]()
-    while sizes[0] % 2 == 0 and sizes[0] > 8:
+    while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
     x = on_device(model.spec.tensors(full(model, size, generator)), model)
     for stage in leaves(model):

@@ -250,7 +250,7 @@ class Stream:
     @property
     def open(self) -> list[Event]:
         """The events that have begun and not ended."""
-        return self.decoder.begun()
+        return self.decoder.open_events()
 
 
 @torch.inference_mode()

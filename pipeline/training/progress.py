@@ -1,8 +1,12 @@
 """Where a training stands, and which of its epochs is the best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Report: TypeAlias = Callable[[int, Mapping[str, Any]], None]  # is called after each epoch; what it raises ends it
+Train: TypeAlias = Callable[[list[str], Path, Report | None], object]  # with these overrides, here; no report: and test
 
 
 @dataclass

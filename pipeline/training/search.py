@@ -26,8 +26,7 @@ from pipeline.core.search_space import Choices, Part, quote, to_override
 from pipeline.core.settings import differences
 from pipeline.core.text import clean
 from pipeline.report.sweep import TrialResult, rank_trials, render_sweep
-from pipeline.training.progress import best
-from pipeline.training.sweep import Sweep, Train, console
+from pipeline.training.progress import Train, best
 
 STUDY_NAME = "sweep"
 TESTED_KEY = "tested"  # the number of the trial that was tested
@@ -36,24 +35,43 @@ MAX_STARTS = 3  # of a trial that ends the program each time, as one that takes 
 MAX_ROWS, MAX_WIDTH = 10, 160  # trials in the table; characters of it where there is no terminal
 MIN_TRIALS = 6  # for an estimate of what matters
 RANDOM_TRIALS = 10  # that are drawn at random before any is chosen
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 @dataclass
 class Search:
-    """One search under way in the folder ``out``; see ``Sweep.run``. ``epochs``: of a trial that is not pruned."""
+    """One search under way in the folder ``out``; see ``Sweep``. ``epochs``: of a trial that is not pruned."""
 
-    sweep: Sweep
     train: Train
     given: Sequence[str]
     space: Mapping[str, Part]
     study: optuna.Study
     epochs: int
     out: Path
+    trials: int
+    minutes: float | None
+    seed: int
+    sampler: str
+    pruner: str
+    warmup: int
+
+    def run(self) -> None:
+        """Search, print the results, and test the best trial."""
+        try:
+            self.run_trials()
+        except (KeyboardInterrupt, SystemExit):
+            again = shlex.quote(f"hydra.run.dir={self.out}")
+            console.print(f"the sweep is stopped; to go on: the same command with {again}")
+            raise
+        finally:
+            self.print_results()
+        self.check_success()
+        self.test_best()
 
     def run_trials(self) -> None:
         """Trials until there are enough, or the time is over; first those that were interrupted."""
-        self.study.pruner = make_pruner(self.sweep, self.epochs)
-        began, limit = time.monotonic(), 60 * (self.sweep.minutes or float("inf"))
+        self.study.pruner = self.make_pruner()
+        began, limit = time.monotonic(), 60 * (self.minutes or float("inf"))
         for frozen in self.study.get_trials(states=[TrialState.RUNNING]):
             trial, starts = Trial(self.study, frozen._trial_id), frozen.user_attrs.get("starts", 0)
             if frozen.params.keys() == self.space.keys() and starts < MAX_STARTS:
@@ -61,15 +79,29 @@ class Search:
             else:
                 self.fail(trial, f"it ended the program {starts} times")
         distributions = {key: to_distribution(part) for key, part in self.space.items()}
-        while len(self.study.trials) < self.sweep.trials and time.monotonic() - began < limit:
-            self.study.sampler = make_sampler(self.sweep, len(self.study.trials))
+        while len(self.study.trials) < self.trials and time.monotonic() - began < limit:
+            self.study.sampler = self.make_sampler(len(self.study.trials))
             self.run_trial(self.study.ask(distributions))
+
+    def make_sampler(self, number: int) -> BaseSampler:
+        """What draws trial ``number``: from the seed, the number and the trials before it alone, however often the
+        sweep was interrupted.
+        """
+        seed = (self.seed * 100_003 + number) % 2**32
+        return (
+            RandomSampler(seed) if self.sampler == "random" else TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
+        )
+
+    def make_pruner(self) -> BasePruner:
+        if self.pruner == "hyperband":
+            return HyperbandPruner(min_resource=min(self.warmup, self.epochs), max_resource=self.epochs)
+        return MedianPruner(n_warmup_steps=self.warmup) if self.pruner == "median" else NopPruner()
 
     def run_trial(self, trial: Trial) -> None:
         """Train one, from its beginning or from where it was interrupted."""
         attrs, folder, began = trial.user_attrs, self.out / str(trial.number), time.monotonic()
         overrides = self.overrides(trial.params)
-        console.print(f"trial {trial.number} of {self.sweep.trials}: {'  '.join(overrides)}")
+        console.print(f"trial {trial.number} of {self.trials}: {'  '.join(overrides)}")
         folder.mkdir(exist_ok=True)
         reported = set(self.study.trials[trial.number].intermediate_values)
 
@@ -196,20 +228,6 @@ def to_distribution(part: Part) -> BaseDistribution:
     if part.whole:
         return IntDistribution(int(part.low), int(part.high), part.log, int(part.step or 1))
     return FloatDistribution(part.low, part.high, part.log, part.step)
-
-
-def make_sampler(sweep: Sweep, number: int) -> BaseSampler:
-    """What draws trial ``number``: from the seed, the number and the trials before it alone, however often the sweep
-    was interrupted.
-    """
-    seed = (sweep.seed * 100_003 + number) % 2**32
-    return RandomSampler(seed) if sweep.sampler == "random" else TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
-
-
-def make_pruner(sweep: Sweep, epochs: int) -> BasePruner:
-    if sweep.pruner == "hyperband":
-        return HyperbandPruner(min_resource=min(sweep.warmup, epochs), max_resource=epochs)
-    return MedianPruner(n_warmup_steps=sweep.warmup) if sweep.pruner == "median" else NopPruner()
 
 
 def estimate_importances(study: optuna.Study) -> dict[str, float]:

@@ -6,25 +6,21 @@ from its ``last.ckpt``. Only validation accuracy is looked at; in the end the be
 """
 
 import os
-import shlex
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
-from rich.console import Console
 
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import emptied
+from pipeline.core.journal import open_empty
 from pipeline.core.search_space import keys_of, parse_space
+from pipeline.training.progress import Train
 
-Report: TypeAlias = Callable[[int, Mapping[str, Any]], None]  # is called after each epoch; what it raises ends it
-Train: TypeAlias = Callable[[list[str], Path, Report | None], object]  # with these overrides, here; no report: and test
 FIXED_KEYS = "seed", "sampler", "pruner", "warmup"  # of a sweep: with others, it would end with other trials
-console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 class Sweep:
@@ -68,26 +64,17 @@ class Sweep:
         with quiet_optuna(), lock_folder(out):
             from pipeline.training.search import Search, open_study
 
+            options = {key: getattr(self, key) for key in ("trials", "minutes", *FIXED_KEYS)}
             own = {key: getattr(self, key) for key in FIXED_KEYS}
             about = {"settings": settings, "space": {key: vars(part) for key, part in space.items()}, "sweep": own}
             study = open_study(out / "study.db", about)
-            search = Search(self, train, given, space, study, trainer.get("epochs", 1), out)
-            try:
-                search.run_trials()
-            except (KeyboardInterrupt, SystemExit):
-                again = shlex.quote(f"hydra.run.dir={out}")
-                console.print(f"the sweep is stopped; to go on: the same command with {again}")
-                raise
-            finally:
-                search.print_results()
-            search.check_success()
-            search.test_best()
+            Search(train, given, space, study, trainer.get("epochs", 1), out, **options).run()
 
 
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
     """Keep other sweeps out of a folder. OSError if there is one."""
-    file = emptied(path / "sweep.lock")
+    file = open_empty(path / "sweep.lock")
     try:
         yield
     finally:
