@@ -284,7 +284,7 @@ def test_a_real_stream(tmp_path):
     settings = configured(
         "infer", f"checkpoint={model}", f"source.path={tmp_path / 'n.wav'}", "sink=report", f"sink.report.path={path}"
     )
-    settings.pop("hydra", None)
+    settings.pop("plugins")
     assert infer(**settings) == 0
     assert tiles(read(path)[0])["heard or seen"][0] == "2\u00a0s"
 
