@@ -1,6 +1,7 @@
 """The page at the end of a training, and trainings side by side."""
 
 import base64
+import importlib
 import io
 import json
 import re
@@ -426,6 +427,7 @@ def test_what_is_no_run(change, message, folders, tmp_path, capsys):
 
 
 def test_wrong_usage(capsys):
+    importlib.import_module("pipeline.report.__main__")  # which does nothing when it is only imported
     assert main([]) == 2 and "no folders" in capsys.readouterr().err
     for arguments, code, message in ((["--ouput=x"], 2, "--ouput=x"), (["--help"], 0, "side by side")):
         with pytest.raises(SystemExit) as end:
