@@ -141,15 +141,17 @@ def record_settings(config: DictConfig, overrides: list[str], out: Path) -> Iter
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain values, its references resolved; its ``plugins`` are allowed and left out."""
+    """A configuration as plain values, its references resolved."""
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    names = settings.pop("plugins", None) or []
-    allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     return {str(key): value for key, value in settings.items()}
 
 
 def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as arguments of ``program``. ConfigError for what it does not take, and for what is missing."""
+    """The settings as arguments of ``program``; their ``plugins`` are allowed and taken out. ConfigError for a key that
+    ``program`` does not take, or that is missing.
+    """
+    names = settings.pop("plugins", None) or []
+    allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     arguments = arguments_for(program, settings)
     check_given(settings)
     for name in inspect.signature(program).parameters:

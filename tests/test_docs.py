@@ -46,12 +46,13 @@ def test_what_a_page_names_exists(page):
 def commands(text):
     """The command lines of the programs: which one, and what it is given, with the first of several values."""
     for program, line in re.findall(r"python (?:CLONE/)?(train|infer)\.py ([^\n`]*)", text):
-        given = shlex.split(re.split(r"\s{3,}|\s#|\s\\?\| ", line)[0], comments=False)
-        plain = [one for one in given if "=" in one and not one.startswith("-") and "(" not in one]
+        line = re.split(r"\s{3,}|\s#|\s\\?\| ", line)[0].replace("~/", "/")
+        given = shlex.split(line if "KIND" not in line else "", comments=False)
+        plain = [one for one in given if re.match(r"[+a-z][\w.@/]*=[^(]*$", one)]
         yield program, [re.sub(r"(=[^,\[{ ]*),.*", r"\1", one) for one in plain]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "conf").glob("*.yaml")], ids=lambda page: page.name)
 def test_the_commands_of_a_page_compose(page):
     for program, given in commands(page.read_text()):
         if not any(one.startswith(("plugins=", "cell=leaky")) for one in given):

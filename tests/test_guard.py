@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from pipeline.layers.stage import tree
 from pipeline.media.audio import MAX_AMPLITUDE, read
 from pipeline.model.classifier import Classifier
-from pipeline.streaming.guard import FULL, QUIET, TEXTS, Guard, finite
+from pipeline.streaming.guard import EPISODE_SECONDS, FULL_SCALE, TEXTS, Guard, finite
 from pipeline.streaming.stream import Stream
 
 RATE = 16000
@@ -167,7 +167,7 @@ def test_no_samples_at_all_make_anything_that_is_not_finite(wave, sizes):
 def test_an_episode_is_over_when_it_has_not_come_for_a_while():
     model = small_model()
     loud = np.tile(CLIPPING, 3)
-    quiet = np.zeros(int((QUIET + 1) * RATE), np.float32)
+    quiet = np.zeros(int((EPISODE_SECONDS + 1) * RATE), np.float32)
     _, warnings, _ = heard(model, [loud, loud, quiet[: 5 * RATE], loud, quiet, loud])
     assert [(row["code"], row["time"]) for row in warnings] == [("clipped", 0.0), ("clipped", 25.0)]
 
@@ -176,7 +176,7 @@ def test_loud_but_right_is_not_told():
     """Single samples at full scale are what normalising makes."""
     wave = noise(3)
     wave /= np.abs(wave).max()
-    assert np.abs(wave).max() >= FULL
+    assert np.abs(wave).max() >= FULL_SCALE
     _, warnings, stream = heard(small_model(), [wave])
     assert not warnings and stream.guard.counts.clipped >= 1
 

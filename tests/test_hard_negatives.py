@@ -127,14 +127,8 @@ def test_what_was_cut_is_trained_with(tones, tmp_path):
 
 def test_what_is_true_is_not_cut():
     truth = [(2.0, 3.0, "high"), (5.0, 6.0, "low")]
-    events = [
-        event(0.5, 0.7),
-        event(1.8, 2.1),
-        event(3.2, 3.4),
-        event(4.5, 4.6),
-        event(5.5, 5.6, label="high"),
-        event(8, 9),
-    ]
+    spans = [(0.5, 0.7), (1.8, 2.1), (3.2, 3.4), (4.5, 4.6), (5.5, 5.6), (8, 9)]
+    events = [event(start, end) for start, end in spans]
     cuts = false_alarms(events, truth, 0.5, (0.0, 8.2))
     assert [(cut.start, cut.end) for cut in cuts] == [(0.0, 1.2), (3.0, 3.9), (4.0, 5.0), (7.5, 8.2)]
 

@@ -37,7 +37,7 @@ def seeing(clips, tmp_path_factory):
         f"dataset.root={clips}",
         f"dataset.cache={out.parent / 'c'}",
     ]
-    done = run("train.py", *source, *QUICK, "trainer.epochs=25", "trainer.patience=25", f"hydra.run.dir={out}")
+    done = run("train.py", *source, *QUICK, "trainer.epochs=12", "trainer.patience=12", f"hydra.run.dir={out}")
     assert done.returncode == 0, done.stderr.decode()
     assert "right answers after" in done.stdout.decode()
     return out
@@ -82,9 +82,8 @@ def test_a_real_stream_does_not_depend_on_its_chunks(seeing, real):
     first, events, _ = posteriors(model, path, "source.chunk=0.1")
     assert len(first) > 600 and {frozenset(row) for row in first} == {frozenset(["type", "time", "posteriors"])}
     assert {tuple(row["posteriors"]) for row in first} == {("left", "right")}
-    for chunk in ("0.7", "6.4"):
-        other, same, _ = posteriors(model, path, f"source.chunk={chunk}")
-        assert other == first and same == events
+    other, same, _ = posteriors(model, path, "source.chunk=0.7")
+    assert other == first and same == events
 
 
 def test_live_pace_gives_the_same_answers_and_their_age(seeing, clips, tmp_path):

@@ -31,7 +31,7 @@ from pipeline.sources.live_video import HOLD_SECONDS, SNAP_TICKS, STAMPED_SNAP_T
 from pipeline.sources.source import Gap, Piece
 from pipeline.sources.url import Url
 from pipeline.sources.webcam import Webcam
-from pipeline.streaming.stream import FILL, Stream
+from pipeline.streaming.stream import MAX_FILL_SECONDS, Stream
 
 RATE, SIZE = 10, Picture(10, 8, 8)
 SEEING = InputSpec(picture=SIZE)
@@ -331,7 +331,7 @@ def test_a_long_gap_is_computed_for_some_seconds_only():
     stream = Stream(seeing_model(), 1)
     stream.push(moving(3))
     stream.gap(10_000_000, "hold")
-    assert len(stream.posteriors) == FILL * RATE and stream.ticks == 10_000_003
+    assert len(stream.posteriors) == MAX_FILL_SECONDS * RATE and stream.ticks == 10_000_003
     stream.push(moving(2))
     assert (stream.first, len(stream.posteriors)) == (10_000_003, 2)
 

@@ -25,16 +25,7 @@ from pipeline.sinks.command import Command
 from pipeline.sinks.console import Console
 from pipeline.sinks.csv import CSV
 from pipeline.sinks.fanout import Fanout
-from pipeline.sinks.items import (
-    FileResult,
-    OpenEvents,
-    Sound,
-    Steps,
-    StreamInfo,
-    StreamWarning,
-    TimedEvent,
-    TimedGap,
-)
+from pipeline.sinks.items import FileResult, OpenEvents, Sound, Steps, StreamInfo, StreamWarning, TimedEvent, TimedGap
 from pipeline.sinks.jsonl import JSONLines
 from pipeline.sinks.labels import Labels
 from pipeline.sinks.panel import FLOOR_DBFS, Spectrogram, decibels

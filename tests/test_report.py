@@ -12,11 +12,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import soundfile
-from conftest import configured, small_model
+from conftest import configured, run, small_model
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from infer import infer
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean, shorten
@@ -281,11 +280,9 @@ def test_a_real_stream(tmp_path):
     noise = np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
     soundfile.write(tmp_path / "n.wav", 0.1 * noise, 16_000)
     path = tmp_path / "r.html"
-    settings = configured(
-        "infer", f"checkpoint={model}", f"source.path={tmp_path / 'n.wav'}", "sink=report", f"sink.report.path={path}"
-    )
-    settings.pop("hydra", None)
-    assert infer(**settings) == 0
+    source = f"source.path={tmp_path / 'n.wav'}"
+    done = run("infer.py", f"checkpoint={model}", source, "sink=report", f"sink.report.path={path}")
+    assert done.returncode == 0, done.stderr.decode()
     assert tiles(read(path)[0])["heard or seen"][0] == "2\u00a0s"
 
 

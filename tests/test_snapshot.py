@@ -216,7 +216,7 @@ def test_what_waits_is_kept_and_bounded(monkeypatch):
     restored = Stream.restore(model, stream.snapshot())
     assert restored.ready()
     assert np.array_equal(run_on(restored, [])[0], run_on(other, [x])[0])
-    monkeypatch.setattr(snapshot, "LARGEST", 1000)
+    monkeypatch.setattr(snapshot, "MAX_WAITING_BYTES", 1000)
     with pytest.raises(SnapshotError, match="128000 waiting; expected 1000"):
         stream.snapshot()
 
@@ -304,7 +304,7 @@ def test_forged_claims_are_refused_or_harmless(key):
         tried(model_of("gru"), forged(**{key: value}))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * snapshot.LARGEST + (8 << 20)
+    assert peak < 2 * snapshot.MAX_WAITING_BYTES + (8 << 20)
 
 
 def test_forged_claims_are_told():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.manifest import table
+from datasets.manifest import read_table
 from pipeline.batch.files import Files
 from pipeline.core.spreadsheet import protect, unprotect
 from pipeline.sinks.csv import CSV
@@ -56,7 +56,7 @@ def test_a_table_lists_the_same_files_as_json_lines(tmp_path, monkeypatch):
             sink.finish()
     for path in ("out.csv", "out.jsonl"):
         assert [entry.path for entry in Files(path).entries()] == names
-        assert [(row["path"], row["label"], row["truth"]) for row in table(tmp_path / path)] == [
+        assert [(row["path"], row["label"], row["truth"]) for row in read_table(tmp_path / path)] == [
             (name, "-a", "=b") for name in names
         ]
     with open("out.csv", newline="") as file:

@@ -386,7 +386,9 @@ BOTH = [
 ]
 
 
-@pytest.mark.parametrize("overrides", [[*SEEING, "head.delay=0.5"], BOTH], ids=["seen", "both"])
+@pytest.mark.parametrize(
+    "overrides", [pytest.param([*SEEING, "head.delay=0.5"], marks=pytest.mark.long), BOTH], ids=["seen", "both"]
+)
 def test_many_files_have_the_answers_of_each_alone(tmp_path, overrides):
     """To the bit in whatever company; and those of the whole clip."""
     model = pictured(*overrides)

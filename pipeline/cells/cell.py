@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
 from pipeline.core.errors import NotFiniteError
-from pipeline.layers.fused import LONG
-from pipeline.layers.kernels import FEW, few, stream, unroll
+from pipeline.layers.fused import LONG_STEPS
+from pipeline.layers.kernels import FEW_ROWS, few, stream, unroll
 from pipeline.layers.lean import Array, Arrays, array, fits, serves
 from pipeline.layers.stage import Stage, State
 
@@ -186,7 +186,7 @@ class Cell(Stage):
         """By the engine, where it is the fastest; what is not finite is left to ``forward``, which tells."""
         memory = state if isinstance(state, tuple) else (state,)
         rows, steps = x.shape[:2]
-        if rows > FEW or steps >= LONG or x.ndim != 3 or not self.plain:
+        if rows > FEW_ROWS or steps >= LONG_STEPS or x.ndim != 3 or not self.plain:
             return None
         if len(memory) != len(self.memory) or not fits(memory, *[(rows, *self.out_shape)] * len(memory)):
             return None

@@ -7,7 +7,7 @@ from pipeline.layers.kernels import passes
 from pipeline.layers.lean import Array, Arrays, fits, own, unchanged
 from pipeline.layers.stage import Stage, State, left_context
 
-FEW = 64  # steps of all rows up to which the compiled convolution is the faster
+FEW_STEPS = 64  # steps of all rows up to which the compiled convolution is the faster
 
 
 class CausalConv(Stage):
@@ -46,7 +46,7 @@ class CausalConv(Stage):
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """The same for a few steps, without dropout."""
         rows, steps, size = x.shape
-        few = rows * steps <= FEW * self.hop and fits(state, (rows, self.past, size))
+        few = rows * steps <= FEW_STEPS * self.hop and fits(state, (rows, self.past, size))
         if self.training or not few or not unchanged(self.conv, nn.Conv1d) or not unchanged(self.norm, nn.LayerNorm):
             return None
         y, past = passes().convolve(x, state, *own(self.conv), self.hop, self.dilation)

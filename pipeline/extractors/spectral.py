@@ -13,14 +13,14 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pipeline.extractors.extractor import Extractor
-from pipeline.layers.kernels import SHORT, passes
+from pipeline.layers.kernels import FEW_STEPS, passes
 from pipeline.layers.lean import Array, Arrays, fits
 from pipeline.layers.stage import State, left_context
 from pipeline.media.input_spec import InputSpec
 
 LANES = 16  # numbers that the compiled transform computes at a time
 MAX_FILTER_SIZE = 2**26  # filters times samples of a transform
-MANY = 400  # frames transformed at a time without gradient: more do not stay in the cache
+MANY_FRAMES = 400  # frames transformed at a time without gradient: more do not stay in the cache
 
 
 def steps(seconds: float, rate: int, key: str) -> int:
@@ -91,16 +91,16 @@ class MelSpectrum(Frames):
         self.register_buffer("filters", filters, persistent=False)
         self.out_shape = (mels,)
         # Frames up to which the compiled transform is the faster; its smallest one has LANES samples.
-        self.few = SHORT * 512 // self.fft if self.fft >= LANES else 0
+        self.few = FEW_STEPS * 512 // self.fft if self.fft >= LANES else 0
         self.tables = (self.hop, hann.numpy(), *tables_of(self.fft, filters.numpy())) if self.few else None
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Always in the precision of the samples: half precision is not enough for a power spectrum."""
         frames, state = super().forward(x, state)
         with torch.autocast(x.device.type, enabled=False):
-            if not x.is_cpu or torch.is_grad_enabled() or frames.shape[0] * frames.shape[1] <= MANY:
+            if not x.is_cpu or torch.is_grad_enabled() or frames.shape[0] * frames.shape[1] <= MANY_FRAMES:
                 return self.power(frames), state
-            axis, size = (1, MANY) if frames.shape[1] > MANY else (0, MANY // frames.shape[1])
+            axis, size = (1, MANY_FRAMES) if frames.shape[1] > MANY_FRAMES else (0, MANY_FRAMES // frames.shape[1])
             parts: tuple[Tensor, ...] = torch.split(frames, size, axis)
             return torch.cat([self.power(part) for part in parts], axis), state
 

@@ -28,8 +28,8 @@ from pipeline.layers.lean import Array, array
 from pipeline.layers.tape import record
 from pipeline.layers.writer import NUMERICS, Writer
 
-FEW = 64  # rows up to which, without gradient, the products belong into the kernel (benchmarks/cells.py)
-SHORT = 16  # rows times steps up to which the product with x belongs there, too
+FEW_ROWS = 64  # rows up to which, without gradient, the products belong into the kernel (benchmarks/cells.py)
+FEW_STEPS = 16  # rows times steps up to which the product with x belongs there, too
 
 
 class Recurrent(Protocol):
@@ -65,7 +65,7 @@ class Recurrent(Protocol):
 
 def few(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> bool:
     """Whether ``stream`` is the way: a few rows, and no gradient is asked for."""
-    return x.shape[0] <= FEW and not learning(cell, x, memory)
+    return x.shape[0] <= FEW_ROWS and not learning(cell, x, memory)
 
 
 def learning(cell: Recurrent, x: Tensor, memory: list[Tensor]) -> bool:
@@ -79,7 +79,7 @@ def stream(cell: Recurrent, x: Array, memory: Sequence[Array]) -> tuple[list[Arr
     """
     program = program_of(cell)
     rows, steps, _ = x.shape
-    short = rows * steps <= SHORT
+    short = rows * steps <= FEW_STEPS
     width = program.inputs * cell.hidden
     parts = np.empty((rows, steps, width), np.float32) if short else array(cell.project(torch.from_numpy(x)))
     y = np.empty((rows, steps, cell.hidden), np.float32)

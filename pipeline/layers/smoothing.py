@@ -10,7 +10,7 @@ from pipeline.layers.kernels import passes
 from pipeline.layers.lean import Array, Arrays, fits
 from pipeline.layers.stage import Stage, State
 
-BLOCK = 128  # steps solved at once: memory stays flat for recordings of any length
+BLOCK_STEPS = 128  # steps solved at once: memory stays flat for recordings of any length
 
 
 class EMA(Stage):
@@ -35,7 +35,7 @@ class EMA(Stage):
         """Posteriors of every step."""
         average, weight = state
         outputs = []
-        for block in torch.split(x.softmax(-1), BLOCK, 1):
+        for block in torch.split(x.softmax(-1), BLOCK_STEPS, 1):
             kernel, carry = closed_form(self.decay, block)
             averages = kernel @ block + carry * average[:, None]
             weights = kernel.sum(1, keepdim=True) + carry * weight[:, None]

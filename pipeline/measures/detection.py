@@ -1,7 +1,7 @@
-"""Detection on long recordings: what a live model finds in them, and what it raises false alarms about.
+"""Detection on long recordings: events found and missed, and false alarms of a live model.
 
-A recording has its truth beside it, NAME.csv with ``start,end,label`` in seconds; a table without rows says that there
-is nothing in it. Three views, as no one of them tells all:
+A recording has its truth beside it, NAME.csv with ``start,end,label`` in seconds; without rows there is nothing in it.
+There are three views:
 
 * events: a hit has its onset within 200 ms (``metrics.match_events``), at the model's own thresholds;
 * DET: an answer is an alarm, raised where it begins (``metrics.match_alarms``): false, if it begins in no true event of
@@ -41,7 +41,7 @@ Found = tuple[dict[str, Matches], Matches]  # by label, and in total
 
 @dataclass(frozen=True)
 class AnnotatedRecording:
-    """A long recording and what is in it, as its table says."""
+    """A long recording and the events in it (start and end in seconds, label)."""
 
     path: Path
     events: list[Times]

@@ -1,9 +1,8 @@
 """Thresholds from a wish: at most so many false alarms an hour, on a stream made of clips.
 
-The model listens, as it will live, to the clips of a split one after another, in an order that is drawn once. What is
-found, and what is a false alarm, ``metrics.match_alarms`` says. Such a stream is never quiet for long: an hour of it is
-harder than most hours of life. And it is short: what never happened in 0.1 h may still happen 30 times an hour (3 /
-0.1, at 95 %).
+The live model gets the clips of a split one after another, in an order that is drawn once. ``metrics.match_alarms``
+defines what is found and what is a false alarm. Such a stream is never quiet for long, so that it has more false alarms
+than most streams. And it is short: what never happened in 0.1 h may still happen 30 times an hour (3 / 0.1, at 95 %).
 
 Few false alarms cost events, and minutes of validation clips leave the thresholds of single classes unsure: on half an
 hour of keywords in noise, event F1 was lower than with 0.6 for all, whatever the wish. So a wish is not the default.
@@ -88,7 +87,7 @@ def tune_f1(model: Classifier, found: StreamOutput) -> tuple[dict[str, float], M
     (onset within 0.2 s, end within 0.2 s or half the length: ``match_events``), and what was matched.
 
     One key after the other, twice: the best of ``GRID``, where neighbours count half, so that a lone peak is no choice.
-    One setting serves all labels: what minutes of validation clips tell about one of them is mostly chance.
+    One setting serves all labels: what minutes of validation clips show of a single one is mostly chance.
     """
     now = {"threshold": 0.6, "release": 2 / 3, "minimum": 0.05, "merge": 0.0}
     for key in [*GRID, *GRID]:
@@ -113,7 +112,7 @@ def match_with(model: Classifier, found: StreamOutput, now: Mapping[str, float])
 
 
 def evaluate_decoder(model: Classifier, found: StreamOutput) -> dict[str, Any]:
-    """How the model's own decoder does on what was heard: spans found, and false alarms, of each audible label and of
+    """How the model's own decoder does on a stream: spans found, and false alarms, of each audible label and of
     all; as plain values.
     """
     decoder, hours = model.decoder(), found.ticks / model.rate / 3600

@@ -23,12 +23,12 @@ def wilson(hits: float, count: float, level: float = LEVEL) -> Interval:
 
 
 def effective(hits: NDArray[Any], counts: NDArray[Any], level: float = LEVEL) -> float:
-    """The effective sample size: so many clips, drawn one by one, would tell as much of the share ``sum(hits) /
+    """The effective sample size: so many clips, drawn one by one, would say as much of the share ``sum(hits) /
     sum(counts)`` as those of groups ``(G,)``, two at least (Korn & Graubard 1998; for Wilson's interval Dean & Pagano
     2015).
 
     It is smaller by how much more the groups differ than chance would have it (the variance of a ratio, Cochran 1977,
-    chapter 6), and by how little few groups tell of that: Student's t of G - 1 degrees of freedom, not the normal.
+    chapter 6), and because few groups show that badly: Student's t of G - 1 degrees of freedom, not the normal.
     """
     groups, total = len(hits), counts.sum()
     share = hits.sum() / total

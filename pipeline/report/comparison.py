@@ -158,7 +158,7 @@ def compare(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Pa
     what was set for them. ConfigError for a folder that is no run's.
     """
     runs = [read_run(folder) for folder in folders]
-    runs += [Run(folder, {}, {"overrides": said}) for folder, said in (failed or {}).items()]
+    runs += [Run(folder, {}, {"overrides": overrides}) for folder, overrides in (failed or {}).items()]
     print_comparison(runs)
     if out is not None:
         page.save(out, render_comparison(runs))

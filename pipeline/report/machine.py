@@ -18,7 +18,7 @@ def describe_machine(device: str) -> dict[str, str]:
 
 
 def processor_name() -> str:
-    """Its name, where the system tells."""
+    """The name of the processor, where the system knows it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]

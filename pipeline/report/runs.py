@@ -93,13 +93,13 @@ def find_differences(runs: Sequence[Run]) -> list[dict[str, str]]:
     Where runs have different components (``cell._target_``), that is the difference, besides options that all of these
     components have.
     """
-    told = [run for run in runs if run.metrics]
-    keys = list(dict.fromkeys(key for run in told for key in run.settings if key not in IGNORED_KEYS))
-    varied = [key for key in keys if len({run.settings.get(key) for run in told}) > 1]
+    done = [run for run in runs if run.metrics]
+    keys = list(dict.fromkeys(key for run in done for key in run.settings if key not in IGNORED_KEYS))
+    varied = [key for key in keys if len({run.settings.get(key) for run in done}) > 1]
     chosen = {key.removesuffix(f".{TARGET}") for key in varied if key.endswith(f".{TARGET}")}
 
     def owned(key: str) -> bool:
-        everywhere = all(key in run.settings for run in told)
+        everywhere = all(key in run.settings for run in done)
         return everywhere or not any(key.startswith(f"{part}.") for part in chosen)
 
     rows = []
@@ -155,8 +155,8 @@ def make_family(members: list[Run], varied: str, split: str) -> Family:
     pooled = sum(shares) / len(shares) if shares else 0.0
     mean = sum(accuracies) / len(accuracies)
     limits = interval(shares, groups)[0]
-    told = len({group for group in groups if group}) + groups.count("")
-    return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(shares), told)
+    count = len({group for group in groups if group}) + groups.count("")
+    return Family(members, varied, mean, min(accuracies), max(accuracies), pooled, limits, len(shares), count)
 
 
 def pool_clips(runs: Sequence[Run], split: str, apart: bool) -> tuple[list[float], list[str]]:

@@ -1,4 +1,4 @@
-"""What a training run says at its end."""
+"""The summary that a training prints at its end."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -35,7 +35,7 @@ class Report(Sink):
     not with that of files. The page is written in the end: of files by ``finish``, of a stream by ``close``.
 
     Attributes:
-        about: what else is to be said of the run (its model, its settings), as a small table.
+        about: what is known of the run (its model, its settings), a small table.
     """
 
     files = True
@@ -47,25 +47,25 @@ class Report(Sink):
         self.path = check_writable(path)
         self.outputs = (self.path,)
         self.about: dict[str, str] = {}
-        self.name, self.worst, self.due = "", worst, False
+        self.name, self.worst, self.unwritten = "", worst, False
         self.labels: list[str] = []
         self.began = datetime.now().astimezone()
         self.statuses: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
-        self.scores, self.lengths = [0] * HISTOGRAM_BINS, [0] * DURATION_BINS
-        self.scores_of: dict[str, list[int]] = {}
-        self.duration = 0.0  # seconds of all files
+        self.scores, self.duration_counts = [0] * HISTOGRAM_BINS, [0] * DURATION_BINS
+        self.label_scores: dict[str, list[int]] = {}
+        self.total_seconds = 0.0  # of all files
         self.unsure = Smallest[Prediction](worst)
-        self.doubts, self.errors = Problems(), Problems()
+        self.warnings, self.errors = Problems(), Problems()
         self.accuracy: Accuracy | None = None
-        self.events_of: Counter[str] = Counter()
-        self.searched: float | None = None  # seconds in which events were looked for
-        self.gaps, self.lost, self.heard = 0, 0.0, 0  # of a stream; seconds lost, steps heard
+        self.event_counts: Counter[str] = Counter()
+        self.searched_seconds: float | None = None  # seconds in which events were looked for
+        self.gap_count, self.lost_seconds, self.step_count = 0, 0.0, 0  # of a stream
 
     def start(self, stream: items.StreamInfo) -> None:
         """There will be a page."""
         super().start(stream)
-        self.name, self.labels, self.due = stream.name, stream.labels, True
+        self.name, self.labels, self.unwritten = stream.name, stream.labels, True
 
     def write(self, item: items.Item) -> None:
         """Count files, or what a stream says."""
@@ -75,34 +75,34 @@ class Report(Sink):
             case items.FileResult():
                 self.file(item)
             case items.TimedEvent():
-                self.events_of[item.label] += 1
+                self.event_counts[item.label] += 1
             case items.Steps():
-                self.heard = max(self.heard, item.first + len(item.posteriors))
+                self.step_count = max(self.step_count, item.first + len(item.posteriors))
             case items.TimedGap():
-                self.gaps, self.lost = self.gaps + bool(item.length), self.lost + item.length
+                self.gap_count, self.lost_seconds = self.gap_count + bool(item.length), self.lost_seconds + item.length
             case items.StreamWarning():
-                self.doubts.add(item.code, f"{item.time:.2f} s", item.text)
+                self.warnings.add(item.code, f"{item.time:.2f} s", item.text)
 
     def file(self, result: items.FileResult) -> None:
         """Count a file."""
-        self.due = False  # before all files are known
+        self.unwritten = False  # before all files are known
         self.labels = self.labels or list(result.posteriors)
         status, seconds, score, place = result.status, finite(result.seconds), finite(result.score), place_of(result)
         answer = result.label or None
         self.statuses[status] += 1
         if seconds is not None:
-            self.duration += seconds
-            self.lengths[duration_bin(seconds)] += 1
+            self.total_seconds += seconds
+            self.duration_counts[duration_bin(seconds)] += 1
         if answer is not None:
             self.count_answer(answer, score, place)
         if status != "ok":
-            (self.doubts if status == "warning" else self.errors).add(result.code, place, result.reason)
+            (self.warnings if status == "warning" else self.errors).add(result.code, place, result.reason)
         if result.truth:
             self.accuracy = self.accuracy or Accuracy(self.labels, self.worst)
             self.accuracy.add(result.truth, answer, score, place)
         if result.events is not None and answer is not None:
-            self.searched = (self.searched or 0.0) + (seconds or 0.0)
-            self.events_of.update(event.label for event in result.events)
+            self.searched_seconds = (self.searched_seconds or 0.0) + (seconds or 0.0)
+            self.event_counts.update(event.label for event in result.events)
 
     def count_answer(self, label: str, score: float | None, place: str) -> None:
         """Count an answer."""
@@ -111,24 +111,24 @@ class Report(Sink):
             index = score_bin(score, HISTOGRAM_BINS)
             self.scores[index] += 1
             if len(self.labels) <= MAX_HISTOGRAMS:
-                self.scores_of.setdefault(label, [0] * HISTOGRAM_BINS)[index] += 1
+                self.label_scores.setdefault(label, [0] * HISTOGRAM_BINS)[index] += 1
             self.unsure.add(score, Prediction(place, label, score))
 
     def finish(self) -> None:
         """Write the page: these were all files."""
-        self.due = False
+        self.unwritten = False
         page.save(self.path, self.render())
 
     def close(self) -> None:
         """Write the page of a stream."""
-        if self.due and self.stream:
-            self.searched = self.stream.seconds(self.heard * self.stream.hop)
+        if self.unwritten and self.stream:
+            self.searched_seconds = self.stream.seconds(self.step_count * self.stream.hop)
             self.finish()
 
     def render(self) -> str:
         """The page."""
         several = 1 < len(self.labels) <= MAX_HISTOGRAMS
-        hours, answers = (self.searched or 0.0) / 3600, self.answers.most_common()
+        hours, answers = (self.searched_seconds or 0.0) / 3600, self.answers.most_common()
         return page.render(
             "files.html",
             report=self,
@@ -139,16 +139,16 @@ class Report(Sink):
             scores=plot_scores({"": self.scores}, "score", "Number of files by score"),
             small=[(n, count, self.outlines(n)) for n, count in answers[: MAX_HISTOGRAMS * several]],
             unsure=list(self.unsure),
-            durations=plot_durations(self.lengths),
+            durations=plot_durations(self.duration_counts),
             events=[
                 (label, count, f"{count:,}", f"{count / hours:,.1f} / h" if hours else "")
-                for label, count in self.events_of.most_common()
+                for label, count in self.event_counts.most_common()
             ],
         )
 
     def outlines(self, label: str) -> Drawing:
         """A small histogram of the scores of a label."""
-        return draw_outlines([self.scores_of.get(label, [0] * HISTOGRAM_BINS)], f"Scores of {label}")
+        return draw_outlines([self.label_scores.get(label, [0] * HISTOGRAM_BINS)], f"Scores of {label}")
 
 
 class Problems:

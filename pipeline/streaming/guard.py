@@ -4,16 +4,17 @@ What is done about what comes in, each time it comes, and with one warning per e
 
 * ``not_finite``: samples that are NaN or infinite become 0.
 * ``too_loud``: samples beyond ``MAX_AMPLITUDE`` times full scale become full scale, with their sign.
-* ``clipped``: more than ``SHARE`` of a block's samples at full scale. Only told: what is lost cannot be brought back.
-* ``offset``: a mean over the last second of more than ``OFFSET``. Only told: taking it out would change what the model
-  was trained on, and a filter bank that begins above 0 Hz hardly sees it.
+* ``clipped``: more than ``CLIPPED_SHARE`` of a block's samples at full scale. They are left as they are: what is lost
+  cannot be brought back.
+* ``offset``: a mean over the last second of more than ``MAX_OFFSET``. It is left in: the model was trained with it, and
+  a filter bank that begins above 0 Hz hardly sees it.
 * denormal samples become 0, without a warning: none of them can be heard, but they can be slow.
 * ``not_computed``: after a step, the state or the posteriors are not finite. The state before the step stays, and the
-  block's posteriors are the last good ones; after ``HELD`` seconds of that, all zeros (nothing is heard, so that open
+  block's posteriors are the last good ones; after ``HOLD_SECONDS`` of that, all zeros (nothing is heard, so that open
   events end), and the state begins anew.
 
-An episode of a kind is over when it has not come for ``QUIET`` seconds. All of this looks at whole blocks, so it does
-not depend on the sizes in which samples arrive.
+An episode of a kind is over when it has not come for ``EPISODE_SECONDS``. All of this looks at whole blocks, so it
+does not depend on the sizes in which samples arrive.
 """
 
 import math
@@ -29,18 +30,18 @@ from pipeline.layers.stage import State
 from pipeline.media.audio import MAX_AMPLITUDE, Samples
 from pipeline.media.input_spec import Arrays
 
-FULL = 0.999  # of full scale: at full scale
-SHARE = 0.01  # of a block
-OFFSET = 0.05  # of full scale
-SETTLING = 1.0  # seconds over which the offset is averaged
-QUIET = 10.0  # seconds
-HELD = 1.0  # seconds
+FULL_SCALE = 0.999  # of full scale: at full scale
+CLIPPED_SHARE = 0.01  # of a block
+MAX_OFFSET = 0.05  # of full scale
+OFFSET_SECONDS = 1.0  # seconds over which the offset is averaged
+EPISODE_SECONDS = 10.0  # seconds
+HOLD_SECONDS = 1.0  # seconds
 TINY = float(np.finfo(np.float32).tiny)
 TEXTS = {
     "not_finite": "samples that are no numbers; taken as 0",
     "too_loud": f"samples beyond {MAX_AMPLITUDE:g} times full scale; taken as full scale (expected: floats -1 to 1)",
     "clipped": "samples stand at full scale; lower the gain of the recording",
-    "offset": f"the samples' mean is not 0 but beyond {OFFSET:g}; look for a faulty microphone or converter",
+    "offset": f"the samples' mean is not 0 but beyond {MAX_OFFSET:g}; look for a faulty microphone or converter",
     "not_computed": "the model's state became infinite; it goes on from the last good one",
 }
 Count = Annotated[int, Field(ge=0, le=2**62)]
@@ -73,10 +74,10 @@ class Guard:
         """``rate`` ticks a second; whether the first track is ``sound``; ``initial`` state, number of ``classes``."""
         self.rate, self.sound, self.initial, self.classes = rate, sound, initial, classes
         self.counts, self.warnings = Counts(), list[dict[str, Any]]()
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """What follows begins anew."""
+    def reset(self) -> None:
+        """Forget the last posteriors and the offset: what follows begins anew."""
         self.held = np.zeros(self.classes, np.float32)
         self.counts.failing, self.counts.offset = 0, 0.0
 
@@ -87,7 +88,7 @@ class Guard:
     def samples(self, x: Samples, start: int) -> Samples:
         """Samples ``(N,)``, N > 0, all finite, normal and within ``MAX_AMPLITUDE``."""
         bad = 0
-        if float(x.min()) > -FULL and float(x.max()) < FULL:  # NaN is neither
+        if float(x.min()) > -FULL_SCALE and float(x.max()) < FULL_SCALE:  # NaN is neither
             total = float(x.sum())
         else:
             x, total, bad = self.repaired(x, start)
@@ -97,10 +98,10 @@ class Guard:
             if denormal:
                 self.counts.denormal += denormal
                 x = np.where(small, np.float32(0), x)
-        share = 1 - math.exp(-len(x) / (SETTLING * self.rate))
+        share = 1 - math.exp(-len(x) / (OFFSET_SECONDS * self.rate))
         mean = total / (len(x) - bad) if len(x) > bad else 0.0
         self.counts.offset += share * (mean - self.counts.offset)
-        if abs(self.counts.offset) > OFFSET:
+        if abs(self.counts.offset) > MAX_OFFSET:
             self.warn("offset", start, start + len(x))
         return x
 
@@ -108,16 +109,16 @@ class Guard:
         """Samples of which some are at full scale or worse; with the sum of the good ones, and how many are bad."""
         size, finite = np.abs(x), np.isfinite(x)
         loud = finite & (size > MAX_AMPLITUDE)
-        full = finite & (size >= FULL) & ~loud
-        self.counts.not_finite += self.told("not_finite", ~finite, start)
-        self.counts.too_loud += self.told("too_loud", loud, start)
-        self.counts.clipped += self.told("clipped", full, start, SHARE * len(x))
+        full = finite & (size >= FULL_SCALE) & ~loud
+        self.counts.not_finite += self.count("not_finite", ~finite, start)
+        self.counts.too_loud += self.count("too_loud", loud, start)
+        self.counts.clipped += self.count("clipped", full, start, CLIPPED_SHARE * len(x))
         good = np.where(finite & ~loud, x, np.float32(0))
         whole: Samples = np.where(loud, np.copysign(np.float32(1), x), good)
         return whole, float(good.sum()), int(np.count_nonzero(~finite | loud))
 
-    def told(self, code: str, where: NDArray[np.bool_], start: int, most: float = 0.0) -> int:
-        """How many there are; with a warning if they are more than ``most``."""
+    def count(self, code: str, where: NDArray[np.bool_], start: int, most: float = 0.0) -> int:
+        """How many samples are marked; with a warning if they are more than ``most``."""
         count = int(np.count_nonzero(where))
         if count > most:
             places = np.flatnonzero(where)
@@ -127,7 +128,7 @@ class Guard:
     def warn(self, code: str, start: int, end: int) -> None:
         """Something from tick ``start`` to tick ``end``: a warning if an episode begins with it."""
         last = self.counts.seen.get(code)
-        if last is None or start - last > QUIET * self.rate:
+        if last is None or start - last > EPISODE_SECONDS * self.rate:
             self.warnings.append({"time": round(start / self.rate, 3), "code": code, "text": TEXTS[code]})
         self.counts.seen[code] = end
 
@@ -143,7 +144,7 @@ class Guard:
         self.counts.not_computed += 1
         self.warn("not_computed", start, start + ticks)
         self.counts.failing += ticks
-        restart = broken or self.counts.failing > HELD * self.rate
+        restart = broken or self.counts.failing > HOLD_SECONDS * self.rate
         if restart:
             self.held = np.zeros_like(self.held)
         return np.repeat(self.held[None], len(y), axis=0), restart

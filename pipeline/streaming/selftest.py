@@ -14,9 +14,9 @@ from pipeline.model.classifier import Classifier, on_device
 from pipeline.model.golden import TOLERANCE, clip, explain_difference, offline, sound
 from pipeline.streaming.stream import Stream
 
-CHUNKS = 0.001, 0.02, 0.0003, 0.1, 0.013  # seconds that arrive at a time: odd ones
-LOOSE = 0.02  # of a posterior: bf16, and processors that choose another algorithm for another length
-DEVICE = 48000  # Hz of a microphone that is played
+CHUNK_SECONDS = 0.001, 0.02, 0.0003, 0.1, 0.013  # seconds that arrive at a time: odd ones
+LOOSE_TOLERANCE = 0.02  # of a posterior: bf16, and processors that choose another algorithm for another length
+DEVICE_RATE = 48000  # Hz of a microphone that is played
 OFF = "turn this check off with selftest=false"
 
 
@@ -33,7 +33,7 @@ def check(model: Classifier, block: int = 10, microphone: bool = False) -> None:
     expected = offline(model, x)[: -(-ticks // model.hop)]
     exact = model.precision == "fp32" and model.anchor.device.type == "cpu"
     apart = difference(streamed(model, parts, block), expected)
-    if apart > (TOLERANCE if exact else LOOSE):
+    if apart > (TOLERANCE if exact else LOOSE_TOLERANCE):
         raise ModelError(
             f"self-test: the stream differs from the offline path by {apart:.2g}: a fault of the stream, or of a "
             f"stage's state; set precision=fp32 and device=cpu, or {OFF}"
@@ -54,7 +54,7 @@ def streamed(model: Classifier, parts: Arrays, block: int) -> NDArray[np.float32
     """Posteriors ``(T, K)`` of a clip that arrives in chunks."""
     stream, found = Stream(model, block), []
     grain, rate = model.spec.grain, model.rate
-    for seconds in cycle(CHUNKS):
+    for seconds in cycle(CHUNK_SECONDS):
         if not model.spec.ticks(parts):
             break
         chunk, parts = model.spec.cut(parts, max(1, round(seconds * rate / grain)) * grain)
@@ -66,10 +66,12 @@ def streamed(model: Classifier, parts: Arrays, block: int) -> NDArray[np.float32
 
 def resampled(rate: int) -> None:
     """A microphone's sound at ``rate`` Hz must be the same whatever its chunks. ModelError if it is not."""
-    wave, convert = sound(DEVICE), Resampler(DEVICE, rate)
-    ends = takewhile(lambda end: end < len(wave), accumulate(round(seconds * DEVICE) for seconds in cycle(CHUNKS)))
+    wave, convert = sound(DEVICE_RATE), Resampler(DEVICE_RATE, rate)
+    ends = takewhile(
+        lambda end: end < len(wave), accumulate(round(seconds * DEVICE_RATE) for seconds in cycle(CHUNK_SECONDS))
+    )
     chunks = [convert(chunk) for chunk in np.split(wave, list(ends))]
-    apart = difference(np.concatenate([*chunks, convert.close()]), soxr.resample(wave, DEVICE, rate, "HQ"))
+    apart = difference(np.concatenate([*chunks, convert.close()]), soxr.resample(wave, DEVICE_RATE, rate, "HQ"))
     if apart > TOLERANCE:
         raise ModelError(f"self-test: the resampler differs by {apart:.2g} in chunks; install another soxr, or {OFF}")
 

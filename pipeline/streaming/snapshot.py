@@ -28,11 +28,11 @@ from pipeline.streaming.guard import TEXTS, Counts, finite
 
 FORMAT = 1
 HEADER = "rivulet-stream"  # one entry: a digest, and the card; of several, the order would not be fixed
-LARGEST = 1 << 26  # bytes of what is waiting, and of a block, at most
-TEXT = 1 << 20  # bytes of the header at most
-LAST = 2**62  # no counter is larger
+MAX_WAITING_BYTES = 1 << 26  # bytes of what is waiting, and of a block, at most
+MAX_HEADER_BYTES = 1 << 20  # bytes of the header at most
+MAX_COUNT = 2**62  # no counter is larger
 KNOWN: "WeakKeyDictionary[Classifier, tuple[tuple[int, ...], str]]" = WeakKeyDictionary()
-Counter = Annotated[int, Field(ge=0, le=LAST)]
+Counter = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class Card(BaseModel):
@@ -41,7 +41,7 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     format: int = FORMAT
     model: str = ""
-    size: Annotated[int, Field(ge=1, le=LAST)]
+    size: Annotated[int, Field(ge=1, le=MAX_COUNT)]
     ticks: Counter
     surplus: Counter
     skip: Counter
@@ -68,7 +68,7 @@ def refused(why: str) -> SnapshotError:
 
 
 def pack(model: Classifier, memory: Memory) -> bytes:
-    """Bytes for ``unpack``. SnapshotError if what is waiting is larger than ``LARGEST``."""
+    """Bytes for ``unpack``. SnapshotError if what is waiting is larger than ``MAX_WAITING_BYTES``."""
     check_size(model, memory.card.size, memory.waiting)
     text = memory.card.model_copy(update={"model": identity(model)}).model_dump_json()
     named = {f"state.{number}": array_of(leaf) for number, leaf in enumerate(leaves(memory.state))}
@@ -82,7 +82,7 @@ def unpack(model: Classifier, data: bytes) -> Memory:
     """What ``pack`` was given, on the model's device. SnapshotError says what is wrong with the bytes."""
     initial = model.initial(1)
     expected = {f"state.{number}": leaf for number, leaf in enumerate(leaves(initial))}
-    most = 2 * LARGEST + 2 * TEXT + sum(leaf.nbytes for leaf in expected.values())
+    most = 2 * MAX_WAITING_BYTES + 2 * MAX_HEADER_BYTES + sum(leaf.nbytes for leaf in expected.values())
     if len(data) > most:
         raise refused(f"{len(data)} bytes; a stream of this model has {most} at most")
     text, digest = header_of(data)
@@ -112,8 +112,10 @@ def unpack(model: Classifier, data: bytes) -> Memory:
 def header_of(data: bytes) -> tuple[str, str]:
     """The card's text, and the digest, from the header of safetensors."""
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > min(TEXT, len(data) - 8):
-        raise refused(f"{len(data)} bytes, which are no whole safetensors with a header of {TEXT} bytes at most")
+    if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise refused(
+            f"{len(data)} bytes, which are no whole safetensors with a header of {MAX_HEADER_BYTES} bytes at most"
+        )
     try:
         entry = json.loads(bytes(data[8 : 8 + size]).decode())["__metadata__"][HEADER]
         digest, _, text = entry.partition(" ")
@@ -150,14 +152,14 @@ def card_of(model: Classifier, text: str) -> Card:
 
 
 def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
-    """SnapshotError if what is waiting, or a block of ``size`` ticks, is larger than ``LARGEST``."""
+    """SnapshotError if what is waiting, or a block of ``size`` ticks, is larger than ``MAX_WAITING_BYTES``."""
     block = sum(
         size // model.spec.grain * track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize
         for track in model.spec.tracks
     )
     found = sum(array.nbytes for array in waiting)
-    if block > LARGEST or found > LARGEST:
-        raise refused(f"a block of {block} bytes, and {found} waiting; expected {LARGEST} of each at most")
+    if block > MAX_WAITING_BYTES or found > MAX_WAITING_BYTES:
+        raise refused(f"a block of {block} bytes, and {found} waiting; expected {MAX_WAITING_BYTES} of each at most")
 
 
 def check_tracks(model: Classifier, card: Card, waiting: Arrays, newest: Arrays) -> None:
@@ -208,7 +210,7 @@ def plain(value: Any) -> bool:
         return all(map(plain, value.values() if isinstance(value, dict) else value))
     if isinstance(value, float):
         return math.isfinite(value)
-    return not isinstance(value, int) or -LAST <= value <= LAST
+    return not isinstance(value, int) or -MAX_COUNT <= value <= MAX_COUNT
 
 
 def like(state: State, fresh: Iterator[Tensor]) -> State:
@@ -224,4 +226,4 @@ def array_of(leaf: Tensor) -> NDArray[Any]:
 
 def negative(leaf: Tensor) -> bool:
     """Whether a counter is below zero, or larger than any can be."""
-    return not leaf.is_floating_point() and bool(((leaf < 0) | (leaf > LAST)).any())
+    return not leaf.is_floating_point() and bool(((leaf < 0) | (leaf > MAX_COUNT)).any())

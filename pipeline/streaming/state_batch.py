@@ -131,7 +131,7 @@ def independent(model: Classifier, size: int, tile: int) -> tuple[list[int], fro
     while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
     x = on_device(model.spec.tensors(full(model, size, generator)), model)
-    for stage in leaves(model):
+    for stage in single_stages(model):
         y, state = stage(x, stage.initial(1))
         found = agreeing(stage, x, state, sizes, generator)
         if found:
@@ -142,10 +142,10 @@ def independent(model: Classifier, size: int, tile: int) -> tuple[list[int], fro
     return sizes, frozenset(serial)
 
 
-def leaves(chain: Chain) -> Iterator[Stage]:
+def single_stages(chain: Chain) -> Iterator[Stage]:
     """The stages of a chain and of the chains within it, in order."""
     for stage in chain.stages:
-        yield from leaves(stage) if isinstance(stage, Chain) else [stage]
+        yield from single_stages(stage) if isinstance(stage, Chain) else [stage]
 
 
 def full(model: Classifier, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:

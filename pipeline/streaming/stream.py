@@ -21,7 +21,7 @@ from pipeline.sources.source import Policy
 from pipeline.streaming.guard import Guard, finite
 from pipeline.streaming.snapshot import Card, Memory, pack, refused, unpack
 
-FILL = 10.0  # seconds of a gap that are computed at most
+MAX_FILL_SECONDS = 10.0  # seconds of a gap that are computed at most
 
 
 class Stream:
@@ -157,9 +157,9 @@ class Stream:
         """Time passes, but nothing came for so many ticks; the events that have ended by that.
 
         ``reset``: open events end, and what follows begins anew. ``hold``: the last picture stands still, sound is
-        silent; ``zeros``: black, and silent. Both are computed for ``FILL`` seconds at most. ``keep``: the state waits
-        as it is. Steps that are not computed have no posteriors; time stamps stay exact. ValueError if ``ticks`` is no
-        multiple of the spec's grain.
+        silent; ``zeros``: black, and silent. Both are computed for ``MAX_FILL_SECONDS`` at most. ``keep``: the state
+        waits as it is. Steps that are not computed have no posteriors; time stamps stay exact. ValueError if ``ticks``
+        is no multiple of the spec's grain.
         """
         ticks = operator.index(ticks)  # never a number of numpy, which has an end
         if ticks < 0 or ticks % self.spec.grain:
@@ -169,11 +169,11 @@ class Stream:
         if how == "reset":
             events = self.flush()
             self.state, self.end = detach(self.model.initial(1)), sys.maxsize
-            self.guard.begin()
+            self.guard.reset()
             self.waiting = self.newest = self.spec.empty()
             self.jump(ticks)
             return events
-        fill = self.model.delay * self.model.hop if how == "keep" else round(FILL * self.model.rate)
+        fill = self.model.delay * self.model.hop if how == "keep" else round(MAX_FILL_SECONDS * self.model.rate)
         fill += -(self.spec.ticks(self.waiting) + fill) % self.size  # whole blocks, so that nothing waits
         fill = min(ticks, fill)
         held = self.newest if how != "zeros" else self.spec.empty()
@@ -193,7 +193,7 @@ class Stream:
         events = self.decoder.close() if how == "reset" else []
         if how == "reset":
             self.state = detach(self.model.initial(1))
-            self.guard.begin()
+            self.guard.reset()
         self.jump(ticks)
         self.ticks += later
         self.posteriors, self.first = self.posteriors[:0], self.steps
@@ -210,7 +210,7 @@ class Stream:
 
     def snapshot(self) -> bytes:
         """All that the stream remembers, for ``restore``; what was answered last is not in it. SnapshotError if more
-        is waiting than ``snapshot.LARGEST``, which only a stream that nobody computes has.
+        is waiting than ``snapshot.MAX_WAITING_BYTES``, which only a stream that nobody computes has.
         """
         card = Card(
             size=self.size,
