@@ -20,7 +20,6 @@ from pipeline.measures.thresholds import GRID, match_with, run_split, tune_f1
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample
 from pipeline.model.decoder import Decoder
-from train import train
 
 RATE = 8000
 INTAKE = InputSpec(sound=RATE)
@@ -259,7 +258,6 @@ def test_training_in_scenes_with_the_decoder_of_most_f1(tmp_path):
     assert events["val"]["true"] == 8 and set(events["val"]["classes"]) == {"high", "low"}
 
 
-def test_the_two_ways_to_choose_a_decoder_exclude_each_other():
-    config = configured("train", "false_alarms=3", "events=f1")
-    with pytest.raises(ConfigError, match="set only one"):
-        train(**{key: value for key, value in config.items() if key != "hydra"})
+def test_the_two_ways_to_choose_a_decoder_exclude_each_other(tmp_path):
+    done = run("train.py", "false_alarms=3", "events=f1", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2 and b"set only one" in done.stderr
