@@ -1,5 +1,7 @@
 """What several tests share: composed configurations, a small trained-looking model, real recordings if they are there."""
 
+import copy
+import functools
 import io
 import os
 import resource
@@ -40,6 +42,11 @@ settings.load_profile("rivulet")
 
 def configured(name="train", *overrides):
     """conf/NAME.yaml with overrides, as plain values."""
+    return copy.deepcopy(composed(name, overrides))
+
+
+@functools.cache
+def composed(name, overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return OmegaConf.to_container(compose(name, overrides=list(overrides)), resolve=True)
 

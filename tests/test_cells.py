@@ -324,6 +324,7 @@ def test_weights_without_gradient_and_second_derivatives():
         torch.autograd.grad(torch.autograd.grad(y.sum(), x, create_graph=True)[0].sum(), x)
 
 
+@pytest.mark.long
 def test_kernels_are_not_run_from_a_file_that_someone_changed(tmp_path):
     code = (
         "import torch; from pipeline.cells.gru import GRU; c = GRU((3,), 4)\n"
@@ -347,6 +348,7 @@ def test_kernels_are_not_run_from_a_file_that_someone_changed(tmp_path):
     assert "torch.Size([1, 1, 4])" in again().stdout
 
 
+@pytest.mark.long
 def test_without_a_place_for_kernels_and_without_the_engine(tmp_path):
     (tmp_path / "file").write_text("")
     code = (

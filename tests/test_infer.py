@@ -83,7 +83,7 @@ def piped(trained, monkeypatch):
     """infer.py with samples on standard input."""
 
     def call(data, *arguments):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
         return infer(trained, "source=stdin", *arguments)
 
     return call

@@ -302,6 +302,7 @@ def one_of_two(rank, port, out):
         torch.save({"found": found, "weights": model.state_dict()}, out / f"{case}-{rank}.pt")
 
 
+@pytest.mark.long
 def test_uneven_shares_of_two_devices(tmp_path):
     """Where one has no clips, or less blocks of time: the weights of both stay those of one process."""
     with socket.socket() as free:

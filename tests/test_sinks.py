@@ -200,6 +200,7 @@ def frames_of(path):
     return len(read_frames(path, Picture(10, 16, 16))[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_video_that_is_interrupted_can_be_played(model, how, tmp_path):
     path, out = tmp_path / "long.mp4", tmp_path / "out.mp4"

@@ -49,7 +49,7 @@ def noise(seconds, seed=0):
     return (rng.standard_normal(len(t)) * 0.1 * (1 + np.sin(5 * t))).astype(np.float32)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(sizes=st.lists(st.integers(0, 9000), max_size=12), length=st.integers(0, 20000))
 def test_any_chunks_same_bits(sizes, length):
     model = small_model("encoder=conv_recurrent", "head.window=0.3", "head.delay=0.04")
@@ -62,6 +62,7 @@ def test_any_chunks_same_bits(sizes, length):
         assert np.abs(first - offline(model, wave)).max() <= 1e-5
 
 
+@pytest.mark.long
 def test_200_random_splits_of_a_real_recording(real):
     path = real / "streams" / "digits_0_snr20.flac"
     wave, _ = read(path, 16000, 0.0, 12.0)

@@ -386,6 +386,7 @@ BOTH = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "overrides", [pytest.param([*SEEING, "head.delay=0.5"], marks=pytest.mark.long), BOTH], ids=["seen", "both"]
 )
