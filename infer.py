@@ -35,7 +35,7 @@ def infer(
     if isinstance(origin, Files):
         where = build(engine, Engine, at="engine")
         where.prepare()
-        automatic = where.threads(origin.workers)
+        automatic = where.threads()
 
     from pipeline.batch.classify import classify_files  # imports torch, as all that follow
     from pipeline.batch.ledgers import Ledgers

@@ -28,6 +28,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from pipeline.core.build import allow, arguments_for, build, check, convert, nearest
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.core.search_space import quote
 from pipeline.core.text import clean
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
@@ -117,6 +118,8 @@ def start(program: Callable[..., int], config: DictConfig) -> int:
     parameters = inspect.signature(program).parameters
     sweep = settings.pop("sweep", None) if "report" in parameters else None
     arguments = check_settings(program, settings)
+    if sweep is not None and is_follower():
+        raise ConfigError("sweep: trains in one process; start it without torchrun")
     if "out" not in parameters or is_follower():
         return program(**arguments)
     out = Path(job.runtime.output_dir)
@@ -290,7 +293,7 @@ def known_keys(config_name: str) -> list[str]:
 def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
     """The configuration of such a command line, with the user's own folder of --config-dir."""
     own = re.search(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.+)", "\n".join(sys.argv[1:]))
-    path = [f"hydra.searchpath=['file://{Path(own[1]).resolve()}']"] if own else []
+    path = [f"hydra.searchpath=[{quote(f'file://{Path(own[1]).resolve()}')}]"] if own else []
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         return compose(config_name, [*path, *overrides])

@@ -76,7 +76,7 @@ class GeneratedSplit(Dataset[Sample]):
         label = recipe.labels[index % len(recipe.labels)]
         x, events = recipe.make(rng, label, self.name, self.spec)
         spans: list[Span] = [(start, end, recipe.labels.index(name)) for start, end, name in events]
-        key = f"{recipe.title}/{recipe.seed}/{self.number}/{index}" if self.number else ""
+        key = f"{recipe}/{self.number}/{index}" if self.number else ""
         return Sample(x, recipe.labels.index(label), spans, f"{label}_{index}", key)
 
 

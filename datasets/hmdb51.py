@@ -32,8 +32,8 @@ class HMDB51(FoldedVideos):
         clips = []
         for label, table in classes.items():
             for line in filter(str.strip, table.read_text(encoding="utf-8").splitlines()):
-                name, _, mark = line.strip().rpartition(" ")
-                if mark in MARKS:  # April_09_brush_hair_u_nm_np1_ba_goo_0.avi is a cut of April_09
+                name, _, mark = " ".join(line.split()).rpartition(" ")
+                if name and mark in MARKS:  # April_09_brush_hair_u_nm_np1_ba_goo_0.avi is a cut of April_09
                     film = f"{label}/{name.rpartition(f'_{label}_')[0] or name}"
                     clips.append(Clip(folder / label / name, label, MARKS[mark], group=film))
         return clips

@@ -5,7 +5,7 @@ a byte to any file, with so much memory, so much time without a result, and noth
 few words, which the other side checks (``decoders.py``). It ends with its parent.
 
 Requests are JSON: ``{path, start, end}``. Answers begin with a letter: ``r`` once, when it is ready; ``x`` a chunk (its
-ticks, then the arrays one after another); ``f`` info (JSON: seconds, warnings) that end a file; ``e`` an error (JSON:
+ticks, then the arrays one after another); ``f`` info (JSON: seconds, warnings) that ends a file; ``e`` an error (JSON:
 code, reason) that ends it.
 """
 

@@ -17,8 +17,8 @@ class Engine:
     def prepare(self) -> None:
         """Begin what takes long, while the program imports what it needs itself."""
 
-    def threads(self, workers: int) -> int:
-        """How many threads compute, unless the user says, beside ``workers`` processes that decode."""
+    def threads(self) -> int:
+        """How many threads compute, unless the user says: by the machine alone, as bits may depend on them."""
         raise NotImplementedError
 
     def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:

@@ -122,7 +122,7 @@ class Job:
 
     def show(self, early: int) -> None:
         """Results to terminals and pipes in the order of the listing; ``early``: how many before their turn."""
-        due = [self.held.pop(number) for number in sorted(self.held)[:early]]
+        due = [self.held.pop(number) for number in sorted(self.held)[:early]] if early else []
         while self.order and (self.order[0] in self.held or self.places[self.order[0]] != UNKNOWN):
             result = self.held.pop(self.order.popleft(), None)
             due += [result] if result else []

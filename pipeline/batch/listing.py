@@ -371,7 +371,8 @@ def read_csv(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:
         rows = csv.reader(file, strict=True)
         head = next(rows, ["path"])
         check_columns(manifest, only, head)
-        yield from (dict(zip(head, map(unprotect, row), strict=False)) for row in rows if row)
+        columns = {name: head.index(name) for name in head}  # the first, where two have one name
+        yield from ({name: unprotect(row[n]) for name, n in columns.items() if n < len(row)} for row in rows if row)
 
 
 def read_jsonl(manifest: str, only: Only) -> Iterator[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.batch.engine import Engine
+from pipeline.batch.files import MAX_WORKERS
 from pipeline.batch.forkserver import start_server
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ class Local(Engine):
         """Start the process that those that decode are copies of."""
         start_server()
 
-    def threads(self, workers: int) -> int:
-        """One for each core on which no process decodes."""
-        return max(1, (os.cpu_count() or 1) - workers)
+    def threads(self) -> int:
+        """One for each core that as many processes as decode by default leave."""
+        cores = os.cpu_count() or 1
+        return max(1, cores - min(MAX_WORKERS, cores))
 
     def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
         """As they are done."""

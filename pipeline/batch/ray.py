@@ -56,7 +56,7 @@ class Ray(Engine):
         self.address, self.actors, self.cpus, self.batch = address, actors, cpus, batch
         self.kind = Actor
 
-    def threads(self, workers: int) -> int:
+    def threads(self) -> int:
         """One for each core of an actor."""
         return max(1, int(self.cpus))
 

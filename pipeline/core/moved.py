@@ -1,4 +1,4 @@
-"""Classes that have moved: models and runs that were saved before name them by where they were."""
+"""Classes that have moved: models, runs, ledgers and snapshots that were saved before name them by where they were."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +17,20 @@ MOVED = {
 
 
 def with_new_names(settings: Any) -> Any:
-    """Settings in which each ``_target_`` is called what it is called today."""
+    """Settings in which each ``_target_`` has the name of today."""
+    return renamed(settings, MOVED)
+
+
+def with_old_names(settings: Any) -> Any:
+    """Settings in which each ``_target_`` has its first name, by which a model is known for ever."""
+    return renamed(settings, {new: old for old, new in MOVED.items()})
+
+
+def renamed(settings: Any, names: Mapping[str, str]) -> Any:
+    """Settings with other names for some ``_target_``."""
     if isinstance(settings, Mapping):
         return {
-            key: MOVED.get(value, value) if key == "_target_" and isinstance(value, str) else with_new_names(value)
+            key: names.get(value, value) if key == "_target_" and isinstance(value, str) else renamed(value, names)
             for key, value in settings.items()
         }
-    return [with_new_names(value) for value in settings] if isinstance(settings, list | tuple) else settings
+    return [renamed(value, names) for value in settings] if isinstance(settings, list | tuple) else settings

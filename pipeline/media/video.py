@@ -1,8 +1,8 @@
 """Video files to pictures: probe, decode by time stamp, upright and in true colours, resampled to a model's rate.
 
 PyAV reads. Pictures come one by one, so an hour streams in flat memory, and only those that the model will see are
-converted. What is doubtful is a code in the ``warnings`` of
-the result, what is unusable a ``MediaError`` with a code.
+converted. What is doubtful is a code in the ``warnings`` of the
+result, what is unusable a ``MediaError`` with a code.
 """
 
 import os
@@ -97,7 +97,7 @@ def declared_seconds(track: av.stream.Stream, container: av.container.InputConta
 
 @dataclass
 class LazyFrame:
-    """A decoded frame that is converted when it is needed, and how it must be orientation."""
+    """A decoded frame that is converted when it is needed, and how it must be turned."""
 
     frame: av.VideoFrame
     converter: VideoReformatter

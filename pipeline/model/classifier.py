@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.core.atomic import atomic_write
 from pipeline.core.build import build
 from pipeline.core.errors import ModelError
-from pipeline.core.moved import with_new_names
+from pipeline.core.moved import with_new_names, with_old_names
 from pipeline.extractors.extractor import Extractor
 from pipeline.layers.heads import Head
 from pipeline.layers.precision import Precision, lower
@@ -240,7 +240,7 @@ def load(path: str | Path, device: str = "cpu") -> Classifier:
         raise ModelError(f"checkpoint={path}: a safetensors file, but not a Rivulet model (no {HEADER!r} header)")
     try:
         model = rebuild(header, weights)
-    except (Exception, SystemExit) as error:  # whatever a hostile header brings about
+    except Exception as error:  # whatever a hostile header brings about
         raise ModelError(f"checkpoint={path}: refused: {str(error) or type(error).__name__:.1000}") from error
     return model.to(device).eval()
 
@@ -283,7 +283,7 @@ def on_device(x: Tensors, model: Classifier) -> Tensors:
 
 def fingerprint(model: Classifier, config: Mapping[str, Any] | None = None) -> str:
     """A short hash of settings and weights: the same for the same answers. ``config`` replaces the settings."""
-    digest = hashlib.sha256(json.dumps([config or model.config, model.labels], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([with_old_names(config or model.config), model.labels], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -88,7 +88,7 @@ class Webhook(AsyncSink):
             )  # fmt: skip
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             return str(error) or type(error).__name__, not isinstance(error, ValueError)
-        read_body(answer)
+        read_body(answer, timeout)
         if answer.status < 300:
             return "", False
         self.not_before = time.monotonic() + seconds_to_wait(answer)
@@ -116,11 +116,16 @@ def connections(scheme: str, server: str) -> urllib3.PoolManager:
         ) from None
 
 
-def read_body(answer: urllib3.BaseHTTPResponse) -> None:
-    """Read an answer to its end, so that the connection can be used again; one that is too long, or broken, ends it."""
+def read_body(answer: urllib3.BaseHTTPResponse, seconds: float) -> None:
+    """Read an answer to its end, so that the connection can be used again; one that is too long, too slow or broken
+    ends it.
+    """
+    end, size = time.monotonic() + seconds, 0
     with suppress(OSError, urllib3.exceptions.HTTPError):
-        if len(answer.read(BODY_BYTES)) < BODY_BYTES:
-            return
+        while size < BODY_BYTES and time.monotonic() < end:
+            if not (data := answer.read1(BODY_BYTES)):
+                return
+            size += len(data)
     answer.close()
 
 

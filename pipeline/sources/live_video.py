@@ -58,6 +58,7 @@ class LiveVideo(LiveSource[Capture]):
 
     def lose(self, error: LostError) -> Iterator[Gap]:
         self.grid.restart()
+        self.waiting_since = None
         if not self.lost:
             self.lost = str(error)
             yield Gap(0, self.lost, self.gap)

@@ -22,6 +22,7 @@ from rich.table import Table
 
 import pipeline.report.page as page
 from pipeline.core.errors import ConfigError, UserError
+from pipeline.core.moved import with_new_names
 from pipeline.core.search_space import Choices, Part, quote, to_override
 from pipeline.core.settings import differences
 from pipeline.core.text import clean
@@ -251,7 +252,7 @@ def open_study(path: Path, about: Mapping[str, Any]) -> optuna.Study:
     about = json.loads(json.dumps(about))
     if path.exists():
         study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(path))
-        there = {key: study.user_attrs.get(key) for key in about}
+        there = {key: with_new_names(study.user_attrs.get(key)) for key in about}
         other = differences(there.get("settings"), about.get("settings")) or differences(there, about)
         if not other:
             return study
