@@ -62,7 +62,9 @@ class Fanout(Sink):
         """ConfigError if a sink has no use for files."""
         if streamed := [name for name, sink in self.working.items() if not sink.files]:
             kinds = "console, csv, jsonl, parquet or report"
-            raise ConfigError(f"sink: {', '.join(streamed)} takes one stream; for many files choose {kinds}")
+            raise ConfigError(
+                f"sink: {', '.join(streamed)} takes one stream; with source=files or source=ledgers choose {kinds}"
+            )
 
     def each(self, call: Callable[[Sink], None]) -> None:
         """One call to every sink that still works; Closed is raised once all have had it."""
