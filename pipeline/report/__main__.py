@@ -1,4 +1,4 @@
-"""``python -m pipeline.report``: trainings side by side."""
+"""``python -m pipeline.report``: trainings side by side, or what a database of events holds."""
 
 import sys
 

@@ -2,6 +2,8 @@
 
 A folder is a run's, or holds runs (of a sweep, of an experiment). Only settings that differ are shown. Runs that differ
 in their seed or their fold alone are summed up, too: mean, least, greatest, and the accuracy over all their clips.
+
+Of a database of events (sink=sqlite) a page is made: python -m pipeline.report EVENTS.sqlite --help
 """
 
 import argparse
@@ -15,6 +17,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 
+import pipeline.report.events as events
 import pipeline.report.page as page
 from pipeline.core.errors import UNWRITABLE, ConfigError, UserError
 from pipeline.core.text import clean
@@ -167,17 +170,8 @@ def compare(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Pa
 
 def main(arguments: Sequence[str]) -> int:
     """The program; its exit code."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m pipeline.report", None, __doc__, formatter_class=formatter, allow_abbrev=False
-    )
-    parser.add_argument("folders", nargs="*", metavar="RUN", help="a folder")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a page of the comparison; also out=FILE")
-    options = parser.parse_args([f"--{one}" if one.startswith("out=") else one for one in arguments])
     try:
-        if not options.folders:
-            raise ConfigError("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]")
-        compare(find_runs(options.folders), options.out)
+        (events.main if any(map(events.is_database, arguments)) else compare_named)(arguments)
     except UserError as error:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -185,3 +179,17 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: cannot write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
         return UNWRITABLE
     return 0
+
+
+def compare_named(arguments: Sequence[str]) -> None:
+    """Compare the runs that the arguments name."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m pipeline.report", None, __doc__, formatter_class=formatter, allow_abbrev=False
+    )
+    parser.add_argument("folders", nargs="*", metavar="RUN", help="a folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a page of the comparison; also out=FILE")
+    options = parser.parse_args([f"--{one}" if one.startswith("out=") else one for one in arguments])
+    if not options.folders:
+        raise ConfigError("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]")
+    compare(find_runs(options.folders), options.out)

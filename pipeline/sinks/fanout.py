@@ -24,7 +24,10 @@ class Fanout(Sink):
             raise ConfigError("sink: is empty; choose at least one, such as sink=console")
         self.working = dict(sinks)
         self.error: OSError | UserError | None = None
-        self.pictures = any(sink.pictures for sink in sinks.values())
+        wishes = {sink.pictures for sink in sinks.values()}
+        self.pictures = True if True in wishes else None if None in wishes else False
+        for sink in sinks.values():
+            sink.share = self.write
         speaking = {name: sink for name, sink in sinks.items() if sink.stdout in ("rows", "words")}
         rows = [name for name, sink in speaking.items() if sink.stdout == "rows"]
         if len(speaking) > 1:
@@ -70,6 +73,8 @@ class Fanout(Sink):
         """One call to every sink that still works; Closed is raised once all have had it."""
         closed = False
         for name, sink in list(self.working.items()):
+            if name not in self.working:  # it failed as another shared something with it
+                continue
             try:
                 call(sink)
             except Closed:
@@ -119,11 +124,11 @@ class Fanout(Sink):
 
     def close(self) -> None:
         """Close all that still work, whatever happens to some; then raise what was the first error of all."""
-        for name, sink in list(self.working.items()):
+        for name, sink in sorted(self.working.items(), key=lambda pair: not pair[1].shares):
             try:
                 sink.close()
             except (OSError, UserError) as error:
-                self.working.pop(name)
+                self.working.pop(name, None)
                 self.error = self.error or error
         self.working = {}
         if self.error:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -90,6 +92,20 @@ class StreamWarning:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """Where the stream stands, before the ``Sound`` that brought it there: ``seconds`` have been received, gaps
+    included, and the last of them was captured at ``time`` (seconds since 1970; None: the source is not live).
+    """
+
+    seconds: float = 0.0
+    time: float | None = None
+
+    def utc(self, seconds: float) -> str | None:
+        """When another second of the stream was captured, as 2026-11-30T14:05:09.250Z; None if it is not live."""
+        return None if self.time is None else to_utc(self.time + seconds - self.seconds)
+
+
+@dataclass(frozen=True)
 class Sound:
     """Samples ``(N,)`` as the model gets them, and the greatest in dB of full scale, if the source knows."""
 
@@ -103,6 +119,19 @@ class Frame:
 
     seconds: float
     image: Image
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A file with the sound or the pictures around the event ``label`` that began at ``start``, from ``first`` to
+    ``last`` in seconds of the stream.
+    """
+
+    path: Path
+    label: str
+    start: float
+    first: float
+    last: float
 
 
 @dataclass(frozen=True)
@@ -177,7 +206,7 @@ class FileResult:
 
 
 Item: TypeAlias = (
-    TimedEvent | OpenEvents | Steps | TimedGap | StreamWarning | Sound | Frame | Metadata | FileResult
+    TimedEvent | OpenEvents | Steps | TimedGap | StreamWarning | Clock | Sound | Frame | Clip | Metadata | FileResult
 )  # what ``Sink.write`` takes
 EVENT_COLUMNS = tuple(each.name for each in fields(TimedEvent))
 NO_EVENT: Row = dict.fromkeys(EVENT_COLUMNS, "")
@@ -186,6 +215,11 @@ NO_EVENT: Row = dict.fromkeys(EVENT_COLUMNS, "")
 def to_seconds(ticks: int, rate: int) -> float:
     """Ticks as seconds, to the millisecond."""
     return round(ticks / rate, 3)
+
+
+def to_utc(time: float) -> str:
+    """Seconds since 1970 as text that sorts by time."""
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def blank(value: float | None) -> float | str:

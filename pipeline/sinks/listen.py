@@ -26,7 +26,8 @@ def listen(model: Classifier, source: Source, sink: Sink, block: float, decoder:
     runner = StreamRunner(stream, sink)
     with Interrupts() as interrupts:
         try:
-            for item in welcoming(interrupts, source.pieces(model.spec, sink.pictures)):
+            seen = sink.pictures is not False and model.spec.picture is not None
+            for item in welcoming(interrupts, source.pieces(model.spec, seen)):
                 runner.start(source.name)
                 runner.take(item)
             runner.start(source.name)
@@ -62,10 +63,14 @@ class StreamRunner:
             self.sink.write(items.TimedGap(start, length, item.why, item.how))
             return
         self.captured = item.captured or self.captured
+        if ticks := self.stream.spec.ticks(item.x):
+            received = (self.stream.ticks - self.stream.surplus + ticks) / self.rate
+            time_captured = None if item.captured is None else time.time() - (time.monotonic() - item.captured)
+            self.sink.write(items.Clock(received, time_captured))
         if self.stream.spec.sound and len(item.x[0]):
             self.sink.write(items.Sound(item.x[0], item.level))
         self.answer(self.stream.push(item.x))
-        for seconds, image in item.seen if self.sink.pictures else ():
+        for seconds, image in item.seen:
             self.sink.write(items.Frame(seconds, image))
 
     def answer(self, ended: list[Event]) -> None:

@@ -1,5 +1,6 @@
 """What a sink is: somewhere results go. Sinks receive small values, so a new one is a few lines."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -18,18 +19,21 @@ class Sink:
     ``finish``, ``close``.
 
     Attributes:
-        pictures: whether it takes each ``Frame``.
+        pictures: whether it takes each ``Frame``; None: if there are any.
         files: whether it takes each ``FileResult``, besides what a stream says.
         stdout: what it writes to standard output: ``rows`` for programs, ``words`` for people, ``asides`` that it can
             do without, or nothing.
         outputs: the files that it writes.
+        share: writes an item to all sinks, or to none if it is alone. One that ``shares`` is closed before the others.
     """
 
-    pictures = False
+    pictures: bool | None = False
     files = False
     stdout: Literal["rows", "words", "asides", ""] = ""
     outputs: tuple[Path, ...] = ()
     stream: StreamInfo | None = None
+    share: Callable[[Item], None] = staticmethod(lambda item: None)
+    shares = False
 
     def setup(self, labels: list[str], background: list[str]) -> None:
         """Before all: the classes of the model, and which of them are background and make no events. ConfigError if the

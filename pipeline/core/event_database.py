@@ -1,0 +1,100 @@
+"""A database of what was heard and seen: one SQLite file, to which several programs may write at once.
+
+``docs/sinks.md`` describes the tables. Whoever changes them raises ``VERSION``.
+"""
+
+import errno
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.core.errors import ConfigError
+
+VERSION = 1  # of the tables: the file's user_version
+APPLICATION = 0x52697675  # the file's application_id: "Rivu"
+BUSY_SECONDS = 10.0  # for which another program may hold the file
+TABLES = """
+CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL, began TEXT NOT NULL);
+CREATE TABLE events (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT, label TEXT NOT NULL,
+  start REAL NOT NULL, end REAL NOT NULL, peak REAL NOT NULL, score REAL NOT NULL);
+CREATE TABLE gaps (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT, start REAL NOT NULL,
+  length REAL NOT NULL, why TEXT NOT NULL, how TEXT NOT NULL);
+CREATE TABLE warnings (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT,
+  start REAL NOT NULL, code TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE clips (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT, label TEXT NOT NULL,
+  start REAL NOT NULL, first REAL NOT NULL, last REAL NOT NULL, path TEXT NOT NULL);
+CREATE INDEX events_time ON events (time);
+CREATE INDEX events_label ON events (label, time);
+CREATE INDEX clips_event ON clips (stream, label, start);
+"""
+
+
+def open_database(path: Path, key: str, write: bool = False) -> sqlite3.Connection:
+    """The database at ``path``, whose every statement is a transaction; with ``write`` it is made if it is not there.
+
+    ConfigError, which names the ``key``, if it is no database, another program's, or of a newer version; OSError if it
+    cannot be opened.
+    """
+    if not write and not path.is_file():
+        raise ConfigError(f"{key}: {path} does not exist; expected a database of events")
+    with database_errors(path):
+        address = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'ro'}"
+        database = sqlite3.connect(address, BUSY_SECONDS, isolation_level=None, uri=True)
+        try:
+            if write:
+                make_tables(database)
+            check_version(database, path, key)
+        except BaseException as error:
+            database.close()
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+                raise ConfigError(f"{key}: {path} is no SQLite database; choose another file") from None
+            raise
+        return database
+
+
+def make_tables(database: sqlite3.Connection) -> None:
+    """Make the tables of a file that has none; readers and writers do not wait for each other (WAL)."""
+    database.execute("BEGIN IMMEDIATE")  # so that two programs do not both make them
+    empty = not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if empty:
+        for statement in TABLES.strip().split(";\n"):
+            database.execute(statement)
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
+        database.execute(f"PRAGMA user_version = {VERSION}")
+    database.execute("COMMIT")
+    until = time.monotonic() + BUSY_SECONDS
+    while number(database, "application_id") == APPLICATION:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:  # SQLite does not wait here for another program
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+def check_version(database: sqlite3.Connection, path: Path, key: str) -> None:
+    """ConfigError if we do not know such tables."""
+    if number(database, "application_id") != APPLICATION:
+        raise ConfigError(f"{key}: {path} is a database of another program; choose another file")
+    if (found := number(database, "user_version")) > VERSION:
+        raise ConfigError(
+            f"{key}: {path} is of version {found}, written by a newer Rivulet; this one knows version {VERSION}. "
+            "Update Rivulet, or choose another file"
+        )
+
+
+def number(database: sqlite3.Connection, pragma: str) -> int:
+    return int(database.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """In here an error of SQLite is an OSError that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from None

@@ -1,0 +1,185 @@
+"""What was heard and seen: a page of a database of events (``sink=sqlite``), or of its newest part.
+
+By label and hour, with clips to be played where there are any (``sink=clips``). The page refers to the clips by their
+places relative to its own.
+"""
+
+import argparse
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import pipeline.report.page as page
+from pipeline.core.errors import ConfigError
+from pipeline.core.event_database import database_errors, open_database
+from pipeline.core.quantity import AGES, read_quantity
+from pipeline.core.text import clean
+from pipeline.report.charts import Plot, plot_histogram
+
+ENDINGS = (".sqlite", ".sqlite3", ".db")
+MAX_LABELS, MAX_EVENTS = 24, 200  # that have a chart each; that are listed, the newest
+MAX_HOURS = 72  # of more, days are counted
+TICKS = 6  # of a chart
+MOMENT = "coalesce({0}.time, streams.began)"  # of a row; of a recording's, when it was read
+WITHIN = "{0} JOIN streams ON streams.id = {0}.stream WHERE " + MOMENT + " >= :since"
+
+
+class Row(NamedTuple):
+    """An event of the list; ``clips``: kinds (audio, video) and addresses, '' for one that is gone."""
+
+    when: str
+    stream: str
+    label: str
+    score: float
+    seconds: float
+    clips: list[tuple[str, str]]
+
+
+class Bins(NamedTuple):
+    """Hours or days side by side, from ``first`` on."""
+
+    first: datetime
+    width: timedelta
+    count: int
+
+    def index(self, time: str) -> int:
+        """In which bin a time is."""
+        return min(self.count - 1, max(0, int((read_utc(time) - self.first) / self.width)))
+
+    def name(self, index: int) -> str:
+        """An hour with its day, or a day."""
+        start = self.first + index * self.width
+        return f"{start:%m-%d %H:%M}" if self.width < timedelta(days=1) else f"{start:%Y-%m-%d}"
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Where the axis has marks."""
+        part = slice(6, None) if self.width < timedelta(days=1) else slice(5, None)
+        return [(index, self.name(index)[part]) for index in range(0, self.count, ceil(self.count / TICKS))]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make the page that the arguments ask for. ConfigError and OSError say why there is none."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m pipeline.report", None, __doc__, formatter_class=formatter)
+    parser.add_argument("database", metavar="EVENTS.sqlite", type=Path, help="what sink=sqlite has written")
+    parser.add_argument("--since", default="1d", help="12h, 7d, all, or a date such as 2026-11-29 (default: 1d)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: EVENTS.html); also out=FILE")
+    options = parser.parse_args([f"--{one}" if one.startswith(("out=", "since=")) else one for one in arguments])
+    path = options.database.expanduser()
+    out = (options.out or path.with_suffix(".html")).expanduser()
+    if out.exists() and out.samefile(path):
+        raise ConfigError(f"--out: {out} is the database; choose another name")
+    with closing(open_database(path, "python -m pipeline.report")) as database, database_errors(path):
+        since = read_since(options.since, database)
+        text = render_events(database, path, since, out)
+        count = database.execute(f"SELECT count(*) FROM {WITHIN.format('events')}", {"since": since}).fetchone()[0]
+    page.save(out, text)
+    print(clean(f"{count:,} events since {local(since):%Y-%m-%d %H:%M}: {out}"))
+
+
+def read_since(text: str, database: sqlite3.Connection) -> str:
+    """A moment in UTC, as it stands in the database: an age, a date here, or that of the oldest stream."""
+    if text == "all":
+        return str(database.execute("SELECT min(began) FROM streams").fetchone()[0] or to_text(datetime.now(UTC)))
+    if age := read_quantity(text, AGES):
+        return to_text(datetime.now(UTC) - timedelta(seconds=age))
+    try:
+        return to_text(datetime.fromisoformat(text).astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"--since: got {text!r}; expected an age (12h, 7d), all, or a date (2026-11-29, 2026-11-29T18:30)"
+        ) from None
+
+
+def to_text(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%S}.000Z"
+
+
+def read_utc(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def local(text: str) -> datetime:
+    """A time of the database in the zone of whoever reads the page."""
+    return read_utc(text).astimezone()
+
+
+def render_events(database: sqlite3.Connection, path: Path, since: str, out: Path) -> str:
+    """The page."""
+    database.row_factory = sqlite3.Row
+    values = {"since": since}
+    bins = make_bins(local(since), datetime.now().astimezone())
+    counts: dict[str, list[int]] = {}
+    totals: Counter[str] = Counter()
+    for label, time in database.execute(f"SELECT label, events.time FROM {WITHIN.format('events')}", values):
+        totals[label] += 1
+        if time is not None:
+            counts.setdefault(label, [0] * bins.count)[bins.index(time)] += 1
+    gaps = database.execute(f"SELECT count(*), total(length) FROM {WITHIN.format('gaps')} AND length > 0", values)
+    told = f"SELECT code, text, count(*) FROM {WITHIN.format('warnings')} GROUP BY code, text ORDER BY 3 DESC"
+    newest = database.execute("SELECT max(coalesce(events.time, began)) FROM events, streams ON streams.id = stream")
+    last = newest.fetchone()[0]
+    return page.render(
+        "events.html",
+        name=path.name,
+        since=f"{local(since):%Y-%m-%d %H:%M %z}",
+        totals=[(label, count, f"{count:,}", "") for label, count in totals.most_common()],
+        charts=[(label, totals[label], chart(label, counts[label], bins)) for label in by_count(counts)[:MAX_LABELS]],
+        gaps=tuple(gaps.fetchone()),
+        warnings=[tuple(row) for row in database.execute(told, values)],
+        rows=list_events(database, path, since, out),
+        newest=f"{local(last):%Y-%m-%d %H:%M}" if last else "",
+        unit="hour" if bins.width < timedelta(days=1) else "day",
+    )
+
+
+def by_count(counts: dict[str, list[int]]) -> list[str]:
+    """Labels, the most frequent first."""
+    return sorted(counts, key=lambda label: (-sum(counts[label]), label))
+
+
+def make_bins(first: datetime, last: datetime) -> Bins:
+    """Hours, or days if they are too many, which begin where they do on a clock."""
+    first = first.replace(minute=0, second=0, microsecond=0)
+    width = timedelta(hours=1)
+    if last - first > MAX_HOURS * width:
+        first, width = first.replace(hour=0), timedelta(days=1)
+    return Bins(first, width, max(1, ceil((last - first) / width)))
+
+
+def chart(label: str, counts: list[int], bins: Bins) -> Plot:
+    """How often a label was heard, by hour or day."""
+    spans = [bins.name(index) for index in range(bins.count)]
+    return plot_histogram({label: counts}, spans, bins.ticks(), "", f"{label}: events by time")
+
+
+def list_events(database: sqlite3.Connection, path: Path, since: str, out: Path) -> list[Row]:
+    """The newest events, with their clips."""
+    query = f"SELECT events.*, name FROM {WITHIN.format('events')} ORDER BY {MOMENT.format('events')} DESC, events.id DESC"
+    found = []
+    for event in database.execute(f"{query} LIMIT {MAX_EVENTS}", {"since": since}).fetchall():
+        key = event["stream"], event["label"], event["start"]
+        clips = database.execute("SELECT path FROM clips WHERE (stream, label, start) = (?, ?, ?)", key)
+        when = f"{local(event['time']):%m-%d %H:%M:%S}" if event["time"] else f"at {event['start']:.2f} s"
+        length = event["end"] - event["start"]
+        players = [player(path.parent / clip["path"], out) for clip in clips]
+        found.append(Row(when, event["name"], event["label"], event["score"], length, players))
+    return found
+
+
+def player(clip: Path, out: Path) -> tuple[str, str]:
+    """What plays a clip, and its address for a page."""
+    kind = "video" if clip.suffix == ".mp4" else "audio"
+    return kind, quote(os.path.relpath(clip, out.parent)) if clip.is_file() else ""
+
+
+def is_database(argument: str) -> bool:
+    """Whether somebody means a database, and not the folder of a run."""
+    return argument.lower().endswith(ENDINGS) and not Path(argument).is_dir()

@@ -1,0 +1,223 @@
+"""Events and states to an MQTT broker, where Home Assistant finds them by itself."""
+
+import importlib
+import json
+import os
+import ssl
+import sys
+import threading
+import time
+import uuid
+from contextlib import suppress
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+import pipeline.sinks.items as items
+from pipeline.core.errors import ConfigError
+from pipeline.core.text import clean, slug
+from pipeline.sinks.async_sink import SLACK_SECONDS, AsyncSink
+
+USER, PASSWORD = "RIVULET_MQTT_USER", "RIVULET_MQTT_PASSWORD"  # environment variables
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1, 30  # before the next attempt to connect: twice as long each time
+KEEPALIVE_SECONDS = 30  # after which a broker knows that we are gone without a word
+PORT, TLS_PORT = 1883, 8883
+
+
+class MQTT(AsyncSink):
+    """What goes below ``topic``, as JSON: ``event`` (each event that has ended), ``state/LABEL`` (ON while an event of
+    the label is open, else OFF; retained) and ``status`` (online or offline; retained, also the last will).
+
+    An event counts as delivered once the broker has confirmed it (QoS 1), so it may come twice. While there is no
+    broker, events wait in the queue; each new connection begins with the states of now. User and password come from
+    the environment: RIVULET_MQTT_USER, RIVULET_MQTT_PASSWORD.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: Annotated[int, Field(ge=1, le=65535)] | None = None,
+        tls: bool = False,
+        ca: str | None = None,
+        topic: str = "rivulet",
+        discovery: str | None = "homeassistant",
+        queue: PositiveInt = 1000,
+        grace: NonNegativeFloat = 5.0,
+    ) -> None:
+        """``port`` None: 1883, with ``tls`` 8883. ``ca``: certificates (PEM) that are trusted instead of the system's.
+        ``topic``: another for each of several programs. ``discovery``: prefix of Home Assistant's topics (None: none).
+        ``queue``: events that wait at most; then the oldest are dropped. ``grace``: seconds for what is left at the
+        end. ConfigError without paho-mqtt.
+        """
+        super().__init__(queue, 1, grace)
+        try:
+            self.paho: Any = importlib.import_module("paho.mqtt.client")
+            version = self.paho.CallbackAPIVersion.VERSION2
+        except (ImportError, AttributeError):
+            raise ConfigError("sink=mqtt: needs paho-mqtt: pip install 'paho-mqtt>=2.1'") from None
+        if not host or not is_host(host):
+            raise ConfigError(f"sink.mqtt.host: got {host!r}; expected the broker's name or address, without a port")
+        for key, value in {"topic": topic, "discovery": discovery}.items():
+            if value is not None and (not value.isprintable() or set("+#$") & set(value) or not all(value.split("/"))):
+                raise ConfigError(f"sink.mqtt.{key}: got {value!r}; expected words with / between them, without + # $")
+        self.host, self.port, self.topic, self.discovery = host, port or (TLS_PORT if tls or ca else PORT), topic, discovery
+        self.client = self.paho.Client(version, client_id=f"rivulet-{uuid.uuid4().hex[:12]}")
+        if tls or ca:
+            self.client.tls_set_context(trusting(ca))
+        if user := os.environ.get(USER):
+            self.client.username_pw_set(user, os.environ.get(PASSWORD))
+        self.client.will_set(f"{topic}/status", "offline", qos=1, retain=True)
+        self.client.reconnect_delay_set(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+        self.client.on_connect, self.client.on_connect_fail = self.connected, self.not_connected
+        self.client.on_disconnect, self.client.on_publish = self.disconnected, self.confirmed
+        self.clock = items.Clock()
+        self.labels: list[str] = []
+        self.states: dict[str, items.TimedEvent | None] = {}  # the open event of each label
+        self.confirmations: set[int] = set()
+        self.reason, self.told, self.gone = "there was no connection", False, threading.Event()
+
+    def setup(self, labels: list[str], background: list[str]) -> None:
+        """Which labels make events."""
+        self.labels = [label for label in labels if label not in background]
+        self.states = dict.fromkeys(self.labels)
+
+    def start(self, stream: items.StreamInfo) -> None:
+        """Begin to connect; that may take as long as it will."""
+        super().start(stream)
+        self.client.connect_async(self.host, self.port, KEEPALIVE_SECONDS)
+        self.client.loop_start()
+
+    def write(self, item: items.Item) -> None:
+        """Queue an event; publish the states that change."""
+        match item:
+            case items.Clock():
+                self.clock = item
+            case items.OpenEvents():
+                now = dict.fromkeys(self.labels) | {event.label: event for event in item.events}
+                changed = [label for label in now if (now[label] is None) != (self.states.get(label) is None)]
+                self.states = now
+                if self.client.is_connected():
+                    self.publish_states(changed)
+            case items.TimedEvent():
+                super().write(item)
+
+    def publish_states(self, labels: list[str]) -> None:
+        """The states of these labels. Without a confirmation: whoever reconnects gets all of them anew."""
+        for label in labels:
+            event = self.states.get(label)
+            state: items.Row = {"state": "OFF" if event is None else "ON", "label": clean(label)}
+            if event is not None:
+                state |= {"start": event.start, "time": self.clock.utc(event.start)}
+            self.client.publish(self.state_topic(label), json.dumps(state), retain=True)
+
+    def state_topic(self, label: str) -> str:
+        """Where the state of a label stands."""
+        return f"{self.topic}/state/{slug(label, only_ascii=True)}"
+
+    def deliver(self, row: items.Row) -> str:
+        """Publish an event, and wait until the broker has it."""
+        label = clean(row["label"])
+        facts = {"event_type": label, "time": self.clock.utc(row["start"])}
+        event = facts | row | {"label": label, "stream": clean(row["stream"])}
+        with self.changed:
+            self.confirmations.clear()
+        number = self.client.publish(f"{self.topic}/event", json.dumps(event), qos=1).mid  # kept until there is a broker
+        with self.changed:
+            while number not in self.confirmations:
+                if (left := self.until - time.monotonic()) <= 0:
+                    return self.reason
+                self.changed.wait(min(left, 1.0))
+        return ""
+
+    def confirmed(self, client: Any, data: Any, number: int, *others: Any) -> None:
+        """The broker has a message, or it is on its way where no confirmation is asked for."""
+        with self.changed:
+            self.confirmations.add(number)
+            self.changed.notify_all()
+
+    def connected(self, client: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        """There is a broker: tell it what we are, and how things stand."""
+        if code.is_failure:
+            self.tell(f"refused: {code}; user and password are taken from {USER} and {PASSWORD}")
+            return
+        if self.told:
+            self.told = False
+            print(f"sink=mqtt: connected to {self.host}:{self.port}", file=sys.stderr)
+        if self.discovery:
+            topic = f"{self.discovery}/device/{slug(self.topic, only_ascii=True)}/config"
+            client.publish(topic, json.dumps(self.describe()), retain=True)
+        self.publish_states(self.labels)
+        client.publish(f"{self.topic}/status", "online", retain=True)
+
+    def describe(self) -> items.Row:
+        """The device for Home Assistant: one entity of events, and for each label one that is on or off."""
+        device = slug(self.topic, only_ascii=True)
+        kinds: items.Row = {
+            f"{device}_event": {
+                "platform": "event", "name": "Event", "state_topic": f"{self.topic}/event",
+                "event_types": [clean(label) for label in self.labels],
+            }
+        }  # fmt: skip
+        for label in self.labels:
+            topic = self.state_topic(label)
+            kinds[f"{device}_{slug(label, only_ascii=True)}"] = {
+                "platform": "binary_sensor", "name": clean(label), "state_topic": topic,
+                "value_template": "{{ value_json.state }}", "json_attributes_topic": topic,
+            }  # fmt: skip
+        return {
+            "device": {"identifiers": [device], "name": clean(self.topic.replace("/", " ")), "manufacturer": "Rivulet"},
+            "origin": {"name": "Rivulet"},
+            "availability_topic": f"{self.topic}/status",
+            "qos": 1,
+            "components": {key: {"unique_id": key} | kind for key, kind in kinds.items()},
+        }
+
+    def not_connected(self, client: Any, data: Any) -> None:
+        """There is no broker. Called while the error is handled."""
+        self.tell(str(sys.exc_info()[1]))
+
+    def disconnected(self, client: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        """The connection is over."""
+        if self.ended:
+            self.gone.set()
+        elif code.is_failure:
+            self.tell(f"the connection was lost ({code})")
+
+    def tell(self, problem: str) -> None:
+        """Warn once of each time without a broker."""
+        self.reason = problem
+        if not self.told and not self.ended:
+            self.told = True
+            text = f"sink=mqtt: {self.host}:{self.port}: {problem}; trying again, up to {self.limit} events wait"
+            print(f"warning: {clean(text)}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Give what is left the grace, and say goodbye."""
+        if self.ended or self.stream is None:
+            return
+        super().close()
+        if self.client.is_connected():
+            self.client.publish(f"{self.topic}/status", "offline", retain=True)
+            self.client.disconnect()
+            self.gone.wait(SLACK_SECONDS)
+        else:
+            self.client.disconnect()
+
+    def summary(self, missing: int, reason: str) -> str:
+        """What was not delivered, and where to."""
+        return f"sink=mqtt: {missing} of {self.count} events did not reach {self.host}:{self.port} (the last: {reason})"
+
+
+def is_host(host: str) -> bool:
+    """Whether a text can be the name or the address of a server."""
+    with suppress(UnicodeError):
+        return bool(host.encode("idna")) and host.isprintable() and not set(" /@") & set(host)
+    return False
+
+
+def trusting(ca: str | None) -> ssl.SSLContext:
+    """How certificates are checked. ConfigError if those to be trusted cannot be read."""
+    try:
+        return ssl.create_default_context(cafile=None if ca is None else os.path.expanduser(ca))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"sink.mqtt.ca: {ca} cannot be read as certificates (PEM): {error}") from None

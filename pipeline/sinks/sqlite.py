@@ -1,0 +1,91 @@
+"""Events, gaps, warnings and clips in one database."""
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from pydantic import PositiveFloat
+
+import pipeline.sinks.items as items
+from pipeline.core.errors import ConfigError
+from pipeline.core.event_database import database_errors, open_database
+from pipeline.core.journal import Journal
+from pipeline.core.text import clean
+from pipeline.sinks.sink import Sink
+
+
+class SQLite(Sink):
+    """Rows are added to what other runs have written, or are writing. Each is there at once, whatever becomes of the
+    program. Times are seconds of the stream, and beside them UTC, if it is live.
+    """
+
+    def __init__(self, path: str | None = None, sync: PositiveFloat | None = 1.0) -> None:
+        """``path`` of the database, which is made if it is not there. ``sync``: seconds after which rows also survive a
+        power cut (None: when SQLite decides). ConfigError if it is no such database, or of a newer version; OSError if
+        it could not be written.
+        """
+        if path is None:
+            raise ConfigError("sink.sqlite.path: is not set; give the database: sink.sqlite.path=events.sqlite")
+        self.path, self.sync = Path(path).expanduser(), sync
+        self.outputs = (self.path,)
+        Journal(str(self.path), None)  # whether it could be written
+        if self.path.is_file() and self.path.stat().st_size:
+            open_database(self.path, "sink.sqlite.path").close()
+        self.clock = items.Clock()
+        self.database: sqlite3.Connection | None = None
+        self.number: int | None = None  # of the stream
+        self.synced, self.due = time.monotonic(), False
+
+    def start(self, stream: items.StreamInfo) -> None:
+        """Open the database, and give the stream a row."""
+        super().start(stream)
+        self.database = open_database(self.path, "sink.sqlite.path", write=True)
+        with database_errors(self.path):
+            self.database.execute("PRAGMA synchronous = NORMAL")
+            began = items.to_utc(time.time())
+            added = self.database.execute(
+                "INSERT INTO streams (name, began) VALUES (?, ?)", (clean(stream.name), began)
+            )
+            self.number = added.lastrowid
+
+    def write(self, item: items.Item) -> None:
+        """A row, which is there at once."""
+        match item:
+            case items.Clock():
+                self.clock = item
+            case items.TimedEvent():
+                self.add("events", item.start, vars(item))
+            case items.TimedGap():
+                self.add("gaps", item.start, vars(item))
+            case items.StreamWarning():
+                self.add("warnings", item.time, {"start": item.time, "code": item.code, "text": item.text})
+            case items.Clip():
+                path = os.path.relpath(item.path, self.path.parent)
+                self.add("clips", item.start, vars(item) | {"path": path})
+
+    def add(self, table: str, seconds: float, row: items.Row) -> None:
+        """A row of what began at ``seconds`` of the stream."""
+        if self.database is None:
+            return
+        row = {"stream": self.number, "time": self.clock.utc(seconds)} | row
+        values = [clean(value) if isinstance(value, str) else value for value in row.values()]
+        with database_errors(self.path):
+            self.database.execute(
+                f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", values
+            )
+        self.due = True
+
+    def flush(self) -> None:
+        """To the disk, if it is time."""
+        if self.database and self.sync and self.due and time.monotonic() - self.synced >= self.sync:
+            with database_errors(self.path):
+                self.database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self.synced, self.due = time.monotonic(), False
+
+    def close(self) -> None:
+        """Close the database."""
+        if self.database:
+            database, self.database = self.database, None
+            with database_errors(self.path):
+                database.close()
