@@ -85,12 +85,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_since(text: str, database: sqlite3.Connection) -> str:
-    """A moment in UTC, as it stands in the database: an age, a date here, or that of the oldest stream."""
+    """A moment in UTC, as it stands in the database: so long ago, at a date here, or the oldest of all."""
+    now = datetime.now(UTC)
     if text == "all":
-        return str(database.execute("SELECT min(began) FROM streams").fetchone()[0] or to_text(datetime.now(UTC)))
-    if age := read_quantity(text, AGES):
-        return to_text(datetime.now(UTC) - timedelta(seconds=age))
+        oldest = "SELECT min(began) FROM (SELECT began FROM streams UNION SELECT min(time) FROM events)"
+        return str(database.execute(oldest).fetchone()[0] or to_text(now))
     try:
+        if age := read_quantity(text, AGES):
+            return to_text(now - timedelta(seconds=age))
         return to_text(datetime.fromisoformat(text).astimezone(UTC))
     except (ValueError, OverflowError):
         raise ConfigError(

@@ -211,7 +211,7 @@ class MQTT(AsyncSink):
 def is_host(host: str) -> bool:
     """Whether a text can be the name or the address of a server."""
     with suppress(UnicodeError):
-        return bool(host.encode("idna")) and host.isprintable() and not set(" /@") & set(host)
+        return bool(host.encode("idna")) and host.isprintable() and not set(" /@") & set(host) and host.count(":") != 1
     return False
 
 

@@ -1,0 +1,489 @@
+"""sink=clips: the sound and the pictures around each event, to the sample, and nothing else is ever removed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, configured, no_file_above, run, small_model, tone_clip
+
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.core.text import NAME_BYTES, slug
+from pipeline.model.classifier import Classifier
+from pipeline.sinks.clips import Clips
+from pipeline.sinks.fanout import Fanout
+from pipeline.sinks.items import Clip, Clock, Frame, OpenEvents, Sound, StreamInfo, TimedEvent, TimedGap
+from pipeline.sinks.listen import listen
+from pipeline.sinks.sink import Sink
+from pipeline.sources.source import Piece, Source
+
+RATE = 8000
+NOON = 1_796_040_000.25  # 2026-11-30T12:00:00.250Z
+HOSTILE = ["../../etc/passwd", "/abs", "a\0b", "", ".", "..", "-rf", "con", "a/b\\c:d", "\ud800", "x" * 500, "走る" * 90, "two\nlines"]
+
+
+def ramp(start, stop):
+    """Samples that tell their numbers, in 16 bits."""
+    return ((np.arange(start, stop) % 30000) / 32768).astype(np.float32)
+
+
+def heard(path):
+    """The numbers of the samples of a clip."""
+    return soundfile.read(path, dtype="int16")[0]
+
+
+def event(label, start, end, score=0.9):
+    return TimedEvent(start, end, start, label, score)
+
+
+class Shared(Sink):
+    """Keeps what other sinks share."""
+
+    def __init__(self):
+        self.clips = []
+
+    def write(self, item):
+        if isinstance(item, Clip):
+            self.clips.append(item)
+
+
+def play(sink, until, events=(), since=0.0, live=None, block=0.1, shots=False, lag=0.2):
+    """A stream with events that become known ``lag`` seconds after their end, and are open from their start on."""
+    for number in range(round(since / block), round(until / block)):
+        start, now = number * block, (number + 1) * block
+        sink.write(Clock(now, None if live is None else live + now))
+        sink.write(Sound(ramp(round(start * RATE), round(now * RATE))))
+        for one in events:
+            if start < one.end + lag <= now + 1e-9:
+                sink.write(one)
+        opened = [TimedEvent(e.start, now, e.peak, e.label, e.score) for e in events if e.start <= now < e.end]
+        sink.write(OpenEvents(tuple(opened)))
+        sink.flush()
+        if shots:
+            sink.write(Frame(start, np.full((48, 64, 3), number % 200 + 20, np.uint8)))
+
+
+def begun(name="a stream", **settings):
+    sink = Clips(**settings)
+    shared = Shared()
+    target = Fanout({"shared": shared, "clips": sink})
+    target.setup(["dog", "cat"], [])
+    target.start(StreamInfo(name, ["dog", "cat"], RATE, 80))
+    return target, sink, shared
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != "clips.jsonl")
+
+
+def listed(folder):
+    return [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
+
+
+# What a clip holds
+
+
+@pytest.mark.parametrize("format", ["flac", "wav"])
+@pytest.mark.parametrize("block", [0.1, 0.02, 1.5])
+def test_a_clip_is_the_event_with_the_seconds_around_it_to_the_sample(tmp_path, format, block):
+    events = [event("dog", 1.2, 1.5), event("cat", 9.0, 10.25, 0.8), event("dog", 29.5, 30.0, 1.0)]
+    target, _, shared = begun(path=str(tmp_path), format=format)
+    with target:
+        play(target, 30, events, block=block)
+    spans = [(0.0, 2.5), (7.0, 11.25), (27.5, 30.0)]
+    assert [clip.label for clip in shared.clips] == ["dog", "cat", "dog"]
+    assert [(clip.first, clip.last) for clip in shared.clips] == spans
+    assert [clip.start for clip in shared.clips] == [1.2, 9.0, 29.5]
+    for clip, (first, last) in zip(shared.clips, spans):
+        assert soundfile.info(clip.path).samplerate == RATE
+        assert np.array_equal(heard(clip.path), np.arange(round(first * RATE), round(last * RATE)) % 30000)
+    origin = r"a_stream-[0-9a-f]{6}-\d{8}T\d{6}\.\d{3}Z_"
+    for name, end in zip(files(tmp_path), ("00001.200s_dog_0.90", "00009.000s_cat_0.80", "00029.500s_dog_1.00")):
+        assert re.fullmatch(origin + re.escape(f"{end}.{format}"), name)
+    rows = listed(tmp_path)
+    assert [(row["label"], row["start"], row["end"], row["score"], row["time"]) for row in rows] == [
+        ("dog", 1.2, 1.5, 0.9, None), ("cat", 9.0, 10.25, 0.8, None), ("dog", 29.5, 30.0, 1.0, None)
+    ]  # fmt: skip
+
+
+def test_clips_of_a_live_source_are_named_by_the_clock_on_the_wall(tmp_path):
+    target, _, _ = begun(path=str(tmp_path))
+    with target:
+        play(target, 8, [event("dog", 4.0, 4.5)], live=NOON)
+    assert files(tmp_path) == ["20261130T120004.250Z_dog_0.90.flac"]
+    assert listed(tmp_path)[0]["time"] == "2026-11-30T12:00:04.250Z"
+
+
+def test_events_that_overlap_have_a_clip_each(tmp_path):
+    target, _, shared = begun(path=str(tmp_path))
+    with target:
+        play(target, 20, [event("dog", 5.0, 9.0), event("cat", 6.0, 7.0), event("dog", 9.5, 9.6)])
+    assert sorted((clip.label, clip.first, clip.last) for clip in shared.clips) == [
+        ("cat", 4.0, 8.0), ("dog", 3.0, 10.0), ("dog", 7.5, 10.6)
+    ]  # fmt: skip
+    for clip in shared.clips:
+        assert heard(clip.path)[0] == round(clip.first * RATE) % 30000
+
+
+def test_of_a_long_event_the_beginning_is_written_while_it_goes_on(tmp_path):
+    target, sink, shared = begun(path=str(tmp_path), longest=5.0)
+    long = event("dog", 10.0, 300.0)
+    with target:
+        play(target, 17, [long], live=NOON)
+        wait_for(lambda: files(tmp_path))
+        play(target, 310, [long], since=17, live=NOON)
+        assert not sink.begun
+    (clip,) = shared.clips
+    assert (clip.first, clip.last, clip.start) == (8.0, 16.0, 10.0)
+    assert np.array_equal(heard(clip.path), np.arange(8 * RATE, 16 * RATE) % 30000)
+
+
+def test_memory_is_bounded_by_seconds(tmp_path):
+    target, sink, _ = begun(path=str(tmp_path), before=3.0, after=2.0, longest=5.0)
+    with target:
+        play(target, 200, [event("dog", 50.0, 180.0)], shots=True, live=NOON)
+        assert sum(len(piece) for _, piece in sink.sound) <= 20.2 * RATE and len(sink.shots) <= 202
+
+
+def test_a_lost_device_ends_a_clip_at_once_and_a_short_gap_is_silent(tmp_path):
+    target, _, shared = begun(path=str(tmp_path))
+    with target:
+        play(target, 10, [event("dog", 9.0, 9.5)], live=NOON)
+        target.write(TimedGap(10.0, 0.0, "unplugged", "reset"))
+        target.flush()
+        wait_for(lambda: files(tmp_path))  # not only when it comes back
+        target.write(TimedGap(10.0, 100.0, "it is back", "reset"))
+        play(target, 115, [event("cat", 112.0, 113.0)], since=110, live=NOON)
+        target.write(TimedGap(115.0, 0.5, "behind", "keep"))
+        play(target, 120, [event("cat", 114.0, 116.0)], since=115.5, live=NOON)
+    assert [(clip.first, clip.last) for clip in shared.clips] == [(7.0, 10.0), (110.0, 114.0), (112.0, 117.0)]
+    whole = np.arange(112 * RATE, 117 * RATE) % 30000
+    whole[3 * RATE : round(3.5 * RATE)] = 0
+    assert np.array_equal(heard(shared.clips[2].path), whole)
+
+
+def test_samples_that_are_none_make_a_clip_all_the_same(tmp_path):
+    target, _, shared = begun(path=str(tmp_path))
+    with target:
+        target.write(Clock(1.0, NOON))
+        target.write(Sound(np.array([np.nan, np.inf, -np.inf, 7.0] * (RATE // 4), np.float32)))
+        target.write(event("dog", 0.0, 1.0))
+    assert heard(shared.clips[0].path)[:4].tolist() == [0, 32767, -32768, 32767]
+
+
+# Pictures
+
+
+@pytest.mark.parametrize(("height", "shape"), [(480, (48, 64)), (24, (24, 32))])
+def test_pictures_stand_at_their_times(tmp_path, height, shape):
+    target, _, shared = begun(path=str(tmp_path), height=height, before=1.0)
+    with target:
+        play(target, 20, [event("dog", 5.0, 6.0)], shots=True, live=NOON)
+    sound, pictures = shared.clips
+    assert files(tmp_path) == [f"20261130T120005.250Z_dog_0.90.{ending}" for ending in ("flac", "mp4")]
+    assert (pictures.first, round(pictures.last, 3), sound.first, sound.last) == (4.0, 6.9, 4.0, 7.0)
+    with av.open(str(pictures.path)) as container:
+        frames = list(container.decode(video=0))
+    assert [round(frame.time, 3) for frame in frames] == [round(n / 10, 3) for n in range(30)]
+    images = [frame.to_ndarray(format="rgb24") for frame in frames]
+    assert images[0].shape == (*shape, 3)
+    assert np.allclose([image.mean() for image in images], np.arange(40, 70) + 20, atol=2)
+
+
+# Names
+
+
+def test_names_are_safe_and_tell_labels_apart(tmp_path):
+    target, _, shared = begun(path=str(tmp_path / "clips"))
+    with target:
+        play(target, 10, [event(label, 5.0, 6.0) for label in HOSTILE])
+    assert len(set(files(tmp_path / "clips"))) == len(HOSTILE) == len(shared.clips) and os.listdir(tmp_path) == ["clips"]
+    for name in files(tmp_path / "clips"):
+        assert re.fullmatch(r"[\w.-]+_00005\.000s_[\w-]*_0\.90\.flac", name) and len(name.encode()) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("dog", "dog"), ("Hände", "Hände"), ("कुत्ता", "कुत्ता"), ("a_b-1", "a_b-1"), ("Ha\u0308nde", "Hände"),
+     ("a b", "a_b-"), ("", "-"), ("x" * 61, "x" * NAME_BYTES + "-"), ("走" * 21, "走" * 20 + "-")],
+)  # fmt: skip
+def test_slugs(text, name):
+    assert re.fullmatch(re.escape(name) + ("[0-9a-f]{6}" if name.endswith("-") else ""), slug(text))
+    assert slug(text, only_ascii=True).isascii() and slug(text, "other") != slug(text, "another")
+
+
+def test_recordings_of_one_name_are_told_apart(tmp_path):
+    for folder in "ab":
+        path = tone_clip(tmp_path / folder / "street.wav", 300)
+        for _ in range(2):  # the second run writes the same files
+            target, _, _ = begun(str(path), path=str(tmp_path / "clips"))
+            with target:
+                play(target, 10, [event("dog", 5.0, 6.0)])
+    assert len(files(tmp_path / "clips")) == 2 and all(name.startswith("street-") for name in files(tmp_path / "clips"))
+
+
+# What is kept
+
+
+def wait_for(done, seconds=10.0):
+    until = time.monotonic() + seconds
+    while not done() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert done()
+
+
+def foreign(folder):
+    """What somebody else has put there: old, large, with names like ours."""
+    folder.mkdir(exist_ok=True)
+    names = ["old.wav", "20200101T000000.000Z_dog_0.90.flac", "notes.txt", "x.flac.part"]
+    for name in names:
+        (folder / name).write_bytes(bytes(10**6))
+        os.utime(folder / name, (0, 0))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "20200101T000000.000Z_dog_0.90.flac").write_bytes(b"x")
+    return sorted([*names, "sub"])
+
+
+def test_the_oldest_clips_go_when_there_are_too_many_and_nothing_else_does(tmp_path):
+    others = foreign(tmp_path)
+    settings = {"path": str(tmp_path), "keep": "200kB", "format": "wav", "before": 1.0}  # 3 s are 48,044 bytes
+    events = [event("dog", start, start + 1) for start in range(5, 60, 5)]
+    target, _, shared = begun(**settings)
+    with target:
+        play(target, 60, events)
+    assert [path.name for path in sorted(tmp_path.glob("a_stream*.wav"))] == [clip.path.name for clip in shared.clips[-4:]]
+    assert len(shared.clips) == 11
+    target, _, more = begun(**settings)  # another run goes on with the same list
+    with target:
+        play(target, 10, events[:1], live=NOON)
+    left = {clip.path.name for clip in [*shared.clips[-3:], *more.clips]}
+    assert set(files(tmp_path)) - set(others) == left and set(others) <= set(files(tmp_path))
+    assert {row["path"] for row in listed(tmp_path)} >= left
+
+
+def test_clips_go_when_they_are_too_old(tmp_path, monkeypatch):
+    others = foreign(tmp_path)
+    target, _, shared = begun(path=str(tmp_path), keep=["2GB", "30d"])
+    with target:
+        play(target, 20, [event("dog", 5.0, 6.0), event("cat", 10.0, 11.0)])
+    old = time.time() - 31 * 86400
+    os.utime(shared.clips[0].path, (old, old))
+    monkeypatch.setattr("pipeline.sinks.clips.PRUNE_SECONDS", 0.0)
+    for keep, left in (("40d", 2), (None, 2), ("30d", 1)):
+        target, sink, _ = begun(path=str(tmp_path), keep=keep)
+        with target:
+            assert len(sink.folder.found) == left
+    target, sink, _ = begun(path=str(tmp_path), keep="30d")
+    with target:
+        os.utime(shared.clips[1].path, (old, old))
+        sink.folder.found[shared.clips[1].path.name] = (1, old)
+        target.flush()  # without any new clip
+        assert files(tmp_path) == others
+
+
+def test_the_list_is_not_trusted_with_paths(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "precious.wav").write_bytes(b"x")
+    (tmp_path / "clips" / "link.wav").symlink_to(tmp_path / "precious.wav")
+    rows = ["../precious.wav", str(tmp_path / "precious.wav"), "link.wav", ".", "..", "clips.jsonl", 5, ["x"]]
+    torn = '{"path": "../precious.wav'
+    text = "".join(json.dumps({"path": row}) + "\n" for row in rows) + "[]\nnull\n\xff\n" + torn
+    (tmp_path / "clips" / "clips.jsonl").write_bytes(text.encode("latin-1"))
+    target, _, shared = begun(path=str(tmp_path / "clips"), keep="1kB")
+    with target:
+        play(target, 20, [event("dog", 5.0, 6.0), event("dog", 10.0, 11.0)])
+    assert (tmp_path / "precious.wav").read_bytes() == b"x"
+    assert files(tmp_path / "clips") == sorted(["link.wav", shared.clips[1].path.name])
+
+
+@pytest.mark.parametrize("keep", ["2", "2 apples", "-2GB", "0GB", "GB", "", ["2GB", "x"]])
+def test_limits_that_make_no_sense(tmp_path, keep):
+    with pytest.raises(ConfigError, match=r"sink.clips.keep: got '.*'; expected a size \(500MB, 2GB\), an age"):
+        Clips(str(tmp_path), keep=keep)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with begun(path=str(tmp_path))[0], pytest.raises(OSError, match="another run"):
+        begun(path=str(tmp_path))
+    with begun(path=str(tmp_path))[0]:
+        pass
+
+
+# What goes wrong
+
+
+def test_a_full_disk_is_told_at_once_and_the_stream_goes_on(tmp_path, capsys):
+    target, _, shared = begun(path=str(tmp_path), format="wav")
+    with target:
+        with no_file_above(20_000):
+            play(target, 20, [event("dog", 5.0, 6.0), event("dog", 10.0, 11.0)])
+            wait_for(lambda: "File too large" in capsys.readouterr().err)
+        play(target, 40, [event("cat", 30.0, 31.0)], since=20)
+    assert [clip.label for clip in shared.clips] == ["cat"] and len(files(tmp_path)) == 1
+    assert "sink=clips: 2 of 3 clips are missing (the last: [Errno 27] File too large" in capsys.readouterr().err
+
+
+def test_a_slow_disk_loses_clips_of_live_sources_only_and_counts_them(tmp_path, capsys, monkeypatch):
+    events = [event("dog", start, start + 0.5) for start in range(5, 50)]
+    slow = "pipeline.sinks.clips.write_sound"
+    monkeypatch.setattr(slow, lambda *arguments: time.sleep(0.05))
+    target, _, shared = begun(path=str(tmp_path / "file"), queue=2)
+    with target:
+        play(target, 60, events)
+    assert len(shared.clips) == 45 and not capsys.readouterr().err
+    target, _, shared = begun(path=str(tmp_path / "live"), queue=2)
+    started = time.monotonic()
+    with target:
+        play(target, 60, events, live=NOON)
+        assert time.monotonic() - started < 1.5
+    missing = 45 - len(shared.clips)
+    assert missing > 5 and f"{missing} of 45 clips are missing (the last: the queue was full)" in capsys.readouterr().err
+
+
+KILLED = """
+import sys; sys.path[:0] = [{root!r}, {tests!r}]
+from test_sink_clips import begun, event, play
+target, _, _ = begun(path={path!r}, format="wav", keep="5MB")
+play(target, 10_000, [event("dog", start / 10, start / 10 + 1) for start in range(50, 90_000)], shots=True)
+"""
+
+
+def test_after_a_kill_every_clip_is_whole_and_the_next_run_clears_up(tmp_path):
+    code = KILLED.format(root=str(ROOT), tests=str(ROOT / "tests"), path=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code])
+    wait_for(lambda: len(os.listdir(tmp_path)) > 8, 60)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (tmp_path / "a.part").write_bytes(b"mine")
+    for path in tmp_path.glob("*.wav"):
+        assert len(heard(path)) >= 3 * RATE
+    for path in tmp_path.glob("*.mp4"):
+        with av.open(str(path)) as container:
+            assert len(list(container.decode(video=0))) >= 20
+    assert {path.name for path in tmp_path.glob("*[4v]")} <= {row["path"] for row in listed(tmp_path)}
+    with begun(path=str(tmp_path))[0]:
+        pass
+    assert [path.name for path in tmp_path.glob("*.part")] == ["a.part"]
+    assert {row["path"] for row in listed(tmp_path)} == {path.name for path in tmp_path.glob("*[4v]")}
+
+
+# With real sources
+
+
+def table(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+LIVELY = ["decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0"]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A model that hears things in a recording of pulses."""
+    folder = tmp_path_factory.mktemp("given")
+    small_model("head.live=0.1").save(folder / "model.safetensors")
+    t = np.arange(16000 * 4) / 16000
+    soundfile.write(folder / "street.wav", 0.3 * np.sin(2 * np.pi * 2000 * t) * (np.sin(2 * np.pi * 3 * t) > 0), 16000)
+    return folder
+
+
+def check_clips(folder, events, samples):
+    assert len(events) >= 3
+    rows = listed(folder)
+    assert sorted((row["label"], row["start"], row["end"], row["score"]) for row in rows) == sorted(
+        (row["label"], row["start"], row["end"], row["score"]) for row in events
+    )
+    for row in rows:
+        first, last = max(0, row["start"] - 0.3), min(len(samples) / 16000, row["end"] + 0.2)
+        expected = samples[round(first * 16000) : round(last * 16000)]
+        assert np.abs(soundfile.read(folder / row["path"])[0] - expected).max() < 2 / 32768
+
+
+def test_a_file(given, tmp_path):
+    out = tmp_path / "events.jsonl"
+    done = run("infer.py", f"checkpoint={given}", f"source.path={given}/street.wav", *LIVELY, "sink=[clips,jsonl]",
+               f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}")  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    check_clips(tmp_path / "clips", table(out), soundfile.read(given / "street.wav")[0])
+    assert all(name.startswith("street-") for name in files(tmp_path / "clips"))
+
+
+def test_standard_input(given, tmp_path):
+    out, samples = tmp_path / "events.jsonl", soundfile.read(given / "street.wav", dtype="int16")[0]
+    done = run("infer.py", f"checkpoint={given}", "source=stdin", "source.rate=16000", *LIVELY, "sink=[clips,jsonl]",
+               f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}",
+               input=samples.tobytes())  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    check_clips(tmp_path / "clips", table(out), samples / 32768)
+    assert all(name.startswith("standard_input-") for name in files(tmp_path / "clips"))
+
+
+class Live(Source):
+    """Chunks as a device gives them."""
+
+    name, live = "a device", True
+
+    def __init__(self, chunks, shots=()):
+        self.chunks, self.shots = chunks, shots
+
+    def pieces(self, spec, seen=False):
+        assert seen == (spec.picture is not None)
+        for number, chunk in enumerate(self.chunks):
+            yield Piece((chunk,), time.monotonic(), self.shots[number : number + 1] if seen else ())
+
+
+def test_a_microphone(given, tmp_path):
+    model = small_model("head.live=0.1", "decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0").for_streaming()
+    samples = soundfile.read(given / "street.wav", dtype="float32")[0]
+    sink = Clips(str(tmp_path), before=0.3, after=0.2)
+    now = time.time()
+    with Fanout({"clips": sink}) as target:
+        listen(model, Live(np.array_split(samples, 37)), target, 0.1)
+    assert len(listed(tmp_path)) >= 3
+    for name in files(tmp_path):
+        assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z_[a-z]+_[01]\.\d\d\.flac", name)
+    for row in listed(tmp_path):
+        assert abs(datetime.fromisoformat(row["time"]).timestamp() - now) < 30
+
+
+def test_a_camera(tmp_path):
+    import torch
+
+    torch.manual_seed(0)
+    settings = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encoder=image_recurrent",
+                "encoder.hidden=8", "head=mean", "head.window=0.4", "decoder.threshold=0.5", "decoder.release=0.45",
+                "decoder.minimum=0"]  # fmt: skip
+    model = Classifier(configured("train", *settings), ["a", "b", "c"]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.8)
+    images = [np.full((48, 64, 3), 200 if number // 10 % 2 else 30, np.uint8) for number in range(60)]
+    rate = model.spec.rate
+    small = [np.ascontiguousarray(image[None, :16, :16]) for image in images]
+    shots = [(number / rate, image) for number, image in enumerate(images)]
+    with Fanout({"clips": Clips(str(tmp_path))}) as target:
+        listen(model, Live(small, shots), target, 0.1)
+    assert files(tmp_path) and all(name.endswith(".mp4") for name in files(tmp_path))
+    assert all(heard_pictures(tmp_path / name) > 0 for name in files(tmp_path))
+
+
+def heard_pictures(path):
+    with av.open(str(path)) as container:
+        return len(list(container.decode(video=0)))
+
+
+def test_settings(tmp_path):
+    settings = configured("infer", "sink=clips", f"sink.clips.path={tmp_path}/new", "sink.clips.keep=[2GB,30d]")["sink"]["clips"]
+    sink = build(settings, Sink, at="sink.clips")
+    assert (sink.folder.bytes, sink.folder.seconds) == (2e9, 30 * 86400) and os.listdir(tmp_path / "new") == []
+    done = run("infer.py", "checkpoint=none", "source=files", f"source.paths={tmp_path}", "sink=clips")
+    assert done.returncode == 2
