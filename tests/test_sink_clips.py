@@ -1,5 +1,6 @@
 """sink=clips: the sound and the pictures around each event, to the sample, and nothing else is ever removed."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -28,7 +30,21 @@ from pipeline.sources.source import Piece, Source
 
 RATE = 8000
 NOON = 1_796_040_000.25  # 2026-11-30T12:00:00.250Z
-HOSTILE = ["../../etc/passwd", "/abs", "a\0b", "", ".", "..", "-rf", "con", "a/b\\c:d", "\ud800", "x" * 500, "走る" * 90, "two\nlines"]
+HOSTILE = [
+    "../../etc/passwd",
+    "/abs",
+    "a\0b",
+    "",
+    ".",
+    "..",
+    "-rf",
+    "con",
+    "a/b\\c:d",
+    "\ud800",
+    "x" * 500,
+    "走る" * 90,
+    "two\nlines",
+]
 
 
 def ramp(start, stop):
@@ -70,6 +86,9 @@ def play(sink, until, events=(), since=0.0, live=None, block=0.1, shots=False, l
         sink.flush()
         if shots:
             sink.write(Frame(start, np.full((48, 64, 3), number % 200 + 20, np.uint8)))
+    for one in events:
+        if one.end <= until < one.end + lag:
+            sink.write(one)
 
 
 def begun(name="a stream", **settings):
@@ -206,7 +225,9 @@ def test_names_are_safe_and_tell_labels_apart(tmp_path):
     target, _, shared = begun(path=str(tmp_path / "clips"))
     with target:
         play(target, 10, [event(label, 5.0, 6.0) for label in HOSTILE])
-    assert len(set(files(tmp_path / "clips"))) == len(HOSTILE) == len(shared.clips) and os.listdir(tmp_path) == ["clips"]
+    assert len(set(files(tmp_path / "clips"))) == len(HOSTILE) == len(shared.clips) and os.listdir(tmp_path) == [
+        "clips"
+    ]
     for name in files(tmp_path / "clips"):
         assert re.fullmatch(r"[\w.-]+_00005\.000s_[\w-]*_0\.90\.flac", name) and len(name.encode()) < 200
 
@@ -236,9 +257,9 @@ def test_recordings_of_one_name_are_told_apart(tmp_path):
 
 def wait_for(done, seconds=10.0):
     until = time.monotonic() + seconds
-    while not done() and time.monotonic() < until:
+    while not done():
+        assert time.monotonic() < until
         time.sleep(0.01)
-    assert done()
 
 
 def foreign(folder):
@@ -260,7 +281,9 @@ def test_the_oldest_clips_go_when_there_are_too_many_and_nothing_else_does(tmp_p
     target, _, shared = begun(**settings)
     with target:
         play(target, 60, events)
-    assert [path.name for path in sorted(tmp_path.glob("a_stream*.wav"))] == [clip.path.name for clip in shared.clips[-4:]]
+    assert [path.name for path in sorted(tmp_path.glob("a_stream*.wav"))] == [
+        clip.path.name for clip in shared.clips[-4:]
+    ]
     assert len(shared.clips) == 11
     target, _, more = begun(**settings)  # another run goes on with the same list
     with target:
@@ -346,7 +369,9 @@ def test_a_slow_disk_loses_clips_of_live_sources_only_and_counts_them(tmp_path, 
         play(target, 60, events, live=NOON)
         assert time.monotonic() - started < 1.5
     missing = 45 - len(shared.clips)
-    assert missing > 5 and f"{missing} of 45 clips are missing (the last: the queue was full)" in capsys.readouterr().err
+    assert (
+        missing > 5 and f"{missing} of 45 clips are missing (the last: the queue was full)" in capsys.readouterr().err
+    )
 
 
 KILLED = """
@@ -417,11 +442,11 @@ def test_a_file(given, tmp_path):
     assert all(name.startswith("street-") for name in files(tmp_path / "clips"))
 
 
-def test_standard_input(given, tmp_path):
+def test_standard_input(given, tmp_path, monkeypatch):
     out, samples = tmp_path / "events.jsonl", soundfile.read(given / "street.wav", dtype="int16")[0]
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(samples.tobytes()))))
     done = run("infer.py", f"checkpoint={given}", "source=stdin", "source.rate=16000", *LIVELY, "sink=[clips,jsonl]",
-               f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}",
-               input=samples.tobytes())  # fmt: skip
+               f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}")  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     check_clips(tmp_path / "clips", table(out), samples / 32768)
     assert all(name.startswith("standard_input-") for name in files(tmp_path / "clips"))
@@ -442,7 +467,9 @@ class Live(Source):
 
 
 def test_a_microphone(given, tmp_path):
-    model = small_model("head.live=0.1", "decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0").for_streaming()
+    model = small_model(
+        "head.live=0.1", "decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0"
+    ).for_streaming()
     samples = soundfile.read(given / "street.wav", dtype="float32")[0]
     sink = Clips(str(tmp_path), before=0.3, after=0.2)
     now = time.time()
@@ -482,7 +509,9 @@ def heard_pictures(path):
 
 
 def test_settings(tmp_path):
-    settings = configured("infer", "sink=clips", f"sink.clips.path={tmp_path}/new", "sink.clips.keep=[2GB,30d]")["sink"]["clips"]
+    settings = configured("infer", "sink=clips", f"sink.clips.path={tmp_path}/new", "sink.clips.keep=[2GB,30d]")[
+        "sink"
+    ]["clips"]
     sink = build(settings, Sink, at="sink.clips")
     assert (sink.folder.bytes, sink.folder.seconds) == (2e9, 30 * 86400) and os.listdir(tmp_path / "new") == []
     done = run("infer.py", "checkpoint=none", "source=files", f"source.paths={tmp_path}", "sink=clips")

@@ -36,7 +36,12 @@ class Broker:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.folder, self.process, self.listener, self.got = folder, None, None, []
-        lines = [f"listener {self.port} 127.0.0.1", "persistence true", f"persistence_location {folder}/", "log_dest none"]
+        lines = [
+            f"listener {self.port} 127.0.0.1",
+            "persistence true",
+            f"persistence_location {folder}/",
+            "log_dest none",
+        ]
         if os.getuid() == 0:
             lines.append("user root")
         (folder / "mosquitto.conf").write_text("\n".join([*lines, *(settings or ["allow_anonymous true"])]) + "\n")
@@ -217,7 +222,10 @@ def test_what_the_queue_cannot_hold_is_counted(broker, capsys):
         wait_for(lambda: len(broker.messages("rivulet/event")) >= 11, 20)
     numbers = {row["number"] for row in broker.messages("rivulet/event")}
     assert set(range(91, 101)) <= numbers and len(numbers) == 11  # those that waited, and the one on its way
-    assert f"89 of 100 events did not reach 127.0.0.1:{broker.port} (the last: the queue was full)" in capsys.readouterr().err
+    assert (
+        f"89 of 100 events did not reach 127.0.0.1:{broker.port} (the last: the queue was full)"
+        in capsys.readouterr().err
+    )
 
 
 def test_without_a_broker_the_stream_goes_on_and_ends(capsys):
@@ -231,26 +239,30 @@ def test_without_a_broker_the_stream_goes_on_and_ends(capsys):
             sink.write(OpenEvents((event("dog", 5, 6),)))
         assert time.monotonic() - started < 1.5
     err = capsys.readouterr().err
-    assert err.count("warning") == 2 and f"sink=mqtt: 127.0.0.1:{port}: [Errno 111] Connection refused; trying again" in err
+    assert (
+        err.count("warning") == 2
+        and f"sink=mqtt: 127.0.0.1:{port}: [Errno 111] Connection refused; trying again" in err
+    )
     assert f"5 of 5 events did not reach 127.0.0.1:{port} (the last: [Errno 111] Connection refused)" in err
 
 
 PROGRAM_TO_KILL = """
-import sys; sys.path[:0] = [{root!r}, {tests!r}]
-from test_sink_mqtt import *
-sink = begun({port})
-print("ready", flush=True)
+import sys, time; sys.path[:0] = [{root!r}]
+from pipeline.sinks.items import StreamInfo
+from pipeline.sinks.mqtt import MQTT
+sink = MQTT("127.0.0.1", {port})
+sink.setup(["dog"], [])
+sink.start(StreamInfo("a stream", ["dog"], 8000, 80))
 time.sleep(60)
 """
 
 
 @needs_broker
 def test_the_last_will_of_a_program_that_is_killed(broker):
-    code = PROGRAM_TO_KILL.format(root=str(ROOT), tests=str(ROOT / "tests"), port=broker.port)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    wait_for(lambda: broker.last("rivulet/status") == "online", 60)
-    process.kill()
-    process.communicate()
+    code = PROGRAM_TO_KILL.format(root=str(ROOT), port=broker.port)
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        wait_for(lambda: broker.last("rivulet/status") == "online", 60)
+        process.kill()
     wait_for(lambda: broker.last("rivulet/status") == "offline")
 
 
@@ -277,6 +289,7 @@ def test_user_and_password_come_from_the_environment(tmp_path, monkeypatch, caps
 
 
 @needs_broker
+@pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")  # paho leaves them
 def test_encrypted(tmp_path, capsys):
     openssl = shutil.which("openssl")
     if openssl is None:
@@ -287,7 +300,11 @@ def test_encrypted(tmp_path, capsys):
                         tmp_path / f"{name}.pem"], check=True, capture_output=True)  # fmt: skip
     keys = [f"cafile {tmp_path}/broker.pem", f"certfile {tmp_path}/broker.pem", f"keyfile {tmp_path}/broker.key"]
     with broker_of(tmp_path, "allow_anonymous true", *keys) as broker:
-        for host, ca, works in (("localhost", "broker", True), ("localhost", "other", False), ("127.0.0.1", "broker", False)):
+        for host, ca, works in (
+            ("localhost", "broker", True),
+            ("localhost", "other", False),
+            ("127.0.0.1", "broker", False),
+        ):
             sink = MQTT(host, broker.port, ca=str(tmp_path / f"{ca}.pem"), grace=1.5)
             sink.setup(LABELS, [])
             sink.start(StreamInfo("a stream", LABELS, 8000, 80))
@@ -323,7 +340,11 @@ def test_settings_that_make_no_sense(settings, message):
 
 
 def test_ports_addresses_and_a_missing_package(monkeypatch):
-    assert [MQTT(host, **more).port for host, more in (("::1", {}), ("x", {"tls": True}), ("x", {"port": 7}))] == [1883, 8883, 7]
+    assert [MQTT(host, **more).port for host, more in (("::1", {}), ("x", {"tls": True}), ("x", {"port": 7}))] == [
+        1883,
+        8883,
+        7,
+    ]
     settings = configured("infer", "sink=mqtt", "sink.mqtt.host=broker.local")["sink"]["mqtt"]
     assert build(settings, Sink, at="sink.mqtt").client is not None
     assert not [key for key in settings if key in ("user", "password")]

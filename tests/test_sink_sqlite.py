@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 from conftest import ROOT, configured, no_file_above, run
+from test_outputs import HOSTILE
 from test_sink_clips import LIVELY, NOON, Shared, event, files, given, play, table, wait_for  # noqa: F401
-from test_sinks import HOSTILE
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.event_database import TABLES, VERSION
@@ -75,7 +75,7 @@ def test_rows_are_as_the_documents_say(tmp_path):
 def test_the_documents_name_every_column():
     text = (ROOT / "docs" / "sinks.md").read_text()
     for name, columns in re.findall(r"CREATE TABLE (\w+) \((.*?)\);", TABLES, re.S):
-        (row,) = re.findall(rf"^\| `{name}` \| ([^|]*) \|", text, re.M)
+        (row,) = re.findall(rf"^\| `{name}` \| (`id`[^|]*) \|", text, re.M)
         assert re.findall(r"`(\w+)`", row) == re.findall(r"(?:^|, |\n  )(\w+) (?:TEXT|REAL|INTEGER)", columns), name
     assert f"version {VERSION}" in text
 
@@ -98,40 +98,42 @@ def test_hostile_labels(tmp_path):
 
 
 WRITER = """
-import sys; sys.path[:0] = [{root!r}, {tests!r}]
-from test_sink_sqlite import begun, event
-with begun({path!r}) as target:
+import sys; sys.path[:0] = [{root!r}]
+from pipeline.sinks.items import StreamInfo, TimedEvent
+from pipeline.sinks.sqlite import SQLite
+with SQLite({path!r}) as target:
+    target.start(StreamInfo("a stream", ["dog"], 8000, 80))
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range({count}):
-        target.write(event("dog", number, number + 1))
+        target.write(TimedEvent(number, number + 1, number, "dog", 0.5))
         target.flush()
         print(number, flush=True)
 """
 
 
 def writer(path, count):
-    code = WRITER.format(root=str(ROOT), tests=str(ROOT / "tests"), path=str(path), count=count)
+    code = WRITER.format(root=str(ROOT), path=str(path), count=count)
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def test_two_programs_write_at_once_and_a_kill_loses_nothing(tmp_path):
     """What was written before kill -9 is there, and the other goes on."""
     path = tmp_path / "e.sqlite"
-    killed, other = writer(path, 10**6), writer(path, 1500)
-    for process in (killed, other):
-        assert process.stdout.readline() == b"ready\n"
-    for process in (killed, other):
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-    for _ in range(400):
-        last = killed.stdout.readline()
-    killed.send_signal(signal.SIGKILL)
-    written = 1 + int([last, *killed.stdout.read().split()][-1])
-    killed.wait()
-    assert other.communicate(timeout=60)[0].split()[-1] == b"1499" and other.returncode == 0
+    with writer(path, 10**6) as killed, writer(path, 1500) as other:
+        for process in (killed, other):
+            assert process.stdout.readline() == b"ready\n"
+        for process in (killed, other):
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        for _ in range(400):
+            last = killed.stdout.readline()
+        killed.send_signal(signal.SIGKILL)
+        written = 1 + int([last, *killed.stdout.read().split()][-1])
+        assert other.stdout.read().split()[-1] == b"1499"
+    assert (killed.returncode, other.returncode) == (-signal.SIGKILL, 0)
     found = dict(rows(path, "SELECT stream, count(*) FROM events GROUP BY stream"))
-    assert sorted(found) == [1, 2] and 1500 in found.values() and 400 <= written <= max(written, 1) < 10**6
+    assert sorted(found) == [1, 2] and 1500 in found.values() and 400 <= written < 10**6
     (of_killed,) = [value for value in found.values() if value != 1500] or [1500]
     assert of_killed - written in (0, 1)  # the last may not have been told any more
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
@@ -183,13 +185,13 @@ def test_a_full_disk_ends_it_and_the_others_go_on(tmp_path, capsys):
     path = tmp_path / "e.sqlite"
     target = begun(path, jsonl=JSONLines(str(tmp_path / "e.jsonl")))
     with pytest.raises(OSError, match=r"e\.sqlite"), target:
-        with no_file_above(60_000):
+        with no_file_above(1_000_000):
             for number in range(300):
                 target.write(event("dog" * 30, number, number + 1))
                 target.flush()
         assert len(table(tmp_path / "e.jsonl")) == 300
     assert "sink=sqlite has failed, the others go on" in capsys.readouterr().err
-    assert 50 < count(path) < 300 and rows(path, "PRAGMA integrity_check") == [("ok",)]
+    assert 20 < count(path) < 300 and rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 # Clips
@@ -203,7 +205,7 @@ def test_clips_are_linked_to_their_events(tmp_path, order):
     target.start(StreamInfo("a stream", ["dog", "cat"], 8000, 80))
     with target:  # one that is written while the event goes on, one amid the stream, one at its end
         play(target, 40, [event("dog", 5.0, 30.0), event("cat", 10.0, 11.0), event("cat", 39.0, 39.7)], live=NOON)
-    query = ("SELECT label, start, first, last, path FROM events JOIN clips USING (stream, label, start) ORDER BY start")
+    query = "SELECT label, start, first, last, path FROM events JOIN clips USING (stream, label, start) ORDER BY start"
     found = rows(path, query)
     assert [row[:4] for row in found] == [("dog", 5.0, 3.0, 11.0), ("cat", 10.0, 8.0, 12.0), ("cat", 39.0, 37.0, 40.0)]
     assert sorted((path.parent / row[4]).name for row in found) == files(tmp_path / "clips")
@@ -235,7 +237,9 @@ def test_infer_writes_what_other_sinks_write(given, tmp_path):  # noqa: F811
     assert done.returncode == 0, done.stderr.decode()
     found = rows(tmp_path / "e.sqlite", "SELECT label, start, end, peak, score FROM events ORDER BY id")
     assert found == [tuple(row[key] for key in ("label", "start", "end", "peak", "score")) for row in table(out)]
-    assert len(found) >= 3 and count(tmp_path / "e.sqlite", "events JOIN clips USING (stream, label, start)") == len(found)
+    assert len(found) >= 3 and count(tmp_path / "e.sqlite", "events JOIN clips USING (stream, label, start)") == len(
+        found
+    )
     assert rows(tmp_path / "e.sqlite", "SELECT DISTINCT time FROM events") == [(None,)]
     assert rows(tmp_path / "e.sqlite", "SELECT name FROM streams") == [(str(given / "street.wav"),)]
     configured("infer", "sink=sqlite")
@@ -284,7 +288,12 @@ def test_the_page_says_what_was_heard_when(day, capsys):
     hours = [f"{now - timedelta(hours=hours):%m-%d %H:00}" for hours in range(5)]
     assert figures(text) == {"dog": dict(zip(hours, (1, 2, 1, 1, 4))), "<script>cat": {hours[1]: 1}}
     tiles = re.findall(r"<b>(.*?)</b><span>(.*?)</span><span>(.*?)</span>", text)
-    assert tiles == [("11", "events", ""), ("3", "labels", ""), ("1", "gaps", "1.5\u00a0min lost"), ("1", "warnings", "")]
+    assert tiles == [
+        ("11", "events", ""),
+        ("3", "labels", ""),
+        ("1", "gaps", "1.5\u00a0min lost"),
+        ("1", "warnings", ""),
+    ]
     assert "at 12.50 s" in text and "too &lt;loud&gt;" in text and "micro &lt;b&gt;phone" in text and "old" not in text
 
 
@@ -313,7 +322,9 @@ def test_clips_are_played_from_where_they_are(tmp_path, capsys):
     kinds = re.findall(r"<(audio|video) [^>]*src=\"([^\"]*)\"", out.read_text())
     assert [kind for kind, _ in kinds] == ["audio", "video"] * 2
     places = [(out.parent / unquote(address)).resolve() for _, address in kinds]
-    assert sorted(place.name for place in places) == files(tmp_path / "my clips?") and all(map(type(out).is_file, places))
+    assert sorted(place.name for place in places) == files(tmp_path / "my clips?") and all(
+        map(type(out).is_file, places)
+    )
     assert "media-src data: 'self' file:" in out.read_text()
     places[0].unlink()
     assert main([str(path), "--out", str(out)]) == 0
@@ -323,7 +334,9 @@ def test_clips_are_played_from_where_they_are(tmp_path, capsys):
 def test_a_page_while_it_is_written_and_of_nothing(tmp_path, capsys):
     path = tmp_path / "e.sqlite"
     with begun(path) as target:
-        assert "There are no events yet" in page_of(path, capsys) and "There are no events" in page_of(path, capsys, "--since=all")
+        assert "There are no events yet" in page_of(path, capsys) and "There are no events" in page_of(
+            path, capsys, "--since=all"
+        )
         target.write(Clock(0.0, NOON))
         target.write(event("dog", -(10**8), 1 - 10**8))
         assert "The newest event is of 2023-" in page_of(path, capsys)

@@ -40,7 +40,7 @@ def open_database(path: Path, key: str, write: bool = False) -> sqlite3.Connecti
     if not write and not path.is_file():
         raise ConfigError(f"{key}: {path} does not exist; expected a database of events")
     with database_errors(path):
-        address = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'ro'}"
+        address = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'rw'}"  # a mere reader would leave files behind
         database = sqlite3.connect(address, BUSY_SECONDS, isolation_level=None, uri=True)
         try:
             if write:

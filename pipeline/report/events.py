@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -42,7 +43,8 @@ class Row(NamedTuple):
     clips: list[tuple[str, str]]
 
 
-class Bins(NamedTuple):
+@dataclass(frozen=True)
+class Bins:
     """Hours or days side by side, from ``first`` on."""
 
     first: datetime
@@ -126,6 +128,7 @@ def render_events(database: sqlite3.Connection, path: Path, since: str, out: Pat
             counts.setdefault(label, [0] * bins.count)[bins.index(time)] += 1
     gaps = database.execute(f"SELECT count(*), total(length) FROM {WITHIN.format('gaps')} AND length > 0", values)
     told = f"SELECT code, text, count(*) FROM {WITHIN.format('warnings')} GROUP BY code, text ORDER BY 3 DESC"
+    warnings = database.execute(told, values).fetchall()
     newest = database.execute("SELECT max(coalesce(events.time, began)) FROM events, streams ON streams.id = stream")
     last = newest.fetchone()[0]
     return page.render(
@@ -135,7 +138,8 @@ def render_events(database: sqlite3.Connection, path: Path, since: str, out: Pat
         totals=[(label, count, f"{count:,}", "") for label, count in totals.most_common()],
         charts=[(label, totals[label], chart(label, counts[label], bins)) for label in by_count(counts)[:MAX_LABELS]],
         gaps=tuple(gaps.fetchone()),
-        warnings=[tuple(row) for row in database.execute(told, values)],
+        warnings=[(code, text, f"{number:,}") for code, text, number in warnings],
+        warned=sum(number for *_, number in warnings),
         rows=list_events(database, path, since, out),
         newest=f"{local(last):%Y-%m-%d %H:%M}" if last else "",
         unit="hour" if bins.width < timedelta(days=1) else "day",
@@ -164,7 +168,9 @@ def chart(label: str, counts: list[int], bins: Bins) -> Plot:
 
 def list_events(database: sqlite3.Connection, path: Path, since: str, out: Path) -> list[Row]:
     """The newest events, with their clips."""
-    query = f"SELECT events.*, name FROM {WITHIN.format('events')} ORDER BY {MOMENT.format('events')} DESC, events.id DESC"
+    query = (
+        f"SELECT events.*, name FROM {WITHIN.format('events')} ORDER BY {MOMENT.format('events')} DESC, events.id DESC"
+    )
     found = []
     for event in database.execute(f"{query} LIMIT {MAX_EVENTS}", {"since": since}).fetchall():
         key = event["stream"], event["label"], event["start"]

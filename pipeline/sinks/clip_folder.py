@@ -58,7 +58,7 @@ class ClipFolder:
             if self.closed:
                 raise OSError(errno.ECANCELED, "the time was over", str(self.path))
             self.journal.write(json.dumps(row) + "\n")
-            path = self.path / row["path"]
+            path = self.path / str(row["path"])
             with atomic_write(path) as file:
                 fill(file)
             self.found.pop(path.name, None)

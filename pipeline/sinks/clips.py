@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import av
 import numpy as np
@@ -62,7 +62,7 @@ class Clips(AsyncSink):
         after: NonNegativeFloat = 1.0,
         longest: PositiveFloat = 30.0,
         keep: str | list[str] | None = "2GB",
-        format: Literal["flac", "wav"] = "flac",  # noqa: A002
+        format: Literal["flac", "wav"] = "flac",
         height: Annotated[int, Field(ge=16)] = 480,
         queue: PositiveInt = 20,
         grace: NonNegativeFloat = 10.0,
@@ -262,5 +262,5 @@ def decode(data: bytes) -> Image:
     """The inverse of ``encode``."""
     import cv2
 
-    image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    image: Image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # type: ignore[assignment]
     return image[:, :, ::-1]

@@ -60,7 +60,8 @@ class MQTT(AsyncSink):
         for key, value in {"topic": topic, "discovery": discovery}.items():
             if value is not None and (not value.isprintable() or set("+#$") & set(value) or not all(value.split("/"))):
                 raise ConfigError(f"sink.mqtt.{key}: got {value!r}; expected words with / between them, without + # $")
-        self.host, self.port, self.topic, self.discovery = host, port or (TLS_PORT if tls or ca else PORT), topic, discovery
+        self.host, self.port = host, port or (TLS_PORT if tls or ca else PORT)
+        self.topic, self.discovery = topic, discovery
         self.client = self.paho.Client(version, client_id=f"rivulet-{uuid.uuid4().hex[:12]}")
         if tls or ca:
             self.client.tls_set_context(trusting(ca))
@@ -121,7 +122,8 @@ class MQTT(AsyncSink):
         event = facts | row | {"label": label, "stream": clean(row["stream"])}
         with self.changed:
             self.confirmations.clear()
-        number = self.client.publish(f"{self.topic}/event", json.dumps(event), qos=1).mid  # kept until there is a broker
+        # without a broker, paho keeps the message until there is one
+        number = self.client.publish(f"{self.topic}/event", json.dumps(event), qos=1).mid
         with self.changed:
             while number not in self.confirmations:
                 if (left := self.until - time.monotonic()) <= 0:
