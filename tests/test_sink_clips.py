@@ -516,3 +516,19 @@ def test_settings(tmp_path):
     assert (sink.folder.bytes, sink.folder.seconds) == (2e9, 30 * 86400) and os.listdir(tmp_path / "new") == []
     done = run("infer.py", "checkpoint=none", "source=files", f"source.paths={tmp_path}", "sink=clips")
     assert done.returncode == 2
+
+
+def test_a_list_that_was_torn_goes_on_also_on_a_full_disk(tmp_path):
+    target, _, _ = begun(path=str(tmp_path))
+    with target:
+        play(target, 20, [event("dog", 5.0, 6.0), event("cat", 10.0, 11.0)])
+    before = listed(tmp_path)
+    with open(tmp_path / "clips.jsonl", "a") as file:
+        file.write('{"path": "torn by a powe')
+    with no_file_above(100):
+        target, sink, _ = begun(path=str(tmp_path))
+    with target:
+        assert list(sink.folder.found) == [row["path"] for row in before]
+        play(target, 10, [event("dog", 5.0, 6.0)], live=NOON)
+    lines = (tmp_path / "clips.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines[:3]] == ["dog", "cat", "dog"]

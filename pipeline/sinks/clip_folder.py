@@ -37,20 +37,23 @@ class ClipFolder:
     def open(self) -> None:
         """Read the list, and forget what is gone. OSError if another run writes to the folder."""
         place = self.path / LIST
-        old = open_locked(place)
-        try:
-            with open(place, encoding="utf-8", errors="replace") as file:
-                lines = {name: line for line in file if (name := listed_name(line))}
-            for name in lines:
-                part_path(self.path / name).unlink(missing_ok=True)
-                if (path := self.path / name).is_file() and not path.is_symlink():
-                    self.found[name] = (path.stat().st_size, path.stat().st_mtime)
-            with atomic_write(place) as file:
-                file.write("".join(lines[name] for name in self.found).encode())
-            self.journal.adopt(open_locked(place), place.stat().st_size)
-        finally:
-            os.close(old)
+        file = open_locked(place)
+        text = place.read_bytes()
+        lines = {name: line for line in text.splitlines(keepends=True) if (name := listed_name(line))}
+        for name in lines:
+            part_path(self.path / name).unlink(missing_ok=True)
+            if (path := self.path / name).is_file() and not path.is_symlink():
+                self.found[name] = (path.stat().st_size, path.stat().st_mtime)
+        self.found = dict(sorted(self.found.items(), key=lambda pair: pair[1][1]))
         self.prune()
+        kept = b"".join(lines[name] for name in self.found)
+        with suppress(OSError):  # on a full disk the old list will do
+            if kept != text:
+                with atomic_write(place) as new:
+                    new.write(kept)
+                old, file, text = file, open_locked(place), kept
+                os.close(old)
+        self.journal.adopt(file, text.rfind(b"\n") + 1)
 
     def write(self, row: Row, fill: Callable[[BinaryIO], None]) -> Path:
         """Write the file ``row["path"]`` by ``fill``, and list the row. OSError leaves nothing of it."""
@@ -98,13 +101,13 @@ def read_limits(keep: str | list[str] | None, key: str) -> tuple[float | None, f
     return size, age
 
 
-def listed_name(line: str) -> str:
+def listed_name(line: bytes) -> str:
     """The name in a line of the list; '' if it is torn, or no plain name."""
     try:
         name = str(json.loads(line)["path"])
     except (ValueError, KeyError, TypeError):
         return ""
-    return name if name == Path(name).name and line.endswith("\n") and name != LIST else ""
+    return name if name == Path(name).name and line.endswith(b"\n") and name != LIST else ""
 
 
 def open_locked(path: Path) -> int:

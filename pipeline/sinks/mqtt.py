@@ -75,6 +75,7 @@ class MQTT(AsyncSink):
         self.labels: list[str] = []
         self.states: dict[str, items.TimedEvent | None] = {}  # the open event of each label
         self.confirmations: set[int] = set()
+        self.publishing = threading.Lock()
         self.reason, self.told, self.gone = "there was no connection", False, threading.Event()
 
     def setup(self, labels: list[str], background: list[str]) -> None:
@@ -104,12 +105,13 @@ class MQTT(AsyncSink):
 
     def publish_states(self, labels: list[str]) -> None:
         """The states of these labels. Without a confirmation: whoever reconnects gets all of them anew."""
-        for label in labels:
-            event = self.states.get(label)
-            state: items.Row = {"state": "OFF" if event is None else "ON", "label": clean(label)}
-            if event is not None:
-                state |= {"start": event.start, "time": self.clock.utc(event.start)}
-            self.client.publish(self.state_topic(label), json.dumps(state), retain=True)
+        with self.publishing:  # so that none is overtaken by one before
+            for label in labels:
+                event = self.states.get(label)
+                state: items.Row = {"state": "OFF" if event is None else "ON", "label": clean(label)}
+                if event is not None:
+                    state |= {"start": event.start, "time": self.clock.utc(event.start)}
+                self.client.publish(self.state_topic(label), json.dumps(state), retain=True)
 
     def state_topic(self, label: str) -> str:
         """Where the state of a label stands."""
@@ -142,6 +144,7 @@ class MQTT(AsyncSink):
         if code.is_failure:
             self.tell(f"refused: {code}; user and password are taken from {USER} and {PASSWORD}")
             return
+        self.reason = "the broker has not confirmed it"
         if self.told:
             self.told = False
             print(f"sink=mqtt: connected to {self.host}:{self.port}", file=sys.stderr)
