@@ -183,13 +183,15 @@ def test_without_discovery(broker):
 @needs_broker
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_no_event_is_lost_over_a_restart(tmp_path, capsys, how):
-    always = ["allow_anonymous true", "autosave_interval 1", "autosave_on_changes true"]
-    with broker_of(tmp_path, *always) as broker:
+    with broker_of(tmp_path) as broker:
         broker.listen()
         with begun(broker.port, queue=500, grace=20.0) as sink:
             for number in range(100):
                 sink.write(event("dog", number, number + 0.5))
             wait_for(lambda: len(broker.messages("rivulet/event")) == 100)
+            broker.process.send_signal(signal.SIGUSR1)  # it writes down who listens
+            wait_for(lambda: (tmp_path / "mosquitto.db").exists())
+            time.sleep(0.1)
             broker.stop(how)
             started = time.monotonic()
             for number in range(100, 300):
@@ -237,7 +239,10 @@ def test_without_a_broker_the_stream_goes_on_and_ends(capsys):
             for number in range(5):
                 sink.write(event("dog", number, number + 0.5))
             sink.write(OpenEvents((event("dog", 5, 6),)))
-        assert time.monotonic() - started < 1.5
+            assert time.monotonic() - started < 0.5
+            wait_for(lambda: sink.told)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2.5
     err = capsys.readouterr().err
     assert (
         err.count("warning") == 2

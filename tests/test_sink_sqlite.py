@@ -80,6 +80,16 @@ def test_the_documents_name_every_column():
     assert f"version {VERSION}" in text
 
 
+def test_the_queries_of_the_documents(tmp_path):
+    path = tmp_path / "e.sqlite"
+    with begun(path) as target:
+        target.write(Clock(0.0, NOON))
+        for score in (0.8, 0.95):
+            target.write(event("dog", score, 2.0, score))
+    queries = re.findall(r'sqlite3 events\.sqlite "(SELECT[^"]*)"', (ROOT / "docs" / "sinks.md").read_text())
+    assert [len(rows(path, query)) for query in queries] == [2, 1]
+
+
 def test_runs_are_added(tmp_path):
     path = tmp_path / "e.sqlite"
     for number in range(3):
@@ -154,8 +164,8 @@ def made(path, statement):
     ("make", "message"),
     [
         (lambda path: path.write_text("a list of things to buy, long enough to be more than a header" * 9), "is no SQLite database; choose"),
-        (lambda path: made(path, "CREATE TABLE mine (x)"), "is a database of another program"),
-        (lambda path: made(path, "CREATE TABLE mine (x); PRAGMA user_version = 1"), "is a database of another program"),
+        (lambda path: made(path, "CREATE TABLE mine (x)"), "is a database, but none of sink=sqlite; choose"),
+        (lambda path: made(path, "CREATE TABLE mine (x); PRAGMA user_version = 1"), "is a database, but none of sink=sqlite; choose"),
         (lambda path: (begun(path).close(), made(path, f"PRAGMA user_version = {VERSION + 1}")),
          rf"is of version {VERSION + 1}, written by a newer Rivulet; this one knows version {VERSION}"),
     ],

@@ -23,7 +23,7 @@ CREATE TABLE gaps (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES st
   length REAL NOT NULL, why TEXT NOT NULL, how TEXT NOT NULL);
 CREATE TABLE warnings (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT,
   start REAL NOT NULL, code TEXT NOT NULL, text TEXT NOT NULL);
-CREATE TABLE clips (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT, label TEXT NOT NULL,
+CREATE TABLE clips (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, label TEXT NOT NULL,
   start REAL NOT NULL, first REAL NOT NULL, last REAL NOT NULL, path TEXT NOT NULL);
 CREATE INDEX events_time ON events (time);
 CREATE INDEX events_label ON events (label, time);
@@ -78,7 +78,7 @@ def make_tables(database: sqlite3.Connection) -> None:
 def check_version(database: sqlite3.Connection, path: Path, key: str) -> None:
     """ConfigError if we do not know such tables."""
     if number(database, "application_id") != APPLICATION:
-        raise ConfigError(f"{key}: {path} is a database of another program; choose another file")
+        raise ConfigError(f"{key}: {path} is a database, but none of sink=sqlite; choose another file")
     if (found := number(database, "user_version")) > VERSION:
         raise ConfigError(
             f"{key}: {path} is of version {found}, written by a newer Rivulet; this one knows version {VERSION}. "

@@ -76,7 +76,7 @@ class MQTT(AsyncSink):
         self.states: dict[str, items.TimedEvent | None] = {}  # the open event of each label
         self.confirmations: set[int] = set()
         self.publishing = threading.Lock()
-        self.reason, self.told, self.gone = "there was no connection", False, threading.Event()
+        self.trouble, self.told, self.gone = "there was no connection", False, threading.Event()
 
     def setup(self, labels: list[str], background: list[str]) -> None:
         """Which labels make events."""
@@ -129,7 +129,7 @@ class MQTT(AsyncSink):
         with self.changed:
             while number not in self.confirmations:
                 if (left := self.until - time.monotonic()) <= 0:
-                    return self.reason
+                    return self.trouble
                 self.changed.wait(min(left, 1.0))
         return ""
 
@@ -144,7 +144,7 @@ class MQTT(AsyncSink):
         if code.is_failure:
             self.tell(f"refused: {code}; user and password are taken from {USER} and {PASSWORD}")
             return
-        self.reason = "the broker has not confirmed it"
+        self.trouble = "the broker has not confirmed it"
         if self.told:
             self.told = False
             print(f"sink=mqtt: connected to {self.host}:{self.port}", file=sys.stderr)
@@ -190,7 +190,7 @@ class MQTT(AsyncSink):
 
     def tell(self, problem: str) -> None:
         """Warn once of each time without a broker."""
-        self.reason = problem
+        self.trouble = problem
         if not self.told and not self.ended:
             self.told = True
             text = f"sink=mqtt: {self.host}:{self.port}: {problem}; trying again, up to {self.limit} events wait"

@@ -55,20 +55,20 @@ class SQLite(Sink):
             case items.Clock():
                 self.clock = item
             case items.TimedEvent():
-                self.add("events", item.start, vars(item))
+                self.add("events", vars(item) | {"time": self.clock.utc(item.start)})
             case items.TimedGap():
-                self.add("gaps", item.start, vars(item))
+                self.add("gaps", vars(item) | {"time": self.clock.utc(item.start)})
             case items.StreamWarning():
-                self.add("warnings", item.time, {"start": item.time, "code": item.code, "text": item.text})
+                row = {"start": item.time, "time": self.clock.utc(item.time), "code": item.code, "text": item.text}
+                self.add("warnings", row)
             case items.Clip():
-                path = os.path.relpath(item.path, self.path.parent)
-                self.add("clips", item.start, vars(item) | {"path": path})
+                self.add("clips", vars(item) | {"path": os.path.relpath(item.path, self.path.parent)})
 
-    def add(self, table: str, seconds: float, row: items.Row) -> None:
-        """A row of what began at ``seconds`` of the stream."""
+    def add(self, table: str, row: items.Row) -> None:
+        """A row of the stream."""
         if self.database is None:
             return
-        row = {"stream": self.number, "time": self.clock.utc(seconds)} | row
+        row = row | {"stream": self.number}
         values = [clean(value) if isinstance(value, str) else value for value in row.values()]
         with database_errors(self.path):
             self.database.execute(
