@@ -26,7 +26,7 @@ from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import Clip, Clock, Frame, OpenEvents, Sound, StreamInfo, TimedEvent, TimedGap
 from pipeline.sinks.listen import listen
 from pipeline.sinks.sink import Sink
-from pipeline.sources.source import Piece, Source
+from pipeline.sources.source import Gap, Piece, Source
 
 RATE = 8000
 NOON = 1_796_040_000.25  # 2026-11-30T12:00:00.250Z
@@ -188,6 +188,18 @@ def test_a_lost_device_ends_a_clip_at_once_and_a_short_gap_is_silent(tmp_path):
     whole = np.arange(112 * RATE, 117 * RATE) % 30000
     whole[3 * RATE : round(3.5 * RATE)] = 0
     assert np.array_equal(heard(shared.clips[2].path), whole)
+
+
+def test_a_source_may_use_its_array_again(tmp_path):
+    target, _, shared = begun(path=str(tmp_path))
+    buffer = np.empty(RATE // 10, np.float32)
+    with target:
+        for number in range(50):
+            buffer[:] = number / 100
+            target.write(Clock((number + 1) / 10, NOON))
+            target.write(Sound(buffer))
+        target.write(event("dog", 2.0, 3.0))
+    assert np.array_equal(heard(shared.clips[0].path)[:: RATE // 10], np.round(np.arange(40) / 100 * 32768))
 
 
 def test_samples_that_are_none_make_a_clip_all_the_same(tmp_path):
@@ -463,6 +475,9 @@ class Live(Source):
     def pieces(self, spec, seen=False):
         assert seen == (spec.picture is not None)
         for number, chunk in enumerate(self.chunks):
+            if isinstance(chunk, Gap):
+                yield chunk
+                continue
             yield Piece((chunk,), time.monotonic(), self.shots[number : number + 1] if seen else ())
 
 
@@ -480,6 +495,26 @@ def test_a_microphone(given, tmp_path):
         assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z_[a-z]+_[01]\.\d\d\.flac", name)
     for row in listed(tmp_path):
         assert abs(datetime.fromisoformat(row["time"]).timestamp() - now) < 30
+
+
+@pytest.mark.parametrize("how", ["reset", "keep"])
+def test_the_place_in_a_stream_is_exact_after_any_gaps(how):
+    """Also where the model leaves samples out, so that its steps stay multiples of its hop."""
+
+    class Places(Sink):
+        def __init__(self):
+            self.found = []
+
+        def write(self, item):
+            if isinstance(item, Clock):
+                self.found.append((round(item.seconds * 16000), round(item.time - time.time())))
+
+    sink, sizes = Places(), [1000, 77, 161, 500, 1, 3000, 901]
+    chunks = [
+        Gap(size, "behind", how) if number % 2 else np.zeros(size, np.float32) for number, size in enumerate(sizes)
+    ]
+    listen(small_model().for_streaming(), Live(chunks), sink, 0.1)
+    assert sink.found == [(int(place), 0) for place in np.cumsum(sizes)[::2]]
 
 
 def test_a_camera(tmp_path):

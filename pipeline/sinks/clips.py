@@ -253,9 +253,9 @@ def encode(image: Image, height: int) -> bytes:
 
     if image.shape[0] > height:
         size = max(1, round(image.shape[1] * height / image.shape[0])), height
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        image = cv2.resize(image, size)  # type: ignore[assignment]  # INTER_AREA costs nine times as much
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    return bytes(cv2.imencode(".jpg", image[:, :, ::-1], options)[1])
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1])
 
 
 def decode(data: bytes) -> Image:
