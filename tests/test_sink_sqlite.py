@@ -5,7 +5,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
 from html import unescape
@@ -18,7 +20,7 @@ from test_outputs import HOSTILE
 from test_sink_clips import LIVELY, NOON, Shared, event, files, given, play, table, wait_for  # noqa: F401
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.event_database import TABLES, VERSION
+from pipeline.core.event_database import TABLES, VERSION, open_database
 from pipeline.core.text import clean
 from pipeline.report.comparison import main
 from pipeline.sinks.clips import Clips
@@ -152,6 +154,21 @@ def test_two_programs_write_at_once_and_a_kill_loses_nothing(tmp_path):
     assert count(path) == of_killed + 1501
 
 
+def test_programs_that_begin_at_once_make_one_database(tmp_path):
+    """As threads: they open the file at the same moment, and none of them sees half of the tables."""
+    for turn in range(5):
+        path, meeting = tmp_path / f"{turn}.sqlite", threading.Barrier(8)
+
+        def begin(path=path, meeting=meeting):
+            meeting.wait()
+            open_database(path, "key", write=True).close()
+
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(begin) for _ in range(8)]:
+                done.result()
+        assert count(path) == 0 and rows(path, "PRAGMA user_version") == [(VERSION,)]
+
+
 # What is refused
 
 
@@ -236,10 +253,11 @@ def test_a_sink_that_fails_over_a_clip_is_left_out(tmp_path, capsys):
         sinks = [("clips", Clips(str(tmp_path / str(order)))), ("failing", Failing())]
         target = Fanout(dict(sinks[::order]))
         target.start(StreamInfo("a stream", ["dog"], 8000, 80))
-        with pytest.raises(OSError, match="No space"), target:
-            play(target, 20, [event("dog", 5.0, 6.0)])
-            wait_for(lambda order=order: files(tmp_path / str(order)))
-            play(target, 30, since=20)
+        play(target, 20, [event("dog", 5.0, 6.0)])
+        wait_for(lambda order=order: files(tmp_path / str(order)))
+        play(target, 30, since=20)
+        with pytest.raises(OSError, match="No space"):
+            target.close()
         assert "sink=failing has failed" in capsys.readouterr().err
 
 
@@ -334,6 +352,7 @@ def test_clips_are_played_from_where_they_are(tmp_path, capsys):
     assert main([str(path), f"out={out}"]) == 0 and str(out) in capsys.readouterr().out
     kinds = re.findall(r"<(audio|video) [^>]*src=\"([^\"]*)\"", out.read_text())
     assert [kind for kind, _ in kinds] == ["audio", "video"] * 2
+    assert not any(set("? #") & set(address) for _, address in kinds)
     places = [(out.parent / unquote(address)).resolve() for _, address in kinds]
     assert sorted(place.name for place in places) == files(tmp_path / "my clips?") and all(
         map(type(out).is_file, places)
