@@ -238,7 +238,7 @@ def test_help_teaches(tmp_path):
     text = run("infer.py", "--help", cwd=tmp_path).stdout.decode()
     for word in (
         "source: both, file, files, ledgers, microphone, stdin",
-        "sink: command, console, csv, hard_negatives, jsonl",
+        "sink: clips, command, console, csv, hard_negatives, jsonl",
         "Exit codes",
         "checkpoint=M",
     ):
@@ -285,4 +285,4 @@ def test_a_folder_without_a_model_and_no_sink_are_told(tmp_path, trained):
     done = run("infer.py", f"checkpoint={tmp_path}", "source.path=x.wav")
     assert done.returncode == 2 and b"a folder without model.safetensors" in done.stderr
     done = infer(trained, "source.path=x.wav", "sink=[]")
-    assert done.returncode == 2 and b"sink: is not set; choose at least one: command, console" in done.stderr
+    assert done.returncode == 2 and b"sink: is not set; choose at least one: clips, command, console" in done.stderr
