@@ -150,6 +150,16 @@ def tones(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def pulses(tmp_path_factory):
+    """A folder with a model, and with a recording of pulses, ``street.wav``, in which it hears things."""
+    folder = tmp_path_factory.mktemp("pulses")
+    small_model("head.live=0.1").save(folder / "model.safetensors")
+    t = np.arange(16000 * 4) / 16000
+    soundfile.write(folder / "street.wav", 0.3 * np.sin(2 * np.pi * 2000 * t) * (np.sin(2 * np.pi * 3 * t) > 0), 16000)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(tones, tmp_path_factory):
     """A run's folder: the tones, learnt by train.py as a user would call it."""
     out = tmp_path_factory.mktemp("runs") / "tones"

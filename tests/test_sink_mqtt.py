@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from conftest import ROOT, configured, run
-from test_sink_clips import NOON, event, wait_for
+from played import NOON, event, wait_for
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError

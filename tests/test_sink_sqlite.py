@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 import pytest
 from conftest import ROOT, configured, no_file_above, run
+from played import LIVELY, NOON, Shared, event, files, play, table, wait_for
 from test_outputs import HOSTILE
-from test_sink_clips import LIVELY, NOON, Shared, event, files, given, play, table, wait_for  # noqa: F401
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.event_database import TABLES, VERSION, open_database
@@ -261,9 +261,9 @@ def test_a_sink_that_fails_over_a_clip_is_left_out(tmp_path, capsys):
         assert "sink=failing has failed" in capsys.readouterr().err
 
 
-def test_infer_writes_what_other_sinks_write(given, tmp_path):  # noqa: F811
+def test_infer_writes_what_other_sinks_write(pulses, tmp_path):
     out = tmp_path / "e.jsonl"
-    done = run("infer.py", f"checkpoint={given}", f"source.path={given}/street.wav", *LIVELY, "sink=[sqlite,jsonl,clips]",
+    done = run("infer.py", f"checkpoint={pulses}", f"source.path={pulses}/street.wav", *LIVELY, "sink=[sqlite,jsonl,clips]",
                f"sink.sqlite.path={tmp_path}/e.sqlite", f"sink.jsonl.path={out}", f"sink.clips.path={tmp_path}/clips")  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     found = rows(tmp_path / "e.sqlite", "SELECT label, start, end, peak, score FROM events ORDER BY id")
@@ -272,7 +272,7 @@ def test_infer_writes_what_other_sinks_write(given, tmp_path):  # noqa: F811
         found
     )
     assert rows(tmp_path / "e.sqlite", "SELECT DISTINCT time FROM events") == [(None,)]
-    assert rows(tmp_path / "e.sqlite", "SELECT name FROM streams") == [(str(given / "street.wav"),)]
+    assert rows(tmp_path / "e.sqlite", "SELECT name FROM streams") == [(str(pulses / "street.wav"),)]
     configured("infer", "sink=sqlite")
 
 

@@ -64,7 +64,7 @@ class Clips(AsyncSink):
         keep: str | list[str] | None = "2GB",
         format: Literal["flac", "wav"] = "flac",
         height: Annotated[int, Field(ge=16)] = 480,
-        queue: PositiveInt = 20,
+        queue: PositiveInt = 10,
         grace: NonNegativeFloat = 10.0,
     ) -> None:
         """``path`` of the folder. ``before`` and ``after``: seconds around an event. ``longest``: of an event that
