@@ -1,7 +1,7 @@
 """How a program starts: Hydra composes the configuration, the program's signature checks it, errors become exit codes.
 
-This and ``command_line.py`` are the only places that know Hydra. ``launch(train, "train")`` composes ``train.yaml`` with
-the command line's overrides, turns it into plain values, refuses what ``train`` does not take, and calls it.
+Only this and ``command_line.py`` know Hydra. ``launch(train, "train")`` composes ``train.yaml`` with the command line's
+overrides, turns it into plain values, refuses what ``train`` does not take, and calls it.
 """
 
 import codecs
