@@ -1,7 +1,5 @@
 """What people see: pictures with answers beside them, in a window and in a file, and lines on the console."""
 
-import csv
-import json
 import os
 import shutil
 import signal
@@ -13,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, configured, run, small_model
+from conftest import ROOT, configured, read_csv, read_jsonl, run, small_model, until
 
 from infer import infer
 from pipeline.core.errors import ConfigError, MediaError
@@ -64,16 +62,20 @@ def model(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A video whose pictures come irregularly: its path, and their times."""
-    path = tmp_path_factory.mktemp("clip") / "a clip.mp4"
-    times = np.cumsum([0, *([1 / 30] * 20 + [1 / 15] * 20 + [0.2, 0.01] * 10)])
+def filmed(path, times):
+    """A video of the scenery, with a picture at each of these times."""
     writer = VideoWriter(path)
     for seconds, image in zip(times, scenery(len(times))):
         writer.write(image, seconds)
     writer.close()
-    return path, times
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A video whose pictures come irregularly: its path, and their times."""
+    times = np.cumsum([0, *([1 / 30] * 20 + [1 / 15] * 20 + [0.2, 0.01] * 10)])
+    return filmed(tmp_path_factory.mktemp("clip") / "a clip.mp4", times), times
 
 
 def decoded(path):
@@ -187,7 +189,7 @@ def test_video_shows_each_picture_at_its_time_beside_the_answer_for_that_time(mo
         step = np.searchsorted(rows[:, 0], seconds + 1e-6)  # the first that has heard more than this
         for row in (1, 2):
             assert bar(image, place, row, COLOURS[row]) == pytest.approx(rows[step, 1 + row], abs=0.03), seconds
-    events = [(float(row["start"]), float(row["end"])) for row in csv.DictReader(table.read_text().splitlines())]
+    events = [(float(row["start"]), float(row["end"])) for row in read_csv(table)]
     assert len(events) == said.count("–") > 0
     for begin, end in events:
         assert f"{begin:.2f} –" in said and f"{end:.2f} s" in said
@@ -195,29 +197,24 @@ def test_video_shows_each_picture_at_its_time_beside_the_answer_for_that_time(mo
         assert inside and all(np.abs(image[1, 1].astype(int) - COLOURS[1]).max() < 60 for image in inside)  # the frame
 
 
-def frames_of(path):
-    """Pictures that can be read, from a file that may be cut off."""
-    return len(read_frames(path, Picture(10, 16, 16))[0])
+def watching(model, tmp_path, *settings, **environment):
+    """infer.py at the pace of half a minute of video."""
+    path = filmed(tmp_path / "long.mp4", np.arange(900) / 30)
+    command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={model}", f"source.path={path}"]
+    return subprocess.Popen([*command, "source.realtime=true", *settings], stdout=subprocess.PIPE, cwd=ROOT,
+                            stderr=subprocess.PIPE, env=os.environ | environment)  # fmt: skip
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_a_video_that_is_interrupted_can_be_played(model, how, tmp_path):
-    path, out = tmp_path / "long.mp4", tmp_path / "out.mp4"
-    writer = VideoWriter(path)
-    for number, image in enumerate(scenery(900)):
-        writer.write(image, number / 30)
-    writer.close()
-    command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={model}", f"source.path={path}",
-               "source.realtime=true", "sink=video", f"sink.video.path={out}"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
-    limit = time.monotonic() + 300
-    while time.monotonic() < limit and process.poll() is None and (not out.exists() or out.stat().st_size < 20_000):
-        time.sleep(0.02)
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_video_that_is_interrupted_can_be_played(model, how, code, tmp_path):
+    out = tmp_path / "out.mp4"
+    process = watching(model, tmp_path, "sink=video", f"sink.video.path={out}")
+    until(lambda: process.poll() is not None or (out.exists() and out.stat().st_size > 20_000))
     process.send_signal(how)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == (130 if how == signal.SIGINT else -9) and b"Traceback" not in err, err.decode()
-    assert 5 < frames_of(out) < 290
+    assert process.returncode == code and b"Traceback" not in err, err.decode()
+    assert 5 < len(read_frames(out, Picture(10, 16, 16))[0]) < 290
 
 
 def begun(path, labels=("a", "b"), rate=10):
@@ -361,35 +358,24 @@ class Told:
 
 def piece(count, first=0, seen=False):
     images = np.stack([Picture(10, 16, 16).fit(image) for image in scenery(first + count)[first:]])
-    return Piece(
-        (images,), time.monotonic(), tuple((first / 10 + n / 10, i) for n, i in enumerate(images)) if seen else ()
-    )
+    shown = tuple(((first + n) / 10, image) for n, image in enumerate(images))
+    return Piece((images,), time.monotonic(), shown if seen else ())
 
 
-def test_gaps_are_rows_of_json_lines(model, tmp_path):
+def test_gaps_are_told_with_the_age_of_answers(model, tmp_path, capsys):
     source = Told(piece(12), Gap(0, "unplugged", "reset"), Gap(25, "unplugged; it is back", "reset"), piece(5),
-                  Gap(1, "behind", "keep"))  # fmt: skip
-    with JSONLines(str(tmp_path / "out.jsonl"), posteriors=True) as sink:
+                  Gap(2, "behind", "keep"), piece(5), Gap(3, "behind", "keep"), piece(1))  # fmt: skip
+    with Fanout({"jsonl": JSONLines(str(tmp_path / "out.jsonl"), posteriors=True), "console": Console()}) as sink:
         assert listen(load(model).for_streaming(), source, sink, 0.1)
-    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    gaps = [row for row in rows if row["type"] == "gap"]
-    assert gaps == [
-        {"type": "gap", "stream": "told", "start": 1.2, "length": 0.0, "why": "unplugged", "how": "reset"},
-        {"type": "gap", "stream": "told", "start": 1.2, "length": 2.5, "why": "unplugged; it is back", "how": "reset"},
-        {"type": "gap", "stream": "told", "start": 4.2, "length": 0.1, "why": "behind", "how": "keep"},
-    ]
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    gaps = [(row["start"], row["length"], row["why"], row["how"]) for row in rows if row["type"] == "gap"]
+    assert gaps == [(1.2, 0.0, "unplugged", "reset"), (1.2, 2.5, "unplugged; it is back", "reset"),
+                    (4.2, 0.2, "behind", "keep"), (4.9, 0.3, "behind", "keep")]  # fmt: skip
     times = [row["time"] for row in rows if row["type"] == "step"]
     assert times[:12] == [round(0.1 * n, 1) for n in range(1, 13)] and times[12] == 3.8
-
-
-def test_console_tells_gaps_and_ages(model, capsys):
-    source = Told(piece(12), Gap(0, "no picture for 2 s", "reset"), Gap(35, "no picture for 2 s; it is back", "reset"),
-                  piece(5), Gap(2, "behind", "keep"), piece(5), Gap(3, "behind", "keep"), piece(1))  # fmt: skip
-    with Console() as sink:
-        assert listen(load(model).for_streaming(), source, sink, 0.1)
     said = capsys.readouterr().out
-    assert "    1.20 s            no picture for 2 s (reset)\n" in said
-    assert "    1.20 –    4.70 s  gap: no picture for 2 s; it is back (reset)\n" in said
+    assert "    1.20 s            unplugged (reset)\n" in said
+    assert "    1.20 –    3.70 s  gap: unplugged; it is back (reset)\n" in said
     assert "behind" not in said and "0.5 s were left out in 2 short gaps\n" in said
     assert "age of answers: median " in said
 
@@ -412,11 +398,8 @@ class Shut(Sink):
 
 
 def test_a_closed_sink_ends_the_stream_with_all_answers(model):
-    sink = Shut()
-    assert (
-        listen(load(model).for_streaming(), Told(piece(2, 0, True), piece(2, 2, True), piece(9, 4, True)), sink, 0.1)
-        is True
-    )
+    sink, source = Shut(), Told(piece(2, 0, True), piece(2, 2, True), piece(9, 4, True))
+    assert listen(load(model).for_streaming(), source, sink, 0.1) is True
     assert sink.seen == 3 and sink.times == [0.1, 0.2, 0.3, 0.4]
 
 
@@ -453,19 +436,9 @@ def xdotool(display, *arguments):
 
 
 def test_window_shows_answers_until_q_is_pressed(model, screen, tmp_path):
-    path = tmp_path / "long.mp4"
-    writer = VideoWriter(path)
-    for number, image in enumerate(scenery(900)):
-        writer.write(image, number / 30)
-    writer.close()
-    command = [sys.executable, str(ROOT / "infer.py"), f"checkpoint={model}", f"source.path={path}",
-               "source.realtime=true", "sink=window"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-                               env=os.environ | {"DISPLAY": screen[0]})  # fmt: skip
-    limit = time.monotonic() + 60
+    process = watching(model, tmp_path, "sink=window", DISPLAY=screen[0])
     assert process.stdout.readline().startswith(b"watching")
-    while time.monotonic() < limit and "Hände".encode() not in process.stdout.readline():
-        pass
+    until(lambda: "Hände".encode() in process.stdout.readline())
     windows = xdotool(screen[0], "search", "--name", "Rivulet")
     assert windows and process.poll() is None
     xdotool(screen[0], "key", "--window", windows[0], "q")

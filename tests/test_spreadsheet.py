@@ -1,10 +1,8 @@
 """Names in csv files: as they are, unless a spreadsheet would run them."""
 
-import csv
-import json
 import os
 
-import pytest
+from conftest import read_csv, read_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,21 +54,9 @@ def test_a_table_lists_the_same_files_as_json_lines(tmp_path, monkeypatch):
             sink.finish()
     for path in ("out.csv", "out.jsonl"):
         assert [entry.path for entry in Files(path).entries()] == names
-        assert [(row["path"], row["label"], row["truth"]) for row in read_table(tmp_path / path)] == [
-            (name, "-a", "=b") for name in names
-        ]
-    with open("out.csv", newline="") as file:
-        found = [row["path"] for row in csv.DictReader(file)]
-    with open("out.jsonl") as file:
-        exact = [json.loads(line)["path"] for line in file]
-    assert [name for name in exact if name in PLAIN] == [name for name in found if name in PLAIN] and exact == names
+        rows = [(row["path"], row["label"], row["truth"]) for row in read_table(tmp_path / path)]
+        assert rows == [(name, "-a", "=b") for name in names]
+    exact = [row["path"] for row in read_jsonl("out.jsonl")]
+    found = [row["path"] for row in read_csv("out.csv")]
+    assert exact == names and [name for name in found if name in PLAIN] == [name for name in exact if name in PLAIN]
     assert len(os.listdir()) == len(names) + 2
-
-
-def test_pandas_reads_plain_names_as_they_are(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    with CSV(str(tmp_path / "out.csv")) as sink:
-        for name in PLAIN:
-            sink.write(FileResult(name, status="ok"))
-        sink.finish()
-    assert pandas.read_csv(tmp_path / "out.csv").path.tolist() == PLAIN

@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, wait
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
-from pipeline.batch.decoding import CHUNK, END, ERROR, READY, Limits, chunk_of, serve
+from pipeline.batch.decoding import CHUNK, END, ERROR, READY, chunk_of, serve
+from pipeline.batch.files import Limits
 from pipeline.batch.forkserver import context, hide_main
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import MediaError, UserError
@@ -236,12 +237,6 @@ class Decoders:
         for worker in self.workers:
             worker.end()
         self.workers = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def request(entry: Entry) -> bytes:

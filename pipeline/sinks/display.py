@@ -6,6 +6,7 @@ NumPy, and keeps the window alive while nothing comes.
 """
 
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -44,8 +45,9 @@ class Display:
         self.ear = threading.Thread(target=self.hear, daemon=True)
         self.ear.start()
         if not self.begun.wait(OPENING) or self.gone.is_set():
-            said = reason(self.last_words())
-            raise NoDisplayError(said)
+            self.child.kill()
+            self.ear.join()
+            raise NoDisplayError(reason(self.child.communicate()[1].decode(errors="replace")))
 
     def hear(self) -> None:
         """In a thread: what the window says."""
@@ -56,12 +58,6 @@ class Display:
                 self.begun.set()
         self.gone.set()
         self.begun.set()
-
-    def last_words(self) -> str:
-        """End the process; what it wrote on its standard error."""
-        self.child.kill()
-        self.ear.join()
-        return self.child.communicate()[1].decode(errors="replace")
 
     @property
     def closed(self) -> bool:
@@ -107,28 +103,20 @@ def reason(text: str) -> str:
     return f"no window can be opened ({(told or lines or ['for no reason given'])[0]})"
 
 
-class Inbox:
-    """In the other process: the newest picture that has come; ``ended`` once no more can."""
+def received() -> Rgb | None:
+    """In the other process: the picture that has come; None once no more can."""
+    pipe = sys.stdin.buffer
+    if len(head := pipe.read(HEAD.size)) < HEAD.size:
+        return None
+    height, width = HEAD.unpack(head)
+    pixels = pipe.read(height * width * 3)
+    return np.frombuffer(pixels, np.uint8).reshape(height, width, 3) if len(pixels) == height * width * 3 else None
 
-    def __init__(self) -> None:
-        self.newest: Rgb | None = None
-        self.ended = False
-        threading.Thread(target=self.read, daemon=True).start()
 
-    def read(self) -> None:
-        """In a thread: read pictures until the pipe is closed."""
-        pipe = sys.stdin.buffer
-        while len(head := pipe.read(HEAD.size)) == HEAD.size:
-            height, width = HEAD.unpack(head)
-            pixels = pipe.read(height * width * 3)
-            if len(pixels) == height * width * 3:
-                self.newest = np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
-        self.ended = True
-
-    def take(self) -> Rgb | None:
-        """The newest picture, once."""
-        image, self.newest = self.newest, None
-        return image
+def answer(letter: bytes) -> None:
+    """In the other process: tell the parent."""
+    sys.stdout.buffer.write(letter)
+    sys.stdout.buffer.flush()
 
 
 def main(title: str, height: int) -> None:
@@ -141,27 +129,27 @@ def main(title: str, height: int) -> None:
     cv2.imshow(title, np.full((90, 160, 3), GREY, np.uint8))
     cv2.waitKey(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads on
-    inbox, answers = Inbox(), sys.stdout.buffer
-    answers.write(READY)
-    answers.flush()
+    answer(READY)
     sized = visible = False
-    while cv2.waitKey(TURN) & 0xFF not in QUIT and not inbox.ended:
+    while cv2.waitKey(TURN) & 0xFF not in QUIT:
         now = cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
         if visible and not now:
             return
         visible = now  # some systems never say that a window is
-        image = inbox.take()
-        if image is not None:
-            if not sized:
-                factor = min(height / image.shape[0], height * 16 / 9 / image.shape[1])
-                cv2.resizeWindow(title, round(image.shape[1] * factor), round(image.shape[0] * factor))
-                sized = True
-            cv2.imshow(title, image[..., ::-1])
-            answers.write(TAKEN)
-            answers.flush()
+        if not select.select([sys.stdin], [], [], 0)[0]:
+            continue
+        image = received()
+        if image is None:
+            return
+        if not sized:
+            factor = min(height / image.shape[0], height * 16 / 9 / image.shape[1])
+            cv2.resizeWindow(title, round(image.shape[1] * factor), round(image.shape[0] * factor))
+            sized = True
+        cv2.imshow(title, image[..., ::-1])
+        answer(TAKEN)
 
 
 if __name__ == "__main__":
     with suppress(BrokenPipeError):
         main(sys.argv[1], int(sys.argv[2]))
-    os._exit(0)  # without waiting for the thread that reads
+    os._exit(0)  # without asking libraries, one of which may have lost its display

@@ -218,26 +218,18 @@ def cut_out(recording: str, cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Samples,
         return
     rate = probe(recording).rate
     _, blocks = open_blocks(recording, rate)
-    waiting = sorted(cuts, key=lambda cut: cut.start, reverse=True)
     held, first = np.zeros(0, np.float32), 0  # its first sample's number
-    for block in blocks:
-        held = np.concatenate([held, block])
-        while waiting and round(waiting[-1].end * rate) <= first + len(held):
-            cut = waiting.pop()
-            yield cut, samples_of(held, first, cut, rate), rate
-        if not waiting:
-            return
-        keep = max(first, min(first + len(held), round(waiting[-1].start * rate)))
-        held, first = held[keep - first :], keep
-    for cut in reversed(waiting):  # which end with the recording
-        samples = samples_of(held, first, cut, rate)
-        if len(samples):
+    for cut in sorted(cuts):
+        low, high = round(cut.start * rate), round(cut.end * rate)
+        while first + len(held) < high and (block := next(blocks, None)) is not None:
+            held = np.concatenate([held, block])
+            passed = min(len(held), max(0, low - first))
+            held, first = held[passed:], first + passed
+        samples = held[max(0, low - first) : high - first]
+        if len(samples) == high - low:
+            yield cut, samples, rate
+        elif len(samples):  # it ends with the recording
             yield cut._replace(end=cut.start + len(samples) / rate), samples, rate
-
-
-def samples_of(held: Samples, first: int, cut: Cut, rate: int) -> Samples:
-    """The samples of a cut, of those that begin with number ``first``."""
-    return held[max(0, round(cut.start * rate) - first) : max(0, round(cut.end * rate) - first)]
 
 
 def write_wav(path: Path, samples: Samples, rate: int) -> None:
