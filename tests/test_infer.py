@@ -130,17 +130,6 @@ def test_many_files(trained, mixed, tmp_path):
     assert float(found["other rate.flac"]["seconds"]) == pytest.approx(0.6, abs=0.01)
 
 
-def test_ways_to_name_files(trained, tones, tmp_path):
-    pattern = infer(trained, "source=files", f"source.paths={tones}/low/1*.wav", "sink=csv")
-    assert [os.path.basename(row["path"]) for row in rows(pattern.stdout)] == ["1.wav", "10.wav", "11.wav"]
-    pair = f"source.paths=[{tones}/low/1.wav,{tones}/high/2.wav]"
-    assert [row["label"] for row in rows(infer(trained, "source=files", pair, "sink=csv").stdout)] == ["low", "high"]
-    (tmp_path / "list.csv").write_text(f"path,x\n{tones}/high/3.wav,1\nmissing.wav,2\n")
-    listed = infer(trained, "source=files", f"source.paths={tmp_path / 'list.csv'}", "source.root=/", "sink=jsonl")
-    answers = [json.loads(line) for line in listed.stdout.splitlines()]
-    assert [row["code"] for row in answers] == ["", "not_found"] and listed.returncode == 3
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -188,19 +188,6 @@ def test_a_disk_that_becomes_full(host, given, whole, tmp_path, count):
             assert [row[1:] for row in beside] == whole[0][: len(beside)] and len(beside) >= len(steps)
 
 
-@trials
-def test_no_room_at_all_for_one_of_two(host, given, whole, tmp_path, count):
-    for trial in range(max(1, count // 5)):
-        folder = tmp_path / str(trial)
-        folder.mkdir()
-        settings = [*given, *both(folder), "sink.jsonl.path=/dev/full"]
-        assert host.wait(host.start(settings, folder / "out", folder / "err")) == 74
-        told = (folder / "err").read_text()
-        assert "sink=jsonl has failed, the others go on" in told
-        assert "error: cannot write /dev/full: No space left" in told
-        assert read_csv(folder, late=False) == whole
-
-
 @pytest.mark.parametrize("sink", ["jsonl", "csv", "console"])
 def test_standard_output_without_room(host, given, tmp_path, sink):
     pid = host.start([*given, f"sink={sink}"], "/dev/full", tmp_path / "err")

@@ -62,7 +62,7 @@ class Job:
             return
         old = self.ledger.head
         anew = self.files.resume == "never" or old is None
-        if old is not None and not anew and (other := differences(run_settings(old, head), run_settings(head, head))):
+        if not anew and (other := differences(run_settings(old or {}, head), run_settings(head, head))):
             if self.ledger.complete is None:
                 raise ConfigError(
                     f"source.ledger: {self.ledger.path} holds {self.ledger.count} rows of an unfinished run with "
@@ -94,27 +94,25 @@ class Job:
         """Classify all entries; on an interrupt, files get what is known by then."""
         with Interrupts() as interrupts:  # also while files are written
             try:
-                with progress_bar() as bar:
-                    task = bar.add_task("classifying", total=len(self.entries), completed=self.resumed, note="")
-                    for number, result in welcoming(interrupts, engine.results(work, self.missing())):
-                        self.take(number, result)
-                        spent = bar.tasks[task].elapsed or 1e-9
-                        rate, speed = self.tally.status.total() / spent, self.tally.seconds / spent
-                        errors = self.tally.status["error"]
-                        bar.update(
-                            task, advance=1, note=f"{rate:.0f} files/s, {speed:.0f} x real time, {errors} errors"
-                        )
-            except BaseException as error:
-                self.conclude()
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    self.tally.show(NOT_FINISHED if self.ledger else "")
+                try:
+                    self.classify(welcoming(interrupts, engine.results(work, self.missing())))
+                finally:
+                    self.show(len(self.held))
+                    self.write_files()
+            except (KeyboardInterrupt, SystemExit):
+                self.tally.show(NOT_FINISHED if self.ledger else "")
                 raise
-            self.conclude()
 
-    def conclude(self) -> None:
-        """Show and write what is known."""
-        self.show(len(self.held))
-        self.write_files()
+    def classify(self, results: Iterator[tuple[int, FileResult]]) -> None:
+        """Take all results, with a bar on standard error."""
+        with progress_bar() as bar:
+            task = bar.add_task("classifying", total=len(self.entries), completed=self.resumed, note="")
+            for number, result in results:
+                self.take(number, result)
+                spent, status = bar.tasks[task].elapsed or 1e-9, self.tally.status
+                rate, speed = status.total() / spent, self.tally.seconds / spent
+                note = f"{rate:.0f} files/s, {speed:.0f} x real time, {status['error']} errors"
+                bar.update(task, advance=1, note=note)
 
     def take(self, number: int, result: FileResult) -> None:
         """A result that is new."""

@@ -11,7 +11,6 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 Rgb = NDArray[np.uint8]  # (H, W, 3)
 OPENING = 60.0  # seconds; a busy machine starts processes slowly
 HEAD = struct.Struct("<II")  # height and width, before the pixels
-READY, TAKEN = b"r", b"t"  # what the window answers
+FREE = b"f"  # what the window answers: it takes a picture
 TOLD = ("could not connect", "not implemented", "could not load", "display", "error")  # what a reason is known by
 QUIT = {ord("q"), ord("Q"), 27}  # 27: Esc
 TURN = 10  # milliseconds that the window lives between two looks at what has come
@@ -41,28 +40,24 @@ class Display:
         command = [sys.executable, "-P", __file__, title.encode("utf-8", "replace").decode(), str(height)]
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        self.begun, self.free, self.gone = threading.Event(), threading.Event(), threading.Event()
-        self.ear = threading.Thread(target=self.hear, daemon=True)
-        self.ear.start()
-        if not self.begun.wait(OPENING) or self.gone.is_set():
+        self.free = self.gone = False  # whether it takes another picture; whether it is closed
+        self.hear(OPENING)
+        if not self.free:
             self.child.kill()
-            self.ear.join()
             raise NoDisplayError(reason(self.child.communicate()[1].decode(errors="replace")))
 
-    def hear(self) -> None:
-        """In a thread: what the window says."""
+    def hear(self, seconds: float = 0.0) -> None:
+        """What the window says, if it says something within so many seconds."""
         assert self.child.stdout is not None
-        while answer := self.child.stdout.read(1):
-            self.free.set()
-            if answer == READY:
-                self.begun.set()
-        self.gone.set()
-        self.begun.set()
+        while not self.gone and select.select([self.child.stdout], [], [], seconds)[0]:
+            self.free, seconds = bool(os.read(self.child.stdout.fileno(), 1)), 0.0
+            self.gone = not self.free
 
     @property
     def closed(self) -> bool:
         """Whether somebody has closed the window."""
-        return self.gone.is_set()
+        self.hear()
+        return self.gone
 
     @property
     def broken(self) -> bool:
@@ -72,9 +67,9 @@ class Display:
     def show(self, image: Rgb) -> None:
         """Show a picture ``(H, W, 3)`` RGB, unless the window is closed, or still works on the one before."""
         assert self.child.stdin is not None
-        if self.closed or not self.free.is_set():
+        if self.closed or not self.free:
             return
-        self.free.clear()
+        self.free = False
         with suppress(OSError):  # closed just now
             self.child.stdin.write(HEAD.pack(*image.shape[:2]))
             self.child.stdin.write(np.ascontiguousarray(image).data.cast("B"))
@@ -85,15 +80,11 @@ class Display:
         assert self.child.stdin is not None
         with suppress(OSError):
             self.child.stdin.close()
-        try:
-            self.child.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.wait()
-        self.ear.join()
-        for pipe in (self.child.stdout, self.child.stderr):
-            if pipe is not None:
-                pipe.close()
+        with self.child:  # which closes the other pipes
+            try:
+                self.child.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
 
 
 def reason(text: str) -> str:
@@ -113,10 +104,9 @@ def received() -> Rgb | None:
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3) if len(pixels) == height * width * 3 else None
 
 
-def answer(letter: bytes) -> None:
-    """In the other process: tell the parent."""
-    sys.stdout.buffer.write(letter)
-    sys.stdout.buffer.flush()
+def answer() -> None:
+    """In the other process: tell the parent that another picture can come."""
+    os.write(1, FREE)
 
 
 def main(title: str, height: int) -> None:
@@ -129,7 +119,7 @@ def main(title: str, height: int) -> None:
     cv2.imshow(title, np.full((90, 160, 3), GREY, np.uint8))
     cv2.waitKey(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads on
-    answer(READY)
+    answer()
     sized = visible = False
     while cv2.waitKey(TURN) & 0xFF not in QUIT:
         now = cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
@@ -146,7 +136,7 @@ def main(title: str, height: int) -> None:
             cv2.resizeWindow(title, round(image.shape[1] * factor), round(image.shape[0] * factor))
             sized = True
         cv2.imshow(title, image[..., ::-1])
-        answer(TAKEN)
+        answer()
 
 
 if __name__ == "__main__":
