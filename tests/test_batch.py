@@ -74,9 +74,10 @@ def test_the_answer_is_the_offline_answer(noises):
     assert (error.status, error.code, error.label) == ("error", "unreadable", "") and error.reason
 
 
-@pytest.mark.parametrize(
-    "settings", [(), ("cell=lstm", "encoder.layers=2"), ("encoder=conv_recurrent", "head.delay=0.2")]
-)
+MODELS = [(), ("cell=lstm", "encoder.layers=2"), ("encoder=conv_recurrent", "head.delay=0.2")]
+
+
+@pytest.mark.parametrize("settings", MODELS)
 def test_company_and_processes_change_no_bit(noises, settings):
     model = small_model(*settings)
     alone = answers(model, noises, batch=1, workers=1)
@@ -95,10 +96,8 @@ def test_events_are_those_of_a_stream(noises):
         parts, _ = read_chunk(path, model.spec)
         stream = Stream(model, 10, model.decoder(**settings))
         events = stream.push(parts[0]) + stream.close()
-        told = rows[str(path)].events
-        assert [(row.label, row.start, row.end) for row in told] == [
-            (event.label, round(event.start / RATE, 3), round(event.end / RATE, 3)) for event in events
-        ]
+        told = [(row.label, row.start, row.end) for row in rows[str(path)].events]
+        assert told == [(e.label, round(e.start / RATE, 3), round(e.end / RATE, 3)) for e in events]
         found += len(told)
     assert found > 50
 
@@ -387,13 +386,12 @@ def started(folder, out, wait):
     return process
 
 
+ENDS = [(signal.SIGKILL, -9, 2), (signal.SIGINT, 130, 1)]
 LONG = [(signal.SIGKILL, -9, 100), (signal.SIGTERM, 143, 50), (signal.SIGINT, 130, 50)]
+ENDS += [pytest.param(*end, marks=pytest.mark.long) for end in LONG]
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "trials"),
-    [(signal.SIGKILL, -9, 2), (signal.SIGINT, 130, 1), *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)],
-)
+@pytest.mark.parametrize(("number", "code", "trials"), ENDS)
 def test_ended_at_any_moment(many, undisturbed, tmp_path, number, code, trials):
     """None lost, none doubled, none torn: what is there in the end is what an undisturbed run writes."""
     rng, out, ended = random.Random(trials), tmp_path / "out", 0

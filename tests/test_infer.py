@@ -87,9 +87,8 @@ def test_standard_input(piped, scene):
     assert done.returncode == 0 and any(json.loads(line)["label"] == "high" for line in done.stdout.splitlines())
     stereo = np.repeat(wave, 2).astype("<f4")
     other = piped(stereo.tobytes(), "source.channels=2", "source.dtype=float32", "sink=jsonl")
-    times = [
-        [(row["label"], row["start"]) for row in map(json.loads, out.stdout.splitlines())] for out in (done, other)
-    ]
+    heard = [map(json.loads, out.stdout.splitlines()) for out in (done, other)]
+    times = [[(row["label"], row["start"]) for row in rows] for rows in heard]
     assert times[0] == times[1]
 
 
@@ -143,11 +142,7 @@ def test_many_files(trained, mixed, tmp_path):
         (["source=webcm"], 2, "error: source: there is no 'webcm'; did you mean 'webcam'?"),
         (["sink=csv", "sink.path=x"], 2, "sink.path: no such key; did you mean 'sink.csv.path'?"),
         (["sink=[console,jsonl]", "sink.path=x"], 2, "sink.path: no such key; did you mean 'sink.jsonl.path'?"),
-        (
-            ["sink=[console,jsonl]", "sink.jsonl.pth=x"],
-            2,
-            "sink.jsonl.pth: no such key; did you mean 'sink.jsonl.path'?",
-        ),
+        (["sink=jsonl", "sink.jsonl.pth=x"], 2, "sink.jsonl.pth: no such key; did you mean 'sink.jsonl.path'?"),
         (["sink.truth=x"], 2, "sink.truth: no such key; did you mean 'sink.console.truth'?"),
         (["sink=[console,jsnl]"], 2, "sink: there is no 'jsnl'; did you mean 'jsonl'?"),
         (["sorce=file"], 2, "sorce: no such key; did you mean 'source'?"),

@@ -31,12 +31,8 @@ def clips(tmp_path_factory):
 def seeing(clips, tmp_path_factory):
     """A run's folder: the motions, learnt by train.py as a user would call it."""
     out = tmp_path_factory.mktemp("runs") / "motions"
-    source = [
-        "experiment=moving_shapes",
-        "dataset=folder",
-        f"dataset.root={clips}",
-        f"dataset.cache={out.parent / 'c'}",
-    ]
+    cache = f"dataset.cache={out.parent / 'c'}"
+    source = ["experiment=moving_shapes", "dataset=folder", f"dataset.root={clips}", cache]
     done = run("train.py", *source, *QUICK, "trainer.epochs=12", "trainer.patience=12", f"hydra.run.dir={out}")
     assert done.returncode == 0, done.stderr.decode()
     assert "right answers after" in done.stdout.decode()

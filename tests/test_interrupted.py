@@ -106,9 +106,8 @@ def read_json(path):
     rows = read_jsonl(path)
     steps = [row for row in rows if row["type"] == "step"]
     assert [row["time"] for row in steps] == [round(STEP * n, 3) for n in range(1, len(steps) + 1)]
-    events = [
-        [row[key] for key in ("start", "end", "peak", "label", "score")] for row in rows if row["type"] == "event"
-    ]
+    keys = ("start", "end", "peak", "label", "score")
+    events = [[row[key] for key in keys] for row in rows if row["type"] == "event"]
     return [[*row["posteriors"].values()] for row in steps], events
 
 

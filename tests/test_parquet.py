@@ -50,12 +50,8 @@ def event(start, label="high"):
 
 # ---------------------------------------------------------------- what is in it
 def test_files_come_back_as_they_were(tmp_path):
-    rows = [
-        answer(),
-        failed(),
-        answer("ü 中😀\n.wav", 0.4),
-        answer(score=0.8, status="warning", code="clipped dc_offset"),
-    ]
+    doubtful = answer(score=0.8, status="warning", code="clipped dc_offset")
+    rows = [answer(), failed(), answer("ü 中😀\n.wav", 0.4), doubtful]
     table = pq.read_table(write(tmp_path / "out" / "answers.parquet", rows))
     numbers = {"score": pa.float64(), "seconds": pa.float64()} | {f"p_{label}": pa.float32() for label in LABELS}
     columns = ["path", "status", "code", "label", "score", "seconds", "reason", *(f"p_{label}" for label in LABELS)]
@@ -98,15 +94,11 @@ def test_any_name_label_and_score(tmp_path_factory, rows):
 # ---------------------------------------------------------------- events
 def test_each_event_has_a_row_and_each_file_has_one(tmp_path):
     part = {"labelled": True, "start": 0.5, "end": 9.5}
-    rows = [
-        answer(events=(event(1.0), event(3.0, "low")), truth="low", **part),
-        answer("quiet.wav", events=(), **part),
-        failed(events=(), truth="x", **part),
-    ]
+    loud = answer(events=(event(1.0), event(3.0, "low")), truth="low", **part)
+    rows = [loud, answer("quiet.wav", events=(), **part), failed(events=(), truth="x", **part)]
     table = pq.read_table(write(tmp_path / "t.parquet", rows))
-    assert " ".join(table.column_names) == (
-        "path part_start part_end status code start end peak label score seconds truth reason"
-    )
+    columns = "path part_start part_end status code start end peak label score seconds truth reason"
+    assert " ".join(table.column_names) == columns
     found = [tuple(row.values()) for row in table.to_pylist()]
     assert found == [
         ("a.wav", 0.5, 9.5, "ok", "", 1.0, 2.0, 1.5, "high", 0.9, 1.5, "low", ""),

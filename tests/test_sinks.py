@@ -99,15 +99,14 @@ def span(label, start, end):
 def scene(labels=LABELS, **given):
     scores = np.linspace(0.1, 0.9, len(labels), dtype=np.float32)
     ended = (span(labels[0], 1.0, 2.5), span(labels[-1], 3599.96, 3601.0))
-    return Scene(
-        labels, 3602.0, **{"posteriors": scores, "running": (span(labels[-1], 3601.5, 9e9),), "ended": ended} | given
-    )
+    known = {"posteriors": scores, "running": (span(labels[-1], 3601.5, 9e9),), "ended": ended}
+    return Scene(labels, 3602.0, **known | given)
 
 
-@pytest.mark.parametrize(
-    ("height", "width"),
-    [(64, 64), (48, 64), (1, 1), (240, 320), (481, 641), (1080, 1920), (640, 360), (200, 1001), (3, 3000)],
-)
+SIZES = [(64, 64), (48, 64), (1, 1), (240, 320), (481, 641), (1080, 1920), (640, 360), (200, 1001), (3, 3000)]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
 def test_canvas_is_large_enough_to_read_and_leaves_the_picture_alone(height, width):
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     before, place = image.copy(), plan(height, width)
@@ -144,9 +143,8 @@ def test_bars_are_as_long_as_the_classes_are_likely(size):
     many = [f"class {number}" for number in range(50)]
     canvas = draw(np.zeros((*size, 3), np.uint8), scene(many), place)
     for row in range(5):  # the likeliest on top
-        assert bar(canvas, place, row, COLOURS[(49 - row) % len(COLOURS)]) == pytest.approx(
-            0.9 - row * 0.8 / 49, abs=0.01
-        )
+        colour = COLOURS[(49 - row) % len(COLOURS)]
+        assert bar(canvas, place, row, colour) == pytest.approx(0.9 - row * 0.8 / 49, abs=0.01)
 
 
 def test_letters_of_any_language_are_drawn_and_no_label_is_too_strange():
