@@ -338,7 +338,7 @@ def test_rows_do_not_leave_their_folder(fenced, kind):
     for name in SAFE:
         assert refused[str(fenced / name)] == "", name
     for name in UNSAFE:
-        assert refused[name if ":" in name else str(fenced / name)] == "unsafe_path", name
+        assert refused[name if ":" in name else str(fenced / name).replace("//", "/")] == "unsafe_path", name
     assert refused[str(fenced / "a.wav")] == "" and refused[str(fenced / "out.wav")] == "unsafe_path"
 
 

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pipeline.core.build import nearest
@@ -29,7 +28,6 @@ ENDINGS = tuple(AUDIO | VIDEO)
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("path", "start", "end", "label")  # of a manifest; others are only there to choose by
 BATCH_ROWS = 1 << 14  # rows of a parquet file in memory
-UNUSUAL = re.compile(r"(^|/)\.?(/|$)")  # what ``normalize`` would change; it is slow
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/|(file|https?|ftp|data|pipe):", re.IGNORECASE)
 QUOTE = (
     "a name with , : = [ ] { } ( ) or $ in it, or that looks like a number, is quoted twice: 'source.paths=\"NAME\"'"
@@ -104,7 +102,8 @@ def expand(path: str, name: str, root: str | None, only: Only) -> Iterator[Named
 
 def normalize(path: str) -> str:
     """Without doubled slashes and single dots."""
-    return str(Path(path))
+    parts = "/".join(part for part in path.split("/") if part not in ("", "."))
+    return f"/{parts}" if path.startswith("/") else parts or "."
 
 
 def prefix_of(folder: str) -> str:
@@ -285,9 +284,7 @@ class ManifestRoot:
         """The path of a row, and the code of its refusal or ''."""
         if ADDRESS.match(name):
             return name, "unsafe_path"
-        path = os.path.join(self.folder, name)
-        if UNUSUAL.search(name) or self.folder == ".":
-            path = normalize(path)
+        path = normalize(os.path.join(self.folder, name))
         if "\0" in path:
             return path, "not_found"  # no file can be named so
         folder, last = os.path.split(path)
