@@ -55,11 +55,10 @@ class Ledger:
         try:
             fcntl.flock(self.file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             self.size = self.read()
-        except BlockingIOError:
+        except BaseException as error:
             os.close(self.file)
-            raise ConfigError(f"{self.path} is being written by another run") from None
-        except BaseException:
-            os.close(self.file)
+            if isinstance(error, BlockingIOError):
+                raise ConfigError(f"{self.path} is being written by another run") from None
             raise
 
     def read(self) -> int:
