@@ -13,19 +13,8 @@ from pipeline.sinks.csv import CSV
 from pipeline.sinks.items import FileResult
 from pipeline.sinks.jsonl import JSONLines
 
-PLAIN = [
-    "-take.wav",
-    "+1",
-    "-rm",
-    "-0.5",
-    "-3 dB/a-b.wav",
-    "- - -.ogg",
-    "it's.wav",
-    "'quoted'.wav",
-    "a=b.wav",
-    "'",
-    "--x.wav",
-]
+PLAIN = ["-take.wav", "+1", "-rm", "-0.5", "-3 dB/a-b.wav", "- - -.ogg", "it's.wav", "'quoted'.wav", "a=b.wav", "'",
+         "--x.wav"]  # fmt: skip
 RUN = ["=x.wav", "@x.wav", "+cmd|'x'!A0.wav", "-1+HYPERLINK(1).wav", " =1.wav", "\t=1.wav", "\r=1.wav", "-'a'#b.wav", "＝1.wav",
        "'=x.wav", "''@x.wav"]  # fmt: skip
 
