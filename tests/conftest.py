@@ -1,13 +1,16 @@
 """What several tests share: composed configurations, a small trained-looking model, real recordings if they are there."""
 
 import copy
+import csv
 import functools
 import io
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -101,6 +104,28 @@ def run(script, *arguments, cwd=None, limit=300, **options):
     return subprocess.CompletedProcess(
         [script, *arguments], code, *(text.buffer.getvalue() for text in (printed, told))
     )
+
+
+def read_csv(path):
+    """The rows of a table, as text by column."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def read_jsonl(path):
+    """The rows of a file of JSON lines, each of which is whole."""
+    text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
+    assert not text or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def until(look, seconds=60):
+    """What a look finds, as soon as it finds something."""
+    limit = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.005)
+    return found
 
 
 @contextmanager

@@ -233,8 +233,11 @@ def test_what_cannot_be(tmp_path, capsys):
     (tmp_path / "hard_negatives.csv").write_text("path,price\nx,3\n")
     with pytest.raises(ConfigError, match="is another table; choose another folder"):
         HardNegatives(str(tmp_path))
-    with pytest.raises(ConfigError, match="expected the name of a folder"):
-        HardNegatives(str(tmp_path / "a"), label="../x")
+    for label in ("../x", "..", "a/b", "nul\0"):  # of a user, or of a model
+        with pytest.raises(ConfigError, match="expected the name of a folder"):
+            HardNegatives(str(tmp_path / "a"), label=label)
+        with pytest.raises(ConfigError, match="expected the name of a folder"):
+            HardNegatives(str(tmp_path / "a")).setup([label], [label])
     sink = HardNegatives(str(tmp_path / "a"), truth=str(tmp_path / "t.csv"))
     sink.setup(["high", "low"], [])
     assert "the model has no label 'background': trained with that folder it will have it" in capsys.readouterr().err
