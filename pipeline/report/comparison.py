@@ -25,10 +25,9 @@ from pipeline.report.training import SPLIT_NAMES
 FAMILY_COLUMNS = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
 MAX_LINES = 4  # runs whose learning is drawn
 MAX_SETTINGS = 6  # of a run on the terminal
-Rows = list[tuple[str, ...]]
 
 
-def tabulate(runs: Sequence[Run], most: int | None = None) -> tuple[list[str], Rows]:
+def tabulate(runs: Sequence[Run], most: int | None = None) -> tuple[list[str], list[tuple[str, ...]]]:
     """The columns, and a row of texts for each run, with at most so many settings; '–' where there is nothing. A column
     that no run has is left out.
     """
