@@ -32,6 +32,7 @@ from train import compare, train
 ROOT = Path(__file__).resolve().parent.parent
 SAVED = ROOT / "tests" / "saved"  # files of earlier versions
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
+QUICK = ["encoder.hidden=16", "extractor.mels=20", "trainer.workers=0", "trainer.threads=1", "trainer.batch=8"]
 PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
@@ -81,6 +82,31 @@ def tone_clip(path, hertz, seconds=0.6, rate=16000, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, wave.astype(np.float32), rate)
     return path
+
+
+def tone_clips(root, labels="ab", count=6, seconds=0.6, **options):
+    """A folder for each label with so many tones, of the same pitch."""
+    for label in labels:
+        for number in range(count):
+            tone_clip(root / label / f"{number}.wav", 440, seconds, seed=number, **options)
+    return root
+
+
+def write_table(path, rows):
+    """Rows as csv; a row may lack some columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def ran(script, *arguments, **options):
+    """``run``, which succeeds."""
+    done = run(script, *arguments, **options)
+    assert done.returncode == 0, done.stderr.decode()
+    return done
 
 
 def run(script, *arguments, cwd=None, limit=300, **options):
@@ -178,8 +204,6 @@ def tones(tmp_path_factory):
 def trained(tones, tmp_path_factory):
     """A run's folder: the tones, learnt by train.py as a user would call it."""
     out = tmp_path_factory.mktemp("runs") / "tones"
-    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=8", "trainer.workers=0", "trainer.batch=8"]
     source = ["dataset=folder", f"dataset.root={tones}", f"dataset.cache={out.parent / 'cache'}"]
-    done = run("train.py", *source, *quick, f"hydra.run.dir={out}")
-    assert done.returncode == 0, done.stderr.decode()
+    ran("train.py", *source, *QUICK, "trainer.epochs=8", f"hydra.run.dir={out}")
     return out
