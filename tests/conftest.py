@@ -31,6 +31,10 @@ SAVED = ROOT / "tests" / "saved"  # files of earlier versions
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
 PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 
+PICTURES = ("extractor=frames", "extractor.height=8", "extractor.width=12", "encoder=image_recurrent")
+BOTH = ("extractor=audiovisual", "extractor@extractor.picture=frames", "extractor.picture.height=8",
+        "extractor.picture.width=12", "encoder=recurrent", "head=mean")  # fmt: skip
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also of the programs that tests start: tests are small, and share the cores
@@ -56,18 +60,31 @@ def options(group):
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-def small_model(*overrides, labels=("background", "high", "low"), seed=0):
+def lively_model(*overrides, labels=("background", "high", "low"), seed=0, times=1.5):
     """An untrained model with lively weights: its posteriors move, so equality means something."""
     torch.manual_seed(seed)
-    plain = ["encoder=recurrent", "head=mean", "encoder.hidden=16", "extractor.mels=20"]
-    config = configured("train", *plain, *overrides)
-    model = Classifier(config, list(labels)).eval()
+    model = Classifier(configured("train", *overrides), list(labels)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(1.5)
-        model.standardize.mean.fill_(-8.0)
-        model.standardize.std.fill_(3.0)
+            parameter.mul_(times)
+        if model.spec.picture is None:
+            model.standardize.mean.fill_(-8.0)
+            model.standardize.std.fill_(3.0)
     return model
+
+
+def small_model(*overrides, **options):
+    """Such a model of sound."""
+    plain = ["encoder=recurrent", "head=mean", "encoder.hidden=16", "extractor.mels=20"]
+    return lively_model(*plain, *overrides, **options)
+
+
+def noise(samples, seed=0):
+    """Sound that comes and goes."""
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal(samples) * (1 + np.sin(np.arange(samples) / (3000 + 50 * seed)))).astype(
+        np.float32
+    )
 
 
 def tone_clip(path, hertz, seconds=0.6, rate=16000, seed=0):
