@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import traceback
+import tracemalloc
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,20 @@ def small_model(*overrides, **options):
     return lively_model(*plain, *overrides, **options)
 
 
+def listen(stream, chunks):
+    """All that a stream tells of chunks (numbers are gaps), and of its end: posteriors, events and warnings."""
+    posteriors, events, warnings = [], [], []
+    for chunk in chain(chunks, [None]):
+        if isinstance(chunk, int):
+            events += stream.gap(chunk, "keep")
+        else:
+            events += stream.close() if chunk is None else stream.push(chunk)
+            assert stream.first + len(stream.posteriors) == stream.steps
+        posteriors.append(stream.posteriors)
+        warnings += stream.warnings
+    return np.concatenate(posteriors), events, warnings
+
+
 def noise(samples, seed=0):
     """Sound that comes and goes."""
     rng = np.random.default_rng(seed)
@@ -135,6 +151,17 @@ def as_it_was():
         warnings.showwarning = show
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def peak_below(size):
+    """Python takes so many bytes of memory at most."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from conftest import BOTH, PICTURES, lively_model, noise, small_model
+from conftest import BOTH, PICTURES, listen, lively_model, noise, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -48,14 +48,9 @@ def undisturbed():
 
 def heard(model, chunks, block=4):
     """All posteriors and warnings."""
-    stream, posteriors, warnings = Stream(model, block), [], []
-    for chunk in chunks:
-        stream.push(chunk)
-        posteriors.append(stream.posteriors)
-        warnings += stream.warnings
-    stream.close()
-    posteriors.append(stream.posteriors)
-    return np.concatenate(posteriors), warnings + stream.warnings, stream
+    stream = Stream(model, block)
+    posteriors, _, warnings = listen(stream, chunks)
+    return posteriors, warnings, stream
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])

@@ -82,19 +82,6 @@ def test_wrong_headers_and_weights_are_refused(stored, changed, message):
         load(rewritten(stored, changed))
 
 
-def test_clip_answers_do_not_depend_on_the_padding():
-    model = small_model("encoder=conv_recurrent", "head.delay=0.04")
-    rng = np.random.default_rng(0)
-    waves = [torch.from_numpy(rng.standard_normal(n).astype(np.float32)) for n in (100, 5000, 12345)]
-    lengths = torch.tensor([len(wave) for wave in waves])
-    x = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
-    with torch.inference_mode():
-        together = model.clip_posteriors(x, lengths)
-        for wave, answer in zip(waves, together):
-            alone = model.clip_posteriors(wave[None], torch.tensor([len(wave)]))
-            assert torch.allclose(alone[0], answer, atol=1e-5)
-
-
 def test_training_logits_are_those_of_the_answer():
     model = small_model("smoothing=none")
     x = torch.randn(2, 10 * model.hop)
@@ -118,11 +105,6 @@ def test_backbones_with_a_second_output_can_be_trained():
     stage = FrameCNN(height=32, width=32, backbone="googlenet").train()
     y, _ = stage(torch.zeros(1, 2, 3, 32, 32), ())
     assert y.shape == (1, 2, *stage.out_shape) and y.requires_grad
-
-
-def test_settings_that_do_not_go_together():
-    with pytest.raises(ValueError, match=r"decoder\.release"):
-        Classifier(configured("train", "decoder.release=0.9"), ["a", "b"])
 
 
 def test_training_begins_with_the_weights_of_another_model(tmp_path):

@@ -10,7 +10,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from conftest import BOTH, PICTURES, ROOT, lively_model, noise, small_model
+from conftest import BOTH, PICTURES, ROOT, listen, lively_model, noise, small_model
 
 from pipeline.layers.stage import Stage, tree
 from pipeline.streaming.scheduler import Scheduler
@@ -84,14 +84,6 @@ def assert_as_alone(model, heard, streams, blocks, tile=64):
         assert np.array_equal(told(heard[stream])[0], own[: blocks * BLOCK])
 
 
-def pushed(model, parts):
-    """What ``Stream.push`` answers, in batches of one."""
-    stream = Stream(model, BLOCK)
-    events, answers = stream.push(parts), [stream.posteriors]
-    events += stream.close()
-    return np.concatenate([*answers, stream.posteriors]), events
-
-
 HEARING = {
     "gru": ["head.window=0.3", "encoder.layers=2"],
     "lstm, delayed": ["cell=lstm", "head.delay=0.06", "head=max", "head.window=0.1"],
@@ -145,7 +137,7 @@ def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
         own, own_events, _ = alone(model, parts[index], 16)
         assert np.array_equal(posteriors, own) and events == own_events and not gaps
         assert stream.steps == len(own)
-        one, one_events = pushed(model, parts[index])
+        one, one_events, _ = listen(Stream(model, BLOCK), [parts[index]])
         assert np.abs(own - one).max(initial=0) <= 1e-6 and len(events) == len(one_events)
     assert any(told(heard[stream])[1] for stream in streams)
 
@@ -446,15 +438,6 @@ def test_what_is_no_sound_is_told_with_the_answer_of_its_block():
     assert codes == [[], ["not_finite"], []]
 
 
-def test_an_error_that_is_no_stream_s_fault_is_not_hidden():
-    model = small_model()
-    scheduler = Scheduler(model, BLOCK)
-    ready(scheduler, 2)
-    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(ValueError("a broken part")))
-    with pytest.raises(ValueError, match="a broken part"):
-        scheduler.turn()
-
-
 def test_threads_may_feed_while_one_computes():
     model = small_model()
     scheduler, heard = Scheduler(model, BLOCK, tile=8), defaultdict(list)
@@ -512,7 +495,7 @@ def test_batches_of_any_size_are_near():
     streams = ready(scheduler, 13, 5)
     heard = answer_all(scheduler, defaultdict(list))
     for index, stream in enumerate(streams):
-        own = pushed(model, (noise(5 * scheduler.size, index),))[0]
+        own = listen(Stream(model, BLOCK), [noise(5 * scheduler.size, index)])[0]
         assert np.abs(told(heard[stream])[0] - own).max() <= 1e-6
 
 

@@ -7,13 +7,11 @@ import json
 import pickle
 import subprocess
 import sys
-import tracemalloc
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, lively_model
+from conftest import ROOT, listen, lively_model, peak_below
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load as load_arrays
@@ -71,28 +69,16 @@ def pieces(spec, parts, rng):
         yield first
 
 
-def run_on(stream, chunks):
-    """What a stream still answers; ``chunks`` are pushed, numbers are gaps. Then it is closed."""
-    posteriors, events = [], []
-    for chunk in chunks:
-        if isinstance(chunk, tuple):
-            events += stream.push(chunk)
-        else:
-            events += stream.gap(chunk, "keep")
-        posteriors.append(stream.posteriors)
-    events += stream.close()
-    return np.concatenate([*posteriors, stream.posteriors]), events
-
-
 CHILD = f"""
 import pickle, sys
 import numpy as np, torch
+from itertools import chain
 from pipeline.model.classifier import load
 from pipeline.streaming.stream import Stream
-{inspect.getsource(run_on)}
+{inspect.getsource(listen)}
 threads, jobs = pickle.load(sys.stdin.buffer)
 torch.set_num_threads(threads)
-found = [run_on(Stream.restore(load(path), data), chunks) for path, data, chunks in jobs]
+found = [listen(Stream.restore(load(path), data), chunks) for path, data, chunks in jobs]
 sys.stdout.buffer.write(pickle.dumps(found))
 """
 
@@ -111,7 +97,7 @@ def trial(model, number):
     stream, events = Stream(model, block), []
     for chunk in chunks[:cut]:
         events += stream.push(chunk) if isinstance(chunk, tuple) else stream.gap(chunk, "keep")
-    return stream.snapshot(), chunks[cut:], events, run_on(Stream(model, block), chunks)
+    return stream.snapshot(), chunks[cut:], events, listen(Stream(model, block), chunks)
 
 
 def assert_another_process_goes_on(folder, names, numbers):
@@ -127,7 +113,9 @@ def assert_another_process_goes_on(folder, names, numbers):
     done = subprocess.run([sys.executable, "-c", CHILD], input=given, cwd=ROOT, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
     steps = heard = 0
-    for (posteriors, rest), (_, _, events, (all_posteriors, all_events)) in zip(pickle.loads(done.stdout), trials):
+    for (posteriors, rest, _), (_, _, events, (all_posteriors, all_events, _)) in zip(
+        pickle.loads(done.stdout), trials
+    ):
         assert np.array_equal(posteriors, all_posteriors[len(all_posteriors) - len(posteriors) :])
         assert events + rest == all_events
         steps, heard = steps + len(posteriors), heard + len(rest)
@@ -150,7 +138,7 @@ def test_snapshots_at_every_chunk_change_nothing(name):
     model = model_of(name)
     rng = np.random.default_rng(5)
     chunks = list(pieces(model.spec, clip(model.spec, 1.5, 2), rng))
-    whole, all_events = run_on(Stream(model, 3), chunks)
+    whole, all_events, _ = listen(Stream(model, 3), chunks)
     stream, told, events = Stream(model, 3), [], []
     for chunk in chunks:
         stream = Stream.restore(model, stream.snapshot())
@@ -171,7 +159,7 @@ def test_what_waits_is_kept_and_bounded(monkeypatch):
     stream.feed(x)
     restored = Stream.restore(model, stream.snapshot())
     assert restored.ready()
-    assert np.array_equal(run_on(restored, [])[0], run_on(other, [x])[0])
+    assert np.array_equal(listen(restored, [])[0], listen(other, [x])[0])
     monkeypatch.setattr(snapshot, "MAX_WAITING_BYTES", 1000)
     with pytest.raises(SnapshotError, match="128000 waiting; expected 1000"):
         stream.snapshot()
@@ -244,17 +232,6 @@ def forged(name="gru", arrays=(), drop=(), **claims):
     named = {key: value for key, value in (load_arrays(good) | dict(arrays)).items() if key not in drop}
     text = json.dumps(card)
     return save(named, {snapshot.HEADER: f"{snapshot.digest_of(text, named)} {text}"})
-
-
-@contextmanager
-def peak_below(size):
-    """So many bytes of Python's memory are taken at most."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < size
-    finally:
-        tracemalloc.stop()
 
 
 NUMBERS = [-1, 1, 7, 2**31, 2**53 + 1, 2**62, 2**63, 2**64, 10**30, 0.5, 1e308, None, True, "1", [], {}]

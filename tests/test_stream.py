@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, lively_model, noise, small_model
+from conftest import DATA, listen, lively_model, noise, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,18 +18,12 @@ from pipeline.streaming.snapshot import leaves
 from pipeline.streaming.stream import Stream
 
 
-def listen(model, chunks, block=3):
-    """All that a stream tells: posteriors, events, warnings, and the steps of its clock."""
-    stream, posteriors, events, warnings, at = Stream(model, block), [], [], [], 0
-    for chunk in chunks:
-        events += stream.push(chunk)
-        assert stream.first == at
-        at += len(stream.posteriors)
-        posteriors.append(stream.posteriors)
-        warnings += stream.warnings
-    events += stream.close()
-    assert stream.first == at and stream.ticks == sum(stream.spec.ticks(stream.spec.parts(chunk)) for chunk in chunks)
-    return np.concatenate([*posteriors, stream.posteriors]), events, warnings + stream.warnings, stream.steps
+def told(model, chunks, block=3):
+    """All that a stream tells, and its clock."""
+    stream = Stream(model, block)
+    found = listen(stream, chunks)
+    assert stream.ticks == sum(stream.spec.ticks(stream.spec.parts(chunk)) for chunk in chunks)
+    return *found, stream.steps
 
 
 def offline(model, wave):
@@ -44,9 +38,9 @@ def offline(model, wave):
 def test_any_chunks_same_bits(sizes, length):
     model = small_model("encoder=conv_recurrent", "head.window=0.3", "head.delay=0.04")
     wave = noise(length)
-    first, *told = listen(model, [wave])
-    second, *others = listen(model, np.split(wave, np.cumsum(sizes).clip(0, length)))
-    assert np.array_equal(first, second) and told == others
+    first, *rest = told(model, [wave])
+    second, *others = told(model, np.split(wave, np.cumsum(sizes).clip(0, length)))
+    assert np.array_equal(first, second) and rest == others
     assert len(first) == -(-length // model.hop)
     if length:
         assert np.abs(first - offline(model, wave)).max() <= 1e-5
@@ -81,7 +75,7 @@ def test_a_closed_stream_takes_no_more():
 def test_delay_sets_times_back():
     model, late = small_model(), small_model("head.delay=0.05")
     wave = noise(16000)
-    now, then = (listen(one, [wave])[0] for one in (model, late))
+    now, then = (told(one, [wave])[0] for one in (model, late))
     assert late.delay == 5 and len(now) == len(then)
     assert np.abs(now[5:] - then[:-5]).max() <= 1e-5  # same weights: what was said at t + delay is said of t
 
@@ -89,7 +83,7 @@ def test_delay_sets_times_back():
 def test_events_of_a_stream_are_those_of_the_decoder():
     model = small_model("decoder.threshold=0.4", "decoder.release=0.3", "decoder.minimum=0", "head=last")
     wave = noise(32000)
-    posteriors, events, *_ = listen(model, np.split(wave, 10))
+    posteriors, events, *_ = told(model, np.split(wave, 10))
     decoder = model.decoder()
     assert events == decoder.decode(posteriors) + decoder.close()
     assert events and all(isinstance(event, Event) and event.start < event.end for event in events)
@@ -112,7 +106,7 @@ def recorded(kind):
     model = lively_model(*settings, *QUICK)
     parts, _ = read_chunk(DATA / path, model.spec, start, start + 3.0)
     parts = model.spec.cut(parts, model.spec.ticks(parts) // model.spec.grain * model.spec.grain)[0]
-    return model, parts, listen(model, [parts], 5)
+    return model, parts, told(model, [parts], 5)
 
 
 def random_split(spec: InputSpec, parts, rng):
@@ -128,7 +122,7 @@ def random_split(spec: InputSpec, parts, rng):
 def assert_splits_change_nothing(kind, trials):
     model, parts, whole = recorded(kind)
     for seed in trials:
-        found = listen(model, list(random_split(model.spec, parts, np.random.default_rng(seed))), 5)
+        found = told(model, list(random_split(model.spec, parts, np.random.default_rng(seed))), 5)
         assert np.array_equal(found[0], whole[0]) and found[1:] == whole[1:], f"split {seed}"
     assert len(whole[1]) and np.ptp(whole[0], axis=0).max() > 0.01  # it says something about something
 

@@ -472,12 +472,6 @@ def test_pictures_that_are_no_bytes_are_refused(value):
         InputSpec(picture=Picture(10, *NATIVE)).parts(images)
 
 
-def test_marks_are_made_finite():
-    marks = np.array([[np.nan, 1.0], [np.inf, -np.inf]])
-    parts = TWO.parts((np.zeros(3200, np.float32), np.zeros((2, *NATIVE, 3), np.uint8), marks))
-    assert parts[2].dtype == np.float32 and parts[2].tolist() == [[0.0, 1.0], [0.0, 0.0]]
-
-
 def fused_by_hand(steps, fast, slow):
     """One step after another: what a reader of the docstring would write."""
     held, known, out = np.zeros(slow), 0.0, []
