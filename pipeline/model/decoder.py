@@ -10,22 +10,13 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Discriminator, Field, NonNegativeFloat, Tag
+from pydantic import BaseModel, Field, NonNegativeFloat
 
 from pipeline.core.build import nearest
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
-
-
-def level_kind(level: Any) -> str:
-    """Which form a ``Level`` has; so the error for a wrong one names that form alone."""
-    return "each" if isinstance(level, Mapping) else "all"
-
-
-Level = Annotated[  # a posterior for all labels, or one for each
-    Annotated[Score, Tag("all")] | Annotated[dict[str, float], Tag("each")], Discriminator(level_kind)
-]
+Level = Score | dict[str, float]  # a posterior for all labels, or one for each
 THRESHOLD = 0.6  # where none is set, or chosen in training
 RELEASE_SHARE = 2 / 3  # of the threshold: the release, where none is set
 NEVER = np.float32(np.inf)
