@@ -236,7 +236,9 @@ def test_a_stream_that_leaves_takes_its_state_along():
     first.feed(stream, wave[: 9 * first.size + 5])
     for _ in range(6):
         collect(heard, first.turn())
+    data = first.snapshot(stream)
     first.leave(stream)
+    assert stream.snapshot() == data
     held = stream.state
     copy = tree(torch.clone, held)
     ready(first, 1, 1)  # somebody else gets its row
