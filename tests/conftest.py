@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 import traceback
+import tracemalloc
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,10 @@ SAVED = ROOT / "tests" / "saved"  # files of earlier versions
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
 QUICK = ["encoder.hidden=16", "extractor.mels=20", "trainer.workers=0", "trainer.threads=1", "trainer.batch=8"]
 PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
+
+PICTURES = ("extractor=frames", "extractor.height=8", "extractor.width=12", "encoder=image_recurrent")
+BOTH = ("extractor=audiovisual", "extractor@extractor.picture=frames", "extractor.picture.height=8",
+        "extractor.picture.width=12", "encoder=recurrent", "head=mean")  # fmt: skip
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 
@@ -60,18 +66,45 @@ def options(group):
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-def small_model(*overrides, labels=("background", "high", "low"), seed=0):
+def lively_model(*overrides, labels=("background", "high", "low"), seed=0, times=1.5):
     """An untrained model with lively weights: its posteriors move, so equality means something."""
     torch.manual_seed(seed)
-    plain = ["encoder=recurrent", "head=mean", "encoder.hidden=16", "extractor.mels=20"]
-    config = configured("train", *plain, *overrides)
-    model = Classifier(config, list(labels)).eval()
+    model = Classifier(configured("train", *overrides), list(labels)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(1.5)
-        model.standardize.mean.fill_(-8.0)
-        model.standardize.std.fill_(3.0)
+            parameter.mul_(times)
+        if model.spec.picture is None:
+            model.standardize.mean.fill_(-8.0)
+            model.standardize.std.fill_(3.0)
     return model
+
+
+def small_model(*overrides, **options):
+    """Such a model of sound."""
+    plain = ["encoder=recurrent", "head=mean", "encoder.hidden=16", "extractor.mels=20"]
+    return lively_model(*plain, *overrides, **options)
+
+
+def listen(stream, chunks):
+    """All that a stream tells of chunks (numbers are gaps), and of its end: posteriors, events and warnings."""
+    posteriors, events, warnings = [], [], []
+    for chunk in chain(chunks, [None]):
+        if isinstance(chunk, int):
+            events += stream.gap(chunk, "keep")
+        else:
+            events += stream.close() if chunk is None else stream.push(chunk)
+            assert stream.first + len(stream.posteriors) == stream.steps
+        posteriors.append(stream.posteriors)
+        warnings += stream.warnings
+    return np.concatenate(posteriors), events, warnings
+
+
+def noise(samples, seed=0):
+    """Sound that comes and goes."""
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal(samples) * (1 + np.sin(np.arange(samples) / (3000 + 50 * seed)))).astype(
+        np.float32
+    )
 
 
 def tone_clip(path, hertz, seconds=0.6, rate=16000, seed=0):
@@ -169,6 +202,17 @@ def as_it_was():
         warnings.showwarning = show
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def peak_below(size):
+    """Python takes so many bytes of memory at most."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
 
 
 @contextmanager
