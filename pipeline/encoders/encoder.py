@@ -18,26 +18,6 @@ from pipeline.layers.stage import Chain, Stage, State
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Convolution(BaseModel):
-    """One entry of ``encoder.convolutions``."""
-
-    model_config = ConfigDict(extra="forbid")
-    channels: PositiveInt
-    kernel: PositiveInt = 5
-    stride: PositiveInt = 1
-    dilation: PositiveInt = 1
-
-
-class SpectrumConvolution(BaseModel):
-    """One entry of ``encoder.spectrum``."""
-
-    model_config = ConfigDict(extra="forbid")
-    channels: PositiveInt
-    kernel: PositiveInt = 3
-    stride: PositiveInt = 1
-    squeeze: PositiveInt = 1
-
-
 class ImageConvolution(BaseModel):
     """One entry of ``encoder.stem``."""
 
@@ -45,6 +25,19 @@ class ImageConvolution(BaseModel):
     channels: PositiveInt
     kernel: PositiveInt = 3
     stride: PositiveInt = 1
+
+
+class SpectrumConvolution(ImageConvolution):
+    """One entry of ``encoder.spectrum``."""
+
+    squeeze: PositiveInt = 1
+
+
+class Convolution(ImageConvolution):
+    """One entry of ``encoder.convolutions``."""
+
+    kernel: PositiveInt = 5
+    dilation: PositiveInt = 1
 
 
 class Encoder(Chain):

@@ -1,7 +1,7 @@
 """Stages that are no cells as one compiled pass over a chunk: what their ``lean`` calls.
 
 The formulas are those of their ``forward``, which is the truth on any device and in training. All arrays are float32
-and contiguous; ``kernels.py`` compiles this text behind that of ``numerics.py``, and keeps both.
+and contiguous; ``kernels.py`` compiles this text, and keeps it.
 """
 
 import math

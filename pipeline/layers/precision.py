@@ -23,8 +23,7 @@ class Lowers(Protocol):
 
 def lower(model: nn.Module) -> None:
     """Lower every part of a model that can be."""
-    for part in model.children():
-        lower(part)
+    for part in [*model.modules()]:
         if isinstance(part, Lowers):
             part.lower()
 
