@@ -80,7 +80,9 @@ def smooth(x: np.ndarray, decay: float, average: np.ndarray, weight: np.ndarray)
     for b in range(x.shape[0]):
         for t in range(x.shape[1]):
             row, out = x[b, t], y[b, t]
-            top, total = row.max(), f4(0.0)
+            top, total = row[0], f4(0.0)
+            for k in range(1, len(row)):
+                top = row[k] if row[k] > top else top  # row.max() and slices that are written take seconds to compile
             for k in range(len(row)):
                 below = row[k] - top
                 out[k] = exp(f4(-80.0) if below < f4(-80.0) else below)  # NaN is not below and comes through
@@ -98,9 +100,8 @@ def running_mean(x: np.ndarray, past: np.ndarray, seen: np.ndarray) -> tuple[np.
     to the means, and both after.
     """
     (rows, steps, classes), before = x.shape, past.shape[1]
-    y, joined = np.zeros_like(x), np.empty((rows, before + steps, classes), f4)
+    y, joined = np.zeros_like(x), np.concatenate((past, x), axis=1)
     for b in range(rows):
-        joined[b, :before], joined[b, before:] = past[b], x[b]
         for t in range(steps):
             out = y[b, t]
             last = t + before + 1
