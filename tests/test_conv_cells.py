@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -146,17 +147,6 @@ def test_gradients_and_other_precisions_get_the_readable_loop():
     assert cell.double()(x.detach().double(), begin(cell, 2, torch.float64))[0].dtype == torch.float64
 
 
-@every_conv
-def test_weights_that_change_are_seen(name):
-    cell = lively(name)
-    x, state = torch.randn(1, 2, *cell.in_shape), begin(cell, 1)
-    answer(cell, x, state)
-    with torch.no_grad():
-        for parameter in cell.parameters():
-            parameter.data.mul_(0.5)
-        assert distance(answer(cell, x, state), cell.loop(x, *listed(state))) <= 1e-6
-
-
 # --- bfloat16 -------------------------------------------------------------------------------------------------------
 
 
@@ -224,40 +214,23 @@ def model_of(name):
 
 
 def scenes(count, seed=0, steps=8):
-    """Films of a red, green or blue bar that moves through noise, and which: ``(count, steps, 24, 24, 3)``, ``(count,)``."""
+    """Films of noise with a bar of colour that moves, ``(count, steps, 24, 24, 3)``."""
     rng = np.random.default_rng(seed)
-    colours, films = rng.integers(0, 3, count), rng.integers(0, 120, (count, steps, 24, 24, 3), np.uint8)
-    begin = rng.integers(0, 24, count)[:, None]
+    films, begin = rng.integers(0, 120, (count, steps, 24, 24, 3), np.uint8), rng.integers(0, 24, count)[:, None]
     for row in range(8):
         place = (begin + 2 * np.arange(steps) + row) % 24
-        films[np.arange(count)[:, None], np.arange(steps), :, place, colours[:, None]] += 40
-    return films, colours
-
-
-def learned(model, steps=32):
-    """The model after a short training on such scenes."""
-    films, colours = scenes(128, seed=1)
-    x, target = torch.from_numpy(films).permute(0, 1, 4, 2, 3), torch.from_numpy(colours)
-    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-    for step in range(steps):
-        rows = slice(step % 8 * 16, step % 8 * 16 + 16)
-        logits, _, _ = model.logits(model.encoder_input(model.extract(x[rows])))
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target[rows].repeat_interleave(8))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
+        films[np.arange(count)[:, None], np.arange(steps), :, place, 0] += 40
+    return films
 
 
 def streamed(model, films, block=8, sizes=(8,)):
     """Posteriors of all films in a row, in chunks of the given sizes in turn."""
-    stream, found, whole = Stream(model, block), [], films.reshape(-1, *films.shape[2:])
-    at, turn = 0, 0
-    while at < len(whole):
-        size = sizes[turn % len(sizes)]
-        stream.push(whole[at : at + size])
+    stream, found, whole, turn = Stream(model, block), [], films.reshape(-1, *films.shape[2:]), cycle(sizes)
+    while len(whole):
+        size = next(turn)
+        stream.push(whole[:size])
         found.append(stream.posteriors)
-        at, turn = at + size, turn + 1
+        whole = whole[size:]
     stream.close()
     return np.concatenate([*found, stream.posteriors])
 
@@ -266,7 +239,7 @@ def streamed(model, films, block=8, sizes=(8,)):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_streams_agree_to_the_bit(name, precision):
     model = model_of(name).for_streaming().with_precision(precision)
-    films, _ = scenes(6)
+    films = scenes(6)
     whole = streamed(model, films, 4, (48,))
     for sizes in ((1,), (7,), (1, 5, 2, 11)):
         assert np.array_equal(streamed(model, films, 4, sizes), whole)
@@ -277,38 +250,24 @@ def test_streams_agree_to_the_bit(name, precision):
 def test_states_can_be_kept_and_stacked(precision):
     """A state that went to disk and back is laid out anew; and streams may be computed side by side."""
     model = model_of("conv_lstm").for_streaming().with_precision(precision)
-    films, _ = scenes(6)
+    films = scenes(6)
     whole, first, again = streamed(model, films, 4), Stream(model, 4), Stream(model, 4)
     first.push(films[:3].reshape(-1, 24, 24, 3))
     again.state = pickle.loads(pickle.dumps(first.state))
     again.push(films[3:].reshape(-1, 24, 24, 3))
     assert np.array_equal(again.posteriors, whole[24:])
-    many, scheduler = [Stream(model, 8) for _ in range(6)], Scheduler(model, 8, tile=8)
+    many, scheduler = [Stream(model, 8) for _ in films], Scheduler(model, 8, tile=8)
     for stream, film in zip(many, films):
         scheduler.join(stream)
         scheduler.feed(stream, film)
-    assert len(scheduler.turn()) == 6
+    scheduler.turn()
     for stream, film in zip(many, films):
         assert np.abs(stream.posteriors - streamed(model, film[None])).max() <= 1e-4
 
 
-def test_bf16_gives_the_same_labels():
-    """Every step of 320 films in one stream counts, those too at which one film follows another; not all are sure."""
-    model = learned(model_of("conv_lstm")).for_streaming()
-    films, colours = scenes(320, seed=2)
-    exact, short = streamed(model, films), streamed(model.with_precision("bf16"), films)
-    ends = exact.reshape(len(films), -1, 3)[:, -1]
-    assert (ends.argmax(1) == colours).mean() > 0.9 and len(exact) == 2560  # it has learned something
-    best = np.sort(exact, 1)
-    assert (best[:, 2] - best[:, 1] < 0.5).mean() > 0.05
-    assert (exact.argmax(1) == short.argmax(1)).mean() >= 0.999
-    assert np.abs(exact - short).max() <= 0.02 and np.abs(exact - short).mean() <= 0.001
-
-
 @every_model
 def test_bf16_posteriors_are_near(name):
-    model = model_of(name).for_streaming()
-    films, _ = scenes(2)
+    model, films = model_of(name).for_streaming(), scenes(12)
     exact, short = streamed(model, films), streamed(model.with_precision("bf16"), films)
     assert 0 < np.abs(exact - short).max() <= 0.02 and short.dtype == np.float32
 
@@ -341,19 +300,11 @@ def test_precision_is_kept_and_has_no_way_back():
         short.with_precision("fp32")
 
 
-def test_clips_in_bf16():
-    model, (films, _) = model_of("conv_lstm"), scenes(5)
-    clips = torch.from_numpy(films), torch.tensor([8, 8, 3, 8, 5])
-    with torch.inference_mode():
-        exact, short = model.clip_posteriors(*clips), model.with_precision("bf16").clip_posteriors(*clips)
-    assert short.dtype == torch.float32 and 0 < (exact - short).abs().max() <= 0.02
-
-
 @pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
 def test_without_instructions_for_bf16_the_answers_are_the_same():
     """Torch's own convolution takes over where oneDNN cannot."""
     model = model_of("conv_lstm").for_streaming().with_precision("bf16")
-    films, _ = scenes(2)
+    films = scenes(2)
     fast = streamed(model, films)
     with torch.backends.mkldnn.flags(enabled=False):
         slow = streamed(model, films)

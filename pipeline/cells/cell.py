@@ -224,25 +224,17 @@ class Cell(Stage):
         memory = [state] if isinstance(state, Tensor) else list(state)
         anchor = cast(Tensor, self._buffers["anchor"])  # weights can be of a lower precision than what is remembered
         expected, own, place = (x.shape[0], *self.out_shape), anchor.dtype, anchor.device
-        fits = x.dtype == own and x.device == place and len(memory) == len(self.memory)
-        for tensor in memory:
-            fits = fits and tensor.shape == expected and tensor.dtype == own and tensor.device == place
-        if fits:
-            return memory
         mixed, name = place.type != "meta" and torch.is_autocast_enabled(place.type), type(self).__name__
-        if x.device != place or (x.dtype != own and not mixed):
-            raise ValueError(f"{name}: x is {x.dtype} on {x.device}; expected {own} on {place}, as the weights are")
         if len(memory) != len(self.memory):
             raise ValueError(f"{name}: the state has {len(memory)} tensors; expected {', '.join(self.memory)}")
-        for part, tensor in zip(self.memory, memory, strict=True):
-            if tensor.shape != expected:
+        for part, tensor in zip(("x", *self.memory), (x, *memory), strict=True):
+            what = part if tensor is x else f"state {part}"
+            if tensor is not x and tensor.shape != expected:
                 raise ValueError(
-                    f"{name}: state {part} has shape {tuple(tensor.shape)}; expected {expected} for x {tuple(x.shape)}"
+                    f"{name}: {what} has shape {tuple(tensor.shape)}; expected {expected} for x {tuple(x.shape)}"
                 )
             if tensor.device != place or (tensor.dtype != own and not mixed):
-                raise ValueError(
-                    f"{name}: state {part} is {tensor.dtype} on {tensor.device}; expected {own} on {place}"
-                )
+                raise ValueError(f"{name}: {what} is {tensor.dtype} on {tensor.device}; expected {own} on {place}")
         return memory
 
     @property

@@ -9,11 +9,12 @@ import math
 import numpy as np
 from numba import njit
 
+from pipeline.layers.lean import Array
 from pipeline.layers.numerics import exp, f4, multiply
 
 
 @njit(nogil=True, error_model="numpy")
-def affine(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def affine(x: Array, weight: Array, bias: Array) -> Array:
     """W x + b: ``(B, T, F)`` to ``(B, T, len(weight))``."""
     rows, steps, width = x.shape
     y = np.empty((rows * steps, len(weight)), f4)
@@ -22,7 +23,7 @@ def affine(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-def normalise(x: np.ndarray, gain: np.ndarray, shift: np.ndarray, epsilon: float) -> np.ndarray:
+def normalise(x: Array, gain: Array, shift: Array, epsilon: float) -> Array:
     """LayerNorm over the last axis of ``(B, T, F)`` (Ba et al. 2016, with the biased variance)."""
     y, size = np.empty_like(x), f4(x.shape[2])
     for b in range(x.shape[0]):
@@ -41,9 +42,7 @@ def normalise(x: np.ndarray, gain: np.ndarray, shift: np.ndarray, epsilon: float
 
 
 @njit(nogil=True, error_model="numpy")
-def convolve(
-    x: np.ndarray, past: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, dilation: int
-) -> tuple[np.ndarray, ...]:
+def convolve(x: Array, past: Array, weight: Array, bias: Array, stride: int, dilation: int) -> tuple[Array, ...]:
     """A causal convolution, ``weight (channels, F, kernel)``: ``(B, T*stride, F)`` behind what is ``past`` to
     ``(B, T, channels)``, and what is remembered.
     """
@@ -62,7 +61,7 @@ def convolve(
 
 
 @njit(nogil=True, error_model="numpy")
-def gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: Array) -> Array:
     """Each x times the normal distribution's share below x (Hendrycks & Gimpel 2016)."""
     y, flat = np.empty_like(x), x.reshape(x.size)
     out = y.reshape(x.size)
@@ -72,7 +71,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, error_model="numpy")
-def smooth(x: np.ndarray, decay: float, average: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+def smooth(x: Array, decay: float, average: Array, weight: Array) -> tuple[Array, ...]:
     """Softmax and moving average: logits ``(B, T, K)``, ``average (B, K)`` and ``weight (B, 1)`` before to the
     posteriors, and both after.
     """
@@ -95,7 +94,7 @@ def smooth(x: np.ndarray, decay: float, average: np.ndarray, weight: np.ndarray)
 
 
 @njit(nogil=True, error_model="numpy")
-def running_mean(x: np.ndarray, past: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, ...]:
+def running_mean(x: Array, past: Array, seen: Array) -> tuple[Array, ...]:
     """Mean of the newest steps: logits ``(B, T, K)``, ``past (B, window - 1, K)`` and the steps ``seen (B, 1)`` before
     to the means, and both after.
     """
@@ -119,15 +118,8 @@ def running_mean(x: np.ndarray, past: np.ndarray, seen: np.ndarray) -> tuple[np.
 
 @njit(nogil=True, error_model="numpy")
 def mel_power(
-    x: np.ndarray,
-    past: np.ndarray,
-    hop: int,
-    hann: np.ndarray,
-    inner: np.ndarray,
-    twist: np.ndarray,
-    outer: np.ndarray,
-    filters: np.ndarray,
-) -> tuple[np.ndarray, ...]:
+    x: Array, past: Array, hop: int, hann: Array, inner: Array, twist: Array, outer: Array, filters: Array
+) -> tuple[Array, ...]:
     """Mel power of a few frames: samples ``(B, T*hop)`` and those ``past`` to ``(B, T, mels)`` and what is remembered.
 
     The transform of N = a b samples as two products (Cooley & Tukey 1965): with n = b i + n' and k = k' + a j,
