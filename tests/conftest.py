@@ -22,8 +22,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
+from numba.core.caching import FunctionCache
 from omegaconf import OmegaConf
 
 from conf.launch import launch
@@ -46,6 +48,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs 
 os.environ["OMP_NUM_THREADS"] = "1"  # also of the programs that tests start: tests are small, and share the cores
 torch.set_num_threads(int(os.environ.get("RIVULET_TEST_THREADS", "1")))
 
+
+def compile_once():
+    """Of two workers that need the same kernel at the same time one compiles it; the other waits, and loads it."""
+    load, save, held = FunctionCache.load_overload, FunctionCache.save_overload, {}
+
+    def load_overload(cache, signature, context):
+        name, found = cache._py_func.__module__, load(cache, signature, context)
+        if found is None and name.startswith("rivulet_"):
+            held[cache] = FileLock(Path(cache.cache_path).parent / f"{name}.{cache._py_func.__name__}.lock")
+            held[cache].acquire(timeout=120)
+            found = load(cache, signature, context)
+            if found is not None:
+                held.pop(cache).release()
+        return found
+
+    def save_overload(cache, signature, compiled):
+        save(cache, signature, compiled)
+        if cache in held:
+            held.pop(cache).release()
+
+    FunctionCache.load_overload, FunctionCache.save_overload = load_overload, save_overload
+
+
+compile_once()
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
 
