@@ -285,13 +285,7 @@ def test_uneven_shares_of_two_devices(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(200)
-        assert process.exitcode == 0
+    torch.multiprocessing.spawn(one_of_two, (port, tmp_path), nprocs=2)
     for case, steps in SHARES.items():
         model = lively()
         teach = lesson(model, tmp_path)
