@@ -336,7 +336,7 @@ def test_every_choice_fills_the_steps_of_the_model(choice):
 
 
 def test_training_with_everything_at_once(tones, tmp_path):
-    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=2", "trainer.workers=0", "trainer.batch=8"]
+    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=1", "trainer.workers=0", "trainer.batch=8"]
     changes = [
         "augment=strong",
         "augment.mixup=0.2",

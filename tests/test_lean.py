@@ -17,6 +17,7 @@ from pipeline.extractors.logmel import LogMel
 from pipeline.extractors.spectral import MelSpectrum
 from pipeline.layers import lean
 from pipeline.layers.heads import Mean
+from pipeline.layers.laws import same
 from pipeline.layers.smoothing import EMA
 from pipeline.layers.stage import Chain, Stage, tree
 from pipeline.model.classifier import Classifier
@@ -30,10 +31,7 @@ def numbers(*shape):
 
 
 def close(a, b, bound=1e-5):
-    assert a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.isinf(), b.isinf())
-    a_, b_ = a[~a.isinf()], b[~b.isinf()]  # infinite: a maximum of nothing yet
-    assert not a_.numel() or (a_ - b_).abs().max() <= bound * max(1.0, float(b_.abs().max()))
-    return a
+    same(a, b, "the answer", bound)
 
 
 @torch.no_grad()
@@ -65,8 +63,7 @@ def test_a_stream_is_the_offline_run(head, cell, encoder):
             y, state = model(block, state)
             parts.append(y)
     whole, after = forward(model, x, model.initial(2))
-    close(torch.cat(parts, 1), whole)
-    tree(close, state, after)
+    close((torch.cat(parts, 1), state), (whole, after))
 
 
 @pytest.mark.parametrize("settings", [{"residual": True}, {"layer_norm": False}, {"hidden": [9, 5]}])
@@ -74,9 +71,7 @@ def test_layers_with_other_settings(settings):
     config = configured("train", "encoder=recurrent", "head=mean", "extractor.mels=20", "encoder.layers=2")
     config["encoder"] |= {"hidden": 20} | settings
     encoder = Classifier(config, ["a", "b"]).eval().encoder
-    (y, state), (z, after) = both(encoder, numbers(3, 4, 20), tree(torch.randn_like, encoder.initial(3)))
-    close(y, z)
-    tree(close, state, after)
+    close(*both(encoder, numbers(3, 4, 20), tree(torch.randn_like, encoder.initial(3))))
 
 
 @pytest.mark.parametrize(("rate", "window", "hop"), [(16000, 0.025, 0.01), (44100, 0.02, 0.02), (8000, 0.004, 0.003)])

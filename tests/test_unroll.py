@@ -11,7 +11,8 @@ from pipeline.cells.jordan import Jordan
 from pipeline.core.build import build
 from pipeline.encoders.encoder import Encoder
 from pipeline.encoders.unroll import at_end, checkpointed, generate, ragged, repeat, restarting, truncated
-from pipeline.layers.stage import Chain, detach, pick, tree
+from pipeline.layers import laws
+from pipeline.layers.stage import Chain, detach, pick
 
 every_cell = pytest.mark.parametrize("cell", ["lstm", "gru"])  # two memories, and one
 
@@ -27,8 +28,7 @@ def warm(stage, rows):
 
 
 def same(a, b, bound=1e-6):
-    assert a.shape == b.shape and (not a.numel() or (a - b).abs().max() <= bound)
-    return a
+    laws.same(a, b, "the answer", bound)
 
 
 @every_cell
@@ -44,7 +44,7 @@ def test_ragged_is_each_row_alone(cell, lengths, extra):
         alone, after = stage(x[row : row + 1, :length], pick(state, row))
         same(y[row : row + 1, :length], alone)
         assert not y[row, length:].any()
-        tree(same, pick(last, row), after)
+        same(pick(last, row), after)
         if length:
             same(at_end(y, torch.tensor(lengths))[row], alone[0, -1])
 
@@ -56,7 +56,7 @@ def test_ragged_through_convolutions_counts_input_steps():
     y, last = ragged(stage, x, torch.tensor([4, 12, 0]), stage.initial(3))
     alone, after = stage(x[:1, :4], stage.initial(1))
     same(y[:1, :2], alone)
-    tree(same, pick(last, 0), after)
+    same(pick(last, 0), after)
     with pytest.raises(ValueError, match="multiples of the hop 2"):
         ragged(stage, x, torch.tensor([3, 12, 0]), stage.initial(3))
     with pytest.raises(ValueError, match="do not fit"):
@@ -78,7 +78,7 @@ def test_restarting_is_each_piece_alone(cell, data, rows, steps):
             own = stage.initial(1) if flags[row][t] else own
             alone, own = stage(x[row : row + 1, t : t + 1], own)
             same(y[row : row + 1, t : t + 1], alone)
-        tree(same, pick(last, row), own)
+        same(pick(last, row), own)
 
 
 def gradients(stage, loss):
@@ -95,10 +95,9 @@ def test_checkpointed_has_the_same_gradient(size):
     y, last = stage(x, state)
     z, after = checkpointed(stage, x, state, size)
     same(y, z)
-    tree(same, last, after)
+    same(last, after)
     weights = torch.linspace(-1, 1, y.numel()).view_as(y)
-    for a, b in zip(gradients(stage, (y * weights).sum()), gradients(stage, (z * weights).sum())):
-        same(a, b, 1e-10)
+    same(gradients(stage, (y * weights).sum()), gradients(stage, (z * weights).sum()), 1e-10)
 
 
 def kept(run):
@@ -149,7 +148,7 @@ def test_truncated_cuts_the_gradient_and_nothing_else():
     blocks = list(truncated(stage, x, state, 6))
     whole, last = stage(x, state)
     same(torch.cat([y for y, _ in blocks], 1), whole)
-    tree(same, blocks[-1][1], last)
+    same(blocks[-1][1], last)
     x = torch.randn(2, 12, 3, requires_grad=True)
     blocks = list(truncated(stage, x, state, 6))
     blocks[1][0].sum().backward()
@@ -161,8 +160,7 @@ def test_encoder_checkpoints_in_training():
     x = torch.randn(2, 20, 3)
     y, z = (s(x, s.initial(2))[0] for s in (stage, saving))
     same(y, z)
-    for a, b in zip(gradients(stage, y.sum()), gradients(saving, z.sum())):
-        same(a, b, 1e-5)
+    same(gradients(stage, y.sum()), gradients(saving, z.sum()), 1e-5)
     more, less = (kept(lambda s=s: s(x, s.initial(2))[0].sum().backward()) for s in (stage, saving))
     assert less < more
     with pytest.raises(ValueError, match="multiple of the hop 2"):

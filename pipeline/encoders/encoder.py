@@ -110,7 +110,8 @@ class Encoder(Chain):
         if len(shape) not in (1, 3):
             raise ValueError(f"encoder: got steps of shape {shape}; expected feature vectors (F,) or images (C, H, W)")
         if len(shape) == 1 and (stem or over_images):
-            what = "encoder.stem is" if stem else f"{cell_name(cell)} is a cell"
+            made: Any = getattr(cell, "func", cell)
+            what = "encoder.stem is" if stem else f"{made.__name__} is a cell"
             raise ValueError(f"encoder: {what} for images, got steps of shape {shape}; choose an extractor of pictures")
         if conv and over_images:
             raise ValueError("encoder.convolutions work on vectors; for a cell over images use encoder.stem")
@@ -135,8 +136,3 @@ def sizes_of(hidden: int | list[int], layers: int) -> list[int]:
     if not hidden or layers not in (1, len(hidden)):
         raise ValueError(f"encoder.hidden lists {len(hidden)} layers, but encoder.layers is {layers}")
     return hidden
-
-
-def cell_name(cell: Callable[..., Cell]) -> str:
-    """What the cell is called."""
-    return str(getattr(getattr(cell, "func", cell), "__name__", cell))
