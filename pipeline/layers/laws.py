@@ -127,7 +127,7 @@ def same(found: State, expected: State, what: str, tolerance: float = TOLERANCE)
     for one, other in zip(leaves(found), leaves(expected), strict=True):
         assert one.shape == other.shape, f"{what}: shape {tuple(one.shape)}, expected {tuple(other.shape)}"
         assert one.dtype == other.dtype, f"{what}: {one.dtype}, expected {other.dtype}"
-        a, b = one.double(), other.double()
+        a, b = one.detach().double(), other.detach().double()
         apart = torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(math.inf)
         finite = torch.where(b.isfinite(), b.abs(), 0.0)
         if apart.numel() and float(apart.max()) > tolerance * max(1.0, float(finite.max())):

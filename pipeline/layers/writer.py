@@ -88,7 +88,7 @@ class Writer:
                 case "dstate":
                     text = at(f"D{rest[0]}[b]") + (f" + {at('DY[t, b]')}" if rest[0] == 0 else "")
                 case "x":
-                    text = at(self.part("X", rest[0], "b % X.shape[1]"))
+                    text = at(self.part("X", rest[0], "min(b, X.shape[1] - 1)"))
                 case "u":
                     text = at(self.part("U", rest[0]))
                 case "peep":
@@ -134,4 +134,4 @@ class Writer:
         lines += [rows, *self.pass_over([*self.news(), ("Y[b, t]", "=", self.recorded.new[0])])]
         lines.append(f"    return x.sum() + {' + '.join(f'{m}.sum()' for m in self.memory)}")
         text = re.sub(r"[SN](\d)\[t, b\]", r"M\1[b]", "\n".join(lines))
-        return re.sub(r"([UV]\d?)\[t, b", r"\1[b", text.replace("X[t, b % X.shape[1]", "X[b, t"))
+        return re.sub(r"([UV]\d?)\[t, b", r"\1[b", text.replace("X[t, min(b, X.shape[1] - 1)", "X[b, t"))
