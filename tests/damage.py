@@ -1,5 +1,6 @@
 """Small recordings of every kind, and thousands of ways to damage them, the same for ever."""
 
+import functools
 import io
 import re
 import tempfile
@@ -75,6 +76,7 @@ def tagged(ending, data):
     return ending, b"ID3\3\0\0\0\0\0\x20" + b"TIT2\0\0\0\3\0\0\0hi".ljust(32, b"\0") + data
 
 
+@functools.cache
 def sounds():
     """One small file of each kind that holds sound: its ending, and its bytes."""
     return [
@@ -88,6 +90,7 @@ def sounds():
     ]  # fmt: skip
 
 
+@functools.cache
 def pictures():
     """One small file of each kind that holds pictures."""
     return [

@@ -6,12 +6,13 @@ import os
 import pickle
 import tarfile
 import time
-import tracemalloc
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
+from conftest import peak_below
 from damage import muxed, pictures, sounded, sounds, tagged
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,10 +57,7 @@ def test_what_stands_behind_tags_counts(tmp_path, form):
 
 @pytest.mark.parametrize("before", [bytes(3000), np.random.default_rng(0).bytes(20_000)])
 def test_streams_without_a_header_may_begin_late(tmp_path, before):
-    for (_, data), demuxer in (
-        (sounded("MP3", "MPEG_LAYER_III", "mp3"), "mp3"),
-        (muxed("adts", "aac", sound="aac"), "aac"),
-    ):
+    for demuxer, data in (sounded("MP3", "MPEG_LAYER_III", "mp3"), muxed("adts", "aac", sound="aac")):
         assert format_of(tmp_path / "late", before + data) == [demuxer]
         (tmp_path / "clean").write_bytes(data)
         late, clean = (read(tmp_path / name, 16000)[0] for name in ("late", "clean"))
@@ -73,17 +71,6 @@ def test_packets_of_transport_streams(tmp_path, size):
     packets = [data[at : at + 188] for at in range(0, len(data), 188)]
     wider = b"".join(bytes(4 * (size == 192)) + packet + b"\x11" * (16 * (size == 204)) for packet in packets)
     assert format_of(tmp_path / "a", wider) == ["mpegts"]
-
-
-def test_every_real_recording_is_known(real):
-    found = {}
-    for path in sorted(real.rglob("*.*")):
-        if path.suffix in (".wav", ".ogg", ".flac", ".mp4", ".mpg") and len(found.setdefault(path.suffix, [])) < 10:
-            with open_file(str(path)) as container:
-                found[path.suffix].append(container.format.name)
-    assert {suffix: set(names) for suffix, names in found.items()} == {
-        ".wav": {"wav"}, ".ogg": {"ogg"}, ".flac": {"flac"}, ".mp4": {"mov,mp4,m4a,3gp,3g2,mj2"}, ".mpg": {"mpeg"},
-    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- everything else
@@ -164,14 +151,9 @@ def test_any_bytes_are_a_recording_or_an_error(tmp_path_factory, data):
 def test_telling_takes_no_time_and_no_memory(tmp_path, data):
     (tmp_path / "a").write_bytes(data * (HEAD_BYTES * 8))
     started = time.monotonic()
-    tracemalloc.start()
-    try:
+    with peak_below(ALLOCATED_BYTES), suppress(MediaError):
         open_file(str(tmp_path / "a")).close()
-    except MediaError as error:
-        assert error.code
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert time.monotonic() - started < SECONDS and peak < ALLOCATED_BYTES
+    assert time.monotonic() - started < SECONDS
 
 
 # ---------------------------------------------------------------- parts of files
@@ -211,13 +193,6 @@ def test_a_part_is_read_as_it_is_alone(tmp_path, within, share):
             assert alone == what_is_read(within(data), spec), ending
             read |= {ending} if not isinstance(alone, str) else set()
     assert len(read) > 12
-
-
-def test_the_bytes_of_a_part(within):
-    with FileBytes(within(bytes(range(100)))) as file:
-        assert (file.read(3), file.seek(-2, os.SEEK_END), file.read(), file.read(5)) == (b"\0\1\2", 98, b"bc", b"")
-        assert file.seek(-500, os.SEEK_CUR) == 0 and file.seek(300) == 300 and file.read(1) == b""
-    assert file.closed
 
 
 def test_what_the_disk_cannot_give_is_an_error(within, tmp_path, monkeypatch):

@@ -3,11 +3,11 @@
 import os
 import wave as wavefile
 
-import av
 import librosa
 import numpy as np
 import pytest
 import soundfile
+from damage import muxed
 
 from pipeline.core.errors import MediaError
 from pipeline.media.audio import Resampler, media_files, open_blocks, probe, read
@@ -26,15 +26,10 @@ def test_formats(tmp_path, name):
 
 
 def test_containers_that_soundfile_cannot_read(tmp_path):
-    with av.open(str(tmp_path / "a.m4a"), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(tone()[None], format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
+    (tmp_path / "a.m4a").write_bytes(muxed("ipod", "m4a", sound="aac")[1])
     wave, facts = read(tmp_path / "a.m4a", 16000)
-    assert facts.rate == 16000 and abs(len(wave) - 16000) < 2048 and not facts.warnings
-    assert abs(np.abs(wave[2000:-2000]).max() - 0.3) < 0.02
+    assert facts.rate == 16000 and abs(len(wave) - 6400) < 2048 and not facts.warnings
+    assert abs(np.abs(wave[2000:-2000]).max() - 0.3) < 0.1
 
 
 def test_eight_channels_at_192_khz(tmp_path):

@@ -8,54 +8,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from fractions import Fraction
 
 import numpy as np
 import pytest
-import soundfile
 import soxr
-from conftest import ROOT
+from conftest import ROOT, tone_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
-from pipeline.model.classifier import load
 from pipeline.sources.audio_timeline import MIN_LOSS_SECONDS
-from pipeline.sources.block_queue import BlockQueue
 from pipeline.sources.capture import LostError
 from pipeline.sources.live_audio import POLL_SECONDS, LiveAudio
 from pipeline.sources.microphone import Microphone, run_within
 from pipeline.sources.source import Gap, Piece
-from pipeline.streaming.stream import Stream
 
 RATE = 16000
 CODE = 4001  # samples say which they are: number n is (n % CODE + 1) / 8192, exact in float32
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.booleans()), max_size=60), st.integers(1, 2))
-def test_a_queue_leaves_out_what_has_no_room(plan, channels):
-    queue, expected, delivered, pending = BlockQueue(100), deque(), 0, False
-    for put, count, overflow in plan:
-        if put:
-            data = np.arange(delivered * channels, (delivered + count) * channels, dtype=np.float32)
-            data = data.reshape(count, channels)
-            pending |= overflow
-            if sum(len(block[0]) for block in expected) + count <= 100:
-                expected.append((data.copy(), delivered, 0.5 * delivered, pending))
-                pending = False
-            queue.put(data, 0.5 * delivered, 1.0, overflow)
-            data[:] = -1  # PortAudio's memory is used again
-            delivered += count
-        else:
-            block = queue.take()
-            assert (block is None) == (not expected)
-            if block is not None:
-                wanted, start, arrived, flag = expected.popleft()
-                assert np.array_equal(block.data, wanted)
-                assert (block.start, block.arrived, block.captured, block.overflow) == (start, arrived, 1.0, flag)
 
 
 class World:
@@ -115,6 +87,7 @@ class Fake:
         data = ((numbers % CODE + 1) / 8192).astype(np.float32) if self.sound is None else self.sound(numbers)
         data = data.reshape(self.size, -1) if data.ndim > 1 else np.repeat(data[:, None], self.channels, 1)
         self.put(data, self.size / self.real, self.flag)
+        data[:] = -1  # a driver's memory is used again
         self.number += self.size
         self.flag, self.delay = False, self.late()
 
@@ -210,17 +183,14 @@ def test_unplugged_device_is_told_at_once():
     assert gaps(found) == [Gap(0, "the device has gone", "reset")] and world.opened[1] <= 101.1
 
 
-def test_device_that_comes_back_and_goes_again():
-    plans = [{"gone": 102.0}, {"gone": 103.0}, {"begin": 0.3}, {}]
-    found, _ = recorded(plans, 10.0)
-    assert [gap.ticks > 0 for gap in gaps(found)] == [False, True, False, True]
-    assert np.abs(errors(found)).max() <= 1
-    found, _ = recorded([{"gone": 102.0}, {"gone": 102.4}, {}], 10.0)  # before it was in step
-    assert [gap.ticks > 0 for gap in gaps(found)] == [False, True, False, True]
-    assert np.abs(errors(found)).max() <= 2
-    never = [{"gone": 102.0}, {"frozen": 0.0}, {"frozen": 0.0}, {}]  # opened, but silent for ten seconds
-    found, _ = recorded(never, 40.0)
-    assert [gap.ticks > 0 for gap in gaps(found)] == [False, True] and np.abs(errors(found)).max() <= 1
+@pytest.mark.parametrize(("plans", "seconds", "told", "apart"), [
+    ([{"gone": 102.0}, {"gone": 103.0}, {"begin": 0.3}, {}], 10.0, [False, True, False, True], 1),
+    ([{"gone": 102.0}, {"gone": 102.4}, {}], 10.0, [False, True, False, True], 2),  # before it was in step
+    ([{"gone": 102.0}, {"frozen": 0.0}, {"frozen": 0.0}, {}], 40.0, [False, True], 1),  # opened, but silent for long
+])  # fmt: skip
+def test_device_that_comes_back_and_goes_again(plans, seconds, told, apart):
+    found, _ = recorded(plans, seconds)
+    assert [gap.ticks > 0 for gap in gaps(found)] == told and np.abs(errors(found)).max() <= apart
 
 
 def test_device_that_never_gives_sound_is_an_error():
@@ -289,20 +259,18 @@ def test_a_busy_listener_loses_only_what_has_no_room():
     assert audio.world.told == ["the device has lost sound 0 times, and we had no room for it 1 times; see the gaps"]
 
 
-@pytest.mark.parametrize("real", [RATE * 1.001, RATE * 0.999, RATE * 1.0003])
+@pytest.mark.parametrize("real", [RATE * 1.001, RATE * 0.999, RATE * 1.0003, RATE * 1.0001])
 def test_drift_is_told_and_time_is_the_devices(real):
     found, world = recorded([{"real": real, "block": 0.1}], 300.0)
-    assert (
-        not gaps(found) and not errors(found).any() and ticks(found) == pytest.approx(299.85 * real, abs=2 * RATE / 10)
-    )
+    assert not gaps(found) and not errors(found).any()
+    assert ticks(found) == pytest.approx(299.85 * real, abs=2 * RATE / 10)
     ppm = 1e6 * abs(real / RATE - 1)
+    if ppm < 200:  # a good crystal
+        assert not world.told
+        return
     (line,) = world.told
     assert line.startswith("the device's clock is ") and abs(int(line.split()[4]) - ppm) <= 2
     assert ("faster" if real > RATE else "slower") in line
-
-
-def test_drift_of_a_good_crystal_is_nobodys_business():
-    assert not recorded([{"real": RATE * 1.0001, "block": 0.1}], 120.0)[1].told
 
 
 @pytest.mark.parametrize(("said", "real"), [(48000, 44100), (44100, 48000), (48000, 16000), (16000, 48000)])
@@ -381,7 +349,6 @@ DEVICES = """
 pcm.mic16 { type pulse device mic16.monitor }
 pcm.mic48 { type pulse device mic48.monitor }
 """
-LEAD = 1.0  # seconds of silence before what is played: the beginning of a playback is damaged at times
 
 
 @pytest.fixture
@@ -401,16 +368,8 @@ def server(tmp_path_factory):
     (folder / "alsa.conf").write_text(DEVICES)
     own = {"XDG_RUNTIME_DIR": str(folder), "ALSA_CONFIG_PATH": str(folder / "alsa.conf"), "PULSE_LATENCY_MSEC": "20"}
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PULSE_")} | own
-    command = [
-        "pulseaudio",
-        "-n",
-        "-F",
-        str(folder / "pulse.pa"),
-        "--daemonize=no",
-        "--exit-idle-time=-1",
-        "--disallow-exit=yes",
-        "--use-pid-file=no",
-    ]
+    command = ["pulseaudio", "-n", "-F", str(folder / "pulse.pa"), "--daemonize=no", "--exit-idle-time=-1",
+               "--disallow-exit=yes", "--use-pid-file=no"]  # fmt: skip
     running = []
 
     def stop():
@@ -450,110 +409,39 @@ def rows(path):
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def listener(model, environment, out, device, *more):
-    """infer.py at a device, once it hears."""
-    command = [sys.executable, ROOT / "infer.py", f"checkpoint={model}", "source=microphone", f"source.device={device}",
-               f"source.rate={16000 if device == 'mic16' else 48000}", "source.seconds=300", "sink=jsonl",
-               f"sink.jsonl.path={out}", "sink.jsonl.posteriors=true", *more]  # fmt: skip
-    return subprocess.Popen([*map(str, command)], env=environment, cwd=ROOT, stderr=subprocess.PIPE)
-
-
-def in_file(model, wave, late):
-    """Labels and times in seconds of a recording's events, with ``late`` samples of silence before it."""
-    stream = Stream(model, max(1, round(0.1 * model.rate / model.hop)))
-    events = stream.push(np.concatenate([np.zeros(late, np.float32), wave])) + stream.close()
-    return [(event.label, (event.start - late) / model.rate, (event.end - late) / model.rate) for event in events]
-
-
-def compared(model, wave, found):
-    """The lag of what was heard live behind the recording, once all its events are found to be the recording's: the
-    same labels in the same order, times within 50 ms. Live, the recording begins anywhere in a step; so it may be any
-    of its beginnings that is the same.
-    """
-    live = [(row["label"], row["start"], row["end"]) for row in found if row["type"] == "event"]
-    said = []
-    for late in range(0, model.hop, model.hop // 16):
-        events = in_file(model, wave, late + model.rate // model.hop * model.hop)
-        said.append([label for label, *_ in events])
-        if [label for label, *_ in events] == [label for label, *_ in live]:
-            apart = np.array([times for _, *times in live]) - np.array([times for _, *times in events])
-            apart = apart.reshape(-1)[1:-1]  # what begins in the silence before or lasts to the end has no time there
-            lag = float(np.median(apart))
-            if np.abs(apart - lag).max() <= 0.05:
-                return lag
-    raise AssertionError(f"{live}; the file: {said}")
-
-
-def stopped(process):
-    """What it said on stderr, once it has been told to end."""
-    process.terminate()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err.decode()
-    return err.decode()
-
-
-def heard(model, environment, tmp_path, wave, devices=("mic16", "mic48")):
-    """Play a recording to devices and compare what infer.py hears with what it finds in the file; the lags."""
-    outs = {device: tmp_path / f"{device}.jsonl" for device in devices}
-    listeners = {device: listener(model, environment, outs[device], device) for device in devices}
-    try:
-        for device, out in outs.items():
-            eventually(lambda out=out, process=listeners[device]: len(rows(out)) > 20 or process.poll() is not None, 60)
-            rate = 16000 if device == "mic16" else 48000
-            soundfile.write(tmp_path / f"{device}.wav", soxr.resample(wave, 16000, rate), rate, "FLOAT")
-        players = [
-            subprocess.Popen(["paplay", f"--device={device}", tmp_path / f"{device}.wav"], env=environment)
-            for device in devices
-        ]
-        for player in players:
-            assert player.wait(len(wave) / 16000 + 30) == 0
-        time.sleep(1.0)  # the last of it is on its way
-        said = [stopped(process) for process in listeners.values()]
-    finally:
-        for process in listeners.values():
-            process.kill()
-    found = [rows(out) for out in outs.values()]
-    assert not [row for one in found for row in one if row["type"] == "gap"], said
-    return [compared(load(model).for_streaming(), wave, one) for one in found]
-
-
-def test_live_events_are_those_of_the_file(server, trained, tmp_path):
-    """Through PortAudio, at the model's rate and at another."""
-    rng, t = np.random.default_rng(3), np.arange(8000) / RATE
-    parts = [np.zeros(int(LEAD * RATE))]
-    for hertz in (2600, 250, 2300, 220, 2900, 300):
-        parts += [0.3 * np.sin(2 * np.pi * hertz * t) + 0.03 * rng.standard_normal(8000), np.zeros(5600)]
-    wave = np.concatenate([*parts, np.zeros(4000)]).astype(np.float32)
-    model = trained / "model.safetensors"
-    assert len(in_file(load(model).for_streaming(), wave, 0)) >= 6
-    heard(model, server[0], tmp_path, wave)
-
-
 def test_a_device_that_goes_and_comes_back(server, trained, tmp_path):
-    """The sound server dies, and another comes some seconds later."""
+    """Through PortAudio, at another rate: the sound server dies, and another comes some seconds later. What is played
+    then is heard.
+    """
     environment, start, stop = server
     out = tmp_path / "out.jsonl"
-    process = listener(trained / "model.safetensors", environment, out, "mic16", "source.gap=keep")
+    command = [sys.executable, ROOT / "infer.py", f"checkpoint={trained}", "source=microphone", "source.device=mic48",
+               "source.rate=48000", "source.seconds=300", "source.gap=keep", "sink=jsonl", f"sink.jsonl.path={out}",
+               "sink.jsonl.posteriors=true"]  # fmt: skip
+    process = subprocess.Popen([*map(str, command)], env=environment, cwd=ROOT, stderr=subprocess.PIPE)
 
-    def gaps_told():
-        return [row for row in rows(out) if row["type"] == "gap"]
+    def told(kind):
+        return [row for row in rows(out) if row["type"] == kind]
 
     try:
         eventually(lambda: len(rows(out)) > 20 or process.poll() is not None, 60)
         stop()
         gone = time.monotonic()
-        eventually(gaps_told, 5.0)
+        eventually(lambda: told("gap"), 5.0)
         assert time.monotonic() - gone <= 2.5  # two, and what the machine is busy with
         time.sleep(2.0)
         start()
-        eventually(lambda: len(gaps_told()) >= 2 or process.poll() is not None, 15)
+        eventually(lambda: len(told("gap")) >= 2 or process.poll() is not None, 15)
         back = time.monotonic()
-        time.sleep(1.5)
-        err = stopped(process)
+        tone = tone_clip(tmp_path / "tone.wav", 2600, 1.5)
+        subprocess.run(["paplay", "--device=mic48", tone], env=environment, check=True, timeout=30)
+        process.terminate()
+        err = process.communicate(timeout=60)[1].decode()
     finally:
         process.kill()
-    first, second, *more = gaps_told()
-    assert first["length"] == 0 and not more, err
+    first, second, *more = told("gap")
+    assert process.returncode == 143 and first["length"] == 0 and not more, err
     assert second["why"].endswith("; it is back") and second["how"] == "keep"
     assert 2.0 <= second["length"] <= back - gone + 0.5
+    assert "high" in {row["label"] for row in told("event")}
     assert rows(out)[-1]["time"] >= second["start"] + second["length"] + 0.5  # it went on

@@ -51,13 +51,8 @@ def test_a_model_with_a_cell_of_ones_own_needs_its_plugin(folder):
     refused = command(folder, "source.path=sound.wav", leave="plugins=[mycells]")
     assert refused.returncode == 2 and b"'mycells.Leaky' is no part of Rivulet" in refused.stderr
     assert b"needs plugins=[mycells]" in refused.stderr
-    done = run(
-        "infer.py",
-        "checkpoint=run",
-        "source.path=sound.wav",
-        cwd=folder,
-        env=os.environ | {"RIVULET_PLUGINS": "mycells"},
-    )
+    allowed = os.environ | {"RIVULET_PLUGINS": "mycells"}
+    done = run("infer.py", "checkpoint=run", "source.path=sound.wav", cwd=folder, env=allowed)
     assert done.returncode == 0, done.stderr.decode()
     told = json.loads((folder / "run" / "metrics.json").read_text())["settings"]
     assert told["cell"]["share"] == 0.3 and "plugins" not in told

@@ -1,5 +1,6 @@
 """Scheduler: who shares a batch changes no bit; who waited longest is served first; overload is told, and is survived."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,11 +10,10 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, configured, small_model
+from conftest import BOTH, PICTURES, ROOT, listen, lively_model, noise, small_model
 
 from pipeline.layers.stage import Stage, tree
-from pipeline.model.classifier import Classifier
-from pipeline.streaming.scheduler import NEWEST_WAITS, Scheduler, Waits
+from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
 
 BLOCK = 4
@@ -32,11 +32,6 @@ class Clock:
 
     def pass_by(self, seconds):
         self.now += seconds
-
-
-def noise(ticks, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal(ticks) * 0.1 * (1 + np.sin(np.arange(ticks) / (300 + 50 * seed)))).astype(np.float32)
 
 
 def material(model, ticks, seed):
@@ -60,22 +55,33 @@ def told(answers):
     return np.concatenate([a.posteriors for a in answers]), [e for a in answers for e in a.events], gaps
 
 
-def alone(scheduler, parts):
+def answer_all(scheduler, heard):
+    """Turns until nothing waits."""
+    while answers := scheduler.turn():
+        collect(heard, answers)
+    return heard
+
+
+@functools.cache
+def quiet(model, tile):
+    """A scheduler without other streams."""
+    return Scheduler(model, BLOCK, tile=tile)
+
+
+def alone(model, parts, tile=64):
     """What a stream is told if nobody else is there: all at once, then closed."""
-    assert not scheduler.streams
-    stream, heard = Stream(scheduler.model, BLOCK), defaultdict(list)
+    scheduler, stream, heard = quiet(model, tile), Stream(model, BLOCK), defaultdict(list)
     scheduler.join(stream)
     scheduler.feed(stream, parts)
     collect(heard, scheduler.close(stream))
     return told(heard[stream])
 
 
-def pushed(model, parts):
-    """What ``Stream.push`` answers, in batches of one."""
-    stream = Stream(model, BLOCK)
-    events, answers = stream.push(parts), [stream.posteriors]
-    events += stream.close()
-    return np.concatenate([*answers, stream.posteriors]), events
+def assert_as_alone(model, heard, streams, blocks, tile=64):
+    """Each was told the same bits as if it had been alone with its noise."""
+    for seed, stream in streams.items():
+        own = alone(model, noise(blocks * stream.size, seed), tile)[0]
+        assert np.array_equal(told(heard[stream])[0], own[: blocks * BLOCK])
 
 
 HEARING = {
@@ -84,19 +90,16 @@ HEARING = {
     "convolutions": ["encoder=conv_recurrent"],
 }
 SEEING = {
-    "pictures": ["extractor=frames", "encoder=image_recurrent", "cell=conv_gru", "extractor.height=8",
-                 "extractor.width=12", "head.window=0.4"],
-    "both": ["extractor=audiovisual", "encoder=recurrent", "extractor@extractor.picture=frames",
-             "extractor.picture.height=8", "extractor.picture.width=12", "extractor.size=5", "head=mean"],
-}  # fmt: skip
+    "pictures": [*PICTURES, "cell=conv_gru", "head.window=0.4"],
+    "both": [*BOTH, "extractor.size=5"],
+}
 LIVELY = ["decoder.threshold=0.34", "decoder.release=0.33", "decoder.minimum=0"]
 
 
 def made(name):
     if name in HEARING:
         return small_model(*HEARING[name], *LIVELY)
-    torch.manual_seed(0)
-    return Classifier(configured("train", *SEEING[name], *LIVELY), ["background", "high", "low"]).eval()
+    return lively_model(*SEEING[name], *LIVELY, times=1.0)
 
 
 @pytest.mark.parametrize("name", [*HEARING, *SEEING])
@@ -131,10 +134,10 @@ def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
     assert len(batches) > 8  # or this would prove little
     for index, stream in enumerate(streams):
         posteriors, events, gaps = told(heard[stream])
-        own, own_events, _ = alone(scheduler, parts[index])
+        own, own_events, _ = alone(model, parts[index], 16)
         assert np.array_equal(posteriors, own) and events == own_events and not gaps
         assert stream.steps == len(own)
-        one, one_events = pushed(model, parts[index])
+        one, one_events, _ = listen(Stream(model, BLOCK), [parts[index]])
         assert np.abs(own - one).max(initial=0) <= 1e-6 and len(events) == len(one_events)
     assert any(told(heard[stream])[1] for stream in streams)
 
@@ -143,40 +146,26 @@ PROCESSORS = [
     {"MKL_CBWR": "AVX2"}, {"ATEN_CPU_CAPABILITY": "avx2"}, {"ATEN_CPU_CAPABILITY": "default"},
     {"ONEDNN_MAX_CPU_ISA": "AVX2"}, {},
 ]  # fmt: skip
-EXACT = {
-    "test_scheduler.py": "to_the_bit or row_by_row or takes_its_state", "test_stream.py": "same_bits",
-    "test_batch.py": "change_no_bit", "test_snapshot.py": "bit_for_bit or change_nothing",
-}  # fmt: skip
+EXACT = "to_the_bit or row_by_row or takes_its_state or same_bits or change_no_bit or bit_for_bit or change_nothing"
 
 
-@pytest.mark.parametrize(
-    ("setting", "threads"),
-    [
-        pytest.param(setting, threads, marks=[pytest.mark.long] if (number, threads) != (0, 1) else [])
-        for number, setting in enumerate(PROCESSORS)
-        for threads in (1, 2)
-    ],
-    ids=str,
-)
-def test_bits_hold_with_the_kernels_of_other_processors(setting, threads, request):
+@pytest.mark.parametrize(("setting", "threads", "names"), [
+    (PROCESSORS[0], 1, "to_the_bit and both"),
+    *(pytest.param(setting, threads, EXACT, marks=pytest.mark.long) for setting in PROCESSORS for threads in (1, 2)),
+], ids=str)  # fmt: skip
+def test_bits_hold_with_the_kernels_of_other_processors(setting, threads, names):
     """Each makes the libraries choose other kernels, which add up in other orders."""
-    whole = request.node.get_closest_marker("long")
-    for file, names in (EXACT if whole else {"test_scheduler.py": "to_the_bit and both"}).items():
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            "not long",
-            ROOT / "tests" / file,
-        ]
-        command += ["-k", f"({names}) and not other_processors"]
-        env = os.environ | setting | {"RIVULET_TEST_THREADS": str(threads)}
-        done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, timeout=900)
-        assert done.returncode == 0, done.stdout.decode()[-3000:]
+    files = [ROOT / "tests" / f"test_{name}.py" for name in ("scheduler", "stream", "batch", "snapshot")]
+    files = files if names == EXACT else files[:1]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not long", *files]
+    env = os.environ | setting | {"RIVULET_TEST_THREADS": str(threads)}
+    chosen = ["-k", f"({names}) and not other_processors"]
+    done = subprocess.run([*command, *chosen], env=env, cwd=ROOT, capture_output=True, timeout=900)
+    assert done.returncode == 0, done.stdout.decode()[-3000:]
+
+
+def assert_same(state, other):
+    torch.testing.assert_close(state, other, rtol=0, atol=0)
 
 
 def ready(scheduler, count, blocks=1, seed=0):
@@ -216,10 +205,8 @@ def test_a_block_arrives_with_its_last_sample():
     for arrived, share in [(1.0, 0.5), (2.0, 0.25), (3.0, 0.75), (4.0, 1.6)]:
         scheduler.feed(stream, noise(round(share * scheduler.size)), arrived)
     clock.now = 5.0
-    waits = []
-    while answers := scheduler.turn():
-        waits += [answer.waited for answer in answers]
-    assert waits == [2.0, 1.0, 1.0] and scheduler.scheduled(stream).waits.longest == 2.0
+    waits = [answer.waited for answer in answer_all(scheduler, defaultdict(list))[stream]]
+    assert waits == [2.0, 1.0, 1.0]
 
 
 def test_a_flood_and_a_stall_cost_the_others_nothing():
@@ -228,15 +215,15 @@ def test_a_flood_and_a_stall_cost_the_others_nothing():
     clock = Clock(model, 0.01)
     scheduler = Scheduler(model, BLOCK, tile=4, clock=clock)
     flood, stalled, *others = streams = ready(scheduler, 5, blocks=0)
-    clock.now = 0.0
+    clock.now, heard = 0.0, defaultdict(list)
     scheduler.feed(flood, noise(100 * scheduler.size))
     scheduler.feed(stalled, noise(scheduler.size // 2))
     for _ in range(20):
         for stream in others:
             scheduler.feed(stream, noise(scheduler.size))
-        scheduler.turn()
-    assert all(scheduler.scheduled(stream).waits.longest == pytest.approx(0.01) for stream in others)
-    assert [scheduler.scheduled(stream).waits.count for stream in streams] == [20, 0, 20, 20, 20]
+        collect(heard, scheduler.turn())
+    assert all(answer.waited == pytest.approx(0.01) for stream in others for answer in heard[stream])
+    assert [len(heard[stream]) for stream in streams] == [20, 0, 20, 20, 20]
 
 
 def test_a_stream_that_leaves_takes_its_state_along():
@@ -249,20 +236,19 @@ def test_a_stream_that_leaves_takes_its_state_along():
     first.feed(stream, wave[: 9 * first.size + 5])
     for _ in range(6):
         collect(heard, first.turn())
+    data = first.snapshot(stream)
     first.leave(stream)
+    assert stream.snapshot() == data
     held = stream.state
     copy = tree(torch.clone, held)
     ready(first, 1, 1)  # somebody else gets its row
-    while first.turn():
-        pass
+    answer_all(first, heard)
     ready(second, 2, 20)
     second.join(stream)  # with three blocks that wait
     second.feed(stream, wave[9 * first.size + 5 :])
-    while answers := second.turn():
-        collect(heard, answers)
-    collect(heard, second.close(stream))
-    assert np.array_equal(told(heard[stream])[0], alone(Scheduler(model, BLOCK, tile=8), wave)[0])
-    tree(lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=0) or one, held, copy)
+    collect(answer_all(second, heard), second.close(stream))
+    assert np.array_equal(told(heard[stream])[0], alone(model, wave, 8)[0])
+    assert_same(held, copy)  # a value: no later step changes it
     with pytest.raises(ValueError, match="join it first"):
         second.feed(stream, wave)
 
@@ -275,9 +261,7 @@ def test_the_state_can_be_read_and_set_meanwhile_and_rows_are_added():
     own = Scheduler(model, BLOCK, tile=16)
     (stream,) = ready(own, 1, 3, seed=140)
     served(own, [stream])
-    pairs = []
-    tree(lambda one, other: pairs.append(torch.equal(one, other)) or one, streams[140].state, stream.state)
-    assert pairs and all(pairs)
+    assert_same(streams[140].state, stream.state)
     held = tree(torch.clone, streams[3].state)
     scheduler.feed(streams[3], noise(scheduler.size, 8))
     (first,) = scheduler.turn()
@@ -328,9 +312,12 @@ def overloaded(seconds, **settings):
             collect(heard, answers)
         clock.now = max(clock.now, due)
         behind.append(scheduler.behind)
-    while answers := scheduler.turn():
-        collect(heard, answers)
+    answer_all(scheduler, heard)
     return scheduler, streams, heard, np.array(behind)
+
+
+def longest_wait(heard):
+    return max(answer.waited for answers in heard.values() for answer in answers if not answer.gap)
 
 
 def test_overload_that_is_kept_is_answered_late_and_all_of_it():
@@ -339,13 +326,9 @@ def test_overload_that_is_kept_is_answered_late_and_all_of_it():
     assert behind[half - 1] == pytest.approx(2.0 / 3, abs=0.1)  # a third of what came waits
     assert scheduler.load == pytest.approx(1.5)
     assert (behind[-5:] < 0.05).all()  # it has recovered
-    assert scheduler.waits.longest == pytest.approx(1.0, abs=0.1)  # the last of them
+    assert longest_wait(heard) == pytest.approx(1.0, abs=0.1)  # of the last of them
     for index, stream in enumerate(streams):
         assert not told(heard[stream])[2] and stream.steps == BLOCK * (len(behind) if index < 2 else half)
-    again = overloaded(2.0, overload="keep")
-    assert np.array_equal(behind, again[3])
-    for one, other in zip(streams, again[1]):
-        assert [a.waited for a in heard[one]] == [a.waited for a in again[2][other]]
 
 
 @pytest.mark.parametrize("how", ["keep", "reset"])
@@ -354,7 +337,7 @@ def test_overload_that_is_dropped_is_bounded_and_told(how, more):
     scheduler, streams, heard, behind = overloaded(3.0, overload="drop", patience=0.2, gap=how, model=[*more, *LIVELY])
     block = BLOCK * scheduler.model.hop / scheduler.model.rate
     half = len(behind) // 2
-    assert behind.max() <= 0.2 + 2 * block and scheduler.waits.longest <= 0.2 + 2 * block
+    assert behind.max() <= 0.2 + 2 * block and longest_wait(heard) <= 0.2 + 2 * block
     assert (behind[half + round(0.3 / block) :] < 2 * block).all()  # it has recovered
     lost = []
     for index, stream in enumerate(streams):
@@ -389,7 +372,7 @@ def test_after_a_gap_that_reset_a_stream_it_answers_as_a_new_one():
     passed, first = scheduler.turn()
     assert passed.gap.ticks == 3 * scheduler.size and passed.at == scheduler.size and first.first == 4 * BLOCK
     (second,) = scheduler.turn()
-    own = alone(Scheduler(model, BLOCK), noise(2 * scheduler.size, 7))[0]
+    own = alone(model, noise(2 * scheduler.size, 7))[0]
     assert np.array_equal(np.concatenate([first.posteriors, second.posteriors]), own)
 
 
@@ -412,15 +395,12 @@ def test_a_state_that_is_not_finite_hurts_nobody_else_and_heals(poison, more):
     sick = streams[2]
     collect(heard, scheduler.turn())
     sick.state = tree(lambda t: t + poison if t.is_floating_point() else t, sick.state)
-    while answers := scheduler.turn():
-        collect(heard, answers)
+    answer_all(scheduler, heard)
     assert [[row["code"] for row in a.warnings] for a in heard[sick]] == [[], ["not_computed"], [], [], [], []]
     assert not heard[sick][1].posteriors.any() and sick.steps == 6 * BLOCK and not sick.warnings
-    own = Scheduler(model, BLOCK)
-    anew = alone(own, noise(6 * own.size, 2)[2 * own.size :])[0]
+    anew = alone(model, noise(6 * scheduler.size, 2)[2 * scheduler.size :])[0]
     assert np.array_equal(told(heard[sick][2:])[0], anew[: 4 * BLOCK])
-    for index in (0, 1, 3, 4):
-        assert np.array_equal(told(heard[streams[index]])[0], alone(own, noise(6 * own.size, index))[0][: 6 * BLOCK])
+    assert_as_alone(model, heard, {index: streams[index] for index in (0, 1, 3, 4)}, 6)
 
 
 @pytest.mark.parametrize("where", ["answer", "state"])
@@ -444,12 +424,10 @@ def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(where):
     after = scheduler.turn()
     hook.remove()
     assert np.array_equal(after[sick].posteriors, np.repeat(before[sick].posteriors[-1:], BLOCK, 0))
-    tree(lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=0) or one, streams[sick].state, held)
+    assert_same(streams[sick].state, held)
     assert [len(answer.warnings) for answer in after] == [0, 1, 0]
     collect(heard, [*before, *after, *scheduler.turn()])
-    own = Scheduler(model, BLOCK)
-    for row in (0, 2):
-        assert np.array_equal(told(heard[streams[row]])[0], alone(own, noise(3 * own.size, row))[0][: 3 * BLOCK])
+    assert_as_alone(model, heard, {row: streams[row] for row in (0, 2)}, 3)
 
 
 def test_what_is_no_sound_is_told_with_the_answer_of_its_block():
@@ -463,15 +441,6 @@ def test_what_is_no_sound_is_told_with_the_answer_of_its_block():
         codes += [[row["code"] for row in answer.warnings] for answer in answers]
         scheduler.feed(stream, noise(1))  # which clears what the stream itself has to tell
     assert codes == [[], ["not_finite"], []]
-
-
-def test_an_error_that_is_no_stream_s_fault_is_not_hidden():
-    model = small_model()
-    scheduler = Scheduler(model, BLOCK)
-    ready(scheduler, 2)
-    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(ValueError("a broken part")))
-    with pytest.raises(ValueError, match="a broken part"):
-        scheduler.turn()
 
 
 def test_threads_may_feed_while_one_computes():
@@ -490,22 +459,8 @@ def test_threads_may_feed_while_one_computes():
     while any(thread.is_alive() for thread in threads) or scheduler.behind:
         if scheduler.wait(0.01):
             collect(heard, scheduler.turn())
-    while answers := scheduler.turn():
-        collect(heard, answers)
-    own = Scheduler(model, BLOCK, tile=8)
-    for stream, wave in zip(streams, waves):
-        assert np.array_equal(told(heard[stream])[0], alone(own, wave)[0][: 40 * BLOCK])
-    assert not scheduler.wait(0.0) and sum(scheduler.scheduled(s).waits.count for s in streams) == 320
-
-
-def test_waits_are_those_of_numpy_over_the_newest():
-    waits, taken = Waits(), np.random.default_rng(0).exponential(size=3 * NEWEST_WAITS + 5).astype(np.float32)
-    assert waits.quantile(0.99) == 0.0
-    for seconds in taken:
-        waits.add(seconds)
-    assert waits.longest == taken.max() and waits.count == len(taken)
-    for share in (0.5, 0.99, 1.0):
-        assert waits.quantile(share) == np.quantile(taken[-NEWEST_WAITS:], share, method="higher")
+    assert_as_alone(model, answer_all(scheduler, heard), dict(enumerate(streams)), 40, 8)
+    assert not scheduler.wait(0.0) and sum(map(len, heard.values())) == 320
 
 
 class Neighbours(Stage):
@@ -533,24 +488,19 @@ def test_a_stage_whose_rows_depend_on_each_other_is_computed_row_by_row(how):
     model.smoothing = Neighbours((3,), how)
     states = Scheduler(model, BLOCK, tile=32).batch
     assert model.smoothing in states.serial or states.sizes == [8, 16, 32]
-    scheduler, heard = Scheduler(model, BLOCK, tile=32), defaultdict(list)
+    scheduler = Scheduler(model, BLOCK, tile=32)
     streams = ready(scheduler, 13, 3)
-    while answers := scheduler.turn():
-        collect(heard, answers)
-    own = Scheduler(model, BLOCK, tile=32)
-    for index, stream in enumerate(streams):
-        assert np.array_equal(told(heard[stream])[0], alone(own, noise(3 * own.size, index))[0][: 3 * BLOCK])
+    assert_as_alone(model, answer_all(scheduler, defaultdict(list)), dict(enumerate(streams)), 3, 32)
     assert Scheduler(model, BLOCK, tile=3, exact=False).batch.sizes == [1, 2, 3]
 
 
 def test_batches_of_any_size_are_near():
     model = small_model()
     scheduler = Scheduler(model, BLOCK, exact=False)
-    streams, heard = ready(scheduler, 13, 5), defaultdict(list)
-    while answers := scheduler.turn():
-        collect(heard, answers)
+    streams = ready(scheduler, 13, 5)
+    heard = answer_all(scheduler, defaultdict(list))
     for index, stream in enumerate(streams):
-        own = pushed(model, (noise(5 * scheduler.size, index),))[0]
+        own = listen(Stream(model, BLOCK), [noise(5 * scheduler.size, index)])[0]
         assert np.abs(told(heard[stream])[0] - own).max() <= 1e-6
 
 
@@ -569,21 +519,6 @@ def test_what_does_not_belong_is_refused():
     for settings in ({"tile": 0}, {"patience": 0.0}):
         with pytest.raises(ValueError, match="expected at least 1 row, and more than 0 seconds"):
             Scheduler(model, BLOCK, **settings)
-
-
-def test_a_state_that_somebody_holds_never_changes():
-    scheduler = Scheduler(small_model("head.window=0.3"), BLOCK)
-    streams = ready(scheduler, 3, 5)
-    scheduler.turn()
-    held = [stream.state for stream in streams]
-    copies = [tree(torch.clone, state) for state in held]
-    scheduler.turn()
-    scheduler.close(streams[1])
-    for state, copy in zip(held, copies):
-        tree(lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=0) or one, state, copy)
-    streams[0].state = held[0]  # and it can be gone on from
-    scheduler.turn()
-    assert not torch.equal(streams[0].state[0], held[0][0])
 
 
 @pytest.mark.parametrize("how", ["close", "gap"])

@@ -301,9 +301,6 @@ def sanitize(samples: Samples) -> Samples:
 
 def resample(blocks: Iterator[Samples], info: AudioInfo, rate: int) -> Iterator[Samples]:
     """``blocks`` at ``rate`` Hz through one streaming resampler (soxr, high quality)."""
-    if info.rate == rate:
-        yield from blocks
-        return
     convert, total = Resampler(info.rate, rate), 0
     for block in blocks:
         ready = convert(block)
@@ -312,24 +309,31 @@ def resample(blocks: Iterator[Samples], info: AudioInfo, rate: int) -> Iterator[
     rest = convert.close()
     if not total + len(rest):
         raise MediaError("no_samples", f"{info.decoded} samples at {info.rate} Hz are none at {rate} Hz")
-    yield rest
+    if len(rest):
+        yield rest
 
 
 class Resampler:
-    """A stream of mono samples at one rate to another; any block lengths give the same samples."""
+    """A stream of mono samples at one rate to another; any block lengths give the same samples. Equal rates change
+    nothing.
+    """
 
     def __init__(self, source: int, target: int) -> None:
         """Rates in Hz."""
-        self.stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
+        same = source == target
+        self.stream = None if same else soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
 
-    def __call__(self, block: Samples) -> Samples:
+    def __call__(self, block: Samples, last: bool = False) -> Samples:
         """The samples that are ready after this block."""
-        ready: Samples = self.stream.resample_chunk(np.ascontiguousarray(sanitize(block))).reshape(-1)
-        return ready
+        if self.stream is not None:
+            block = self.stream.resample_chunk(np.ascontiguousarray(sanitize(block)), last=last)
+        return block
 
     def close(self) -> Samples:
-        """The samples still held back."""
-        rest: Samples = self.stream.resample_chunk(np.zeros(0, np.float32), last=True).reshape(-1)
+        """The samples still held back; what follows begins anew."""
+        rest = self(np.zeros(0, np.float32), last=True)
+        if self.stream is not None:
+            self.stream.clear()
         return rest
 
 

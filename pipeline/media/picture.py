@@ -46,28 +46,25 @@ class Picture:
         height, width = image.shape[:2]
         if (height, width) == (self.height, self.width) and (aspect == 1.0 or self.how == "stretch"):
             return image
-        if self.how == "stretch":
-            return resized(image, self.height, self.width)
         shape, target = width * aspect / height, self.width / self.height
         if self.how == "pad":
-            inner = (
-                (self.height, max(1, round(self.height * shape)))
-                if shape < target
-                else (max(1, round(self.width / shape)), self.width)
-            )
+            narrow = shape < target
+            inner_height = self.height if narrow else max(1, round(self.width / shape))
+            inner_width = max(1, round(self.height * shape)) if narrow else self.width
             framed = np.zeros((self.height, self.width, 3), np.uint8)
-            top, left = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
-            framed[top : top + inner[0], left : left + inner[1]] = resized(image, *inner)
+            middle(framed, inner_height, inner_width)[:] = resized(image, inner_height, inner_width)
             return framed
-        if shape > target:
-            kept = max(1, round(height * target / aspect))
-            left = (width - kept) // 2
-            image = image[:, left : left + kept]
-        else:
-            kept = max(1, round(width * aspect / target))
-            top = (height - kept) // 2
-            image = image[top : top + kept]
+        if self.how == "crop" and shape > target:
+            image = middle(image, height, max(1, round(height * target / aspect)))
+        elif self.how == "crop":
+            image = middle(image, max(1, round(width * aspect / target)), width)
         return resized(image, self.height, self.width)
+
+
+def middle(image: Image, height: int, width: int) -> Image:
+    """The middle of a picture, not copied."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def resized(image: Image, height: int, width: int) -> Image:

@@ -10,21 +10,13 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Discriminator, Field, NonNegativeFloat, Tag
+from pydantic import BaseModel, Field, NonNegativeFloat
 
 from pipeline.core.build import nearest
 
 Score = Annotated[float, Field(ge=0, le=1)]
-
-
-def level_kind(level: Any) -> str:
-    """Which form a ``Level`` has; so the error for a wrong one names that form alone."""
-    return "each" if isinstance(level, Mapping) else "all"
-
-
-Level = Annotated[  # a posterior for all labels, or one for each
-    Annotated[Score, Tag("all")] | Annotated[dict[str, float], Tag("each")], Discriminator(level_kind)
-]
+Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
+Level = Score | dict[str, float]  # a posterior for all labels, or one for each
 THRESHOLD = 0.6  # where none is set, or chosen in training
 RELEASE_SHARE = 2 / 3  # of the threshold: the release, where none is set
 NEVER = np.float32(np.inf)
@@ -47,10 +39,18 @@ class Event:
 class OpenEvent(NamedTuple):
     """An event that is not final, in steps; ``end`` is None until the posterior falls below the release."""
 
-    start: int
-    score: float
-    peak: int
-    end: int | None
+    start: Step
+    score: Annotated[Score, Field(strict=True)]
+    peak: Step
+    end: Step | None
+
+
+class Snapshot(BaseModel):
+    """What a decoder remembers: steps, and events and steps by label."""
+
+    step: Step
+    open: dict[str, OpenEvent]
+    free: dict[str, Step]
 
 
 class Decoder:
@@ -197,29 +197,12 @@ class Decoder:
         changed, if it is none.
         """
         try:
-            place = {label: index for index, label in enumerate(self.labels)}
-            step = step_count(found["step"])
-            opened = {place[label]: open_event(*row) for label, row in found["open"].items()}
-            free = {place[label]: step_count(value) for label, value in found["free"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"no snapshot of a decoder of these labels ({error!r}); expected step, open, free"
-            ) from None
-        self.step, self.open, self.free = step, opened, free
-
-
-def step_count(value: Any) -> int:
-    """``value``, if it is a count of steps; TypeError otherwise."""
-    if type(value) is not int or value < 0:
-        raise TypeError(f"{value!r} is no count of steps")
-    return value
-
-
-def open_event(start: Any, score: Any, peak: Any, end: Any) -> OpenEvent:
-    """An open event from a snapshot's row; TypeError for other values."""
-    if type(score) not in (int, float) or not 0 <= score <= 1:
-        raise TypeError(f"{score!r} is no score")
-    return OpenEvent(step_count(start), float(score), step_count(peak), None if end is None else step_count(end))
+            memory = Snapshot.model_validate(found)
+            opened = {self.labels.index(label): event for label, event in memory.open.items()}
+            free = {self.labels.index(label): step for label, step in memory.free.items()}
+        except ValueError as error:
+            raise ValueError(f"no snapshot of a decoder of these labels ({error}); expected step, open, free") from None
+        self.step, self.open, self.free = memory.step, opened, free
 
 
 def label_levels(setting: Level | None, labels: Sequence[str], key: str, default: Any) -> NDArray[np.float64]:

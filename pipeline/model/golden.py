@@ -52,15 +52,12 @@ def pop_golden(
     found = [tensor for name in NAMES if (tensor := weights.pop(name, None)) is not None]
     if not found:
         return None
-    if tuple(tuple(tensor.shape) for tensor in found) != shapes or not all(map(is_finite, found)):
+    if tuple(tuple(tensor.shape) for tensor in found) != shapes or not all(
+        tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in found
+    ):
         raise ValueError("its golden answers are not those of such a model")
     posteriors, sizes = (tensor.float().numpy() for tensor in found)
     return Golden(posteriors, sizes, versions)
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether it holds floats, all finite."""
-    return tensor.is_floating_point() and bool(tensor.isfinite().all())
 
 
 def library_versions() -> dict[str, str]:

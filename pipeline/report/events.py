@@ -66,8 +66,8 @@ class Bins:
         return [(index, self.name(index)[part]) for index in range(0, self.count, ceil(self.count / TICKS))]
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Make the page that the arguments ask for. ConfigError and OSError say why there is none."""
+def main(arguments: Sequence[str]) -> int:
+    """Make the page that the arguments ask for; 0. ConfigError and OSError say why there is none."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m pipeline.report", None, __doc__, formatter_class=formatter)
     parser.add_argument("database", metavar="EVENTS.sqlite", type=Path, help="what sink=sqlite has written")
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str]) -> None:
         count = database.execute(f"SELECT count(*) FROM {WITHIN.format('events')}", {"since": since}).fetchone()[0]
     page.save(out, text)
     print(clean(f"{count:,} events since {local(since):%Y-%m-%d %H:%M}: {out}"))
+    return 0
 
 
 def read_since(text: str, database: sqlite3.Connection) -> str:

@@ -28,18 +28,16 @@ class Fanout(Sink):
         self.pictures = True if True in wishes else None if None in wishes else False
         for sink in sinks.values():
             sink.share = self.write
-        speaking = {name: sink for name, sink in sinks.items() if sink.stdout in ("rows", "words")}
-        rows = [name for name, sink in speaking.items() if sink.stdout == "rows"]
+        speaking = [name for name, sink in sinks.items() if sink.stdout in ("rows", "words")]
         if len(speaking) > 1:
-            name = rows[-1] if rows else next(iter(speaking))
-            other = next(other for other in speaking if other != name)
+            other, *_, name = sorted(speaking, key=lambda name: sinks[name].stdout == "rows")
             raise ConfigError(
                 f"sink.{name}.path: is not set, but {other} writes to standard output, too; give a file: "
                 f"sink.{name}.path=..."
             )
-        if speaking:
-            for sink in set(sinks.values()) - set(speaking.values()):
-                sink.stdout = ""  # asides are left out
+        for sink in sinks.values() if speaking else ():
+            if sink.stdout == "asides":  # which are left out
+                sink.stdout = ""
 
     @property
     def written(self) -> list[Path]:
@@ -124,13 +122,12 @@ class Fanout(Sink):
 
     def close(self) -> None:
         """Close all that still work, whatever happens to some; then raise what was the first error of all."""
-        for name, sink in sorted(self.working.items(), key=lambda pair: not pair[1].shares):
+        for name in sorted(self.working, key=lambda name: not self.working[name].shares):
             try:
-                sink.close()
+                if sink := self.working.pop(name, None):  # unless a last clip of another has failed in it
+                    sink.close()
             except (OSError, UserError) as error:
-                self.working.pop(name, None)
                 self.error = self.error or error
-        self.working = {}
         if self.error:
             raise self.error
 

@@ -57,12 +57,12 @@ class AudioTimeline:
         self.ended = math.nan  # when, on our clock, the sound ended that was last given
         self.lost = ""
         self.held: list[Block] = []
-        self.convert: Resampler | None = None
+        self.convert = Resampler(rate, rate)
 
     def begin(self, rate: int) -> None:
         """A device of ``rate`` Hz has been opened."""
         self.device_rate, self.frames = rate, 0
-        self.convert = Resampler(rate, self.rate) if rate != self.rate else None
+        self.convert = Resampler(rate, self.rate)
         self.clock = self.clock_after = DeviceClock(rate)  # the second one begins after a loss
         self.held = []
         self.drifts = False
@@ -136,7 +136,7 @@ class AudioTimeline:
         self.peak = max(self.peak, float(np.abs(sanitize(mono)).max(initial=0.0)))
         self.frames = block.start + len(mono)
         self.due += Fraction(len(mono) * self.rate, self.device_rate)
-        yield from self.piece(self.convert(mono) if self.convert else mono, block.captured)
+        yield from self.piece(self.convert(mono), block.captured)
 
     def piece(self, x: Samples, captured: float | None) -> Iterator[Piece]:
         """Samples at the model's rate, if any; ``captured``: of the newest sample that the resampler has taken in."""
@@ -159,9 +159,7 @@ class AudioTimeline:
 
     def flush(self) -> Iterator[Piece]:
         """What the resampler still holds."""
-        if self.convert:
-            yield from self.piece(self.convert.close(), None)
-            self.convert = Resampler(self.device_rate, self.rate)
+        yield from self.piece(self.convert.close(), None)
 
     def check(self) -> None:
         """Warn of drift once, and of digital silence once each time."""

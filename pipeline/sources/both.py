@@ -103,12 +103,7 @@ class Both(Source):
                 yield from sync.add_sound(item, time.monotonic())
 
 
-def deliver(
-    which: Which,
-    pieces: Iterator[Piece | Gap],
-    arriving: Arriving,
-    stop: threading.Event,
-) -> None:
+def deliver(which: Which, pieces: Iterator[Piece | Gap], arriving: Arriving, stop: threading.Event) -> None:
     """Put what a source yields into the queue, and at last its error, or None."""
 
     def put(item: Piece | Gap | BaseException | None) -> None:

@@ -37,7 +37,7 @@ class Stdin(Source):
         begin like a file, MediaError if nothing comes.
         """
         rate = spec.require_sound("source=stdin")
-        convert = Resampler(self.rate, rate) if rate != self.rate else None
+        convert = Resampler(self.rate, rate)
         frame = self.dtype.itemsize * self.channels
         pipe: Any = sys.stdin.buffer
         if pipe.peek(4)[:4] in CONTAINERS:
@@ -52,8 +52,7 @@ class Stdin(Source):
             heard = True
             samples = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
             mono = (samples.astype(np.float32) / self.scale).mean(1)
-            yield Piece((convert(mono) if convert else mono,))
+            yield Piece((convert(mono),))
         if not heard:
             raise MediaError("no_samples", "source=stdin: the pipe has closed and nothing came")
-        if convert:
-            yield Piece((convert.close(),))
+        yield Piece((convert.close(),))

@@ -3,7 +3,6 @@
 A stream's answers do not depend on the others, to the bit (``state_batch.py``).
 """
 
-import heapq
 import threading
 import time
 from collections import deque
@@ -22,7 +21,6 @@ from pipeline.sources.source import BEHIND, Gap, Policy
 from pipeline.streaming.state_batch import StateBatch
 from pipeline.streaming.stream import Stream
 
-NEWEST_WAITS = 512  # of a stream, for its quantiles
 NEWEST_TURNS = 256  # for the load
 
 
@@ -48,34 +46,13 @@ class Answer(NamedTuple):
     at: int = 0
 
 
-class Waits:
-    """Seconds that blocks waited: how many, the longest, and the ``NEWEST_WAITS`` newest."""
-
-    def __init__(self) -> None:
-        self.ring = np.zeros(NEWEST_WAITS, np.float32)
-        self.count, self.longest = 0, 0.0
-
-    def add(self, seconds: float) -> None:
-        self.ring[self.count % NEWEST_WAITS] = seconds
-        self.count += 1
-        self.longest = max(self.longest, seconds)
-
-    def quantile(self, share: float) -> float:
-        """The wait that this share of the newest did not exceed; 0 if there was none."""
-        kept = self.ring[: self.count]
-        return float(np.quantile(kept, share, method="higher")) if self.count else 0.0
-
-
 @dataclass(eq=False)
 class ScheduledStream:
-    """A stream that takes part: the order in which it joined, its row, and when each of its waiting blocks arrived."""
+    """A stream that takes part: its row, and when each of its waiting blocks arrived."""
 
     stream: Stream
-    number: int
     row: int
     arrived: deque[float] = field(default_factory=deque)
-    queued: bool = False
-    waits: Waits = field(default_factory=Waits)
 
 
 Block: TypeAlias = tuple[ScheduledStream, Arrays, float, list[dict[str, Any]]]  # with its arrival and its warnings
@@ -117,10 +94,7 @@ class Scheduler:
         self.model, self.size = model, Stream(model, block).size
         self.overload, self.patience, self.policy, self.clock = overload, patience, gap, clock
         self.batch = StateBatch(model, self.size, tile, exact)
-        self.streams: dict[Stream, ScheduledStream] = {}
-        self.queue: list[tuple[float, int, ScheduledStream]] = []  # a heap: by the oldest block of each stream
-        self.joined = 0
-        self.waits = Waits()
+        self.streams: dict[Stream, ScheduledStream] = {}  # in the order in which they joined
         self.spans: deque[tuple[float, float]] = deque(maxlen=NEWEST_TURNS)  # seconds of computing, seconds of streams
         self.changed = threading.Condition()
 
@@ -133,8 +107,7 @@ class Scheduler:
             raise ValueError(f"got a stream of {stream.size} ticks a block; expected {self.size}, and the same model")
         if stream in self.streams:
             raise ValueError("this stream takes part already")
-        entry = ScheduledStream(stream, self.joined, self.batch.reserve())
-        self.joined += 1
+        entry = ScheduledStream(stream, self.batch.reserve())
         with self.changed:
             self.streams[stream] = entry
             self.note_arrivals(entry, self.clock())
@@ -160,7 +133,7 @@ class Scheduler:
     def wait(self, seconds: float) -> bool:
         """Wait until some block does, for so many seconds at most; whether one does. Any thread."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.oldest() is not None, seconds)
+            return self.changed.wait_for(lambda: any(entry.arrived for entry in self.streams.values()), seconds)
 
     def turn(self) -> list[Answer]:
         """The blocks that have waited longest, one of each stream at most, answered as one batch; and what was passed
@@ -169,7 +142,7 @@ class Scheduler:
         start = self.clock()
         with self.changed:
             answers = self.drop_late(start) if self.overload == "drop" else []
-            blocks = [self.take(entry) for entry in self.longest_waiting()]
+            blocks = [self.take(entry) for entry in self.waiting()[: self.batch.tile]]
         return answers + self.compute(blocks, start)
 
     def gap(self, stream: Stream, ticks: int, how: Policy = "reset") -> list[Answer]:
@@ -199,8 +172,8 @@ class Scheduler:
     def behind(self) -> float:
         """Seconds that the oldest block has waited until now; 0 if none waits."""
         with self.changed:
-            oldest = self.oldest()
-        return 0.0 if oldest is None else max(0.0, self.clock() - oldest)
+            waiting = self.waiting()
+        return max(0.0, self.clock() - waiting[0].arrived[0]) if waiting else 0.0
 
     @property
     def load(self) -> float:
@@ -211,50 +184,23 @@ class Scheduler:
         return len(self.streams) * computing / streams
 
     def scheduled(self, stream: Stream) -> ScheduledStream:
-        """A stream's entry, with its waits; ValueError if it takes no part."""
+        """A stream's entry; ValueError if it takes no part."""
         if stream not in self.streams:
             raise ValueError("this stream takes no part; join it first")
         return self.streams[stream]
 
     def note_arrivals(self, entry: ScheduledStream, now: float) -> bool:
-        """Note when new blocks arrived, and queue the stream; whether a block waits."""
+        """Note when new blocks arrived; whether a block waits."""
         ready = entry.stream.spec.ticks(entry.stream.waiting) // self.size
         while len(entry.arrived) < ready:
             entry.arrived.append(now)
         while len(entry.arrived) > ready:  # a gap has answered them
             entry.arrived.popleft()
-        if ready and not entry.queued:
-            self.enqueue(entry)
         return ready > 0
 
-    def oldest(self) -> float | None:
-        """When the oldest waiting block arrived."""
-        while self.queue:
-            arrived, _, entry = self.queue[0]
-            if entry.arrived and entry.arrived[0] == arrived:
-                return arrived
-            self.pop()  # it has left, or that block was answered out of turn
-            if entry.arrived:
-                self.enqueue(entry)
-        return None
-
-    def enqueue(self, entry: ScheduledStream) -> None:
-        """By the arrival of its oldest block, then in the order in which they joined."""
-        entry.queued = True
-        heapq.heappush(self.queue, (entry.arrived[0], entry.number, entry))
-
-    def pop(self) -> ScheduledStream:
-        """The first of the queue."""
-        entry = heapq.heappop(self.queue)[2]
-        entry.queued = False
-        return entry
-
-    def longest_waiting(self) -> list[ScheduledStream]:
-        """The streams whose turn it is, a tile of them at most."""
-        chosen: list[ScheduledStream] = []
-        while len(chosen) < self.batch.tile and self.oldest() is not None:
-            chosen.append(self.pop())
-        return chosen
+    def waiting(self) -> list[ScheduledStream]:
+        """The streams of which blocks wait: by the arrival of the oldest, then in the order in which they joined."""
+        return sorted((entry for entry in self.streams.values() if entry.arrived), key=lambda entry: entry.arrived[0])
 
     def drain(self, stream: Stream) -> list[Answer]:
         """Answer all blocks that wait in a stream, in batches like those of turns."""
@@ -285,8 +231,6 @@ class Scheduler:
                 events = stream.answer(posteriors, bool(fine))
                 warnings += take_warnings(stream)
                 answers.append(Answer(stream, events, stream.first, stream.posteriors, waited, warnings))
-                self.waits.add(waited)
-                entry.waits.add(waited)
                 self.note_arrivals(entry, now)
         self.spans.append((self.clock() - start, len(blocks) * self.size / self.model.rate))
         return answers
@@ -295,13 +239,15 @@ class Scheduler:
         """If a block has waited for more than ``patience``, all streams pass over what has waited for half of it: the
         last in the queue would always be the same ones.
         """
-        answers = []
-        allowed = self.patience
-        while (oldest := self.oldest()) is not None and now - oldest > allowed:
-            entry, allowed = self.pop(), self.patience / 2
-            stream, blocks = entry.stream, []
-            while entry.arrived and now - entry.arrived[0] > allowed:
+        answers, waiting = [], self.waiting()
+        if not waiting or now - waiting[0].arrived[0] <= self.patience:
+            return []
+        for entry in waiting:
+            stream, oldest, blocks = entry.stream, entry.arrived[0], []
+            while entry.arrived and now - entry.arrived[0] > self.patience / 2:
                 blocks.append(self.take(entry))
+            if not blocks:
+                break
             warnings = [warning for *_, found in blocks for warning in found]
             ticks = len(blocks) * self.size
             at = stream.ticks - stream.spec.ticks(stream.waiting) - ticks

@@ -8,7 +8,7 @@ that is larger than the bytes are.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from torch import Tensor
 
 from pipeline.core.errors import SnapshotError
-from pipeline.layers.stage import State, leaves
+from pipeline.layers.stage import State, leaves, tree
 from pipeline.media.input_spec import Arrays
 from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.streaming.guard import TEXTS, Counts, finite
@@ -71,42 +70,49 @@ def pack(model: Classifier, memory: Memory) -> bytes:
     """Bytes for ``unpack``. SnapshotError if what is waiting is larger than ``MAX_WAITING_BYTES``."""
     check_size(model, memory.card.size, memory.waiting)
     text = memory.card.model_copy(update={"model": identity(model)}).model_dump_json()
-    named = {f"state.{number}": array_of(leaf) for number, leaf in enumerate(leaves(memory.state))}
-    named |= {f"waiting.{number}": array for number, array in enumerate(memory.waiting)}
-    named |= {f"newest.{number}": array for number, array in enumerate(memory.newest)} | {"held": memory.held}
-    named = {name: np.ascontiguousarray(array) for name, array in named.items()}
+    named = arrays_of(memory.state, memory.waiting, memory.newest, memory.held)
     return save(named, {HEADER: f"{digest_of(text, named)} {text}"})
 
 
 def unpack(model: Classifier, data: bytes) -> Memory:
     """What ``pack`` was given, on the model's device. SnapshotError says what is wrong with the bytes."""
     initial = model.initial(1)
-    expected = {f"state.{number}": leaf for number, leaf in enumerate(leaves(initial))}
-    most = 2 * MAX_WAITING_BYTES + 2 * MAX_HEADER_BYTES + sum(leaf.nbytes for leaf in expected.values())
+    most = 2 * MAX_WAITING_BYTES + 2 * MAX_HEADER_BYTES + sum(leaf.nbytes for leaf in leaves(initial))
     if len(data) > most:
         raise refused(f"{len(data)} bytes; a stream of this model has {most} at most")
     text, digest = header_of(data)
     try:
-        named: Mapping[str, NDArray[Any]] = load(bytes(data))
+        named: dict[str, NDArray[Any]] = load(bytes(data))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise refused(f"no whole safetensors ({error})") from None
     if digest_of(text, named) != digest:
         raise refused("damaged: the digest is another")
     card = card_of(model, text)
+    expected = arrays_of(initial, model.spec.empty(), model.spec.empty(), np.zeros(len(model.labels), np.float32))
+    if named.keys() != expected.keys():
+        raise refused(f"it holds {', '.join(sorted(named))}; expected {', '.join(sorted(expected))}")
+    for name, wanted in expected.items():
+        array, any_length = named[name], name.startswith(("waiting", "newest"))
+        same = array.ndim == wanted.ndim and array.shape[any_length:] == wanted.shape[any_length:]
+        if not same or array.dtype != wanted.dtype:
+            raise refused(f"{name} is {array.dtype} {array.shape}; expected {wanted.dtype} {wanted.shape}")
     tracks = range(len(model.spec.tracks))
-    names = {*expected, "held", *(f"{what}.{number}" for what in ("waiting", "newest") for number in tracks)}
-    if named.keys() != names:
-        raise refused(f"it holds {', '.join(sorted(named))}; expected {', '.join(sorted(names))}")
-    for name, leaf in expected.items():
-        check_shape(name, named[name], tuple(leaf.shape), array_of(leaf).dtype)
-    check_shape("held", named["held"], (len(model.labels),), np.dtype(np.float32))
     waiting, newest = (tuple(named[f"{what}.{number}"].copy() for number in tracks) for what in ("waiting", "newest"))
     check_tracks(model, card, waiting, newest)
-    fresh = iter([torch.tensor(named[name], device=model.anchor.device) for name in expected])
-    state = like(initial, fresh)
-    if not finite(state, initial) or not finite(named["held"]) or any(negative(leaf) for leaf in leaves(state)):
+    fresh = (torch.tensor(named[name], device=model.anchor.device) for name in expected)  # the state comes first
+    state = tree(lambda _: next(fresh), initial)
+    counts = [leaf for leaf in leaves(state) if not leaf.is_floating_point()]
+    out_of_range = any(bool(((leaf < 0) | (leaf > MAX_COUNT)).any()) for leaf in counts)
+    if out_of_range or not finite(state, initial) or not finite(named["held"]):
         raise refused("its state is not finite, or counts less than nothing")
     return Memory(card, state, waiting, newest, named["held"].copy())
+
+
+def arrays_of(state: State, waiting: Arrays, newest: Arrays, held: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """The arrays of a snapshot by their names in it."""
+    groups = {"state": [leaf.numpy(force=True) for leaf in leaves(state)], "waiting": waiting, "newest": newest}
+    named = {f"{what}.{number}": array for what, arrays in groups.items() for number, array in enumerate(arrays)}
+    return {name: np.ascontiguousarray(array) for name, array in named.items()} | {"held": held}
 
 
 def header_of(data: bytes) -> tuple[str, str]:
@@ -135,17 +141,13 @@ def card_of(model: Classifier, text: str) -> Card:
         raise refused(f"its header is not right ({error})") from None
     if card.model != identity(model):
         raise refused(f"of the model {card.model!r:.40}, but this one is {identity(model)!r}")
-    wrong = [
-        name
-        for name, bad in {
-            "size": card.size % model.grain,
-            "surplus": card.surplus >= model.grain,
-            "skip": card.skip > model.delay,
-            "guard.seen": not card.guard.seen.keys() <= TEXTS.keys(),
-            "decoder": not plain(card.decoder),
-        }.items()
-        if bad
-    ]
+    ranges = {
+        "size": card.size % model.grain == 0,
+        "surplus": card.surplus < model.grain,
+        "skip": card.skip <= model.delay,
+        "guard.seen": card.guard.seen.keys() <= TEXTS.keys(),
+    }
+    wrong = [name for name, fine in ranges.items() if not fine]
     if wrong:
         raise refused(f"its header is out of range: {', '.join(wrong)}")
     return card
@@ -163,26 +165,17 @@ def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
 
 
 def check_tracks(model: Classifier, card: Card, waiting: Arrays, newest: Arrays) -> None:
-    """SnapshotError if what is waiting is not what the model takes, or not what the counters tell."""
+    """SnapshotError if what is waiting is too large, not finite, or not what the counters tell."""
     spec, ticks = model.spec, model.spec.ticks(waiting)
-    for number, track in enumerate(spec.tracks):
-        for what, array, steps in (
-            (f"waiting.{number}", waiting[number], ticks // spec.grain * track.steps),
-            (f"newest.{number}", newest[number], min(1, len(newest[0]))),
-        ):
-            check_shape(what, array, (steps, *track.shape), np.dtype(track.kind))
     check_size(model, card.size, waiting)
+    steps = [ticks // spec.grain * track.steps for track in spec.tracks]
+    if [len(array) for array in waiting] != steps or {len(array) for array in newest} not in ({0}, {1}):
+        raise refused("its tracks are not of one length")
     received = (card.steps + model.delay - card.skip) * model.hop + ticks
-    if ticks % spec.grain or (card.end is None and received != card.ticks):
+    if card.end is None and received != card.ticks:
         raise refused(f"its counters contradict each other: {card.ticks} ticks, of which {received} are known")
     if any(not finite(array) for array in waiting[1:] if array.dtype == np.float32):
         raise refused("its marks are not finite")
-
-
-def check_shape(name: str, array: NDArray[Any], shape: tuple[int, ...], kind: "np.dtype[Any]") -> None:
-    """SnapshotError if an array is another."""
-    if array.shape != shape or array.dtype != kind:
-        raise refused(f"{name} is {array.dtype} {array.shape}; expected {kind} {shape}")
 
 
 def identity(model: Classifier) -> str:
@@ -202,28 +195,3 @@ def digest_of(text: str, named: Mapping[str, NDArray[Any]]) -> str:
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode(errors="surrogatepass"))
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def plain(value: Any) -> bool:
-    """Whether all numbers in JSON's values are finite and no counter is too large."""
-    if isinstance(value, dict | list):
-        return all(map(plain, value.values() if isinstance(value, dict) else value))
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return not isinstance(value, int) or -MAX_COUNT <= value <= MAX_COUNT
-
-
-def like(state: State, fresh: Iterator[Tensor]) -> State:
-    """The next tensors in the places of those of a state."""
-    return next(fresh) if isinstance(state, Tensor) else tuple(like(part, fresh) for part in state)
-
-
-def array_of(leaf: Tensor) -> NDArray[Any]:
-    """A tensor's numbers."""
-    found: NDArray[Any] = leaf.detach().cpu().numpy()
-    return found
-
-
-def negative(leaf: Tensor) -> bool:
-    """Whether a counter is below zero, or larger than any can be."""
-    return not leaf.is_floating_point() and bool(((leaf < 0) | (leaf > MAX_COUNT)).any())

@@ -42,7 +42,6 @@ class StateBatch:
         self.model, self.tile = model, tile
         self.sizes, self.serial = independent(model, size, tile) if exact else ([*range(1, tile + 1)], frozenset())
         self.rows, self.count, self.free = own(model.initial(FIRST_ROWS)), FIRST_ROWS, [*range(FIRST_ROWS - 1, 0, -1)]
-        self.fresh: set[int] = set()  # rows that are to begin with the initial state
 
     def reserve(self) -> int:
         """A row for one more stream, which begins anew."""
@@ -51,17 +50,16 @@ class StateBatch:
             self.free = [*range(2 * self.count - 1, self.count - 1, -1)]
             self.count *= 2
         row: int = self.free.pop()
-        self.fresh.add(row)
+        self.write(row, self.read(SPARE))
         return row
 
     def read(self, row: int) -> State:
         """The state of a row, as a value of its own."""
-        return pick(self.rows, SPARE if row in self.fresh else row)
+        return pick(self.rows, row)
 
     @torch.inference_mode()
     def write(self, row: int, state: State) -> None:
         """Copy a state, a batch of one, into a row."""
-        self.fresh.discard(row)
         tree(lambda whole, new: whole[row : row + 1].copy_(new), self.rows, state)
 
     @torch.inference_mode()
@@ -85,13 +83,12 @@ class StateBatch:
             chosen = self.index(kept)
             state = tree(lambda new: new.index_select(0, chosen), state)
         tree(lambda whole, new: whole.index_copy_(0, index, new[: len(kept)]), self.rows, state)
-        self.fresh.difference_update(rows[row] for row in kept)
         return y, good
 
     def batch(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], State]:
         """In a batch of one of the ``sizes``: posteriors of the blocks, and the next states of the whole batch."""
         spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
-        index = self.index([*(SPARE if row in self.fresh else row for row in rows), *[SPARE] * spare])
+        index = self.index([*rows, *[SPARE] * spare])
         state = tree(lambda whole: whole.index_select(0, index), self.rows)
         x = self.model.spec.tensors(self.model.spec.stack([*blocks, *[blocks[0]] * spare]))
         with row_by_row(self.serial):

@@ -4,7 +4,6 @@ Whatever sizes the chunks arrive in, the model always sees the same blocks, so t
 """
 
 import operator
-import sys
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -22,6 +21,7 @@ from pipeline.streaming.guard import Guard, finite
 from pipeline.streaming.snapshot import Card, Memory, pack, refused, unpack
 
 MAX_FILL_SECONDS = 10.0  # seconds of a gap that are computed at most
+COUNTERS = "size", "ticks", "surplus", "skip", "steps", "end", "closed"  # of a stream, in its snapshots
 
 
 class Stream:
@@ -52,7 +52,7 @@ class Stream:
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
         self.first = self.steps = 0  # answered so far
-        self.end = sys.maxsize  # step at which the stream ends, once known
+        self.end: int | None = None  # step at which the stream ends, once known
         self.closed = False
         self.posteriors = np.zeros((0, len(model.labels)), np.float32)
 
@@ -98,11 +98,7 @@ class Stream:
         self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
         if self.spec.ticks(parts):
             self.newest = tuple(array[-1:] for array in parts)
-        self.clear_answers()
-
-    def clear_answers(self) -> None:
-        """Forget the posteriors and the warnings of the last call."""
-        self.posteriors, self.first = self.posteriors[:0], self.steps
+        self.posteriors, self.first = self.posteriors[:0], self.steps  # those of the last call, as its warnings
         self.warnings.clear()
 
     @property
@@ -133,7 +129,7 @@ class Stream:
             self.state = self.guard.initial
         dropped = min(self.skip, len(y))
         self.skip -= dropped
-        self.posteriors, self.first = y[dropped:][: self.end - self.steps], self.steps
+        self.posteriors, self.first = y[dropped:][: None if self.end is None else self.end - self.steps], self.steps
         self.steps += len(self.posteriors)
         return self.decoder.decode(self.posteriors)
 
@@ -168,7 +164,7 @@ class Stream:
         ticks, self.surplus = ticks - counted, self.surplus - counted
         if how == "reset":
             events = self.flush()
-            self.state, self.end = detach(self.model.initial(1)), sys.maxsize
+            self.state, self.end = detach(self.model.initial(1)), None
             self.guard.reset()
             self.waiting = self.newest = self.spec.empty()
             self.jump(ticks)
@@ -212,17 +208,8 @@ class Stream:
         """All that the stream remembers, for ``restore``; what was answered last is not in it. SnapshotError if more
         is waiting than ``snapshot.MAX_WAITING_BYTES``, which only a stream that nobody computes has.
         """
-        card = Card(
-            size=self.size,
-            ticks=self.ticks,
-            surplus=self.surplus,
-            skip=self.skip,
-            steps=self.steps,
-            end=None if self.end == sys.maxsize else self.end,
-            closed=self.closed,
-            decoder=self.decoder.snapshot(),
-            guard=self.guard.counts,
-        )
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        card = Card(**counters, decoder=self.decoder.snapshot(), guard=self.guard.counts)
         return pack(self.model, Memory(card, self.state, self.waiting, self.newest, self.guard.held))
 
     @classmethod
@@ -240,10 +227,9 @@ class Stream:
             raise refused(str(error)) from None
         if stream.decoder.step != card.steps:
             raise refused(f"its decoder is at step {stream.decoder.step}; expected {card.steps}")
-        stream.state, stream.waiting, stream.newest = state, waiting, newest
-        stream.ticks, stream.surplus, stream.skip, stream.steps = card.ticks, card.surplus, card.skip, card.steps
-        stream.end = sys.maxsize if card.end is None else card.end
-        stream.closed, stream.first = card.closed, card.steps
+        for name in COUNTERS:
+            setattr(stream, name, getattr(card, name))
+        stream.state, stream.waiting, stream.newest, stream.first = state, waiting, newest, card.steps
         stream.guard.counts, stream.guard.held = card.guard, held
         return stream
 
