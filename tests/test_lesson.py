@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import time
 import warnings
 from copy import deepcopy
+from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
 
 import numpy as np
@@ -198,6 +200,17 @@ def test_only_a_clip_that_cannot_be_read_is_left_out(workers):
         warnings.simplefilter("ignore")  # told by the process that loads
         found = fed(Noises(faults=broken), workers)
     assert [0 if batch is None else len(batch.labels) for batch in found] == [3, 2, 0, 3]
+
+
+def test_a_batch_travels_through_the_pipe_not_through_shared_memory():
+    """Of which containers have 64 MB."""
+    spec = InputSpec(sound=16000)
+    batch = collate([Sample((np.full(9000, row, np.float32),), row, name=str(row)) for row in range(3)], spec)
+    message = ForkingPickler.dumps(batch)
+    assert len(message) > batch.x[0].nbytes
+    found = pickle.loads(message)
+    assert torch.equal(found.x[0], batch.x[0]) and torch.equal(found.labels, batch.labels)
+    assert torch.equal(found.lengths, batch.lengths) and found.names == batch.names
 
 
 class Mixing(Augmentation):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +38,19 @@ class Batch:
     names: list[str]
     keys: list[str]
     groups: list[str]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Between processes as arrays: torch puts tensors into /dev/shm, of which containers have little."""
+        tensors = {
+            "x": [track.numpy() for track in self.x],
+            "lengths": self.lengths.numpy(),
+            "labels": self.labels.numpy(),
+        }
+        return vars(self) | tensors
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tensors = {name: torch.from_numpy(state[name]) for name in ("lengths", "labels")}
+        vars(self).update(state | tensors, x=tuple(map(torch.from_numpy, state["x"])))
 
     def targets(self, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
         """The class of every output step, ``(B, steps)``: ``background`` outside the spans, ``IGNORE`` if unknown.
