@@ -487,7 +487,7 @@ def test_a_stage_whose_rows_depend_on_each_other_is_computed_row_by_row(how):
     model = small_model()
     model.smoothing = Neighbours((3,), how)
     states = Scheduler(model, BLOCK, tile=32).batch
-    assert model.smoothing in states.serial or states.sizes == [8, 16, 32]
+    assert model.smoothing in states.serial or min(states.sizes) >= 8
     scheduler = Scheduler(model, BLOCK, tile=32)
     streams = ready(scheduler, 13, 3)
     assert_as_alone(model, answer_all(scheduler, defaultdict(list)), dict(enumerate(streams)), 3, 32)
