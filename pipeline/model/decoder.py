@@ -10,13 +10,32 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, NonNegativeFloat
+from pydantic import BaseModel, BeforeValidator, Field, NonNegativeFloat
 
 from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
-Level = Score | dict[str, float]  # a posterior for all labels, or one for each
+
+
+def by_label(setting: Any) -> Any:
+    """A list of pairs, ``[["a,b", 0.7], ["null", 0.3]]``, as a mapping: labels that a command line can hardly have as
+    keys can be texts in it. Anything else as it is. ConfigError for another list.
+    """
+    if not isinstance(setting, list):
+        return setting
+    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in setting):
+        raise ConfigError(
+            f'decoder: got {setting!r}; expected pairs of a label and a posterior, [["a,b",0.7],["c",0.3]]'
+        )
+    found = dict(setting)
+    if len(found) < len(setting):
+        raise ConfigError(f"decoder: got {setting!r}; expected each label once")
+    return found
+
+
+Level = Annotated[Score | dict[str, float], BeforeValidator(by_label)]  # a posterior for all labels, or one for each
 THRESHOLD = 0.6  # where none is set, or chosen in training
 RELEASE_SHARE = 2 / 3  # of the threshold: the release, where none is set
 NEVER = np.float32(np.inf)
@@ -80,9 +99,9 @@ class Decoder:
     ) -> None:
         """``labels`` in the order of the posteriors, ``hop`` ticks per step, ``rate`` ticks a second; times in seconds.
 
-        ``threshold`` and ``release``: a number, or one for each label. Where there is none, the threshold is
-        ``THRESHOLD``, and the release two thirds of the threshold. ValueError for a label that is not there, or a
-        release above its threshold.
+        ``threshold`` and ``release``: a number, or one for each label (a mapping, or a list of pairs). Where there is
+        none, the threshold is ``THRESHOLD``, and the release two thirds of the threshold. ValueError for a label that
+        is not there, or a release above its threshold.
         """
         self.labels, self.hop = labels, hop
         high = label_levels(threshold, labels, "threshold", THRESHOLD)
@@ -209,6 +228,7 @@ def label_levels(setting: Level | None, labels: Sequence[str], key: str, default
     """The level of each label ``(K,)``: as set, or ``default`` (a number, or one for each). ValueError for a label that
     does not exist, or a value outside 0 to 1.
     """
+    setting = by_label(setting)
     level = np.broadcast_to(np.asarray(default, np.float64), len(labels)).copy()
     if not isinstance(setting, Mapping):
         level[:] = level if setting is None else setting
@@ -226,10 +246,11 @@ def merge_settings(stored: Mapping[str, Any], given: Mapping[str, Any], labels: 
     """The decoder's settings in ``given`` that change those ``stored`` with a model. None changes nothing; labels that
     a given mapping leaves out keep their stored level.
     """
-    settings = {key: value for key, value in given.items() if value is not None}
+    levels = ("threshold", "release")
+    settings = {key: by_label(value) if key in levels else value for key, value in given.items() if value is not None}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            before = stored.get(key)
+            before = by_label(stored.get(key))
             rest = before if isinstance(before, Mapping) else dict.fromkeys(labels, before)
             settings[key] = {label: level for label, level in (dict(rest) | dict(value)).items() if level is not None}
     return settings
