@@ -24,6 +24,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, PositiveFloat
 
 from datasets.clips import CACHE_FOLDER, SPLITS, Clip, Corpus, existing_root
+from datasets.labels import unify
 from datasets.packing import pack
 from datasets.shard_contents import fingerprint, list_shard
 from datasets.shard_index import NAME, Index, SplitName, checksum, read_index
@@ -74,6 +75,7 @@ class Shards(Corpus):
         clips: list[Clip] = [clip for split in SPLITS for clip in list_clips(files[split], split, kept)]
         if listed:
             check_index(folder, files, shards or {}, clips, listed)
+        clips = unify(clips, "dataset.root")
         if not files["val"]:
             clips = hold_out(clips, val, seed, background)
         super().__init__(clips, cache, crop, background)
