@@ -15,6 +15,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.media.audio import VIDEO
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
+from pipeline.media.tables import to_label
 from pipeline.media.walk import ENDINGS, media_names, tell
 
 KEY = "dataset.root"
@@ -47,7 +48,7 @@ class Folder(Corpus):
         the rest. ConfigError with ``root/train``.
         """
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
-        splits = find_splits(folder)
+        splits, background = find_splits(folder), background and to_label(background)
         if fold and splits:
             train = next(name for name, split in splits.items() if split == "train")
             hint = f"leave dataset.fold out, or set dataset.root={folder / train} to fold these clips alone"

@@ -50,7 +50,7 @@ class Manifest(Corpus):
             if column is not None and column not in rows[0]:
                 raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")
         clips = [to_clip(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
-        clips = unify(clips, "dataset.file")
+        clips, background = unify(clips, "dataset.file"), background and to_label(background)
         if fold and splits:
             raise ConfigError("dataset.splits: has no meaning with dataset.fold, which makes the splits")
         if fold:

@@ -14,6 +14,7 @@ from datasets.splits import name_splits
 from pipeline.batch.files import Files
 from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
+from pipeline.model.decoder import Decoder
 
 SOUND = InputSpec(16000)
 
@@ -106,6 +107,20 @@ def test_a_class_may_be_named_train(tmp_path):
     for split in ("train", "val"):
         tone_clips(tmp_path / "b" / split, ("car", "train", "val"), 2, 0.1)
     assert Folder(str(tmp_path / "b")).labels == ["car", "train", "val"]
+
+
+def test_a_label_may_be_spelt_in_two_ways(tmp_path, capsys):
+    """One class on two systems, and the label of nothing as another system would type it."""
+    tone_clips(tmp_path, ("caf\u00e9", "cafe\u0301", "dog", "dog ", "Dog"), 4, 0.1)
+    data = Folder(str(tmp_path), background="cafe\u0301")
+    assert data.labels == ["Dog", "caf\u00e9", "dog"] and data.background == "caf\u00e9"
+    assert [sum(clip.label == label for clip in data.clips) for label in data.labels] == [4, 8, 8]
+    told = capsys.readouterr().err
+    assert "'dog', 'dog ' are taken for one label" in told and "'Dog' and 'dog' look alike" in told
+    decoder = {"threshold": {"cafe\u0301": 0.9}, "release": 0.3}
+    assert Decoder(data.labels, 160, 16000, background=[], **decoder).high.tolist() == pytest.approx([0.6, 0.9, 0.6])
+    quiet = Decoder(data.labels, 160, 16000, background=["cafe\u0301"])
+    assert [data.labels[index] for index in quiet.audible] == ["Dog", "dog"]
 
 
 def test_what_is_in_no_class_is_told(tmp_path, capsys):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeFloat
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.media.tables import to_label
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
@@ -108,7 +109,7 @@ class Decoder:
         low = label_levels(release, labels, "release", high * RELEASE_SHARE)
         # In the posteriors' own precision: what is printed as 0.7 reaches a threshold of 0.7.
         self.high, self.low = high.astype(np.float32), low.astype(np.float32)
-        quiet = {"background"} if background is None else set(background)
+        quiet = {"background"} if background is None else {*background, *map(to_label, background)}
         self.audible = [index for index, label in enumerate(labels) if label not in quiet]
         self.high[[label in quiet for label in labels]] = NEVER
         for index in np.flatnonzero(self.low > self.high):
@@ -233,7 +234,8 @@ def label_levels(setting: Level | None, labels: Sequence[str], key: str, default
     if not isinstance(setting, Mapping):
         level[:] = level if setting is None else setting
         return level
-    for label, value in setting.items():
+    for given, value in setting.items():
+        label = given if given in labels else to_label(given)
         if label not in labels:
             raise ValueError(f"decoder.{key}.{label}: no such label{nearest(label, list(labels))}")
         if not 0 <= value <= 1:
