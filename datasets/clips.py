@@ -340,10 +340,10 @@ class Corpus:
             hint = next((text for code, text in HINTS.items() if code in part.last_failure), "see the warnings above")
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; {hint}")
         if lost := sorted({clip.label for clip in clips} - {clip.label for clip in part.clips}):
-            text = f"dataset: none of the {name} files of the labels {', '.join(map(repr, lost))} can be read"
+            text = f"none of the {name} files of the labels {', '.join(map(repr, lost))} can be read"
             if name == "train":
-                raise ConfigError(f"{text}; repair them, or take these labels out")
-            warnings.warn(f"{text}: nothing is known of them", stacklevel=2)
+                raise ConfigError(f"dataset: {text}; repair them, or take these labels out")
+            tell("dataset", f"{text}: nothing is measured of them")
         part.scene = self.scene
         return Scenes(*part.scene_parts()) if self.scene and name == "train" else part
 

@@ -296,6 +296,7 @@ def test_only_some_rows(tmp_path, kind):
         ({"split": "test"}, ["cat", "dog"]), ({"split": ["val", "test"]}, ["cat", "dog", ""]), ({"path": "b.wav"}, [""]),
         ({"fold": 2}, ["dog", "=1,\n2"]), ({"fold": [1, "2"], "split": "test"}, ["cat", "dog"]),
         ({"good": True}, ["cat", "=1,\n2"]), ({"split": None}, ["=1,\n2"]),
+        ({"Split": "test", " label": "cat"}, ["cat"]),
     ):  # fmt: skip
         assert [entry.truth for entry in Files(table, only=only).entries()] == wanted
     for only, message in (({"splt": "test"}, ".* has no column 'splt'; did you mean 'split'"),

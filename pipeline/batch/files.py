@@ -10,7 +10,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.batch.listing import KEY, Entry, Named, listing, mark
 from pipeline.core.errors import ConfigError, FailOn
-from pipeline.media.tables import is_table, to_label
+from pipeline.media.tables import is_table, name_columns, to_label
 from pipeline.media.walk import tell
 
 Scalar = str | bool | int | float | None
@@ -73,7 +73,7 @@ class Files:
         """
         self.given = [paths] if isinstance(paths, str) else paths
         self.root = None if root is None else str(Path(root).expanduser())
-        self.only = {column: accepted(wanted) for column, wanted in (only or {}).items()}
+        self.only = {name_columns(column)[0]: accepted(wanted) for column, wanted in (only or {}).items()}
         self.wanted = only
         found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
         if not found or int(found[1]) > int(found[2]):

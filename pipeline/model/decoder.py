@@ -14,25 +14,23 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeFloat
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
-from pipeline.media.tables import to_label
+from pipeline.media.tables import to_label, to_text
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
 
 
-def by_label(setting: Any) -> Any:
+def by_label(setting: Any, got: str = "") -> Any:
     """A list of pairs, ``[["a,b", 0.7], ["null", 0.3]]``, as a mapping: labels that a command line can hardly have as
-    keys can be texts in it. Anything else as it is. ConfigError for another list.
+    keys can be texts in it. Anything else as it is. ConfigError, which begins with ``got``, for another list.
     """
     if not isinstance(setting, list):
         return setting
-    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in setting):
-        raise ConfigError(
-            f'decoder: got {setting!r}; expected pairs of a label and a posterior, [["a,b",0.7],["c",0.3]]'
-        )
-    found = dict(setting)
+    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], (str, int)) for pair in setting):
+        raise ConfigError(f'{got}expected pairs of a label and a posterior, [["a,b",0.7],["null",0.3]]')
+    found = {to_text(label): level for label, level in setting}
     if len(found) < len(setting):
-        raise ConfigError(f"decoder: got {setting!r}; expected each label once")
+        raise ConfigError(f"{got}expected each label once")
     return found
 
 
@@ -248,8 +246,9 @@ def merge_settings(stored: Mapping[str, Any], given: Mapping[str, Any], labels: 
     """The decoder's settings in ``given`` that change those ``stored`` with a model. None changes nothing; labels that
     a given mapping leaves out keep their stored level.
     """
-    levels = ("threshold", "release")
-    settings = {key: by_label(value) if key in levels else value for key, value in given.items() if value is not None}
+    settings = {key: value for key, value in given.items() if value is not None}
+    for key in settings.keys() & {"threshold", "release"}:
+        settings[key] = by_label(settings[key], f"decoder.{key}: got {settings[key]!r}; ")
     for key, value in settings.items():
         if isinstance(value, Mapping):
             before = by_label(stored.get(key))
