@@ -45,6 +45,8 @@ EXCEL = {
     "Path": {"head": ("Path", "LABEL", "Start", "End")},
     "blanks in the head": {"head": ("path", " label", "start ", "\tend")},
     "blank lines": {"end": "\n\n", "first": "\n"},
+    "rows of empty cells": {"end": "\r\n;;;\r\n", "mark": ";"},
+    "line ends of old Macs": {"end": "\r"},
 }
 
 
@@ -66,6 +68,7 @@ def test_a_csv_of_a_spreadsheet_is_read_by_all(tmp_path, kind):
     ("a.csv", "path,label\nx.wav,a\ny.wav\n", "row 2: every row needs a 'label'"),
     ("a.csv", "path;label;start\nx.wav;a;0,5\ny.wav;b;1,5,0\n", "row 2: got start '1,5,0'"),
     ("a.csv", "p\0a\0t\0h\0", "has no column 'path'"),
+    ("a.csv", "PK\x03\x04\x14", "is an archive, such as .xlsx; expected text: save it as csv"),
     ("a.csv", b"\xff\xfep\0a\0t", "cannot be read after row 0"),
     ("a.jsonl", '{"path": "x", "label": "a"}\n{"path": "y"}', "row 2 has no column 'label'; it has 'path'"),
     ("a.csv", "path,label,split\nx.wav,M\udcfcller,train\ny.wav,b,val\n", r"label 'M\\udcfcller' .*: expected characters"),

@@ -37,8 +37,8 @@ def is_table(path: str) -> bool:
 def read_table(
     table: str, key: str, needed: Sequence[str], wanted: Sequence[str] | None = None, headless: bool = False
 ) -> Iterator[Row]:
-    """Its rows by column, blank lines left out, only with ``wanted`` columns if that saves time. ``headless``: it may
-    be a label track of Audacity, with the ``needed`` columns.
+    """Its rows by column, but empty ones, and only with ``wanted`` columns if that saves time. ``headless``: it may be
+    a label track of Audacity, with the ``needed`` columns.
 
     ConfigError, which names the ``key``, if it cannot be read or a needed column is missing.
     """
@@ -91,6 +91,8 @@ def read_csv(table: str, needed: Sequence[str], headless: bool) -> Iterator[Row]
     """A table with a head. Cells that sink=csv has protected are as they were."""
     with open_text(table, "") as file:
         first = next((line for line in file if line.strip() and not line.lower().startswith("sep=")), "")
+        if first.startswith("PK\x03\x04"):
+            raise ValueError("it is an archive, such as .xlsx; expected text: save it as csv")
         if headless and is_label(first):
             plain = csv.reader(chain([first], file), delimiter="\t", quoting=csv.QUOTE_NONE)
             yield from (dict(zip(needed, row, strict=False)) for row in plain if row and row[0] != "\\")  # frequencies
@@ -102,7 +104,9 @@ def read_csv(table: str, needed: Sequence[str], headless: bool) -> Iterator[Row]
         head = name_columns(*next(rows)) if first else list(needed)
         check_columns(head, needed)
         columns = {name: head.index(name) for name in head}  # the first, where two have one name
-        yield from ({name: unprotect(row[n]) for name, n in columns.items() if n < len(row)} for row in rows if row)
+        yield from (
+            {name: unprotect(row[n]) for name, n in columns.items() if n < len(row)} for row in rows if any(row)
+        )
 
 
 def is_label(line: str) -> bool:
