@@ -26,7 +26,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-import pipeline.core.program as ending
 from conf.command_line import (
     FOLDER,
     arrange,
@@ -37,6 +36,7 @@ from conf.command_line import (
     is_follower,
     options,
 )
+from pipeline.core import program as ending
 from pipeline.core.build import allow, arguments_for, build, check, convert
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.core.journal import open_empty
@@ -60,6 +60,7 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     ``after`` gets the jobs of --multirun once they are over, whatever has become of them.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
+    ending.replace_closed_streams()
     ending.print_warnings()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     codecs.register_error("rivulet", encode)

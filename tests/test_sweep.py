@@ -282,16 +282,6 @@ def test_a_search_does_not_go_on_in_another_way(tmp_path):
     assert len(searched(tmp_path / "a", Curve(), trials=50, **same, minutes=1e-6)) == 3, "time is over"
 
 
-def test_two_searches_in_a_folder_would_be_one_too_many(tmp_path):
-    def within(overrides, out, report):
-        with pytest.raises(OSError, match="is being written by another run"):
-            searched(out.parent, Curve(), trials=1)
-        Curve()(overrides, out, report)
-
-    within.epochs = 4
-    searched(tmp_path / "a", within, trials=1)
-
-
 def test_a_folder_under_any_name_in_which_a_search_was_killed_as_it_began(tmp_path):
     folder = tmp_path / "50% {x}?#é"
     folder.mkdir()

@@ -8,7 +8,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -97,7 +97,8 @@ class Job:
         with Interrupts() as interrupts:  # also while files are written
             try:
                 try:
-                    self.classify(welcoming(interrupts, engine.results(work, self.missing())))
+                    with closing(welcoming(interrupts, engine.results(work, self.missing()))) as results:
+                        self.classify(results)
                 finally:
                     self.show(len(self.held))
                     self.write_files()

@@ -1,5 +1,6 @@
 """How a program speaks and ends: warnings in a line, an error that a user can cause as one message and an exit code."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -8,6 +9,15 @@ from pipeline.core.errors import UNWRITABLE, UserError
 from pipeline.core.text import clean
 
 LINE = "\n"  # messages may have several
+
+
+def replace_closed_streams() -> None:
+    """Standard streams that the caller has closed: words for people go nowhere, and no file that is opened later gets
+    their numbers. Rows for programs are refused (``Journal``).
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
 
 
 def print_warnings() -> None:

@@ -44,8 +44,11 @@ def row_by_row(stages: frozenset[torch.nn.Module]) -> Iterator[None]:
         MODE.serial = before
 
 
-# What torch does not promise to keep. Where it is missing, the fast path does not see such a transformation.
+# What torch does not promise to keep. Where it is missing, the fast path does not see such a transformation or hook.
 interpreter = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None)
+is_tracing = getattr(torch._C, "_is_tracing", lambda: False)
+hooks_of_all = getattr(hooks, "_global_forward_hooks", {})
+hooks_before_all = getattr(hooks, "_global_forward_pre_hooks", {})
 
 
 def serves(x: Tensor, axes: int = 3) -> bool:
@@ -59,7 +62,7 @@ def serves(x: Tensor, axes: int = 3) -> bool:
         and x.dtype == torch.float32
         and x.is_cpu
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and not is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and interpreter() is None
         and getattr(torch.autograd.forward_ad, "_current_level", -1) < 0
@@ -102,12 +105,7 @@ def unchanged(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool:
 
 def hooked(module: torch.nn.Module) -> bool:
     """Whether forward hooks are registered, its own or global ones: then it must be called as a module."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or getattr(hooks, "_global_forward_hooks", None)
-        or getattr(hooks, "_global_forward_pre_hooks", None)
-    )
+    return bool(module._forward_hooks or module._forward_pre_hooks or hooks_of_all or hooks_before_all)
 
 
 # By identity, which is the fastest key. The arrays keep their memory alive, so an address cannot come to mean other
