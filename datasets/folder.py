@@ -16,7 +16,7 @@ from pipeline.media.audio import VIDEO
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
 from pipeline.media.tables import to_label
-from pipeline.media.walk import ENDINGS, media_names, tell
+from pipeline.media.walk import ENDINGS, media_names, scan, tell
 
 KEY = "dataset.root"
 CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
@@ -74,7 +74,7 @@ class Folder(Corpus):
 
 def sub_folders(folder: Path) -> list[str]:
     """Their names, sorted, without hidden ones."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in scan(str(folder), KEY) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def find_splits(folder: Path) -> dict[str, str]:
@@ -84,9 +84,10 @@ def find_splits(folder: Path) -> dict[str, str]:
     names = sub_folders(folder)
     splits = name_splits(names)
     train = [folder / name for name, split in splits.items() if split == "train"]
-    if any(sub_folders(one) and not holds_files(one) for one in train):
+    alone = len(splits) == len(names)
+    if any(sub_folders(one) and (alone or not holds_files(one)) for one in train):
         return splits
-    if names and len(splits) == len(names):
+    if names and alone:
         there = f"the sub-folders {', '.join(names)} of {str(folder)!r} have names of splits"
         hint = "expected train/CLASS/*.wav; classes of such names can stand in a table (dataset=manifest)"
         raise ConfigError(f"dataset.root: {there}, but there is no train with a folder for each class in it; {hint}")
@@ -95,7 +96,7 @@ def find_splits(folder: Path) -> dict[str, str]:
 
 def holds_files(folder: Path) -> bool:
     """Whether recordings are right in a folder."""
-    return any(entry.name.lower().endswith(ENDINGS) and entry.is_file() for entry in folder.iterdir())
+    return any(entry.name.lower().endswith(ENDINGS) and entry.is_file() for entry in scan(str(folder), KEY))
 
 
 def list_clips(folder: Path, splits: Mapping[str, str]) -> list[Clip]:
@@ -110,10 +111,10 @@ def list_clips(folder: Path, splits: Mapping[str, str]) -> list[Clip]:
         there.add("/".join(parts[:depth]))
     if outside:
         places = ", ".join(f"{place} {count}" for place, count in outside.items())
-        tell(KEY, f"{outside.total()} recordings stand in no class's folder and are left out: {places}")
+        tell(KEY, f"recordings in no class's folder are left out: {outside.total()} ({places})")
     classes = [f"{top}/{name}" for top in splits for name in sub_folders(folder / top)] or sub_folders(folder)
     if empty := [name for name in classes if name not in there]:
-        tell(KEY, f"there is no audio or video file in the folders {', '.join(empty)}: they are no classes")
+        tell(KEY, f"folders without any audio or video file are no classes: {len(empty)} ({', '.join(empty[:8])})")
     return sorted(clips, key=lambda clip: ("", *SPLITS).index(clip.split))  # a stable sort
 
 

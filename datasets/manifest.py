@@ -64,7 +64,7 @@ class Manifest(Corpus):
                     raise ConfigError(f"dataset.splits: {other!r} is in {split} and {names[other]}")
             clips = [replace(clip, split=names[clip.split]) for clip in clips if clip.split in names]
         else:
-            names = name_splits({clip.split for clip in clips})
+            names = name_splits({clip.split for clip in clips} - {""})
             clips = [replace(clip, split=names.get(clip.split, clip.split)) for clip in clips]
         found = {clip.split for clip in clips}
         if "" in found and len(found) > 1:

@@ -39,7 +39,7 @@ def test_the_same_tree_is_the_same_files_for_all(tree, tmp_path, capsys):
     listed = Folder(str(tree)).clips
     told = capsys.readouterr().err
     assert "13 files of other kinds are passed over" in told and ": .txt 10, .xyz 2, without an ending 1\n" in told
-    assert "no audio or video file in the folders empty: they are no classes" in told and "not followed: 1" in told
+    assert "folders without any audio or video file are no classes: 1 (empty)" in told and "not followed: 1" in told
     assert {(clip.label, len([c for c in listed if c.label == clip.label])) for clip in listed} == {
         ("bird", 3),
         ("cat", 3),
@@ -99,14 +99,18 @@ def test_names_of_splits():
     assert name_splits(["train", "trains", "testament", "valley", "fold1", "", "device"]) == {"train": "train"}
 
 
-def test_a_class_may_be_named_train(tmp_path):
-    tone_clips(tmp_path / "a", ("car", "train", "plane"), 6, 0.1)
-    assert Folder(str(tmp_path / "a")).labels == ["car", "plane", "train"]
+def test_a_class_may_be_named_train(tmp_path, capsys):
+    tone_clips(tmp_path / "a", ("car", "train", "plane", "eval"), 6, 0.1)
+    assert Folder(str(tmp_path / "a")).labels == ["car", "eval", "plane", "train"]
     tone_clips(tmp_path / "a" / "train", ("steam",), 1, 0.1)
-    assert len(Folder(str(tmp_path / "a")).clips) == 19
+    assert len(Folder(str(tmp_path / "a")).clips) == 25
     for split in ("train", "val"):
         tone_clips(tmp_path / "b" / split, ("car", "train", "val"), 2, 0.1)
     assert Folder(str(tmp_path / "b")).labels == ["car", "train", "val"]
+    tone_clip(tmp_path / "b" / "train" / "loose.wav", 440, 0.1)
+    assert len(Folder(str(tmp_path / "b")).clips) == 12
+    told = capsys.readouterr().err
+    assert "recordings in no class's folder are left out: 1 (train 1)" in told and "taken for" not in told
 
 
 def test_a_label_may_be_spelt_in_two_ways(tmp_path, capsys):
@@ -132,8 +136,8 @@ def test_what_is_in_no_class_is_told(tmp_path, capsys):
     (tmp_path / "train" / "c").mkdir()
     assert len(Folder(str(tmp_path)).clips) == 32
     told = capsys.readouterr().err
-    assert "8 recordings stand in no class's folder and are left out: extras/a 3, extras/b 3, . 1, test 1" in told
-    assert "in the folders train/c: they" in told
+    assert "in no class's folder are left out: 8 (extras/a 3, extras/b 3, . 1, test 1)" in told
+    assert "are no classes: 1 (train/c)" in told
 
 
 @pytest.mark.parametrize(

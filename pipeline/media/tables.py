@@ -60,7 +60,7 @@ def read_table(
         raise ConfigError(f"{key}: to read {table}: pip install pyarrow (or give a csv or jsonl)") from None
     except ConfigError as error:
         raise ConfigError(f"{key}: {table} {error}") from None
-    except (ValueError, TypeError, LookupError, RuntimeError, RecursionError, csv.Error) as error:
+    except (ValueError, TypeError, LookupError, RuntimeError, csv.Error) as error:
         raise ConfigError(f"{key}: {table} cannot be read after row {number}: {error}") from None
 
 
