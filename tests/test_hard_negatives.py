@@ -186,7 +186,7 @@ def test_truth_in_milliseconds_is_told(tmp_path):
     noise(tmp_path / "a.wav", 4)
     (tmp_path / "a.csv").write_text("start,end,label\n1000,2000,high\n")
     with pytest.warns(
-        UserWarning, match=r"truth: .*a\.csv: 1 of 1 true events end behind .*4\.00 s.* not milliseconds"
+        UserWarning, match=r"truth: .*a\.csv: by .*header 1 of 1 true events end behind .*4\.00 s.* not milliseconds"
     ):
         mined(tmp_path / "out", [tmp_path / "a.wav"], [event(1.5, 1.6)], ["none"])
 

@@ -94,7 +94,7 @@ def check_recordings(given: Iterable[AnnotatedRecording], model: Classifier) -> 
         info, chunks = open_chunks(recording.path, model.spec)
         next(chunks, None)
         if late := beyond_end(recording.events, info.length):
-            warnings.warn(f"streams: {find_truth(recording.path)}: {late}", stacklevel=2)
+            warnings.warn(f"streams: {find_truth(recording.path)}: by the recording's header {late}", stacklevel=2)
         if other := sorted({label for *_, label in recording.events} - set(model.labels)):
             what = f"no label of the data: {', '.join(other)} ({', '.join(model.labels)})"
             warnings.warn(f"streams: {recording.path}: {what}", stacklevel=2)

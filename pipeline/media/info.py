@@ -34,8 +34,8 @@ class AudioInfo(TrackInfo):
 
     @property
     def length(self) -> float | None:
-        """Seconds, as declared; None if that is unknown or a guess."""
-        return self.frames / self.rate if self.frames and self.exact else None
+        """Seconds, as declared."""
+        return self.frames / self.rate if self.frames else None
 
 
 @dataclass

@@ -178,7 +178,7 @@ def truth_of(recording: str, truth: str | None) -> list[Times]:
     events = read_truth(path, "sink.hard_negatives.truth")
     with suppress(MediaError):
         if late := beyond_end(events, probe(recording).length):
-            warnings.warn(f"sink.hard_negatives.truth: {path}: {late}", stacklevel=2)
+            warnings.warn(f"sink.hard_negatives.truth: {path}: by the recording's header {late}", stacklevel=2)
     return sorted(events)
 
 
