@@ -235,11 +235,8 @@ class Clips(Dataset[Sample | None]):
             lengths = dict(zip(parts, pool.map(lambda clip: clip.seconds(self.spec), parts.values()), strict=True))
         ends = [(clip.end or 0.0, lengths.get(clip.path) or math.inf, clip.name) for clip in self.clips]
         if short := [f"{name} (to {end:g} of {most:.2f} s)" for end, most, name in ends if end > most + SLACK_SECONDS]:
-            noun = "clip ends" if len(short) == 1 else "clips end"
-            tell(
-                "dataset",
-                f"{len(short)} {title} {noun} behind the end of the recording by its header, such as {short[0]}",
-            )
+            text = "clips that end behind the end of their recordings, by the headers"
+            tell("dataset", f"{text}: {len(short)} of {title}, such as {short[0]}")
 
     def failure(self, clip: Clip) -> MediaError | None:
         """Why a clip cannot be read."""

@@ -160,4 +160,6 @@ def test_parts_that_end_behind_their_recording_are_told(tmp_path, capsys):
             warnings.simplefilter("error")
             assert len(data.split("train", SOUND)) == 4 and len(data.split("val", SOUND)) == 4
         told = capsys.readouterr().err
-        assert told.count("behind the end") == 1 and "1 train clip ends behind" in told and "(to 3 of 1.00 s)" in told
+        assert (
+            told.count("behind the end") == 1 and ": 1 of train, such as" in told and "0.wav (to 3 of 1.00 s)" in told
+        )
