@@ -5,6 +5,7 @@ once into a cache, and hands out ``Clips`` for training.
 """
 
 import hashlib
+import math
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -28,10 +29,12 @@ from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
+from pipeline.media.annotations import SLACK_SECONDS
 from pipeline.media.audio import Samples
 from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.sample import Sample, Split
+from pipeline.media.walk import tell
 
 SPLITS = ("train", "val", "test")
 HINTS = {  # by the error's code: what to take for files of another kind
@@ -82,6 +85,13 @@ class Clip:
     def check(self, spec: InputSpec) -> None:
         """MediaError if its header says that a model cannot take it. Nothing is decoded."""
         open_chunks(self.path, spec, self.start, self.end)
+
+    def seconds(self, spec: InputSpec) -> float | None:
+        """The recording's length by its header; None if that does not tell."""
+        try:
+            return open_chunks(self.path, spec)[0].length
+        except MediaError:
+            return None
 
     def read(self, spec: InputSpec) -> Arrays:
         """Decoded, as a model takes it. MediaError if it cannot be read."""
@@ -216,6 +226,17 @@ class Clips(Dataset[Sample | None]):
         self.clips = [clip for clip, error in zip(self.clips, found, strict=True) if not error]
         self.skipped += len(failed)
         self.last_failure = failed[-1] if failed else ""
+        self.tell_short(title)
+
+    def tell_short(self, title: str) -> None:
+        """Say how many parts end behind the end of their recordings, by their headers."""
+        parts = {clip.path: clip for clip in self.clips if clip.end is not None}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            lengths = dict(zip(parts, pool.map(lambda clip: clip.seconds(self.spec), parts.values()), strict=True))
+        ends = [(clip.end or 0.0, lengths.get(clip.path) or math.inf, clip.name) for clip in self.clips]
+        if short := [f"{name} (to {end:g} of {most:.2f} s)" for end, most, name in ends if end > most + SLACK_SECONDS]:
+            text = "clips that end behind the end of their recordings, by the headers"
+            tell("dataset", f"{text}: {len(short)} of {title}, such as {short[0]}")
 
     def failure(self, clip: Clip) -> MediaError | None:
         """Why a clip cannot be read."""
@@ -318,6 +339,11 @@ class Corpus:
         if clips and not part.clips:
             hint = next((text for code, text in HINTS.items() if code in part.last_failure), "see the warnings above")
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; {hint}")
+        if lost := sorted({clip.label for clip in clips} - {clip.label for clip in part.clips}):
+            text = f"none of the {name} files of the labels {', '.join(map(repr, lost))} can be read"
+            if name == "train":
+                raise ConfigError(f"dataset: {text}; repair them, or take these labels out")
+            tell("dataset", f"{text}: nothing is measured of them")
         part.scene = self.scene
         return Scenes(*part.scene_parts()) if self.scene and name == "train" else part
 

@@ -4,7 +4,7 @@ from pydantic import PositiveFloat
 
 from datasets.clips import Clip, Corpus, existing_root, required
 from pipeline.core.errors import ConfigError
-from pipeline.media.annotations import read_rows
+from pipeline.media.tables import read_table
 
 WHAT = "a copy of the ESC-50 repository (meta/esc50.csv and audio/); fetch ESC-50-master.zip, unpack it, point to it"
 
@@ -28,10 +28,11 @@ class ESC50(Corpus):
             raise ConfigError(f"dataset.val_fold: {val_fold} is the test fold too; choose another")
         places = {test_fold: "test", val_fold: "val"}
         columns = ("filename", "fold", "category", "esc10", "src_file")
-        rows = [one for one in read_rows(table, "dataset.root", columns) if not esc10 or one["esc10"] == "True"]
+        rows = read_table(str(table), "dataset.root", columns)
         audio = folder / "audio"
         clips = [
             Clip(audio / row["filename"], row["category"], places.get(int(row["fold"]), "train"), group=row["src_file"])
             for row in rows
+            if not esc10 or row["esc10"] == "True"
         ]
         super().__init__(clips, cache, crop)

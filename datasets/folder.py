@@ -2,17 +2,23 @@
 
 import re
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root
-from datasets.splits import draw_fold, fill_splits
+from datasets.labels import unify
+from datasets.splits import draw_fold, fill_splits, name_splits
 from pipeline.core.errors import ConfigError
-from pipeline.media.audio import VIDEO, media_files
+from pipeline.media.audio import VIDEO
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
+from pipeline.media.tables import to_label
+from pipeline.media.walk import ENDINGS, media_names, scan, tell
 
+KEY = "dataset.root"
 CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
 
 
@@ -34,18 +40,20 @@ class Folder(Corpus):
         cache: str | None = "default",
         background: str | None = None,
     ) -> None:
-        """With ``root/train`` present the sub-folders ``train``, ``val`` and ``test`` are the splits (without ``val``,
-        that share of train is held out); otherwise ``val`` and ``test`` are shares drawn at random with ``seed``.
+        """With ``root/train`` present, and the classes in it, the sub-folders ``train``, ``val`` and ``test`` (or
+        ``Training``, ``valid``, ``dev``, ...: see ``name_splits``) are the splits (without ``val``, that share of train
+        is held out); otherwise ``val`` and ``test`` are shares drawn at random with ``seed``.
 
         ``fold`` i/n, for cross-validation: the test split is one of n parts of all clips, and ``val`` is held out of
         the rest. ConfigError with ``root/train``.
         """
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
-        own = (folder / "train").is_dir()
-        if fold and own:
-            hint = f"leave dataset.fold out, or set dataset.root={folder / 'train'} to fold these clips alone"
-            raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own, train and test; {hint}")
-        clips = [clip for split in (SPLITS if own else [""]) for clip in list_clips(folder / split, split)]
+        splits, background = find_splits(folder), background and to_label(background)
+        if fold and splits:
+            train = next(name for name, split in splits.items() if split == "train")
+            hint = f"leave dataset.fold out, or set dataset.root={folder / train} to fold these clips alone"
+            raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own, {', '.join(splits)}; {hint}")
+        clips = unify(list_clips(folder, splits), KEY)
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
         if fold:
@@ -64,12 +72,50 @@ class Folder(Corpus):
         return super().split(name, spec)
 
 
-def list_clips(folder: Path, split: str) -> list[Clip]:
-    """The clips in the sub-folders of ``folder``."""
-    if not folder.is_dir():
-        return []
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [Clip(path, entry.name, split, group=recording_of(path)) for entry in classes for path in media_files(entry)]
+def sub_folders(folder: Path) -> list[str]:
+    """Their names, sorted, without hidden ones."""
+    return sorted(entry.name for entry in scan(str(folder), KEY) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def find_splits(folder: Path) -> dict[str, str]:
+    """Which sub-folders are which split; none if they are classes. One that is named ``train`` and holds recordings,
+    not classes, is a class itself. ConfigError if all have names of splits, and none can be the train split.
+    """
+    names = sub_folders(folder)
+    splits = name_splits(names)
+    train = [folder / name for name, split in splits.items() if split == "train"]
+    alone = len(splits) == len(names)
+    if any(sub_folders(one) and (alone or not holds_files(one)) for one in train):
+        return splits
+    if names and alone:
+        there = f"the sub-folders {', '.join(names)} of {str(folder)!r} have names of splits"
+        hint = "expected train/CLASS/*.wav; classes of such names can stand in a table (dataset=manifest)"
+        raise ConfigError(f"dataset.root: {there}, but there is no train with a folder for each class in it; {hint}")
+    return {}
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether recordings are right in a folder."""
+    return any(entry.name.lower().endswith(ENDINGS) and entry.is_file() for entry in scan(str(folder), KEY))
+
+
+def list_clips(folder: Path, splits: Mapping[str, str]) -> list[Clip]:
+    """The clips in the folders of the classes, of each split or right in ``folder``; what is none is told."""
+    clips, there, outside, depth = list[Clip](), set[str](), Counter[str](), 2 if splits else 1
+    for name in media_names(str(folder), KEY):
+        parts = name.split("/")
+        if len(parts) <= depth or (splits and parts[0] not in splits):
+            outside["/".join(parts[:-1][:depth]) or "."] += 1
+            continue
+        clips.append(Clip(folder / name, parts[depth - 1], splits.get(parts[0], ""), group=recording_of(folder / name)))
+        there.add("/".join(parts[:depth]))
+    if outside:
+        places = ", ".join(f"{place} {count}" for place, count in outside.items())
+        tell(KEY, f"recordings in no class's folder are left out: {outside.total()} ({places})")
+    classes = [f"{top}/{name}" for top in splits for name in sub_folders(folder / top)] or sub_folders(folder)
+    if empty := [name for name in classes if name not in there]:
+        tell(KEY, f"folders without any audio or video file are no classes: {len(empty)} ({', '.join(empty[:8])})")
+    return sorted(clips, key=lambda clip: ("", *SPLITS).index(clip.split))  # a stable sort
 
 
 def recording_of(path: Path) -> str:

@@ -10,9 +10,9 @@ from pydantic import Field, PositiveFloat
 from datasets.clips import SPLITS, Clip, Corpus, existing_root
 from datasets.splits import hold_out
 from pipeline.core.errors import ConfigError
-from pipeline.media.annotations import read_rows
 from pipeline.media.audio import VIDEO
 from pipeline.media.input_spec import InputSpec
+from pipeline.media.tables import read_table
 
 WHAT = (
     "a folder with train/<class>/*.mp4 and val/<class>/*.mp4 (and test/), or with the videos right in train/, val/ and "
@@ -76,7 +76,7 @@ def list_table(folder: Path, split: str) -> list[Clip]:
     table = folder / "annotations" / f"{split}.csv"
     if not table.is_file():
         return []
-    rows = read_rows(table, "dataset.root", ())
+    rows = list(read_table(str(table), "dataset.root", ()))
     for column in COLUMNS[1:] if split == "test" else COLUMNS:  # test tables were once published without labels
         if not all(row.get(column) for row in rows):
             raise ConfigError(f"dataset.root: {table}: every row needs {', '.join(COLUMNS)}; {column!r} is missing")

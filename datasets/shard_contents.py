@@ -23,9 +23,10 @@ from datasets.shard_index import MAX_CARD_BYTES, MAX_TEXT_LENGTH
 from pipeline.core.atomic import atomic_write
 from pipeline.core.text import clean
 from pipeline.media.audio import AUDIO, VIDEO
+from pipeline.media.tables import to_text
 
 MEDIA = AUDIO | VIDEO | {".bin"}
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 MAX_MEMBER_BYTES = 1 << 30
 MAX_NAME_LENGTH = 1 << 10
 MAX_HEADER_BYTES = 1 << 14  # of one that extends another
@@ -178,8 +179,8 @@ def parse_card(data: bytes, ending: str, member: tarfile.TarInfo) -> list[Row]:
 def to_row(card: Any, member: tarfile.TarInfo) -> Row:
     """A clip as its json tells it; errors as of ``parse_card``."""
     label, group, end = card["label"], card.get("group", ""), card.get("end")
-    if isinstance(label, int) and not isinstance(label, bool):  # a class by its number
-        label = str(label)
+    if isinstance(label, (int, float)) and not isinstance(label, bool):  # a class by its number
+        label = to_text(label)
     for what, text in (("label", label), ("group", group)):
         if not isinstance(text, str) or len(text) > MAX_TEXT_LENGTH or text != clean(text):
             size = f"{len(text)} characters; expected at most {MAX_TEXT_LENGTH} that can be shown"

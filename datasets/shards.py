@@ -24,6 +24,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, PositiveFloat
 
 from datasets.clips import CACHE_FOLDER, SPLITS, Clip, Corpus, existing_root
+from datasets.labels import unify
 from datasets.packing import pack
 from datasets.shard_contents import fingerprint, list_shard
 from datasets.shard_index import NAME, Index, SplitName, checksum, read_index
@@ -36,6 +37,7 @@ from pipeline.core.text import clean
 from pipeline.media.chunks import read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.part import Part
+from pipeline.media.tables import to_label
 
 MAX_SHARDS = 100_000  # that one pattern can name
 SOME_LEFT_OUT, INTERRUPTED = 3, 130  # exit codes
@@ -74,6 +76,7 @@ class Shards(Corpus):
         clips: list[Clip] = [clip for split in SPLITS for clip in list_clips(files[split], split, kept)]
         if listed:
             check_index(folder, files, shards or {}, clips, listed)
+        clips, background = unify(clips, "dataset.root"), background and to_label(background)
         if not files["val"]:
             clips = hold_out(clips, val, seed, background)
         super().__init__(clips, cache, crop, background)

@@ -3,13 +3,31 @@
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from datasets.clips import Clip
 from pipeline.core.errors import ConfigError
+from pipeline.media.walk import tell
+
+NAME = re.compile(
+    r"(train|val|valid|validation|dev|eval|evaluation|test)(ing)?([-_ ]?(set|split|data))?", re.IGNORECASE
+)
+MEANINGS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+
+
+def name_splits(names: Collection[str]) -> dict[str, str]:
+    """Which of the names (``Train``, ``validation``, ``dev``, ``testing``) mean which split. ``eval`` is the test where
+    another name is that of the validation, or else the validation itself; which of them is told.
+    """
+    found = {name: match[1].lower() for name in names if (match := NAME.fullmatch(name.strip()))}
+    rest = "test" if "val" in {MEANINGS.get(word) for word in found.values()} else "val"
+    told = found.items() if len(found) == len(names) else ()  # else they may be classes
+    for name in (name for name, word in told if word not in MEANINGS):
+        tell("dataset", f"{name!r} is taken for the split {rest}; name it val or test to say which")
+    return {name: MEANINGS.get(word, rest) for name, word in found.items()}
 
 
 def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, background: str | None = None) -> list[Clip]:

@@ -129,7 +129,7 @@ def test_folds_that_cannot_be_are_refused(tmp_path):
     refused(r"9/9 needs 9 recordings .* there are 8", "9/9")
     tone_clip(tmp_path / "cat" / "one.wav", 440)
     refused("label 'cat' has 1 of recordings")
-    (tmp_path / "train").mkdir()
+    tone_clip(tmp_path / "train" / "dog" / "one.wav", 440)
     refused("splits of its own")
 
 
@@ -210,8 +210,8 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table, count, by):
     (parts(path="../a.wav"), {}, "leads out of"),
     (parts(path="/etc/passwd"), {}, "leads out of"),
     (parts(label=""), {}, "every row needs a 'label'"),
-    (parts(start="soon"), {}, "must be seconds"),
-    (parts(end=0.01), {}, "must be after start"),
+    (parts(start="soon"), {}, "row 1: got start 'soon'"),
+    (parts(end=0.01), {}, "row 2: got .* the end after the start"),
     ([*parts(label="x", split="train"), *parts(label="x", split="val")], {}, "only one label"),
     (parts(), {"group": "speker"}, "has no column 'speker'"),
     (parts(), {"file": "."}, "cannot be read as a table: .*Is a directory"),

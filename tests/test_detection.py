@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 
 import numpy as np
@@ -244,9 +245,9 @@ def test_a_recording_is_heard_as_a_stream(stream):
     ("s.csv", b"start,end,label\n1,x,a\n", "row 1: expected"),
     ("s.csv", b"start,end,label\nnan,2,a\n", "row 1: expected"),
     ("s.csv", b"start,end,label\n1,2,\n", "row 1: expected"),
-    ("s.csv", b"start,end,label\n1,2,\xff\n", "cannot be read as a table"),
+    ("s.csv", b"start,end,label\n1,2,\xff\n", "row 1: label '\\udcff': expected characters of UTF-8"),
     ("list.csv", b"file\ns.wav\n", "has no column 'path'"),
-    ("list.jsonl", b"[1]\n", "has no column 'path'"),
+    ("list.jsonl", b"[1]\n", "got '[1]'; expected an object"),
     ("sub/list.csv", b"path\n../s.wav\n", "'../s.wav' is no file in"),
     ("list.csv", b"path\nnone.wav\n", "'none.wav' is no file in"),
     ("none.wav", None, "is no file"),
@@ -314,3 +315,29 @@ def test_events_of_labels_that_nobody_learns_are_told_before_the_training(stream
             warnings.simplefilter("always")
             check_recordings(find_recordings(str(stream)), small_model(labels=["dog", "rain"]))
         assert [other in str(one.message) for one in told] == [True] * bool(other)
+
+
+@pytest.mark.parametrize(("rows", "told", "kept", "left"), [
+    (["1000,1600,low", "4000,4600,high"], r"2 of 2 true events end behind .*\(10\.00 s\): rows 1, 2 \(1000 to 1600\); .* not milli", 0, 2),
+    (["1,2,low", "9.5,10.1,high"], None, 2, 0),
+    (["1,2,low", "9.5,12,high", "10,11,low"], r"2 of 3 .* rows 2, 3", 2, 1),
+])  # fmt: skip
+def test_truth_behind_the_end_is_told_and_not_missed(stream, rows, told, kept, left):
+    stream.with_suffix(".csv").write_text("\n".join(["start,end,label", *rows]))
+    recordings, model = find_recordings(str(stream)), small_model().for_streaming()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        check_recordings(recordings, model)
+    assert [re.search(told, str(one.message)) is not None for one in found] == ([True] if told else [])
+    heard = detection.run_recording(model, recordings[0])
+    assert sum(map(len, heard.spans)) == kept and heard.left_out == left
+    assert max((spans.max() for spans in heard.spans if len(spans)), default=0) <= heard.ticks
+
+
+def test_the_terminal_does_not_miss_what_is_behind_the_end(trained, stream):
+    stream.with_suffix(".csv").write_text("start,end,label\n1,1.6,low\n1000,1600,low\n")
+    truth = f"sink.console.truth={stream.with_suffix('.csv')}"
+    done = ran("infer.py", f"checkpoint={trained}", f"source.path={stream}", truth)
+    assert (
+        b"of 1 true events were not found" in done.stdout and b"sink.console.truth: 1 of 2 true events" in done.stderr
+    )

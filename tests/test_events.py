@@ -77,6 +77,13 @@ def test_background_makes_no_events():
     ({"threshold": 1.3}, r"decoder\.threshold: got 1\.3; input should be less than or equal to 1"),
     ({"threshold": {"a": "much"}}, r"decoder\.threshold: got \{'a': 'much'\}; input should be a valid number"),
     ({"merge": -1}, r"decoder\.merge: got -1"),
+    ({"threshold": [["a", 0.7], ["a", 0.8]]}, r"expected each label once"),
+    ({"threshold": [["a", 0.7, 1]]}, r'expected pairs of a label and a posterior, \[\["a,b",0\.7\]'),
+    ({"threshold": [[None, 0.7]]}, r"got \[\[None, 0\.7\]\]; .*expected pairs"),
+    ({"threshold": [0.7, 0.8]}, r"expected pairs"),
+    ({"threshold": [["bb", 0.7]]}, r"decoder\.threshold\.bb: no such label; did you mean 'b'"),
+    ({"release": [["a", 1.3]]}, r"decoder\.release\.a: got 1\.3"),
+    ({"threshold": [["a", "much"]]}, r"input should be a valid number"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(settings, message):
     config = {"_target_": "pipeline.model.decoder.Decoder", "threshold": 0.6, "release": 0.4} | settings
@@ -90,6 +97,9 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
     ({"threshold": 0.5}, {"threshold": {"a": 0.8}}, {"threshold": {"a": 0.8, "b": 0.5}}),
     ({"threshold": {"b": 0.7}}, {"threshold": {"a": 0.8}}, {"threshold": {"a": 0.8, "b": 0.7}}),
     ({}, {"release": {"a": 0.1}}, {"release": {"a": 0.1}}),
+    ({}, {"release": [[1, 0.1]]}, {"release": {"1": 0.1}}),
+    ({"threshold": [["b", 0.7]]}, {"threshold": [["a", 0.8]]}, {"threshold": {"a": 0.8, "b": 0.7}}),
+    ({"background": ["a"]}, {"background": ["b"]}, {"background": ["b"]}),
 ])  # fmt: skip
 def test_stored_settings_are_changed_label_by_label(stored, given, found):
     assert merge_settings(stored, given, "ab") == found

@@ -182,6 +182,15 @@ def test_truth_beside_the_recording(tmp_path):
         assert sink.cuts == count and len(list((sink.folder / "none").iterdir())) == count
 
 
+def test_truth_in_milliseconds_is_told(tmp_path):
+    noise(tmp_path / "a.wav", 4)
+    (tmp_path / "a.csv").write_text("start,end,label\n1000,2000,high\n")
+    with pytest.warns(
+        UserWarning, match=r"truth: .*a\.csv: by .*header 1 of 1 true events end behind .*4\.00 s.* not milliseconds"
+    ):
+        mined(tmp_path / "out", [tmp_path / "a.wav"], [event(1.5, 1.6)], ["none"])
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("name\nx\n", "has no column 'start'"),
     ("start,end,label\n0,1,high\nnan,3,high\n", "row 2: expected 0 <= start < end"),

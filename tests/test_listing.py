@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pipeline.batch.files import Files
 from pipeline.batch.listing import Entry, mark
 from pipeline.core.errors import ConfigError
-from pipeline.media.audio import media_files
+from pipeline.media.walk import media_files
 
 ODD = [b"plain.wav", b"two  spaces.wav", b" .wav", b"new\nline.wav", b"tab\t.wav", b"cr\r.wav", "ü中😀.wav".encode(), b"\xff\xfe.wav",
        b"'\"`$(x).wav", b"a,b;c.wav", b"=1+1.wav", b"-rf.wav", b"~.wav", b"back\\slash.wav", b"[1]*?.wav", b"%03d.wav", b"#.wav",
@@ -71,7 +71,7 @@ def test_folders_are_listed_by_endings_and_in_order(tmp_path):
     found = below(tmp_path)
     assert set(found) == {*names, "folder.wav", "folder.wav/inside.wav", "link.wav", "dangling.wav"}
     assert found == sorted(found, key=lambda name: [os.fsencode(part) for part in name.split("/")])
-    assert [Path(path) for path in paths(tmp_path)] == media_files(tmp_path), "the same as for training"
+    assert [Path(path) for path in paths(tmp_path)] == media_files(tmp_path, "x"), "the same as for training"
 
 
 @pytest.mark.parametrize("spelling", [".", "./", "sub/..", "{tmp}", "{tmp}/", "{tmp}//."])
@@ -216,9 +216,9 @@ def test_globs_match_as_those_of_python(forest, pattern, monkeypatch):
 
 
 def test_a_glob_of_folders_and_manifests_means_what_is_in_them(forest, tmp_path):
-    below = {str(path) for name in ("a", "a b", "ab") for path in media_files(forest / name)}
+    below = {str(path) for name in ("a", "a b", "ab") for path in media_files(forest / name, "x")}
     assert set(paths(f"{forest}/a*")) == below
-    assert set(paths(f"{forest}/**")) == set(map(str, media_files(forest)))
+    assert set(paths(f"{forest}/**")) == set(map(str, media_files(forest, "x")))
     touch(tmp_path, "x.wav", "y.wav")
     for part in "xy":
         (tmp_path / f"part {part}.jsonl").write_text(json.dumps({"path": f"{part}.wav"}))
@@ -296,6 +296,7 @@ def test_only_some_rows(tmp_path, kind):
         ({"split": "test"}, ["cat", "dog"]), ({"split": ["val", "test"]}, ["cat", "dog", ""]), ({"path": "b.wav"}, [""]),
         ({"fold": 2}, ["dog", "=1,\n2"]), ({"fold": [1, "2"], "split": "test"}, ["cat", "dog"]),
         ({"good": True}, ["cat", "=1,\n2"]), ({"split": None}, ["=1,\n2"]),
+        ({"Split": "test", " label": "cat"}, ["cat"]),
     ):  # fmt: skip
         assert [entry.truth for entry in Files(table, only=only).entries()] == wanted
     for only, message in (({"splt": "test"}, ".* has no column 'splt'; did you mean 'split'"),
@@ -377,7 +378,7 @@ def test_text_that_no_file_can_be_named(tmp_path):
         ("a.csv", "file,label\nx,y\n", r"has no column 'path'; it has 'file', 'label'"),
         ("a.csv", "path,label\nx.wav,a\n,b\n", "row 2: got the path ''"),
         ("a.csv", "label,path\na,x.wav\nb\n", "row 2: got the path None"),
-        ("a.jsonl", '{"path": "x"}\n\n{"pth": "y"}', "row 2: got the path None"),
+        ("a.jsonl", '{"path": "x"}\n\n{"pth": "y"}', "row 2 has no column 'path'; it has 'pth'"),
         ("a.jsonl", '{"path": 7}', "row 1: got the path 7"),
         ("a.jsonl", '{"path": "x"}\n["y"]', r"after row 1: got '\[\"y\"\]'; expected an object"),
         ("a.jsonl", '{"path": "x"}\n{"path": ', "cannot be read after row 1"),

@@ -6,7 +6,7 @@ from conftest import read_csv, read_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.manifest import read_table
+from datasets.manifest import read_rows
 from pipeline.batch.files import Files
 from pipeline.core.spreadsheet import protect, unprotect
 from pipeline.sinks.csv import CSV
@@ -43,7 +43,7 @@ def test_a_table_lists_the_same_files_as_json_lines(tmp_path, monkeypatch):
             sink.finish()
     for path in ("out.csv", "out.jsonl"):
         assert [entry.path for entry in Files(path).entries()] == names
-        rows = [(row["path"], row["label"], row["truth"]) for row in read_table(tmp_path / path)]
+        rows = [(row["path"], row["label"], row["truth"]) for row in read_rows(tmp_path / path)]
         assert rows == [(name, "-a", "=b") for name in names]
     exact = [row["path"] for row in read_jsonl("out.jsonl")]
     found = [row["path"] for row in read_csv("out.csv")]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, configured, ran, run, small_model
+from conftest import QUICK, configured, ran, read_jsonl, run, small_model, tone_clip, tone_clips
 from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluation import Listed
@@ -208,3 +208,37 @@ def test_thresholds_of_single_labels_on_the_command_line(trained, tones):
         assert {row["label"] for row in rows if row["type"] == "event"} == labels
     wrong = infer("{hihg: 0.8}", run)
     assert wrong.returncode == 2 and b"decoder.threshold.hihg: no such label; did you mean 'high'?" in wrong.stderr
+
+
+ODD = ("Müller", "a,b", "null", "1e3", "x: {y}", "true", 'say "no"', "it's", "[1]", "#3")
+
+
+def test_thresholds_of_any_label_can_be_given(tmp_path):
+    """As pairs, in both programs: stored with the model, changed for a stream, and kept where none is given."""
+    labels = [*ODD, "background"]
+    root = tone_clips(tmp_path / "data", labels, 3, 0.2)
+    pairs = json.dumps([[label, 0.7 + number / 100] for number, label in enumerate(ODD)], ensure_ascii=False)
+    given = [f"decoder.threshold={pairs}", 'decoder.release=[["a,b",0.1]]', "dataset.cache=null", "trainer.epochs=1"]
+    ran("train.py", *QUICK, "dataset=folder", f"dataset.root={root}", *given, f"hydra.run.dir={tmp_path / 'run'}")
+    model = load(tmp_path / "run")
+    level = dict(zip(model.labels, model.decoder().high.tolist()))
+    assert {label: level[label] for label in ODD} == pytest.approx(
+        {label: 0.7 + n / 100 for n, label in enumerate(ODD)}
+    )
+    assert model.decoder().low[model.labels.index("a,b")] == pytest.approx(0.1)
+    scene = tone_clip(tmp_path / "x.wav", 440)
+    only = f"sink.jsonl.path={tmp_path / 'x.jsonl'}"
+    change = 'decoder.threshold=[["null",0.0],["a,b",0.1]]'
+    ran(
+        "infer.py",
+        f"checkpoint={tmp_path / 'run'}",
+        f"source.path={scene}",
+        "sink=jsonl",
+        only,
+        change,
+        'decoder.release=[["null",0.0]]',
+    )
+    events = [row for row in read_jsonl(tmp_path / "x.jsonl") if row["type"] == "event"]
+    assert "null" in {row["label"] for row in events} <= {"null", "a,b"}
+    done = run("infer.py", f"checkpoint={tmp_path / 'run'}", f"source.path={scene}", 'decoder.threshold=[["nul",0.3]]')
+    assert done.returncode == 2 and b"decoder.threshold.nul: no such label; did you mean 'null'" in done.stderr

@@ -244,6 +244,12 @@ def test_only_settings_that_differ_are_shown():
     runs = [made(0), made(1, "LSTM", **{"cell.peephole": "True"}), made(2, **other)]
     assert find_differences(runs) == [{"cell": "GRU"}, {"cell": "LSTM"}, {"cell": "GRU", "optimizer.lr": "1"}]
     assert find_differences([made(0), made(1)]) == [{}, {}]
+    other = [
+        made(n, "LSTM", **{"cell.peephole": one, "cell.coupled": "False"}) for n, one in enumerate(("True", "False"))
+    ]
+    assert find_differences([runs[0], *other]) == [
+        {"cell": "GRU"}, {"cell": "LSTM", "cell.peephole": "True"}, {"cell": "LSTM", "cell.peephole": "False"}
+    ]  # fmt: skip
     broken = Run(runs[0].folder, {}, {"overrides": "cell=foo"})
     assert find_differences([made(0), made(1), broken]) == [{}, {}, {"overrides": "cell=foo"}]
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.audio import media_files, read
+from pipeline.media.audio import read
+from pipeline.media.walk import media_files
 
 
 def read_recordings(given: str | list[str], rate: int, at: str, each: float, total: float) -> list[Tensor]:
@@ -41,7 +42,7 @@ def list_files(name: str, at: str) -> list[Path]:
     """A file, or the media files of a folder; ConfigError if there is neither."""
     path = Path(name).expanduser()
     if path.is_dir():
-        return media_files(path)
+        return media_files(path, at)
     if not path.exists():
         raise ConfigError(f"{at}: there is no {name!r}; expected a folder with recordings, or a list of files")
     return [path]

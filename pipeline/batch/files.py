@@ -8,8 +8,10 @@ from typing import Literal, NamedTuple
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, to_text, warn
+from pipeline.batch.listing import KEY, Entry, Named, listing, mark
 from pipeline.core.errors import ConfigError, FailOn
+from pipeline.media.tables import is_table, name_columns, to_label
+from pipeline.media.walk import tell
 
 Scalar = str | bool | int | float | None
 Resume = Literal["auto", "errors", "never"]
@@ -71,7 +73,7 @@ class Files:
         """
         self.given = [paths] if isinstance(paths, str) else paths
         self.root = None if root is None else str(Path(root).expanduser())
-        self.only = {column: accepted(wanted) for column, wanted in (only or {}).items()}
+        self.only = {name_columns(column)[0]: accepted(wanted) for column, wanted in (only or {}).items()}
         self.wanted = only
         found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
         if not found or int(found[1]) > int(found[2]):
@@ -105,7 +107,7 @@ class Files:
             if number % self.shares == self.share:
                 kept.append(entry)
         if doubts:
-            warn(f"{doubts} entries are listed again with another label; the first one stands")
+            tell(KEY, f"{doubts} entries are listed again with another label; the first one stands")
         self.listed = (len(seen), f"{total % (1 << 128):032x}")
         return kept
 
@@ -115,7 +117,7 @@ class Files:
             raise ConfigError("source.paths: is empty; give a folder, a glob, a manifest or files")
         rows = 0
         for given in self.given:
-            manifest = is_manifest(given)
+            manifest = is_table(given)
             for named in listing(given, self.root, self.only):
                 rows += manifest
                 yield named
@@ -134,5 +136,5 @@ class Files:
 def accepted(wanted: Scalar | list[Scalar]) -> set[str]:
     """The texts that a row may have for it to be one of the values."""
     values = wanted if isinstance(wanted, list) else [wanted]
-    spelt = {to_text(value) for value in values}
+    spelt = {to_label(value) for value in values}
     return spelt | {form for value in spelt & {"True", "False"} for form in (value.lower(), value.upper())}

@@ -25,6 +25,8 @@ from pipeline.batch.listing import Entry
 from pipeline.batch.tally import Columns, Tally, record
 from pipeline.core.errors import ConfigError
 from pipeline.core.settings import differences
+from pipeline.media.tables import to_label
+from pipeline.media.walk import tell
 from pipeline.model.classifier import Classifier
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import FileResult, Metadata
@@ -161,6 +163,10 @@ def classify_files(
     """
     sink.check_files()
     entries = files.entries()
+    if own := {to_label(label): label for label in model.labels if to_label(label) != label}:  # a model of before
+        entries = [entry._replace(truth=own.get(entry.truth, entry.truth)) for entry in entries]
+    if strange := sorted({entry.truth for entry in entries} - {"", *model.labels}):
+        tell("source.paths", f"labels that the model does not have: {', '.join(map(repr, strange[:8]))}")
     sink.check_overwrites([*files.given, *(entry.path for entry in entries)])
     work = Work(model, files.batch, files.workers, files.limits, decoder)
     with ExitStack() as stack:

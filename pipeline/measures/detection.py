@@ -1,7 +1,7 @@
 """Detection on long recordings: events found and missed, and false alarms of a live model.
 
-A recording has its truth beside it, NAME.csv with ``start,end,label`` in seconds; without rows there is nothing in it.
-There are three views:
+A recording has its truth beside it, NAME.csv with ``start,end,label`` in seconds, or NAME.txt with labels of Audacity;
+without rows there is nothing in it. There are three views:
 
 * events: a hit has its onset within 200 ms (``metrics.match_events``), at the model's own thresholds;
 * DET: an answer is an alarm, raised where it begins (``metrics.match_alarms``): false, if it begins in no true event of
@@ -14,7 +14,7 @@ There are three views:
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, Spans, count_alarms, match_alarms, match_events
 from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
-from pipeline.media.annotations import Times, read_rows, read_truth
+from pipeline.media.annotations import Times, beyond_end, find_truth, read_truth
 from pipeline.media.chunks import open_chunks
+from pipeline.media.tables import is_table, read_table, to_text
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import RELEASE_SHARE, Decoder
 
@@ -46,16 +47,16 @@ class AnnotatedRecording:
 
 
 def find_recordings(given: str | Sequence[str]) -> list[AnnotatedRecording]:
-    """The recordings of the setting ``streams``: a path or several, each of a recording, or of a csv or jsonl table
-    with a column ``path``, beginning at the table's folder. ConfigError for what is missing or makes no sense.
+    """The recordings of the setting ``streams``: a path or several, each of a recording, or of a table with a column
+    ``path``, beginning at the table's folder. ConfigError for what is missing or makes no sense.
     """
     found = []
     for entry in [given] if isinstance(given, str) else given:
         path = Path(entry).expanduser()
         if not path.is_file():
             raise ConfigError(f"streams: {entry!r} is no file; expected a recording (NAME.csv beside it), or a table")
-        listed = [path.parent / name for name in read_paths(path)] if path.suffix in (".csv", ".jsonl") else [path]
-        found += [AnnotatedRecording(one, read_truth(one.with_suffix(".csv"), "streams")) for one in listed]
+        listed = [path.parent / name for name in read_paths(path)] if is_table(entry) else [path]
+        found += [AnnotatedRecording(one, read_truth(find_truth(one), "streams")) for one in listed]
     if not found:
         raise ConfigError("streams: an empty list; expected recordings, or streams=null for none")
     return found
@@ -63,7 +64,7 @@ def find_recordings(given: str | Sequence[str]) -> list[AnnotatedRecording]:
 
 def read_paths(table: Path) -> list[str]:
     """The column ``path`` of a table. ConfigError if it has none, or a path leaves the table's folder or is no file."""
-    names = [str(row["path"]) for row in read_rows(table, "streams", ["path"])]
+    names = [to_text(row["path"]) for row in read_table(str(table), "streams", ["path"])]
     folder = table.parent.resolve()
     for name in names:
         whole = (folder / name).resolve()
@@ -73,22 +74,27 @@ def read_paths(table: Path) -> list[str]:
 
 
 def run_recording(model: Classifier, recording: AnnotatedRecording) -> StreamOutput:
-    """A recording through a live model. MediaError if it cannot be read."""
+    """A recording through a live model, without events that begin behind its end. MediaError if it cannot be read."""
     audible = {model.labels[index] for index in model.decoder().audible}
     spans: dict[str, list[tuple[int, int]]] = {label: [] for label in model.labels}
     known = [event for event in recording.events if event[2] in audible]
     for start, end, label in known:
         spans[label].append((round(start * model.rate), round(end * model.rate)))
     chunks = open_chunks(recording.path, model.spec)[1]
-    return run_stream(model, chunks, list(spans.values()), recording.path.name, len(recording.events) - len(known))
+    found = run_stream(model, chunks, list(spans.values()), recording.path.name)
+    inside = [np.minimum(one[one[:, 0] < found.ticks], found.ticks) for one in found.spans]
+    return replace(found, spans=inside, left_out=len(recording.events) - sum(map(len, inside)))
 
 
 def check_recordings(given: Iterable[AnnotatedRecording], model: Classifier) -> None:
     """MediaError now, not after the training, for a recording that does not even begin; a warning for events of labels
-    that the model will not know.
+    that the model will not know, and for those behind its end.
     """
     for recording in given:
-        next(open_chunks(recording.path, model.spec)[1], None)
+        info, chunks = open_chunks(recording.path, model.spec)
+        next(chunks, None)
+        if late := beyond_end(recording.events, info.length):
+            warnings.warn(f"streams: {find_truth(recording.path)}: by the recording's header {late}", stacklevel=2)
         if other := sorted({label for *_, label in recording.events} - set(model.labels)):
             what = f"no label of the data: {', '.join(other)} ({', '.join(model.labels)})"
             warnings.warn(f"streams: {recording.path}: {what}", stacklevel=2)

@@ -25,7 +25,7 @@ class StreamOutput:
     spans: list[Spans]
     ticks: int
     name: str = ""
-    left_out: int = 0  # true events whose label the model does not have, or passes over
+    left_out: int = 0  # true events behind the end, or whose label the model does not have or passes over
 
 
 def run_stream(
@@ -33,7 +33,6 @@ def run_stream(
     chunks: Iterable[Arrays],
     true: Sequence[list[tuple[int, int]]],
     name: str = "",
-    left_out: int = 0,
 ) -> StreamOutput:
     """Run chunks through a model. ``true`` spans of each class in ticks may still be added while chunks are drawn."""
     stream = Stream(model, max(1, round(BLOCK_SECONDS * model.rate / model.hop)))
@@ -44,7 +43,7 @@ def run_stream(
     stream.close()
     blocks.append(stream.posteriors)
     spans = [np.array(sorted(found), np.int64).reshape(-1, 2) for found in true]
-    return StreamOutput(np.concatenate(blocks), spans, stream.ticks, name, left_out)
+    return StreamOutput(np.concatenate(blocks), spans, stream.ticks, name)
 
 
 def decode_scores(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:

@@ -1,32 +1,18 @@
-"""Tables that people write: rows by column, such as what is really in a recording, ``start,end,label`` in seconds."""
+"""What is really in a recording: a table ``start,end,label`` in seconds, or a label track of Audacity."""
 
-import csv
-import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.text import clean
+from pipeline.media.tables import is_label, open_text, read_table, to_label, to_seconds
 
 COLUMNS = ("start", "end", "label")
+SCORE = re.compile(r"(.+) [01]\.\d\d")  # behind a label, as sink=labels writes it
+SLACK_SECONDS = 0.2  # by which an event may end behind its recording: that is rounding
 Times = tuple[float, float, str]  # start and end in seconds, label
-
-
-def read_rows(table: Path, key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a csv or jsonl file. ConfigError, which names the ``key``, if they lack a column or it is missing."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            lines = table.suffix == ".jsonl"
-            rows = [json.loads(line) for line in file if line.strip()] if lines else list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise ConfigError(f"{key}: {table} does not exist; expected a table {','.join(columns)}") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"{key}: {table} cannot be read as a table: {error}") from None
-    for column in columns:
-        if not all(isinstance(row, dict) and column in row for row in rows):
-            raise ConfigError(f"{key}: {table} has no column {column!r}; expected {','.join(columns)}")
-    return rows
 
 
 def read_truth(path: str | Path, key: str) -> list[Times]:
@@ -34,12 +20,39 @@ def read_truth(path: str | Path, key: str) -> list[Times]:
     is missing, or a row makes no sense.
     """
     table, found = Path(path).expanduser(), []
-    for number, row in enumerate(read_rows(table, key, COLUMNS), 1):
+    track = table.suffix.lower() == ".txt"
+    for number, row in enumerate(read_table(str(table), key, COLUMNS, headless=True), 1):
+        label = to_label(row.get("label"))
         try:
-            start, end = float(row["start"]), float(row["end"])
-        except (TypeError, ValueError):
+            start, end = to_seconds(row["start"]), to_seconds(row["end"])
+        except (TypeError, ValueError, LookupError):
             start, end = math.nan, math.nan
-        if not (0 <= start < end < math.inf) or not row["label"]:
+        if not (0 <= start < end < math.inf) or not label:
             raise ConfigError(f"{key}: {table} row {number}: expected 0 <= start < end in seconds and a label")
-        found.append((start, end, str(row["label"])))
+        if label != clean(label):
+            raise ConfigError(f"{key}: {table} row {number}: label {label!r}: expected characters of UTF-8 to be seen")
+        found.append((start, end, scored[1] if track and (scored := SCORE.fullmatch(label)) else label))
     return found
+
+
+def find_truth(recording: Path) -> Path:
+    """The table beside a recording: NAME.csv, or NAME.txt if that is a label track of Audacity; whether it is there or
+    not, NAME.csv otherwise.
+    """
+    table, track = recording.with_suffix(".csv"), recording.with_suffix(".txt")
+    if track.is_file() and not table.exists():
+        with open_text(str(track), "") as file:
+            if not (first := file.readline()).strip() or is_label(first):
+                return track
+    return table
+
+
+def beyond_end(events: Sequence[Times], seconds: float | None) -> str:
+    """Which rows of a truth end behind a recording of so many seconds (None: unknown), in words; '' if none does."""
+    late = [row for row, (_, end, _) in enumerate(events, 1) if seconds is not None and end > seconds + SLACK_SECONDS]
+    if not late:
+        return ""
+    rows = f"{'row' if len(late) == 1 else 'rows'} {', '.join(map(str, late[:5]))}{' ...' if len(late) > 5 else ''}"
+    start, end, _ = events[late[0] - 1]
+    of = f"{len(late)} of {len(events)} true events end behind the recording's end ({seconds:.2f} s): {rows}"
+    return f"{of} ({start:g} to {end:g}); expected seconds, not milliseconds or samples"

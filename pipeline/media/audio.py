@@ -11,7 +11,6 @@ import re
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -335,9 +334,3 @@ class Resampler:
         if self.stream is not None:
             self.stream.clear()
         return rest
-
-
-def media_files(folder: Path) -> list[Path]:
-    """Audio and video files below ``folder`` by their endings, hidden ones left out, sorted."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO | VIDEO)
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))

@@ -32,6 +32,11 @@ class AudioInfo(TrackInfo):
     def seconds(self) -> float:
         return self.decoded / self.rate
 
+    @property
+    def length(self) -> float | None:
+        """Seconds, as declared."""
+        return self.frames / self.rate if self.frames else None
+
 
 @dataclass
 class VideoInfo(TrackInfo):
@@ -67,6 +72,12 @@ class AVInfo:
         """From the start of the first track to the end of the last."""
         there = [info for info in (self.sound, self.pictures) if info]
         return max(float(info.start) + info.seconds for info in there) - float(min(info.start for info in there))
+
+    @property
+    def length(self) -> float | None:
+        """Seconds of the longer track, as declared; None if either is unknown."""
+        lengths = [info.length for info in (self.sound, self.pictures) if info]
+        return None if None in lengths else self.late + max(length for length in lengths if length)
 
     @property
     def warnings(self) -> list[str]:

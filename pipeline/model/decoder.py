@@ -10,13 +10,31 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, NonNegativeFloat
+from pydantic import BaseModel, BeforeValidator, Field, NonNegativeFloat
 
 from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError
+from pipeline.media.tables import to_label, to_text
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
-Level = Score | dict[str, float]  # a posterior for all labels, or one for each
+
+
+def by_label(setting: Any, got: str = "") -> Any:
+    """A list of pairs, ``[["a,b", 0.7], ["null", 0.3]]``, as a mapping: labels that a command line can hardly have as
+    keys can be texts in it. Anything else as it is. ConfigError, which begins with ``got``, for another list.
+    """
+    if not isinstance(setting, list):
+        return setting
+    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], (str, int)) for pair in setting):
+        raise ConfigError(f'{got}expected pairs of a label and a posterior, [["a,b",0.7],["null",0.3]]')
+    found = {to_text(label): level for label, level in setting}
+    if len(found) < len(setting):
+        raise ConfigError(f"{got}expected each label once")
+    return found
+
+
+Level = Annotated[Score | dict[str, float], BeforeValidator(by_label)]  # a posterior for all labels, or one for each
 THRESHOLD = 0.6  # where none is set, or chosen in training
 RELEASE_SHARE = 2 / 3  # of the threshold: the release, where none is set
 NEVER = np.float32(np.inf)
@@ -80,16 +98,16 @@ class Decoder:
     ) -> None:
         """``labels`` in the order of the posteriors, ``hop`` ticks per step, ``rate`` ticks a second; times in seconds.
 
-        ``threshold`` and ``release``: a number, or one for each label. Where there is none, the threshold is
-        ``THRESHOLD``, and the release two thirds of the threshold. ValueError for a label that is not there, or a
-        release above its threshold.
+        ``threshold`` and ``release``: a number, or one for each label (a mapping, or a list of pairs). Where there is
+        none, the threshold is ``THRESHOLD``, and the release two thirds of the threshold. ValueError for a label that
+        is not there, or a release above its threshold.
         """
         self.labels, self.hop = labels, hop
         high = label_levels(threshold, labels, "threshold", THRESHOLD)
         low = label_levels(release, labels, "release", high * RELEASE_SHARE)
         # In the posteriors' own precision: what is printed as 0.7 reaches a threshold of 0.7.
         self.high, self.low = high.astype(np.float32), low.astype(np.float32)
-        quiet = {"background"} if background is None else set(background)
+        quiet = {"background"} if background is None else {*background, *map(to_label, background)}
         self.audible = [index for index, label in enumerate(labels) if label not in quiet]
         self.high[[label in quiet for label in labels]] = NEVER
         for index in np.flatnonzero(self.low > self.high):
@@ -209,11 +227,13 @@ def label_levels(setting: Level | None, labels: Sequence[str], key: str, default
     """The level of each label ``(K,)``: as set, or ``default`` (a number, or one for each). ValueError for a label that
     does not exist, or a value outside 0 to 1.
     """
+    setting = by_label(setting)
     level = np.broadcast_to(np.asarray(default, np.float64), len(labels)).copy()
     if not isinstance(setting, Mapping):
         level[:] = level if setting is None else setting
         return level
-    for label, value in setting.items():
+    for given, value in setting.items():
+        label = given if given in labels else to_label(given)
         if label not in labels:
             raise ValueError(f"decoder.{key}.{label}: no such label{nearest(label, list(labels))}")
         if not 0 <= value <= 1:
@@ -227,9 +247,11 @@ def merge_settings(stored: Mapping[str, Any], given: Mapping[str, Any], labels: 
     a given mapping leaves out keep their stored level.
     """
     settings = {key: value for key, value in given.items() if value is not None}
+    for key in settings.keys() & {"threshold", "release"}:
+        settings[key] = by_label(settings[key], f"decoder.{key}: got {settings[key]!r}; ")
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            before = stored.get(key)
+            before = by_label(stored.get(key))
             rest = before if isinstance(before, Mapping) else dict.fromkeys(labels, before)
             settings[key] = {label: level for label, level in (dict(rest) | dict(value)).items() if level is not None}
     return settings

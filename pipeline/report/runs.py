@@ -86,23 +86,26 @@ def find_differences(runs: Sequence[Run]) -> list[dict[str, str]]:
     is known.
 
     Where runs have different components (``cell._target_``), that is the difference, besides options that all of these
-    components have.
+    components have, and those in which runs with the same component differ.
     """
     done = [run for run in runs if run.metrics]
     keys = list(dict.fromkeys(key for run in done for key in run.settings if key not in IGNORED_KEYS))
     varied = [key for key in keys if len({run.settings.get(key) for run in done}) > 1]
     chosen = {key.removesuffix(f".{TARGET}") for key in varied if key.endswith(f".{TARGET}")}
 
-    def owned(key: str) -> bool:
-        everywhere = all(key in run.settings for run in done)
-        return everywhere or not any(key.startswith(f"{part}.") for part in chosen)
+    def owned(key: str, run: Run) -> bool:
+        if all(key in other.settings for other in done):
+            return True
+        parts = [f"{part}.{TARGET}" for part in chosen if key.startswith(f"{part}.")]
+        alike = [one for one in done if all(one.settings.get(part) == run.settings.get(part) for part in parts)]
+        return not parts or len({one.settings.get(key) for one in alike}) > 1
 
     rows = []
     for run in runs:
         if not run.metrics:
             rows.append(dict(run.settings))
             continue
-        row = {key: run.settings[key] for key in varied if key in run.settings and owned(key)}
+        row = {key: run.settings[key] for key in varied if key in run.settings and owned(key, run)}
         names = {key: value.rpartition(".")[2] if TARGET in key else value for key, value in row.items()}
         rows.append({key.removesuffix(f".{TARGET}"): value for key, value in names.items()})
     return rows

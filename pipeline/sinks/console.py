@@ -13,7 +13,7 @@ from rich.text import Text
 
 import pipeline.sinks.items as items
 from pipeline.core.text import clean
-from pipeline.media.annotations import Times, read_truth
+from pipeline.media.annotations import Times, beyond_end, read_truth
 from pipeline.sinks.panel import Spectrogram, class_bars, fitted, meter
 from pipeline.sinks.words import Words, event_line
 
@@ -36,7 +36,9 @@ class Console(Words):
     files, stdout = True, "words"
 
     def __init__(self, posteriors: bool = False, truth: str | None = None) -> None:
-        """``posteriors``: print every step too. ``truth``: a csv with start, end, label in seconds to print beside."""
+        """``posteriors``: print every step too. ``truth``: a table with start, end, label in seconds, or labels
+        of Audacity, to print beside.
+        """
         self.posteriors = posteriors
         self.truth = read_truth(truth, "sink.console.truth") if truth else None
         self.terminal = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -153,8 +155,11 @@ class Console(Words):
         super().close()
         if self.stream is None or self.truth is None:
             return
-        missed = [span for span in self.truth if not any(overlaps(event, span) for event in self.found)]
-        table = Table("start", "end", "label", title=f"{len(missed)} of {len(self.truth)} true events were not found")
+        if late := beyond_end(self.truth, self.now):
+            print(f"warning: sink.console.truth: {late}", file=sys.stderr)
+        truth = [span for span in self.truth if span[0] < self.now]
+        missed = [span for span in truth if not any(overlaps(event, span) for event in self.found)]
+        table = Table("start", "end", "label", title=f"{len(missed)} of {len(truth)} true events were not found")
         for start, end, label in missed:
             table.add_row(f"{start:.2f}", f"{end:.2f}", Text(clean(label)))
         self.terminal.print(table if missed else table.title)

@@ -6,7 +6,9 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -16,11 +18,11 @@ import soundfile
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline.core.atomic import atomic_write
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import Journal
 from pipeline.core.spreadsheet import protect, unprotect
 from pipeline.core.text import clean
-from pipeline.media.annotations import Times, read_truth
+from pipeline.media.annotations import Times, beyond_end, find_truth, read_truth
 from pipeline.media.audio import Samples, open_blocks, probe
 from pipeline.sinks.items import FileResult, Item, StreamInfo, TimedEvent
 from pipeline.sinks.sink import Sink
@@ -62,8 +64,9 @@ class HardNegatives(Sink):
     ) -> None:
         """``label``: the folder in ``path`` (None: the model's label of nothing, or else ``background``). Around an
         event ``context`` seconds are kept; what lasts more than ``longest`` seconds is cut into pieces. Of those of a
-        recording, the ``most`` with the highest scores are taken. ``truth``: a csv with start, end, label (seconds) of
-        what is really there; beside: NAME.csv beside NAME.wav, if there is one; None: nothing is there.
+        recording, the ``most`` with the highest scores are taken. ``truth``: a table with start, end, label (seconds)
+        of what is really there, or labels of Audacity; beside: NAME.csv or NAME.txt beside NAME.wav, if there is one;
+        None: nothing is there.
 
         ConfigError if the list in ``path`` is another table, OSError if it could not be written.
         """
@@ -169,10 +172,14 @@ def listed(path: Path) -> list[dict[str, str]]:
 
 def truth_of(recording: str, truth: str | None) -> list[Times]:
     """What is really in a recording, in order of its start."""
-    path = str(Path(recording).with_suffix(".csv")) if truth == "beside" else truth
+    path = find_truth(Path(recording)) if truth == "beside" else truth
     if path is None or (truth == "beside" and not Path(path).is_file()):
         return []
-    return sorted(read_truth(path, "sink.hard_negatives.truth"))
+    events = read_truth(path, "sink.hard_negatives.truth")
+    with suppress(MediaError):
+        if late := beyond_end(events, probe(recording).length):
+            warnings.warn(f"sink.hard_negatives.truth: {path}: by the recording's header {late}", stacklevel=2)
+    return sorted(events)
 
 
 def false_alarms(
