@@ -1,10 +1,11 @@
 """How a program starts: Hydra composes the configuration, the program's signature checks it, errors become exit codes.
 
-This is the only place that knows Hydra. ``launch(train, "train")`` composes ``conf/train.yaml`` with the command line's
+Only this and ``command_line.py`` know Hydra. ``launch(train, "train")`` composes ``train.yaml`` with the command line's
 overrides, turns it into plain values, refuses what ``train`` does not take, and calls it.
 """
 
 import codecs
+import errno
 import inspect
 import os
 import re
@@ -12,27 +13,37 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from pipeline.core.build import allow, arguments_for, build, check, convert, nearest
+from conf.command_line import (
+    FOLDER,
+    arrange,
+    compose_config,
+    explain,
+    explain_experiment,
+    groups,
+    is_follower,
+    options,
+)  # fmt: skip
+from pipeline.core.build import allow, arguments_for, build, check, convert
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
-from pipeline.core.search_space import quote
+from pipeline.core.journal import open_empty
 from pipeline.core.text import clean
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
-FOLDER = Path(__file__).resolve().parent
+OURS = "out", "report"  # what the program computes, and no setting can name
 LINE = "\n"  # messages may have several
 REPLACEMENTS = {"–": b"-", "█": b"#", "…": b"..."} | {chr(0xDC00 + byte): bytes([byte]) for byte in range(128, 256)}
 
@@ -58,7 +69,7 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     sys.stderr.reconfigure(errors="rivulet")  # type: ignore[union-attr]
     OmegaConf.register_new_resolver("groups", groups, replace=True)
     OmegaConf.register_new_resolver("sweeping", sweep_prefix, replace=True)
-    sys.argv[1:] = arrange(sys.argv[1:])
+    OmegaConf.register_new_resolver("new_folder", cache(new_folder), replace=True)
     codes: list[int] = []
     jobs: list[Job] = []
 
@@ -73,8 +84,11 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
                 jobs.append(Job(Path(known.runtime.output_dir), " ".join(known.overrides.task), code))
 
     def run_all() -> int:
+        sys.argv[1:] = arrange(sys.argv[1:])
         try:
             run()
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(explain(error, config_name)) from None
         finally:
             if after and jobs:
                 guard(lambda: after(jobs) or OK, config_name)
@@ -89,76 +103,102 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     sys.exit(flush(code))
 
 
-def is_follower() -> bool:
-    """Whether torchrun started this process, and another one writes the files."""
-    return os.environ.get("RANK", "0") != "0"
-
-
-def arrange(arguments: list[str]) -> list[str]:
-    """Arrange a command line for Hydra, which does not take overrides after --multirun if others come before it, names
-    the folder of several runs otherwise, and would resume a training in a new folder.
-    """
-    several = [one for one in arguments if one in ("--multirun", "-m")]
-    found = several + [one for one in arguments if one not in several]
-    if several:
-        return [one.replace("hydra.run.dir=", "hydra.sweep.dir=", 1) for one in found]
-    resumed = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("trainer.resume=")]
-    named = any(one.lstrip("+").startswith("hydra.run.dir=") for one in arguments)
-    if is_follower():
-        found.append("hydra.run.dir=.")
-    elif resumed and not named and (place := Path(resumed[-1])).exists():
-        folder = str(place if place.is_dir() else place.parent).replace("'", "\\'")
-        found.append(f"hydra.run.dir='{folder}'")
-    return found
-
-
 def start(program: Callable[..., int], config: DictConfig) -> int:
     """Call ``program`` with the configuration as checked, plain values. One that has a folder keeps them there."""
-    job, settings = HydraConfig.get(), to_plain(config)
-    parameters = inspect.signature(program).parameters
-    sweep = settings.pop("sweep", None) if "report" in parameters else None
-    arguments = check_settings(program, settings)
-    if sweep is not None and is_follower():
-        raise ConfigError("sweep: trains in one process; start it without torchrun")
-    if "out" not in parameters or is_follower():
-        return program(**arguments)
+    job, keeps = HydraConfig.get(), "out" in inspect.signature(program).parameters and not is_follower()
     out = Path(job.runtime.output_dir)
-    with record_settings(config, list(job.overrides.task), out):
-        return program(**arguments, out=out) if sweep is None else search(program, sweep, settings, out)
+    try:
+        settings = to_plain(config)
+        sweep = settings.pop("sweep", None)
+        arguments = check_settings(program, settings)
+        if sweep is not None and is_follower():
+            raise ConfigError("sweep: trains in one process; start it without torchrun")
+        if not keeps:
+            return program(**arguments)
+        with record_settings(config, list(job.overrides.task), out):
+            return program(**arguments, out=out) if sweep is None else search(program, sweep, settings, out)
+    except UserError as error:
+        if keeps and error.exit_code == USAGE:
+            remove_empty(out)
+        raise
 
 
 @contextmanager
 def record_settings(config: DictConfig, overrides: list[str], out: Path) -> Iterator[None]:
-    """Write a run's settings to ``.hydra`` in its folder. If the run is refused, restore those of the run before."""
+    """Write a run's settings to ``.hydra`` in its folder, which belongs to this run until it ends. If it is refused,
+    restore what was there before. ConfigError if another run has the folder.
+    """
     folder = out / ".hydra"
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = open_empty(folder / "lock")
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise ConfigError(f"hydra.run.dir: another run is using {out}; wait for it, or choose another folder") from None
     before = {path: path.read_bytes() for path in folder.glob("*.yaml")}
     OmegaConf.save(config, folder / "config.yaml")
     OmegaConf.save(overrides, folder / "overrides.yaml")
     try:
         yield
     except UserError as error:
-        for path, data in before.items() if error.exit_code == USAGE else ():
-            path.write_bytes(data)
+        if error.exit_code == USAGE:
+            for path in folder.glob("*"):
+                path.write_bytes(before[path]) if path in before else path.unlink()
         raise
+    finally:
+        os.close(lock)
+
+
+def remove_empty(out: Path) -> None:
+    """Remove the folder of a refused run, and those above it in the current one, as long as they are empty."""
+    with suppress(OSError):
+        for place in (out / ".hydra", out, *(place for place in out.parents if Path.cwd() in place.parents)):
+            if place.is_dir():
+                place.rmdir()
+
+
+def new_folder(wanted: str) -> str:
+    """Make a folder that no other run has made: ``wanted``, or else ``wanted-2``, ``wanted-3``, ..."""
+    for number in count(1):
+        try:
+            os.makedirs(path := wanted if number == 1 else f"{wanted}-{number}")
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain values, its references resolved."""
-    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    """A configuration as plain values, its references resolved; ``~/`` is the home folder."""
+    settings: Any = expand_home(OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
     return {str(key): value for key, value in settings.items()}
+
+
+def expand_home(value: Any) -> Any:
+    """Settings with the home folder in place of a ``~/`` at the beginning of a text."""
+    if isinstance(value, dict):
+        return {key: expand_home(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [expand_home(inner) for inner in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and re.match("~(/|$)", value) else value
 
 
 def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as arguments of ``program``; their ``plugins`` are allowed and taken out. ConfigError for a key that
     ``program`` does not take, or that is missing.
     """
+    for key in OURS:
+        if key in settings:
+            raise ConfigError(f"{key}: no such key; a run's folder is hydra.run.dir=FOLDER")
+    if reason := explain_experiment(settings):
+        raise ConfigError(reason)
     names = settings.pop("plugins", None) or []
     allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     arguments = arguments_for(program, settings)
     check_given(settings)
     for name in inspect.signature(program).parameters:
-        if name not in settings and name not in ("out", "report"):
+        if name not in settings and name not in OURS:
             raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
     check(settings)
     return arguments
@@ -230,7 +270,8 @@ def guard(job: Callable[[], int], config_name: str) -> int:
     except BrokenPipeError:
         return UNWRITABLE  # the reader of a pipe is gone
     except OSError as error:
-        return fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", UNWRITABLE)
+        reason = error.strerror or str(error) or type(error).__name__
+        return fail(f"cannot write {error.filename or 'the output'}: {reason}", UNWRITABLE)
 
 
 def fail(message: str, code: int) -> int:
@@ -246,77 +287,3 @@ def check_given(settings: Any, at: str = "") -> None:
     if isinstance(settings, dict):
         for key, value in settings.items():
             check_given(value, f"{at}.{key}" if at else str(key))
-
-
-def explain(error: Exception, config_name: str) -> str:
-    """Hydra's message, with the nearest valid name where a key or an option is unknown."""
-    text = str(error)
-    absent = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
-    if isinstance(error, MissingConfigException) and absent and (FOLDER / absent[1]).is_dir():
-        return f"{absent[1]}: there is no {absent[2]!r}{nearest(absent[2], options(absent[1]))}"
-    cause = error.__cause__
-    if cause is not None and str(cause) not in text:
-        text += f"\n{cause}"
-    found = re.search(r"Could not override '([^']+)'", text)
-    if not found or "Available options" in text:
-        return text
-    key = found.group(1)
-    if others := options_with(key):
-        return f"{key}: belongs to {' or '.join(others)}; choose {'one of them' if others[1:] else 'it'}, too"
-    return f"{key}: no such key{nearest(key, known_keys(config_name))} (`--cfg job` shows all keys)"
-
-
-def options_with(key: str) -> list[str]:
-    """The options that have a key, such as source=files for source.paths."""
-    group, _, rest = key.partition(".")
-    name, _, inner = rest.partition(".")
-    if (FOLDER / group / f"{name}.yaml").is_file() and inner:  # of several at once: sink.csv.path
-        return [f"{group}={name}"] if inner in keys_of(group, name) else []
-    if group == "sink":  # whose keys stand under the option's name
-        return []
-    return [f"{group}={option}" for option in options(group) if name in keys_of(group, option)]
-
-
-def keys_of(group: str, option: str) -> list[str]:
-    """The keys of an option, also those without a default."""
-    return [str(key) for key in OmegaConf.load(FOLDER / group / f"{option}.yaml").keys()]  # noqa: SIM118
-
-
-def known_keys(config_name: str) -> list[str]:
-    """Every key of the configuration as the command line chose its groups, dotted, and the groups."""
-    known = {path.name for path in FOLDER.iterdir() if path.is_dir()}
-    several = re.compile(r"(\[.*?\]|[^\[,])*,")  # a comma outside of brackets, for --multirun
-    chosen = [one for one in sys.argv[1:] if one.partition("=")[0] in known and not several.match(one)]
-    return [*dotted_keys(OmegaConf.to_container(compose_config(config_name, chosen))), *group_names(config_name)]
-
-
-def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
-    """The configuration of such a command line, with the user's own folder of --config-dir."""
-    own = re.search(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.+)", "\n".join(sys.argv[1:]))
-    path = [f"hydra.searchpath=[{quote(f'file://{Path(own[1]).resolve()}')}]"] if own else []
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        return compose(config_name, [*path, *overrides])
-
-
-def group_names(config_name: str) -> list[str]:
-    """The groups that a program uses, in the order of its defaults."""
-    defaults = OmegaConf.load(FOLDER / f"{config_name}.yaml").defaults
-    return [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry if "/" not in str(key)]
-
-
-def groups(config_name: str) -> str:
-    """The groups of a program with their options, one a line, for its help."""
-    return "\n".join(f"{name}: {', '.join(options(name))}" for name in group_names(config_name))
-
-
-def options(group: str) -> list[str]:
-    """The options of a group."""
-    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
-
-
-def dotted_keys(config: Any, at: str = "") -> list[str]:
-    """Dotted keys of nested dictionaries."""
-    if not isinstance(config, dict):
-        return [at]
-    return [name for key, value in config.items() for name in dotted_keys(value, f"{at}.{key}" if at else str(key))]

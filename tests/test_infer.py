@@ -14,7 +14,7 @@ import torch
 from conftest import configured, run, tone_clip
 from hydra.errors import HydraException
 
-from conf.launch import explain
+from conf.command_line import explain
 from pipeline.batch.batch import Work, classify
 from pipeline.batch.listing import Entry
 from pipeline.media.audio import read

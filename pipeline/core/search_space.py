@@ -10,7 +10,7 @@ from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 
 DIGITS = 4  # that a number is used and shown with, so that what is printed is what was trained
-PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # text that needs no quotes
+PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)  # text that needs no quotes
 QUOTE, ESCAPED, ENDING = "'", r"\'", r"(\\*)('|$)"  # backslashes count only before a quote
 WORDS = ("null", "true", "false", "nan", "inf")
 KEYS = ("low", "high", "step", "log", "choices")

@@ -16,7 +16,6 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import open_empty
 from pipeline.core.search_space import keys_of, parse_space
 from pipeline.training.progress import Train
 
@@ -61,7 +60,7 @@ class Sweep:
             raise ConfigError("trainer.resume: is of one run; a sweep goes on with hydra.run.dir=ITS_FOLDER")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("sweep: trains in one process; start it without torchrun")
-        with quiet_optuna(), lock_folder(out):
+        with quiet_optuna():
             from pipeline.training.search import Search, open_study
 
             options = {key: getattr(self, key) for key in ("trials", "minutes", *FIXED_KEYS)}
@@ -69,16 +68,6 @@ class Sweep:
             about = {"settings": settings, "space": {key: vars(part) for key, part in space.items()}, "sweep": own}
             study = open_study(out / "study.db", about)
             Search(train, given, space, study, trainer.get("epochs", 1), out, **options).run()
-
-
-@contextmanager
-def lock_folder(path: Path) -> Iterator[None]:
-    """Keep other sweeps out of a folder. OSError if there is one."""
-    file = open_empty(path / "sweep.lock")
-    try:
-        yield
-    finally:
-        os.close(file)
 
 
 @contextmanager

@@ -1,0 +1,192 @@
+"""The command line: made ready for Hydra's grammar, and Hydra's errors explained by the key that is meant."""
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
+
+from pipeline.core.build import nearest
+from pipeline.core.errors import ConfigError
+from pipeline.core.search_space import quote
+
+FOLDER = Path(__file__).resolve().parent
+HOME = re.compile(r"(?:(?<=^)|(?<=[\[,]))~(?=$|/)")  # at the beginning of a value, or of one in a list
+STRUCTURED = ("[", "{", "'", '"', "$")  # how lists, mappings, quoted text and references begin
+
+
+def is_follower() -> bool:
+    """Whether torchrun started this process, and another one writes the files."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def arrange(arguments: list[str]) -> list[str]:
+    """Arrange a command line for Hydra, which does not take overrides after --multirun if others come before it, names
+    the folder of several runs otherwise, would resume a training in a new folder, and cannot read most characters.
+    ConfigError for what is no override.
+    """
+    given = get_args_parser().parse_known_args(arguments)[0]
+    ready = {text: prepare(text, given.multirun) for text in given.overrides}
+    rest = [ready.get(one, one) for one in arguments]
+    several = [one for one in rest if one in ("--multirun", "-m")]
+    found = several + [one for one in rest if one not in several]
+    if several:
+        return [one.replace("hydra.run.dir=", "hydra.sweep.dir=", 1) for one in found]
+    resumed = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("trainer.resume=")]
+    named = any(one.lstrip("+").startswith("hydra.run.dir=") for one in arguments)
+    if is_follower():
+        found.append("hydra.run.dir=.")
+    elif resumed and not named and (place := Path(resumed[-1]).expanduser()).exists():
+        found.append(f"hydra.run.dir={quote(str(place if place.is_dir() else place.parent))}")
+    return found
+
+
+def prepare(text: str, multirun: bool = False) -> str:
+    """An override as Hydra can read it: ``~`` is the home folder, and text that is beyond its grammar gets quotes.
+    ConfigError for what is no override, and for what could be text or something else.
+    """
+    key, equals, value = text.partition("=")
+    if not key.strip("+~") or (not equals and not text.startswith("~")):
+        raise ConfigError(f"got {text!r}; expected KEY=VALUE (--help shows groups and keys)")
+    if equals and not value.strip():
+        raise ConfigError(f"{key}: got nothing; is a shell variable not set? To set no value, write {key}=null")
+    text = f"{key}{equals}{HOME.sub(lambda _: str(Path.home()), value)}"
+    plain = quote(value) if '"' in value or value.endswith("\\") else f'"{value}"'
+    how = f"as text, in bash: {shlex.quote(f'{key}={plain}')}"
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        if value.startswith(STRUCTURED):
+            raise ConfigError(f"{key}: cannot read {value!r} as a list, a mapping or quoted text; {how}") from None
+        return f"{key}={quote(str(Path.home()) + value[1:] if HOME.match(value) else value)}"
+    if override.is_sweep_override() and not multirun:
+        raise ConfigError(f"{key}: got {value!r}; {how}; as a list: '{key}=[{value}]'; one run for each: --multirun")
+    return text
+
+
+def searchpath() -> list[str]:
+    """The user's own places of configuration: of --config-dir, and of hydra.searchpath."""
+    given = get_args_parser().parse_known_args(sys.argv[1:])[0]
+    found = [f"file://{Path(given.config_dir).resolve()}"] if given.config_dir else []
+    for text in given.overrides:
+        if text.startswith("hydra.searchpath="):
+            listed = OverridesParser.create().parse_override(text).value()
+            found += [str(entry) for entry in (listed if isinstance(listed, list) else [listed])]
+    return found
+
+
+def folders() -> list[Path]:
+    """The folders with configuration: ours, and the user's own."""
+    own = [urlparse(place) for place in searchpath()]
+    return [FOLDER, *(Path(unquote(place.path)) for place in own if place.scheme in ("", "file"))]
+
+
+def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
+    """The configuration of such a command line, with the user's own places."""
+    own = f"hydra.searchpath=[{','.join(map(quote, searchpath()))}]"
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        return compose(config_name, [own, *overrides])
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """What is wrong with a configuration, with the nearest valid name where a key or an option is unknown."""
+    if isinstance(error, YAMLError | UnicodeDecodeError):
+        return explain_yaml(error)
+    text = str(error)
+    absent = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    if isinstance(error, MissingConfigException) and absent and (names := options(absent[1])):
+        for folder in folders():
+            if (path := folder / absent[1] / f"{absent[2]}.yml").is_file():
+                return f"{absent[1]}: Hydra reads .yaml files only; rename {path} to {absent[2]}.yaml"
+        return f"{absent[1]}: there is no {absent[2]!r}{nearest(absent[2], names)}"
+    cause = error.__cause__
+    if cause is not None and str(cause) not in text:
+        text += f"\n{cause}"
+    found = re.search(r"Could not override '([^']+)'", text)
+    if not found or "Available options" in text:
+        return text
+    key = found.group(1)
+    if others := options_with(key):
+        return f"{key}: belongs to {' or '.join(others)}; choose {'one of them' if others[1:] else 'it'}, too"
+    return f"{key}: no such key{nearest(key, known_keys(config_name))} (`--cfg job` shows all keys)"
+
+
+def explain_yaml(error: Exception) -> str:
+    """Which file cannot be read, where, and why."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        hint = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
+        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}{hint}"
+    for path in (path for folder in folders() for path in sorted(folder.rglob("*.yaml"))):
+        try:
+            path.read_bytes().decode()
+        except UnicodeDecodeError as wrong:
+            line = wrong.object.count(b"\n", 0, wrong.start) + 1
+            return f"{path}, line {line}: byte 0x{wrong.object[wrong.start]:02x} is not UTF-8; save the file as UTF-8"
+    return str(error)
+
+
+def explain_experiment(settings: dict[str, Any]) -> str | None:
+    """Why an experiment's keys have landed under ``experiment``; None if they have not."""
+    if "experiment" not in settings:
+        return None
+    return "experiment: its yaml must begin with the line `# @package _global_`; so its keys are those of the program"
+
+
+def options_with(key: str) -> list[str]:
+    """The options that have a key, such as source=files for source.paths."""
+    group, _, rest = key.partition(".")
+    name, _, inner = rest.partition(".")
+    if inner and name in options(group):  # of several at once: sink.csv.path
+        return [f"{group}={name}"] if inner in keys_of(group, name) else []
+    if group == "sink":  # whose keys stand under the option's name
+        return []
+    return [f"{group}={option}" for option in options(group) if name in keys_of(group, option)]
+
+
+def keys_of(group: str, option: str) -> list[str]:
+    """The keys of an option, also those without a default."""
+    path = next(path for folder in folders() if (path := folder / group / f"{option}.yaml").is_file())
+    return [str(key) for key in OmegaConf.load(path).keys()]  # noqa: SIM118
+
+
+def known_keys(config_name: str) -> list[str]:
+    """Every key of the configuration as the command line chose its groups, dotted, and the groups."""
+    names = [*group_names(config_name), "experiment"]
+    several = re.compile(r"(\[.*?\]|[^\[,])*,")  # a comma outside of brackets, for --multirun
+    chosen = [one for one in sys.argv[1:] if one.partition("=")[0] in names and not several.match(one)]
+    return [*dotted_keys(OmegaConf.to_container(compose_config(config_name, chosen))), *names]
+
+
+def group_names(config_name: str) -> list[str]:
+    """The groups that a program uses, in the order of its defaults."""
+    defaults = OmegaConf.load(FOLDER / f"{config_name}.yaml").defaults
+    return [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry if "/" not in str(key)]
+
+
+def groups(config_name: str) -> str:
+    """The groups of a program with their options, one a line, for its help."""
+    return "\n".join(f"{name}: {', '.join(options(name))}" for name in group_names(config_name))
+
+
+def options(group: str) -> list[str]:
+    """The options of a group, the user's own among them."""
+    return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
+
+
+def dotted_keys(config: Any, at: str = "") -> list[str]:
+    """Dotted keys of nested dictionaries."""
+    if not isinstance(config, dict):
+        return [at]
+    return [name for key, value in config.items() for name in dotted_keys(value, f"{at}.{key}" if at else str(key))]

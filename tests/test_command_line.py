@@ -1,0 +1,189 @@
+"""The command line: Hydra's grammar made easy, whose errors name the key, and folders that belong to one run."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run
+
+from conf.command_line import prepare
+from conf.launch import new_folder
+from pipeline.core.errors import ConfigError
+from pipeline.core.journal import open_empty
+
+EXPERIMENT = "# @package _global_\ndefaults:\n  - override /cell: lstm\n"
+QUICK = ["trainer.epochs=1", "trainer.workers=0", "encoder=recurrent", "encoder.hidden=8", "extractor.mels=20"]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder of configuration of one's own: one experiment that is right, and some that are not."""
+    folder = tmp_path_factory.mktemp("own") / "with spaces"
+    (folder / "experiment").mkdir(parents=True)
+    for name, text in {
+        "mine.yaml": EXPERIMENT,
+        "other.yml": EXPERIMENT,
+        "bare.yaml": "trainer:\n  epochs: 1\n",
+        "tab.yaml": f"{EXPERIMENT}trainer:\n\tepochs: 1\n",
+        "twice.yaml": f"{EXPERIMENT}seed: 1\nseed: 2\n",
+        "brace.yaml": f"{EXPERIMENT}name: {{a\n",
+        "latin.yaml": f"{EXPERIMENT}name: Müller\n".encode("latin-1"),
+    }.items():
+        (folder / "experiment" / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+@pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiment=mien"], "experiment: there is no 'mien'; did you mean 'mine'?"),
+        (["experiment=other"], "Hydra reads .yaml files only; rename"),
+        (["experiment=mine", "trainer.epoch=2"], "trainer.epoch: no such key; did you mean 'trainer.epochs'?"),
+        (["experiment=mine", "cell=gruu"], "cell: there is no 'gruu'; did you mean 'gru'?"),
+        (["experiment=mine", "seed=x"], "seed: got 'x'"),
+        (["experiment=bare"], "experiment: its yaml must begin with the line `# @package _global_`"),
+        (["experiment=tab"], "tab.yaml, line 5, column 1: found character '\\t'"),
+        (["experiment=twice"], "twice.yaml, line 5, column 1: found duplicate key seed"),
+        (["experiment=brace"], "brace.yaml, line 5"),
+        (["experiment=latin"], "latin.yaml, line 4: byte 0xfc is not UTF-8"),
+    ],
+)
+def test_faults_beside_configuration_of_one_s_own_are_one_message(own, how, arguments, message, tmp_path):
+    place = ["--config-dir", str(own)] if how == "--config-dir" else [f"hydra.searchpath=['file://{own}']"]
+    done = run("train.py", *place, *arguments, cwd=tmp_path)
+    text = done.stderr.decode()
+    assert done.returncode == 2 and message in text and len(text.splitlines()) == 1, text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_searches_around_an_experiment_of_one_s_own(own, tones, tmp_path):
+    pytest.importorskip("optuna")
+    data = ["dataset=folder", f"dataset.root={tones}", "hydra.run.dir=found"]
+    done = run(
+        "train.py",
+        "--config-dir",
+        own,
+        "experiment=mine",
+        "sweep=optuna",
+        "sweep.trials=1",
+        *data,
+        *QUICK,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "lstm" in (tmp_path / "found" / "0" / ".hydra" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Aufnahme (1).wav",
+        "Müller",
+        "a=b",
+        "a#b;c",
+        "it's",
+        'a "b"',
+        "a&b!",
+        "日本",
+        "a{b",
+        "b\\",
+        "50 %",
+        "C:\\x",
+        "-",
+        "a\tb",
+    ],
+)
+def test_text_beyond_hydra_s_grammar_is_text(value, tmp_path):
+    text = prepare(f"name={value}")
+    printed = run("train.py", "--cfg", "job", "--package", "name", text, cwd=tmp_path).stdout.decode()
+    assert value in printed or repr(value)[1:-1] in printed, printed
+
+
+@pytest.mark.parametrize("text", ["seed=3", "a=[x,y]", "a={b:1}", "+a=1", "++a.b=null", "~a", "a='x,y'", "a=${seed}"])
+def test_what_hydra_can_read_stays_as_it_is(text):
+    assert prepare(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "name=a,b",
+            "name: got 'a,b'; as text, in bash: 'name=\"a,b\"'; as a list: 'name=[a,b]'; one run for each: --multirun",
+        ),
+        ("name=[a", "name: cannot read '[a' as a list, a mapping or quoted text; as text, in bash: 'name=\"[a\"'"),
+        ("name=", "name: got nothing; is a shell variable not set?"),
+        ("name= ", "name: got nothing"),
+        ("name", "got 'name'; expected KEY=VALUE"),
+        ("=5", "got '=5'; expected KEY=VALUE"),
+    ],
+)
+def test_what_could_be_meant_otherwise_is_refused(text, message):
+    with pytest.raises(ConfigError) as caught:
+        prepare(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["~/sounds", "'~/sounds'", "~/sounds (1)", "[~/sounds,~/b]"])
+def test_a_tilde_is_the_home_folder_in_every_key(value, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for arguments in (["dataset=folder", f"dataset.root={value}"], [f"streams={value}"], [f"trainer.resume={value}"]):
+        text = run("train.py", *arguments, cwd=tmp_path).stderr.decode()
+        assert f"{tmp_path}/home/sounds" in text or "got [" in text, text
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("text", ["+out=x", "+report=x", "+anything=x", "+trainer.anything=x"])
+def test_keys_that_are_none_are_refused_and_leave_no_folder(text, tmp_path):
+    done = run("train.py", text, cwd=tmp_path)
+    assert done.returncode == 2 and b"no such key" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_made_in_the_same_second_are_different(tmp_path):
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        found = pool.map(new_folder, [str(tmp_path / "runs" / "now")] * 40, chunksize=1)
+    assert len(set(found)) == 40 == len(list((tmp_path / "runs").iterdir())) and str(tmp_path / "runs" / "now") in found
+
+
+def test_a_folder_in_use_is_refused_and_unchanged(tones, tmp_path):
+    data = ["dataset=folder", f"dataset.root={tones}", f"hydra.run.dir={tmp_path / 'mine'}", *QUICK]
+    assert run("train.py", *data).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    held = open_empty(tmp_path / "mine" / ".hydra" / "lock")
+    try:
+        done = run("train.py", *data, "seed=7")
+    finally:
+        os.close(held)
+    assert done.returncode == 2 and b"hydra.run.dir: another run is using" in done.stderr, done.stderr
+    assert before == {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("many", [[], ["--multirun", "seed=1,2"], ["sweep=optuna", "sweep.trials=2"]])
+def test_eight_trainings_at_once_leave_eight_models_and_killed_ones_none_torn(tones, tmp_path, many):
+    command = [sys.executable, str(ROOT / "train.py"), *many, "dataset=folder", f"dataset.root={tones}", *QUICK]
+
+    def begin():
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    whole, killed = [begin() for _ in range(8)], []
+    for number in range(20 if not many else 4):
+        killed.append(begin())
+        time.sleep(0.3 * (number % 5))
+        killed[-1].send_signal(signal.SIGKILL)
+    for process in killed:
+        process.communicate()
+    for process in whole:
+        assert process.wait(600) == 0, process.stderr.read().decode()
+    models = list(tmp_path.glob("runs/**/model.safetensors"))
+    assert len(models) >= 8 * (1 if not many else 2)
+    for model in models:
+        done = run("infer.py", f"checkpoint={model}", f"source.path={next(Path(tones).rglob('*.wav'))}")
+        assert done.returncode == 0, done.stderr.decode()
