@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat
 from datasets.clips import SPLITS, Clip, Corpus, existing_root
 from datasets.splits import draw_fold, fill_splits
 from pipeline.core.errors import ConfigError
-from pipeline.media.audio import VIDEO, media_files
+from pipeline.media.formats import VIDEO, media_files
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
 

@@ -26,7 +26,7 @@ from pipeline.batch.files import Files
 from pipeline.batch.listing import Entry, mark
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
-from pipeline.media.audio import media_files
+from pipeline.media.formats import media_files
 
 ODD = [b"plain.wav", b"two  spaces.wav", b" .wav", b"new\nline.wav", b"tab\t.wav", b"cr\r.wav", "ü中😀.wav".encode(), b"\xff\xfe.wav",
        b"'\"`$(x).wav", b"a,b;c.wav", b"=1+1.wav", b"-rf.wav", b"~.wav", b"back\\slash.wav", b"[1]*?.wav", b"%03d.wav", b"#.wav",

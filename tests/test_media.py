@@ -10,7 +10,8 @@ import soundfile
 from damage import muxed
 
 from pipeline.core.errors import MediaError
-from pipeline.media.audio import Resampler, media_files, open_blocks, probe, read
+from pipeline.media.audio import Resampler, open_blocks, probe, read
+from pipeline.media.formats import media_files
 
 
 def tone(seconds=1.0, rate=16000, hertz=440.0):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.audio import media_files, read
+from pipeline.media.audio import read
+from pipeline.media.formats import media_files
 
 
 def read_recordings(given: str | list[str], rate: int, at: str, each: float, total: float) -> list[Tensor]:

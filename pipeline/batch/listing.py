@@ -22,7 +22,7 @@ from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.core.spreadsheet import unprotect
 from pipeline.core.text import clean
-from pipeline.media.audio import AUDIO, VIDEO
+from pipeline.media.formats import AUDIO, VIDEO
 
 ENDINGS = tuple(AUDIO | VIDEO)
 MANIFESTS = (".csv", ".jsonl", ".parquet")
