@@ -23,7 +23,7 @@ from pipeline.media.container import admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import AudioInfo
 from pipeline.media.part import FileBytes, Part, bytes_at
-from pipeline.media.structure import examine, starts_again
+from pipeline.media.structure import counts_frames, examine, starts_again
 
 Samples = NDArray[np.float32]
 BLOCK = 1 << 16  # samples of each channel that are decoded at once
@@ -31,9 +31,10 @@ MIN_HZ, MAX_HZ = 1_000, 384_000
 MAX_CHANNELS = 64
 LIBSNDFILE = re.compile(  # how files begin that libsndfile reads
     rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|OggS\0|fLaC|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff\0\x01|\.snd|NIST_1A"
-    rb"|Creative Voice File|ID3|\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]",
+    rb"|ID3|\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]",
     re.DOTALL,
 )
+UNTIMED = {"avi", "amr"}  # FFmpeg counts their bytes instead, by rates that are not always true
 GAPLESS = re.compile(r"\s*\w+ \w+ \w+ ([0-9A-Fa-f]{1,16})\b")  # iTunes: 0, samples before, behind, and of the sound
 MAX_PADDING = 4096  # samples behind the sound that an encoder of frames adds
 UNKNOWN_FRAMES = 1 << 48  # from here on, what libsndfile says if a FLAC does not tell
@@ -69,7 +70,8 @@ def open_audio(name: str) -> tuple[AudioInfo, soundfile.SoundFile | None]:
         info = AudioInfo(sound.samplerate, sound.channels, sound.frames if known and sound.frames else None)
         if not known:
             info.warn("unknown_length")
-        if info.frames and not found.chunked:
+        guessed = found.chunked or (sound.format == "MP3" and not counts_frames(name))
+        if info.frames and not guessed:
             info.slack = 0.0 if sound.format == "FLAC" else SLACK_SECONDS * info.rate + 0.001 * info.frames
         if not known or sound.format == "MP3" or (sound.format == "OGG" and is_chained(name)):
             sound.close()
@@ -205,6 +207,7 @@ def frames_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]
     resampler, kind = None, None
     end: Fraction | None = None  # of what came out so far
     with open_sound(name) as container:
+        timed = container.format.name not in UNTIMED
         for frame in decoded_frames(container, container.streams.audio[0], info.warn):
             if frame.is_corrupt:
                 info.warn("decode_errors")
@@ -213,7 +216,8 @@ def frames_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]
                     info.warn("rate_change")
                 kind = frame.sample_rate, frame.format.name, frame.layout.name
                 resampler = av.AudioResampler(format="flt", rate=info.rate)
-            time = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+            told = timed and frame.pts is not None and frame.time_base is not None
+            time = frame.pts * frame.time_base if told else end
             if end is None:
                 info.start = end = time or Fraction(0)
             elif time is not None and time - end > GAP_SECONDS:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipeline.media.part import FileBytes, bytes_at
 
-NEAR = 1 << 12  # a size so near to what 31, 32, 63 or 64 bits can hold is none
+NEAR = 1 << 13  # a size so near to what 31, 32, 63 or 64 bits can hold is none
 MAX_SIZE = 1 << 32  # of a field of 32 bits
 MAX_LAYOUT_BYTES = 1 << 12
 OUTER = (b"RIFF", b"RF64", b"BW64", b"RIFX", b"FORM", b"caff", b"riff")  # how files of chunks begin
@@ -39,11 +39,12 @@ class Structure:
 
 
 class Chunk(NamedTuple):
-    """A named part of a file: the offset of its body, and the size that is claimed."""
+    """A named part of a file: the offset of its body, the size that is claimed, and whether in 64 bits."""
 
     name: bytes
     body: int
     size: int
+    wide: bool = False
 
 
 class Form(NamedTuple):
@@ -102,7 +103,7 @@ FORMS = {
 
 def examine_samples(file: FileBytes, form: Form, found: Structure) -> None:
     """Find all samples, be they in several chunks, or in several files one after another."""
-    layout, spans, wide, claimed = b"", list[tuple[int, int]](), 0, True
+    layout, spans, claimed = b"", list[tuple[int, int]](), True
     for chunk in chunks(file, form) if form.chunk else au_chunks(file):
         if chunk.name == form.layout:
             other = bytes_at(file, chunk.body, min(chunk.size, MAX_LAYOUT_BYTES))
@@ -112,12 +113,10 @@ def examine_samples(file: FileBytes, form: Form, found: Structure) -> None:
             layout = layout or other
             if form.layout == b"fmt " and len(layout) >= 16:
                 found.channels, found.rate = struct.unpack_from(f"{form.chunk[0]}HI", layout, 2)
-        elif chunk.name == b"ds64":
-            wide = int.from_bytes(bytes_at(file, chunk.body + 8, 8), "little")
         elif chunk.name == form.samples:
             start = chunk.body + form.skip
-            size = (wide if chunk.size == MAX_SIZE - 1 and wide else chunk.size) - form.skip
-            length, code = length_of(size, start, file.size - start, form.chunk.endswith("Q"))
+            size = chunk.size - form.skip
+            length, code = length_of(size, start, file.size - start, chunk.wide)
             if code and form.layout[:4] == b"fmt " and layout[:2] in ADPCM:
                 length -= length % (int.from_bytes(layout[12:14], "little") or 1)  # a part of a block is none
             spans.append((start, length))
@@ -149,16 +148,20 @@ def length_of(size: int, start: int, rest: int, wide: bool) -> tuple[int, str]:
 
 def chunks(file: FileBytes, form: Form) -> Iterator[Chunk]:
     """The chunks of a file, and of others of its kind that follow."""
-    at, length = form.head, struct.calcsize(form.chunk)
+    at, length, long = form.head, struct.calcsize(form.chunk), 0
     while len(header := bytes_at(file, at, length)) == length:
         name, size = struct.unpack(form.chunk, header)
         if name[:4] in OUTER:  # the next file
             at += form.head
             continue
-        if size < form.counted or not name[:4].isascii() or min(name[:4]) < 32:
+        if not name[:4].isascii() or min(name[:4]) < 32:
             return
-        size -= form.counted
-        yield Chunk(name, at + length, size)
+        size, wide = max(0, size - form.counted), form.chunk.endswith("Q")
+        if name == b"ds64":  # of RF64: the size of the samples
+            long = int.from_bytes(bytes_at(file, at + length + 8, 8), "little")
+        if name == form.samples and size == MAX_SIZE - 1 and long:
+            size, wide = long, True
+        yield Chunk(name, at + length, size, wide)
         at += length + size + -(size + form.counted) % form.align
 
 

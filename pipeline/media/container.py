@@ -91,9 +91,10 @@ def open_file(name: str, **options: str) -> av.container.InputContainer:
 
     ``options`` of FFmpeg add to the limits that hold for every file.
     """
-    admit(name)
+    jpeg = admit(name).startswith(b"\xff\xd8\xff")  # or FFmpeg would take it for a single one
     try:
-        return av.open(FileBytes(name), "r", options=LIMITS | options, metadata_errors="replace")
+        form = "mjpeg" if jpeg else None
+        return av.open(FileBytes(name), "r", form, options=LIMITS | options, metadata_errors="replace")
     except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise refusal(name, "unreadable", f"no recording of a known kind, or a damaged one ({why})") from None
@@ -117,7 +118,7 @@ def decoded_frames(container: av.container.InputContainer, track: Any, warn: Cal
         if packet.size:
             least, most, last = sizes
             sizes = [min(least or last, last or least), max(most, last), packet.size]
-        if packet.is_corrupt and container.format.name != "mpegts":  # the file ended within it
+        if packet.is_corrupt and container.format.name not in ("mpegts", "wav"):  # the file ended within it
             warn("truncated")
         try:
             frames = packet.decode()

@@ -23,7 +23,7 @@ VIDEO_DEMUXERS = "matroska,webm,mov,mp4,avi,asf,flv,gif,apng,mjpeg,mpeg,mpegvide
 DEMUXERS = f"{SOUND_DEMUXERS},ogg,{VIDEO_DEMUXERS}"
 # Durations that FFmpeg works out from the bit rate or the last time stamp, as there is no header that claims one.
 GUESSING = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "amr", "voc", "asf", "avi", "flv", "wav"}
-GUESSING |= {"mpeg", "mpegvideo", "mpegts", "m4v", "h264", "hevc", "vvc", "av1", "obu", "ivf", "mjpeg"}
+GUESSING |= {"matroska,webm", "mpeg", "mpegvideo", "mpegts", "m4v", "h264", "hevc", "vvc", "av1", "obu", "ivf", "mjpeg"}
 
 
 def endings(*formats: str) -> set[str]:

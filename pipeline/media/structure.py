@@ -96,6 +96,18 @@ def ends_of_gif(file: FileBytes) -> list[str]:
     return [] if bytes_at(file, max(0, file.size - 512), 512).rstrip(b"\0").endswith(b";") else ["truncated"]
 
 
+def ends_of_jpeg(file: FileBytes) -> list[str]:
+    """The mark at the end of the last picture."""
+    tail = bytes_at(file, max(0, file.size - 512), 512).rstrip(b"\0")
+    return [] if tail.endswith(b"\xff\xd9") else ["truncated"]
+
+
+def ends_of_png(file: FileBytes) -> list[str]:
+    """Its last chunk, and a second first one."""
+    missing = b"IEND" not in bytes_at(file, max(0, file.size - 512), 512)
+    return (["truncated"] if missing else []) + (["joined"] if found_again(file, b"\x89PNG\r\n\x1a\n") else [])
+
+
 def ends_of_flv(file: FileBytes) -> list[str]:
     """The size of the last tag stands behind it."""
     size = int.from_bytes(bytes_at(file, file.size - 4, 4), "big")
@@ -117,6 +129,17 @@ def ends_of_tta(file: FileBytes) -> list[str]:
     return ["joined"] if found_again(file, b"TTA1\1\0") else []
 
 
+def ends_of_ps(file: FileBytes) -> list[str]:
+    """The packets of the last pack."""
+    tail = bytes_at(file, max(0, file.size - SCANNED_BYTES), SCANNED_BYTES)
+    at = tail.rfind(b"\0\0\1\xba")
+    second = tail[at + 4 : at + 5] > b"\x3f"  # MPEG-2, with stuffing bytes
+    at += 14 + (tail[at + 13 : at + 14] or b"\0")[0] % 8 if second else 12
+    while tail[at : at + 3] == b"\0\0\1" and tail[at + 3 : at + 4] != b"\xb9":
+        at += 6 + int.from_bytes(tail[at + 4 : at + 6], "big")
+    return ["truncated"] if at > len(tail) else []
+
+
 def ends_of_ts(file: FileBytes) -> list[str]:
     """The last packet; in files that begin with one."""
     head = bytes_at(file, 0, 2 * 204 + 5)
@@ -133,9 +156,12 @@ ENDS: dict[bytes, Callable[[FileBytes], list[str]]] = {
     rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": ends_of_asf,
     rb"OggS": ends_of_ogg,
     rb"GIF8": ends_of_gif,
+    rb"\x89PNG": ends_of_png,
+    rb"\xff\xd8\xff": ends_of_jpeg,
     rb"FLV\x01": ends_of_flv,
     rb"TTA1": ends_of_tta,
     rb"Creative Voice File": ends_of_voc,
+    rb"\0\0\x01\xba": ends_of_ps,
     rb"(?:.{4})?G": ends_of_ts,
 }
 
@@ -167,6 +193,16 @@ def starts_again(name: str) -> bool:
         head = bytes_at(file, 0, 8)
         sign = next((sign for sign in (FLAC_START, OGG_START) if head.startswith(sign)), b"")
         return bool(sign) and found_again(file, sign)
+
+
+def counts_frames(name: str) -> bool:
+    """Whether the first frame of an MP3 tells how many there are; an encoder that writes to a pipe leaves that out."""
+    with FileBytes(name) as file:
+        at, tag = 0, bytes_at(file, 0, 10)
+        while tag.startswith(b"ID3") and len(tag) == 10:
+            at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+            tag = bytes_at(file, at, 10)
+        return bool(re.search(rb"Xing|Info|VBRI", bytes_at(file, at, 256)))
 
 
 def found_again(file: FileBytes, sign: bytes) -> bool:

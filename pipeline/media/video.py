@@ -57,9 +57,10 @@ def open_video(name: str) -> av.container.InputContainer:
 
 
 def tracks(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """The video tracks that are no cover pictures and have a decoder."""
+    """The video tracks that are no cover pictures; nor the still of an animated AVIF, if it moves."""
     cover = av.stream.Disposition.attached_pic
-    return [track for track in container.streams.video if not track.disposition & cover]
+    found = [track for track in container.streams.video if not track.disposition & cover]
+    return [track for track in found if track.frames != 1] or found
 
 
 def video_info(container: av.container.InputContainer, name: str) -> VideoInfo:
