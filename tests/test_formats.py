@@ -310,6 +310,21 @@ def test_pictures_that_move_and_those_that_do_not(tmp_path):
     assert seen(tmp_path / "a", jpeg * 3)[1] == []
 
 
+@pytest.mark.parametrize(("orientation", "upright"), [(1, "as it is"), (3, "half"), (6, "right"), (8, "left")])
+def test_pictures_with_exif_are_turned(tmp_path, orientation, upright):
+    """Each picture of the stream says how the camera was held, as an EXIF block that PyAV does not know."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, 0x112, 3, 1, orientation, 0)
+    block = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    data = muxed("mjpeg", "mjpeg", "mjpeg", pixels="yuvj420p")[1]
+    (tmp_path / "plain").write_bytes(data)
+    (tmp_path / "held").write_bytes(data.replace(b"\xff\xd8\xff", b"\xff\xd8" + block + b"\xff"))
+    size = (32, 48) if orientation < 5 else (48, 32)
+    plain = read_frames(tmp_path / "plain", Picture(25, 32, 48, "stretch"))[0][0]
+    held = read_frames(tmp_path / "held", Picture(25, *size, "stretch"))[0][0]
+    turns = {"as it is": 0, "half": 2, "right": 3, "left": 1}[upright]
+    assert np.array_equal(held, np.rot90(plain, turns))
+
+
 @pytest.mark.parametrize("codec", ["eac3", "tta", "wavpack", "ac3"])
 def test_other_sounds_are_read(tmp_path, codec):
     form = {"wavpack": "wv"}.get(codec, codec)

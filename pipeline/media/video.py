@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice, pairwise
-from math import ceil
+from math import ceil, cos, radians, sin
 from typing import Any, TypeAlias
 
 import av
@@ -133,7 +133,11 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """What brings a frame upright, as its display matrix says (to the nearest quarter turn): whether it is transposed,
     and then mirrored left to right, and upside down.
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside one of a kind that PyAV does not know, such as EXIF
+        turn = radians(-frame.rotation)
+        matrix = struct.pack("=5i", *(round(x * 65536) for x in (cos(turn), sin(turn), 0, -sin(turn), cos(turn))))
     if matrix is None:
         return False, False, False
     a, b, _, c, d = struct.unpack_from("=5i", matrix)  # x' = ax + cy, y' = bx + dy
