@@ -127,10 +127,8 @@ class InputSpec:
         """A chunk's first ``ticks`` (a multiple of the grain), and the rest."""
         grains = ticks // self.grain
         sizes = [grains * track.steps for track in self.tracks]
-        return (
-            tuple(array[:size] for array, size in zip(parts, sizes, strict=True)),
-            tuple(array[size:] for array, size in zip(parts, sizes, strict=True)),
-        )
+        pairs = [(array[:size], array[size:]) for array, size in zip(parts, sizes, strict=True)]
+        return tuple(first for first, _ in pairs), tuple(rest for _, rest in pairs)
 
     def pad(self, parts: Arrays, ticks: int) -> Arrays:
         """Silence, absence, or the last picture again, until the chunk has ``ticks`` (a multiple of the grain)."""

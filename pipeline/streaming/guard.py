@@ -152,8 +152,6 @@ class Guard:
 
 def finite(values: State, initial: State = None) -> bool:
     """Whether all numbers of a state (or array) are finite, or minus infinity where the ``initial`` state has that."""
-    if values is None:
-        return False
     if bounded(values):
         return True
     if isinstance(values, tuple):

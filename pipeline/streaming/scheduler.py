@@ -21,7 +21,6 @@ from pipeline.sources.source import BEHIND, Gap, Policy
 from pipeline.streaming.state_batch import StateBatch
 from pipeline.streaming.stream import Stream
 
-NEWEST_WAITS = 512  # of a stream, for its quantiles
 NEWEST_TURNS = 256  # for the load
 
 
@@ -47,24 +46,6 @@ class Answer(NamedTuple):
     at: int = 0
 
 
-class Waits:
-    """Seconds that blocks waited: how many, the longest, and the ``NEWEST_WAITS`` newest."""
-
-    def __init__(self) -> None:
-        self.ring = np.zeros(NEWEST_WAITS, np.float32)
-        self.count, self.longest = 0, 0.0
-
-    def add(self, seconds: float) -> None:
-        self.ring[self.count % NEWEST_WAITS] = seconds
-        self.count += 1
-        self.longest = max(self.longest, seconds)
-
-    def quantile(self, share: float) -> float:
-        """The wait that this share of the newest did not exceed; 0 if there was none."""
-        kept = self.ring[: self.count]
-        return float(np.quantile(kept, share, method="higher")) if self.count else 0.0
-
-
 @dataclass(eq=False)
 class ScheduledStream:
     """A stream that takes part: its row, and when each of its waiting blocks arrived."""
@@ -72,7 +53,6 @@ class ScheduledStream:
     stream: Stream
     row: int
     arrived: deque[float] = field(default_factory=deque)
-    waits: Waits = field(default_factory=Waits)
 
 
 Block: TypeAlias = tuple[ScheduledStream, Arrays, float, list[dict[str, Any]]]  # with its arrival and its warnings
@@ -115,7 +95,6 @@ class Scheduler:
         self.overload, self.patience, self.policy, self.clock = overload, patience, gap, clock
         self.batch = StateBatch(model, self.size, tile, exact)
         self.streams: dict[Stream, ScheduledStream] = {}  # in the order in which they joined
-        self.waits = Waits()
         self.spans: deque[tuple[float, float]] = deque(maxlen=NEWEST_TURNS)  # seconds of computing, seconds of streams
         self.changed = threading.Condition()
 
@@ -205,7 +184,7 @@ class Scheduler:
         return len(self.streams) * computing / streams
 
     def scheduled(self, stream: Stream) -> ScheduledStream:
-        """A stream's entry, with its waits; ValueError if it takes no part."""
+        """A stream's entry; ValueError if it takes no part."""
         if stream not in self.streams:
             raise ValueError("this stream takes no part; join it first")
         return self.streams[stream]
@@ -252,8 +231,6 @@ class Scheduler:
                 events = stream.answer(posteriors, bool(fine))
                 warnings += take_warnings(stream)
                 answers.append(Answer(stream, events, stream.first, stream.posteriors, waited, warnings))
-                self.waits.add(waited)
-                entry.waits.add(waited)
                 self.note_arrivals(entry, now)
         self.spans.append((self.clock() - start, len(blocks) * self.size / self.model.rate))
         return answers

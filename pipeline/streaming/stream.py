@@ -98,11 +98,7 @@ class Stream:
         self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
         if self.spec.ticks(parts):
             self.newest = tuple(array[-1:] for array in parts)
-        self.clear_answers()
-
-    def clear_answers(self) -> None:
-        """Forget the posteriors and the warnings of the last call."""
-        self.posteriors, self.first = self.posteriors[:0], self.steps
+        self.posteriors, self.first = self.posteriors[:0], self.steps  # those of the last call, as its warnings
         self.warnings.clear()
 
     @property
