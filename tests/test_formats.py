@@ -310,6 +310,18 @@ def test_pictures_that_move_and_those_that_do_not(tmp_path):
     assert seen(tmp_path / "a", jpeg * 3)[1] == []
 
 
+KINDS = [("nut", "video"), ("mxf", "video"), ("swf", "video"), ("sox", "sound")]
+
+
+@pytest.mark.parametrize(("form", "kind"), KINDS)
+def test_other_kinds_are_refused_by_name(tmp_path, form, kind):
+    """With a command that converts them."""
+    videos = {"nut": "mpeg4", "mxf": "mpeg2video", "swf": "flv"}
+    data = encoded(form, "pcm_s32le") if kind == "sound" else muxed(form, form, videos[form])[1]
+    with pytest.raises(MediaError, match=rf"^unreadable: .*{kind} of a kind that is not read.*ffmpeg -i FILE"):
+        heard(tmp_path / "a", data)
+
+
 @pytest.mark.parametrize(("orientation", "upright"), [(1, "as it is"), (3, "half"), (6, "right"), (8, "left")])
 def test_pictures_with_exif_are_turned(tmp_path, orientation, upright):
     """Each picture of the stream says how the camera was held, as an EXIF block that PyAV does not know."""

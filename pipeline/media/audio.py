@@ -23,7 +23,7 @@ from pipeline.media.container import admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import AudioInfo
 from pipeline.media.part import FileBytes, Part, bytes_at
-from pipeline.media.structure import counts_frames, examine, starts_again
+from pipeline.media.structure import MAX_PAGE_BYTES, counts_frames, examine, starts_again
 
 Samples = NDArray[np.float32]
 BLOCK = 1 << 16  # samples of each channel that are decoded at once
@@ -101,8 +101,9 @@ def probe_by_ffmpeg(name: str) -> AudioInfo:
         frames = None
         if stream.duration and stream.time_base:
             frames = round(stream.duration * stream.time_base * stream.rate)
-        if gapless := GAPLESS.match(container.metadata.get("iTunSMPB", "")):
-            frames = int(gapless[1], 16)
+        gapless = GAPLESS.match(container.metadata.get("iTunSMPB", ""))
+        if frames and gapless:
+            frames = min(frames, int(gapless[1], 16) or frames)
         info = check_limits(AudioInfo(stream.rate, stream.codec_context.channels, frames))
         info.padded = container.format.name.startswith("mov")
         if frames and container.format.name not in GUESSING:
@@ -114,7 +115,7 @@ def is_chained(name: str) -> bool:
     """Whether an Ogg file is several streams one after another: then the serial number of its last page is another."""
     with FileBytes(name) as file:
         first = bytes_at(file, 0, 18)
-        tail = bytes_at(file, max(0, file.size - 2**16), 2**16)  # no page is longer
+        tail = bytes_at(file, max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
     at = tail.rfind(b"OggS")
     return tail[at + 14 : at + 18] != first[14:18]
 

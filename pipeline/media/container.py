@@ -35,6 +35,8 @@ PICTURE = (
     rb"|\x76\x2f\x31\x01|.{4}ftyp(?:hei[cxms]|mif1|avif)|P[1-6]\s+\d+\s+\d+\s"
 )
 ANIMATED_WEBP = rb"RIFF.{4}WEBPVP8X.{4}[" + re.escape(bytes(flags for flags in range(256) if flags & 2)) + rb"]"
+OTHER_SOUND = rb"FRM8|\.SoX|XoS\.|.{4}\xf8\x72\x6f[\xba\xbb]"  # DSDIFF, SoX, TrueHD and MLP
+OTHER_VIDEO = rb"\.RMF|\x06\x0e\x2b\x34|nut/multimedia|[FCZ]WS[\x03-\x40]|\xb7\xd8\x00\x20\x37|BBCD\0"
 CODES = {PLAYLIST: "playlist", PICTURE: "picture"}  # of the errors; the others are "unreadable"
 HINTS = {  # how files begin that are no recordings
     PLAYLIST: "a playlist; other files it names are never followed",
@@ -48,8 +50,8 @@ HINTS = {  # how files begin that are no recordings
     rb"%PDF": "a PDF document; expected a recording",
     rb"\x7fELF|MZ.{58}|\xcf\xfa\xed\xfe": "a program; expected a recording",
     rb"MThd": "MIDI, notes without sound; render it first",
-    rb"FRM8": "sound of a kind that is not read; convert it first: ffmpeg -i FILE out.flac",
-    rb"\.RMF|\x06\x0e\x2b\x34": "video of a kind that is not read; convert it first: ffmpeg -i FILE out.mkv",
+    OTHER_SOUND: "sound of a kind that is not read; convert it first: ffmpeg -i FILE out.flac",
+    OTHER_VIDEO: "video of a kind that is not read; convert it first: ffmpeg -i FILE out.mkv",
     rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype )?html)": "a web page; expected a recording",
     rb"(?!#!AMR|NIST_1A)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z": "a text; expected a recording, or a list named .csv",
 }

@@ -11,6 +11,7 @@ from pipeline.media.chunked import FORMS, MAX_SIZE, NEAR, Structure, examine_sam
 from pipeline.media.part import FileBytes, bytes_at
 
 FLAC_START, OGG_START = b"fLaC\0\0\0\x22", b"OggS\0\2"  # the first bytes of what may come again
+MAX_PAGE_BYTES = 1 << 16  # of Ogg
 START_OF_SCAN, MAX_JPEG_BYTES, MAX_PADDING_BYTES = 0xDA, 1 << 23, 1 << 12
 SCANNED_BYTES = 1 << 20  # at once
 
@@ -85,7 +86,7 @@ def ends_of_asf(file: FileBytes) -> list[str]:
 
 def ends_of_ogg(file: FileBytes) -> list[str]:
     """Whether the last page is whole and says that it is the last."""
-    tail = bytes_at(file, max(0, file.size - 2**16), 2**16)  # no page is longer
+    tail = bytes_at(file, max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
     page = tail[tail.rfind(b"OggS") :]
     whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
     return [] if whole and page[5] & 4 else ["truncated"]
@@ -190,9 +191,11 @@ def is_moving(file: FileBytes, head: bytes) -> bool:
 def starts_again(name: str) -> bool:
     """Whether another FLAC, or another stream of Ogg, follows in a file of these."""
     with FileBytes(name) as file:
-        head = bytes_at(file, 0, 8)
-        sign = next((sign for sign in (FLAC_START, OGG_START) if head.startswith(sign)), b"")
-        return bool(sign) and found_again(file, sign)
+        head = bytes_at(file, 0, MAX_PAGE_BYTES)
+        if head.startswith(OGG_START):  # streams that are played at once begin with it, one after another
+            first = re.search(rb"OggS\0[^\x02]", head)
+            return first is not None and found_again(file, OGG_START, first.start())
+        return head.startswith(FLAC_START) and found_again(file, FLAC_START)
 
 
 def counts_frames(name: str) -> bool:
@@ -205,9 +208,9 @@ def counts_frames(name: str) -> bool:
         return bool(re.search(rb"Xing|Info|VBRI", bytes_at(file, at, 256)))
 
 
-def found_again(file: FileBytes, sign: bytes) -> bool:
-    """Whether these bytes come once more behind the first of a file."""
-    file.seek(len(sign))
+def found_again(file: FileBytes, sign: bytes, start: int = 1) -> bool:
+    """Whether these bytes, with which a file begins, come once more."""
+    file.seek(start)
     last = b""
     while block := file.read(SCANNED_BYTES) or b"":
         if sign in last + block:
