@@ -235,6 +235,14 @@ def test_a_guess_is_no_claim(tmp_path, kind):
     assert not {"truncated", "decode_errors"} & set(codes) and abs(len(samples) - expected) < 4200
 
 
+@pytest.mark.parametrize("codec", ["g722", "flac", "ac3"])
+def test_avi_has_no_time_stamps_of_sound(tmp_path, codec):
+    """FFmpeg counts bytes by a rate that is none of these codecs', which made gaps of hours."""
+    rate = 48000 if codec == "ac3" else 16000
+    samples, codes = heard(tmp_path / "a", encoded("avi", codec), rate)
+    assert codes == [] and abs(len(samples) - SECONDS * rate) < 4096
+
+
 # ---------------------------------------------------------------- what an encoder adds
 def test_padding_is_no_sound(tmp_path):
     """AAC in MP4: from the edit list, or from what iTunes writes."""
