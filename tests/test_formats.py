@@ -140,9 +140,10 @@ def test_a_flac_of_unknown_length(tmp_path):
     assert probe(tmp_path / "a").frames is None, "or it would be refused as too long"
 
 
-def test_a_size_that_has_wrapped(tmp_path):
+@pytest.mark.parametrize("kind", ["wav", "au"])
+def test_a_size_that_has_wrapped(tmp_path, kind):
     """Of four gigabytes and some, which are a hole in the disk."""
-    data = HALVES["wav"]
+    data = HALVES[kind]
     with open(tmp_path / "a.wav", "wb") as file:
         file.write(data)
         file.truncate((1 << 32) + len(data))
@@ -241,6 +242,16 @@ def test_avi_has_no_time_stamps_of_sound(tmp_path, codec):
     rate = 48000 if codec == "ac3" else 16000
     samples, codes = heard(tmp_path / "a", encoded("avi", codec), rate)
     assert codes == [] and abs(len(samples) - SECONDS * rate) < 4096
+
+
+AMR, AMR_WB = b"#!AMR\n" + (b"\x3c" + bytes(31)) * 50, b"#!AMR-WB\n" + (b"\x34" + bytes(50)) * 50
+
+
+@pytest.mark.parametrize(("data", "code"), [(AMR, ""), (AMR + b"\x7c" * 3, ""), (AMR[:-7], "truncated"), (AMR + AMR, "joined"),
+                                            (AMR_WB, ""), (AMR_WB[:-7], "truncated")])  # fmt: skip
+def test_frames_of_amr_tell_their_length(tmp_path, data, code):
+    """Those without data, of a pause, are not damage at the end."""
+    assert {"truncated", "joined"} & set(heard(tmp_path / "a", data, 8000)[1]) == ({code} if code else set())
 
 
 # ---------------------------------------------------------------- what an encoder adds

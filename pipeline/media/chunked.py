@@ -87,7 +87,7 @@ def caf_header(layout: bytes, size: int) -> bytes:
 
 
 def au_header(layout: bytes, size: int) -> bytes:
-    return struct.pack(">4sII", b".snd", 24, min(size, MAX_SIZE - NEAR)) + layout
+    return struct.pack(">4sII", b".snd", 24, min(size, MAX_SIZE - 1)) + layout  # the largest one: to the end
 
 
 WAVE = Form(12, "<4sI", 0, 2, b"fmt ", slice(0), b"data", 0, wave_header)

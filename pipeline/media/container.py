@@ -22,8 +22,8 @@ from pipeline.media.structure import is_moving
 HEAD_BYTES = 4096  # at the beginning of a file that tell its kind
 MAX_DECODED_PIXELS = 1 << 25  # of one picture that is decoded, be it the cover of a sound file
 MAX_BAD_PACKETS = 500  # in a row that cannot be decoded, until the rest is given up
-BARE = {"aac", "loas", "ac3", "eac3", "dts", "amr"}  # frames and no more: one that is spoilt at the end has been cut
-EQUAL = BARE | {"mp3"}  # so has one that is shorter than all others, which are as long as each other
+BARE = {"aac", "loas", "ac3", "eac3", "dts"}  # frames and no more: one that is spoilt at the end has been cut
+EQUAL = {"mp3", "ac3", "eac3", "dts"}  # so has one that is shorter than all others, which are as long as each other
 HEADERLESS = {".pcm", ".raw"}
 LIMITS = {"protocol_whitelist": "", "format_whitelist": DEMUXERS, "max_pixels": str(MAX_DECODED_PIXELS)}
 PLAYLIST = (

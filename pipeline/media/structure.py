@@ -13,6 +13,9 @@ from pipeline.media.part import FileBytes, bytes_at
 FLAC_START, OGG_START = b"fLaC\0\0\0\x22", b"OggS\0\2"  # the first bytes of what may come again
 MAX_PAGE_BYTES = 1 << 16  # of Ogg
 START_OF_SCAN, MAX_JPEG_BYTES, MAX_PADDING_BYTES = 0xDA, 1 << 23, 1 << 12
+AMR_NB = (12, 13, 15, 17, 19, 20, 26, 31, 5, 0, 0, 0, 0, 0, 0, 0)  # bytes of a frame behind the one with its kind
+AMR_WB = (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0)
+MAX_AMR_BYTES = 1 << 26
 SCANNED_BYTES = 1 << 20  # at once
 
 
@@ -92,6 +95,19 @@ def ends_of_ogg(file: FileBytes) -> list[str]:
     return [] if whole and page[5] & 4 else ["truncated"]
 
 
+def ends_of_amr(file: FileBytes) -> list[str]:
+    """The last frame; and another header, which is read as if it were one."""
+    data = bytes_at(file, 0, MAX_AMR_BYTES)
+    sizes, at, found = AMR_WB if data.startswith(b"#!AMR-WB") else AMR_NB, 0, set[str]()
+    while at < len(data):
+        if data.startswith(b"#!AMR", at):
+            found |= {"joined"} if at else set()
+            at = data.find(b"\n", at) + 1 or len(data)
+        else:
+            at += 1 + sizes[data[at] >> 3 & 15]
+    return [*found, *(["truncated"] if at > file.size else [])]
+
+
 def ends_of_gif(file: FileBytes) -> list[str]:
     """Its last byte."""
     return [] if bytes_at(file, max(0, file.size - 512), 512).rstrip(b"\0").endswith(b";") else ["truncated"]
@@ -156,6 +172,7 @@ ENDS: dict[bytes, Callable[[FileBytes], list[str]]] = {
     rb"\x1a\x45\xdf\xa3": ends_of_matroska,
     rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": ends_of_asf,
     rb"OggS": ends_of_ogg,
+    rb"#!AMR": ends_of_amr,
     rb"GIF8": ends_of_gif,
     rb"\x89PNG": ends_of_png,
     rb"\xff\xd8\xff": ends_of_jpeg,
