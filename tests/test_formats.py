@@ -3,6 +3,8 @@
 import io
 import struct
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -252,6 +254,17 @@ AMR, AMR_WB = b"#!AMR\n" + (b"\x3c" + bytes(31)) * 50, b"#!AMR-WB\n" + (b"\x34" 
 def test_frames_of_amr_tell_their_length(tmp_path, data, code):
     """Those without data, of a pause, are not damage at the end."""
     assert {"truncated", "joined"} & set(heard(tmp_path / "a", data, 8000)[1]) == ({code} if code else set())
+
+
+@pytest.mark.parametrize(
+    "begin", [b"RIFF\0\0\0\0WAVE", b"FORM\0\0\0\0AIFF", b"FLV\1\1\0\0\0\x09\0\0\0\0", b"\0\0\0\x08ftyp"]
+)
+def test_nothing_but_headers_takes_no_time(tmp_path, begin):
+    (tmp_path / "a").write_bytes(begin + b"\0\0\0\x08free" * 200_000 + b"RIFFRIFF" * 200_000 + b"\x08\0\0" * 200_000)
+    started = time.monotonic()
+    with suppress(MediaError):
+        read(tmp_path / "a", 16000)
+    assert time.monotonic() - started < 5
 
 
 # ---------------------------------------------------------------- what an encoder adds

@@ -16,6 +16,7 @@ from pipeline.media.part import FileBytes, bytes_at
 
 NEAR = 1 << 13  # a size so near to what 31, 32, 63 or 64 bits can hold is none
 MAX_SIZE = 1 << 32  # of a field of 32 bits
+MAX_CHUNKS = 1 << 20  # that are looked at; a hostile file could be nothing but headers
 MAX_LAYOUT_BYTES = 1 << 12
 OUTER = (b"RIFF", b"RF64", b"BW64", b"RIFX", b"FORM", b"caff", b"riff")  # how files of chunks begin
 ADPCM = (b"\x02\0", b"\x11\0")  # codecs of WAVE with blocks of many samples
@@ -140,8 +141,8 @@ def length_of(size: int, start: int, rest: int, wide: bool) -> tuple[int, str]:
     if size <= 0 or any(abs(size - (1 << bits)) <= NEAR for bits in (largest, largest + 1)):
         return rest, "unknown_length" if rest > 0 else ""
     if size > rest:
-        counts_header = size - rest in (start, start - 8)
-        return rest, "" if counts_header else "truncated"
+        counts_more = size - rest in (1, start, start - 8)  # a byte of padding, the header, or its last part
+        return rest, "" if counts_more else "truncated"
     wrapped = not wide and rest - size >= MAX_SIZE - NEAR
     return (rest if wrapped else size), ""
 
@@ -149,7 +150,10 @@ def length_of(size: int, start: int, rest: int, wide: bool) -> tuple[int, str]:
 def chunks(file: FileBytes, form: Form) -> Iterator[Chunk]:
     """The chunks of a file, and of others of its kind that follow."""
     at, length, long = form.head, struct.calcsize(form.chunk), 0
-    while len(header := bytes_at(file, at, length)) == length:
+    for _ in range(MAX_CHUNKS):
+        header = bytes_at(file, at, length)
+        if len(header) < length:
+            return
         name, size = struct.unpack(form.chunk, header)
         if name[:4] in OUTER:  # the next file
             at += form.head

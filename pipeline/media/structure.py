@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from pipeline.media.chunked import FORMS, MAX_SIZE, NEAR, Structure, examine_samples
+from pipeline.media.chunked import FORMS, MAX_CHUNKS, MAX_SIZE, NEAR, Structure, examine_samples
 from pipeline.media.part import FileBytes, bytes_at
 
 FLAC_START, OGG_START = b"fLaC\0\0\0\x22", b"OggS\0\2"  # the first bytes of what may come again
@@ -15,7 +15,8 @@ MAX_PAGE_BYTES = 1 << 16  # of Ogg
 START_OF_SCAN, MAX_JPEG_BYTES, MAX_PADDING_BYTES = 0xDA, 1 << 23, 1 << 12
 AMR_NB = (12, 13, 15, 17, 19, 20, 26, 31, 5, 0, 0, 0, 0, 0, 0, 0)  # bytes of a frame behind the one with its kind
 AMR_WB = (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0)
-MAX_AMR_BYTES = 1 << 26
+FLV_TAGS = (8, 9, 18)  # sound, pictures, texts
+MAX_AMR_BYTES = 1 << 23  # an hour and more
 SCANNED_BYTES = 1 << 20  # at once
 
 
@@ -38,14 +39,15 @@ def ends_of_riff(file: FileBytes) -> list[str]:
     """AVI: the size of all."""
     size = int.from_bytes(bytes_at(file, 4, 4), "little")
     known = 0 < size < MAX_SIZE - NEAR and size != file.size
-    return ["truncated"] if known and 8 + size > file.size else []
+    return ["truncated"] if known and 8 + size > file.size + 1 else []  # a last byte of padding may be missing
 
 
 def ends_of_mp4(file: FileBytes) -> list[str]:
     """A box that is longer than the file, or a second header."""
     at, headers = 0, 0
-    while len(start := bytes_at(file, at, 16)) >= 8:
-        size, name = struct.unpack(">I4s", start[:8])
+    for _ in range(MAX_CHUNKS):
+        start = bytes_at(file, at, 16)
+        size, name = struct.unpack(">I4s", start[:8].ljust(8, b"\0"))
         if not name.isalnum():
             break
         headers += name == b"moov"
@@ -126,11 +128,20 @@ def ends_of_png(file: FileBytes) -> list[str]:
 
 
 def ends_of_flv(file: FileBytes) -> list[str]:
-    """The size of the last tag stands behind it."""
-    size = int.from_bytes(bytes_at(file, file.size - 4, 4), "big")
-    tag = bytes_at(file, file.size - 4 - size, 4)
-    whole = len(tag) == 4 and int.from_bytes(tag[1:], "big") == size - 11
-    return ([] if whole else ["truncated"]) + (["joined"] if found_again(file, bytes_at(file, 0, 13)) else [])
+    """The last tag, whose size stands behind it if the writer likes; and another header."""
+    at, found = 0, list[str]()
+    for _ in range(MAX_CHUNKS):
+        tag = bytes_at(file, at, 9)
+        if len(tag) < 5:
+            return [*found, *(["truncated"] if at > file.size + 4 else [])]
+        if tag.startswith(b"FLV"):
+            found = ["joined"] if at else []
+            at += int.from_bytes(tag[5:], "big") + 4
+        elif tag[0] & 31 in FLV_TAGS:
+            at += 15 + int.from_bytes(tag[1:4], "big")
+        else:
+            break
+    return found
 
 
 def ends_of_voc(file: FileBytes) -> list[str]:
