@@ -1,9 +1,11 @@
 """Whole, half, piped and joined files of every kind: as many samples and pictures as there are, and what is doubtful."""
 
+import gc
 import io
 import struct
 import tempfile
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from damage import heard as frame_of
 from damage import muxed, wave
 
 from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.audio import probe, read
+from pipeline.media.audio import open_blocks, probe, read
 from pipeline.media.chunks import read_chunk
 from pipeline.media.formats import AUDIO, VIDEO, media_files
 from pipeline.media.input_spec import InputSpec
@@ -289,6 +291,18 @@ def test_what_itunes_says_of_the_length(tmp_path):
             if packet.size:
                 container.mux(packet)
     assert len(read(tmp_path / "b.m4a", 16000)[0]) == SAMPLES
+
+
+@pytest.mark.parametrize(("form", "codec"), [("mp4", "aac"), ("matroska", "pcm_s16le")])
+def test_what_was_handed_over_is_not_kept(tmp_path, form, codec):
+    """A recording of any length streams in flat memory."""
+    (tmp_path / "a").write_bytes(encoded(form, codec, wave(16000, 60)))
+    blocks = open_blocks(tmp_path / "a", 16000)[1]
+    first = weakref.ref(next(blocks).base)
+    for _ in range(20):
+        next(blocks)
+    gc.collect()
+    assert first() is None
 
 
 # ---------------------------------------------------------------- parts

@@ -197,7 +197,8 @@ def decode_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]
         position += len(block)
         if inside:
             yield block[:inside]
-        held.append(block[inside:])
+        if inside < len(block):
+            held.append(block[inside:])
         if position > limit + MAX_PADDING:
             yield from held
             held, limit = [], UNKNOWN_FRAMES
