@@ -5,6 +5,8 @@ ARGS ?=
 DEMO := runs/demo
 DEMO_VIDEO := runs/demo_video
 BIN := .venv/bin
+# Some machines set it; then every process compiles the text of all libraries anew, which takes seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup run run-video test coverage test-long test-oracles test-ray check lint types bench clean
 

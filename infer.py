@@ -37,7 +37,7 @@ def infer(
         where.prepare()
         automatic = where.threads()
 
-    from pipeline.batch.classify import classify_files  # imports torch, as all that follow
+    from pipeline.batch.job import classify_files  # imports torch, as all that follow
     from pipeline.batch.ledgers import Ledgers
     from pipeline.model.classifier import model_file
     from pipeline.model.decoder import merge_settings

@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -36,15 +35,14 @@ from conf.command_line import (
     groups,
     is_follower,
     options,
-)  # fmt: skip
+)
+from pipeline.core import program as ending
 from pipeline.core.build import allow, arguments_for, build, check, convert
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.core.journal import open_empty
-from pipeline.core.text import clean
 
 OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
 OURS = "out", "report"  # what the program computes, and no setting can name
-LINE = "\n"  # messages may have several
 REPLACEMENTS = {"–": b"-", "█": b"#", "…": b"..."} | {chr(0xDC00 + byte): bytes([byte]) for byte in range(128, 256)}
 
 
@@ -62,7 +60,8 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     ``after`` gets the jobs of --multirun once they are over, whatever has become of them.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing and exiting
-    warnings.showwarning = lambda message, *_: print(f"warning: {clean(str(message), LINE)}", file=sys.stderr)
+    ending.replace_closed_streams()
+    ending.print_warnings()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     codecs.register_error("rivulet", encode)
     sys.stdout.reconfigure(errors="rivulet")  # type: ignore[union-attr]
@@ -97,7 +96,7 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     try:
         code = guard(run_all, config_name)
     except KeyboardInterrupt:
-        code = fail("interrupted", INTERRUPTED)
+        code = ending.fail("interrupted", INTERRUPTED)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # from here on, the process ends with its own code
     sys.exit(flush(code))
@@ -196,7 +195,8 @@ def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dic
     names = settings.pop("plugins", None) or []
     allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     arguments = arguments_for(program, settings)
-    check_given(settings)
+    for key in sorted(OmegaConf.missing_keys(settings)):
+        raise ConfigError(f"{key}: is not set; give it on the command line: {key}=... (--help has examples)")
     for name in inspect.signature(program).parameters:
         if name not in settings and name not in OURS:
             raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")
@@ -261,29 +261,11 @@ def encode(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def guard(job: Callable[[], int], config_name: str) -> int:
     """Run a job; an error that a user can cause becomes one message and its exit code."""
-    try:
-        return job()
-    except UserError as error:
-        return fail(str(error), error.exit_code)
-    except (HydraException, OmegaConfBaseException) as error:
-        return fail(explain(error, config_name), USAGE)
-    except BrokenPipeError:
-        return UNWRITABLE  # the reader of a pipe is gone
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        return fail(f"cannot write {error.filename or 'the output'}: {reason}", UNWRITABLE)
 
+    def explained() -> int:
+        try:
+            return job()
+        except (HydraException, OmegaConfBaseException) as error:  # some of which are an OSError, too
+            raise ConfigError(explain(error, config_name)) from None
 
-def fail(message: str, code: int) -> int:
-    """Print an error, control characters spelt out; the code."""
-    print(f"error: {clean(message, LINE)}", file=sys.stderr)
-    return code
-
-
-def check_given(settings: Any, at: str = "") -> None:
-    """ConfigError for a key that must be given and was not."""
-    if settings == "???":
-        raise ConfigError(f"{at}: is not set; give it on the command line: {at}=... (--help has examples)")
-    if isinstance(settings, dict):
-        for key, value in settings.items():
-            check_given(value, f"{at}.{key}" if at else str(key))
+    return ending.guard(explained)

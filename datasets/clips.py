@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
@@ -41,6 +42,7 @@ HINTS = {  # by the error's code: what to take for files of another kind
 }
 ENERGY_SAMPLES = 512  # about so many are summed where a clip's energy is looked at
 MAX_WARNINGS = 3  # where not one clip can be read
+Share = Annotated[float, Field(ge=0, lt=1)]
 CACHE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
 
 
@@ -323,11 +325,8 @@ class Corpus:
 def check_splits(clips: Sequence[Clip]) -> None:
     """What would make a result meaningless is an error now."""
     counts = Counter(clip.split for clip in clips)
-    unknown = counts.keys() - {*SPLITS, ""}
-    if unknown:
-        raise ConfigError(
-            f"dataset: split {sorted(unknown)[0]!r} is none of {', '.join(SPLITS)}; say with dataset.splits which it is"
-        )
+    if unknown := counts.keys() - {*SPLITS, ""}:
+        raise ConfigError(f"dataset: split {min(unknown)!r} is none of {', '.join(SPLITS)}; name it in dataset.splits")
     for name in ("train", "val"):
         if not counts[name]:
             raise ConfigError(f"dataset: no clip in split {name!r}; found {dict(counts) or 'no clips at all'}")
@@ -337,9 +336,7 @@ def check_splits(clips: Sequence[Clip]) -> None:
     trained = {clip.label for clip in clips if clip.split == "train"}
     for clip in clips:
         if clip.label not in trained:
-            raise ConfigError(
-                f"dataset: label {clip.label!r} is in {clip.split} but has no clip in train ({clip.name})"
-            )
+            raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but no clip of train ({clip.name})")
     if len(trained) < 2:
         raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
     places = defaultdict(set)
@@ -349,10 +346,8 @@ def check_splits(clips: Sequence[Clip]) -> None:
     for group, found in places.items():
         if len(found) > 1:
             where = " and ".join(sorted(found))
-            raise ConfigError(
-                f"dataset.group: group {group!r} stands in {where}; its clips (in a folder, the cuts of a recording of "
-                "that name) belong into one of them"
-            )
+            hint = "its clips (in a folder, the cuts of that recording) belong into one of them"
+            raise ConfigError(f"dataset.group: group {group!r} stands in {where}; {hint}")
 
 
 def existing_root(root: str | None, what: str) -> Path:

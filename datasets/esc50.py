@@ -1,11 +1,10 @@
 """ESC-50 (Piczak 2015): 2,000 environmental sounds of five seconds in five folds; ESC-10 is its subset."""
 
-import csv
-
 from pydantic import PositiveFloat
 
 from datasets.clips import Clip, Corpus, existing_root, required
 from pipeline.core.errors import ConfigError
+from pipeline.media.annotations import read_rows
 
 WHAT = "a copy of the ESC-50 repository (meta/esc50.csv and audio/); fetch ESC-50-master.zip, unpack it, point to it"
 
@@ -28,14 +27,11 @@ class ESC50(Corpus):
         if test_fold == val_fold:
             raise ConfigError(f"dataset.val_fold: {val_fold} is the test fold too; choose another")
         places = {test_fold: "test", val_fold: "val"}
-        with open(table, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if not esc10 or row["esc10"] == "True"]
-        super().__init__(
-            [
-                Clip(folder / "audio" / row["filename"], row["category"], places.get(int(row["fold"]), "train"),
-                     group=row["src_file"])
-                for row in rows
-            ],
-            cache,
-            crop,
-        )  # fmt: skip
+        columns = ("filename", "fold", "category", "esc10", "src_file")
+        rows = [one for one in read_rows(table, "dataset.root", columns) if not esc10 or one["esc10"] == "True"]
+        audio = folder / "audio"
+        clips = [
+            Clip(audio / row["filename"], row["category"], places.get(int(row["fold"]), "train"), group=row["src_file"])
+            for row in rows
+        ]
+        super().__init__(clips, cache, crop)

@@ -3,18 +3,16 @@
 import re
 import warnings
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 
-from datasets.clips import SPLITS, Clip, Corpus, existing_root
+from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root
 from datasets.splits import draw_fold, fill_splits
 from pipeline.core.errors import ConfigError
 from pipeline.media.formats import VIDEO, media_files
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
 
-Share = Annotated[float, Field(ge=0, lt=1)]
 CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
 
 
@@ -45,10 +43,8 @@ class Folder(Corpus):
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
         own = (folder / "train").is_dir()
         if fold and own:
-            raise ConfigError(
-                f"dataset.fold: {str(folder)!r} has splits of its own, train and test; leave dataset.fold out, or set "
-                f"dataset.root={folder / 'train'} to fold these clips alone"
-            )
+            hint = f"leave dataset.fold out, or set dataset.root={folder / 'train'} to fold these clips alone"
+            raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own, train and test; {hint}")
         clips = [clip for split in (SPLITS if own else [""]) for clip in list_clips(folder / split, split)]
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")

@@ -1,7 +1,7 @@
 """What datasets made on the fly share: clips in three splits, drawn from seeds; for pictures, a textured ground."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -97,12 +97,21 @@ class Motions(Generated):
         raise NotImplementedError
 
 
-def write_truth(path: Path, events: Iterable[Event], rate: int) -> None:
-    """A table of events, whose times are in units of 1 / ``rate`` seconds."""
-    with open(path, "w", newline="") as file:
+def write_recordings(
+    folder: Path, scene: NDArray[Any], events: Iterable[Event], clips: Iterable[Sample], rate: int,
+    write: Callable[[Path, Any, int], None], ending: str,
+) -> None:  # fmt: skip
+    """``scene`` at ``rate``, a table of its ``events`` beside it, whose times are in units of 1 / ``rate`` seconds, and
+    ``clips`` in a folder.
+    """
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    write(folder / f"scene.{ending}", scene, rate)
+    with open(folder / "scene.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["start", "end", "label"])
         rows.writerows([f"{start / rate:.3f}", f"{end / rate:.3f}", label] for start, end, label in events)
+    for sample in clips:
+        write(folder / "clips" / f"{sample.name}.{ending}", sample.x[0], rate)
 
 
 def draw_ground(rng: Rng, height: int, width: int) -> NDArray[Any]:

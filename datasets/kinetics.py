@@ -1,20 +1,18 @@
 """Kinetics-400, -600 and -700 (Kay et al. 2017): ten-second videos of actions, with their official splits."""
 
-import csv
 import re
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import SPLITS, Clip, Clips, Corpus, existing_root
+from datasets.clips import SPLITS, Clip, Corpus, existing_root
 from datasets.splits import hold_out
 from pipeline.core.errors import ConfigError
+from pipeline.media.annotations import read_rows
 from pipeline.media.formats import VIDEO
 from pipeline.media.input_spec import InputSpec
-from pipeline.media.sample import Split
 
 WHAT = (
     "a folder with train/<class>/*.mp4 and val/<class>/*.mp4 (and test/), or with the videos right in train/, val/ and "
@@ -56,23 +54,21 @@ class Kinetics(Corpus):
             found["train"] = hold_out(videos, val, seed)
         super().__init__([clip for clips in found.values() for clip in clips], cache, crop)
 
-    def split(self, name: str, spec: InputSpec) -> Split:
-        """As of any corpus; but without a cache, files are looked for and not decoded beforehand, which takes hours."""
-        if self.cache is not None:
-            return super().split(name, spec)
-        clips = [clip for clip in self.clips if clip.split == name]
-        there = [clip for clip in clips if clip.path.is_file()]
-        for path in sorted({clip.path for clip in clips} - {clip.path for clip in there}):
-            warnings.warn(f"skipped {path}: not_found: no such file", stacklevel=2)
-        if clips and not there:
-            raise ConfigError(f"dataset.root: none of the {len(clips)} {name} files is there; expected {WHAT}")
-        return Clips(there, self.labels, spec, None, self.crop if name == "train" else None)
+
+class Video(Clip):
+    """A video that is only looked for before training, and not opened: with hundreds of thousands, that takes hours."""
+
+    __slots__ = ()
+
+    def check(self, spec: InputSpec) -> None:
+        """MediaError if it is not there."""
+        self.fingerprint()
 
 
 def list_folders(folder: Path, split: str) -> list[Clip]:
     """The videos in the sub-folders of ``folder``, one for each class."""
     paths = sorted(path for path in folder.glob("[!.]*/[!.]*") if path.suffix.lower() in VIDEO)
-    return [Clip(path, folder_name(path.parent.name), split) for path in paths]
+    return [Video(path, folder_name(path.parent.name), split) for path in paths]
 
 
 def list_table(folder: Path, split: str) -> list[Clip]:
@@ -80,15 +76,14 @@ def list_table(folder: Path, split: str) -> list[Clip]:
     table = folder / "annotations" / f"{split}.csv"
     if not table.is_file():
         return []
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(table, "dataset.root", ())
     for column in COLUMNS[1:] if split == "test" else COLUMNS:  # test tables were once published without labels
         if not all(row.get(column) for row in rows):
             raise ConfigError(f"dataset.root: {table}: every row needs {', '.join(COLUMNS)}; {column!r} is missing")
     try:
         return [
-            Clip(folder / split / f"{row['youtube_id']}_{int(row['time_start']):06}_{int(row['time_end']):06}.mp4",
-                 folder_name(row["label"]), split)
+            Video(folder / split / f"{row['youtube_id']}_{int(row['time_start']):06}_{int(row['time_end']):06}.mp4",
+                  folder_name(row["label"]), split)
             for row in rows
             if row.get("label")
         ]  # fmt: skip

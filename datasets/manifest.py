@@ -1,23 +1,20 @@
 """A table of clips: csv or jsonl with ``path`` and ``label``, and optionally ``split``, ``start``, ``end``, a group."""
 
-import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 
-from datasets.clips import Clip, Corpus, existing_root
+from datasets.clips import Clip, Corpus, Share, existing_root
 from datasets.scenes import SceneSettings
 from datasets.splits import draw_fold, fill_splits
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.core.spreadsheet import unprotect
-
-Share = Annotated[float, Field(ge=0, lt=1)]
+from pipeline.media.annotations import read_rows
 
 
 class Manifest(Corpus):
@@ -78,20 +75,13 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """The rows of a csv or jsonl file; cells that sink=csv has protected are as they were. ConfigError if it is
     missing, empty or without the needed columns.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            if path.suffix == ".jsonl":
-                rows = [json.loads(line) for line in file if line.strip()]
-            else:
-                rows = [{key: unprotect(row[key] or "") for key in row if key} for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise ConfigError(f"dataset.file: {path} does not exist; expected a csv or jsonl table of clips") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"dataset.file: {path} cannot be read as a table: {error}") from None
+    rows = read_rows(path, "dataset.file", ("path", "label"))
+    if path.suffix != ".jsonl":
+        rows = [{key: unprotect(row[key] or "") for key in row if key} for row in rows]
     if not rows:
         raise ConfigError(f"dataset.file: {path} has no rows")
     for column in ("path", "label"):
-        if not all(isinstance(row, dict) and row.get(column) not in (None, "") for row in rows):
+        if not all(row[column] not in (None, "") for row in rows):
             raise ConfigError(f"dataset.file: {path}: every row needs a {column!r}")
     return rows
 

@@ -8,6 +8,7 @@ one side enters on the other), so one picture holds no information at all; see t
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.generated import Film, Motions, Rng, add_camera_noise, draw_colours, draw_ground, write_truth
+from datasets.generated import Film, Motions, Rng, add_camera_noise, draw_colours, draw_ground, write_recordings
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Images, Picture
 from pipeline.media.video_writer import write_video
@@ -29,23 +30,13 @@ TURN = (0.25, 0.45)  # seconds until a motion turns back
 LABELS = sorted([*(f"{way}_{speed}" for way in WAYS for speed in SPEEDS), *TURNS, BACKGROUND])
 
 
-def distance(kind: str, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
-    """Distance from the edge of a shape of size 1 around 0; negative inside."""
-    across, along = np.abs(x), np.abs(y)
-    edge: NDArray[Any]
-    match kind:
-        case "disc":
-            edge = np.hypot(x, y) - 1
-        case "square":
-            edge = np.maximum(across, along) - 0.85
-        case "diamond":
-            edge = (across + along - 1.1) / np.sqrt(2)
-        case _:  # cross
-            edge = np.minimum(np.maximum(across, along / 3), np.maximum(along, across / 3)) - 0.35
-    return edge
-
-
-KINDS = ("disc", "square", "diamond", "cross")
+EDGES: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
+    # how far |x|, |y| are from the edge of a shape of size 1 around 0; negative inside
+    "disc": lambda x, y: np.hypot(x, y) - 1,
+    "square": lambda x, y: np.maximum(x, y) - 0.85,
+    "diamond": lambda x, y: (x + y - 1.1) / np.sqrt(2),
+    "cross": lambda x, y: np.minimum(np.maximum(x, y / 3), np.maximum(y, x / 3)) - 0.35,
+}
 
 
 def velocities(rng: Rng, label: str, steps: int, rate: int) -> NDArray[Any]:
@@ -77,7 +68,7 @@ def draw_shape(sight: NDArray[Any], path: Path2, rng: Rng, colour: NDArray[Any])
     size, wide = rng.uniform(0.1, 0.18), width / height
     x = (np.arange(width) / height - path[:, 0, None] + wide / 2) % wide - wide / 2  # (T, W)
     y = (np.arange(height) / height - path[:, 1, None] + 0.5) % 1 - 0.5  # (T, H)
-    edge = distance(str(rng.choice(KINDS)), x[:, None, :] / size, y[:, :, None] / size)
+    edge = EDGES[str(rng.choice(list(EDGES)))](np.abs(x[:, None, :]) / size, np.abs(y[:, :, None]) / size)
     share = (0.5 - edge * size * height).clip(0, 1)[..., None].astype(np.float32)
     sight += share * (colour.astype(np.float32) - sight)
 
@@ -114,15 +105,10 @@ def write_demo(folder: Path, picture: Picture, seed: int = 2026, clips: int = 26
     ``folder/clips``.
     """
     rng = np.random.default_rng(seed)
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
     order = [str(label) for label in rng.permutation([label for label in LABELS if label != BACKGROUND])]
     images, spans = compose(rng, order, 1.6, (0.6, 1.4), picture)
-    write_video(folder / "scene.mp4", images, picture.rate)
-    write_truth(folder / "scene.csv", spans, picture.rate)
     data = MovingShapes(seed=seed, held_out=clips).split("test", InputSpec(picture=picture))
-    for index in range(clips):
-        sample = data[index]
-        write_video(folder / "clips" / f"{sample.name}.mp4", sample.x[0], picture.rate)
+    write_recordings(folder, images, spans, [data[index] for index in range(clips)], picture.rate, write_video, "mp4")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import tarfile
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TextIO, cast
 
 import numpy as np
 
@@ -31,35 +32,20 @@ from pipeline.core.progress import bar
 from pipeline.media.container import open_file
 from pipeline.media.formats import AUDIO, VIDEO
 
-JOURNAL = ".index.part"  # the shards that are done, one a line, below the plan they belong to
+PLAN = ".index.part"  # of which plan the shards are, until there is an index
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")
 
 
 @dataclass(frozen=True)
 class PackedFile:
-    """A file with the clips that are parts of it; ``name`` tells where it came from."""
+    """A file with the clips that are parts of it, and the ``card`` beside it; ``name`` tells where it came from."""
 
     path: Path
     size: int
     modified: int
     name: str
     clips: tuple[Clip, ...]
-
-    def card(self) -> bytes:
-        """The json beside it."""
-        rows = [{"label": clip.label, "start": clip.start, "end": clip.end, "group": clip.group} for clip in self.clips]
-        rows = [{key: value for key, value in row.items() if value not in ("", None, 0.0)} for row in rows]
-        card = rows[0] | {"name": self.name} if len(rows) == 1 else {"clips": rows, "name": self.name}
-        return json.dumps(card).encode()
-
-    def ending(self) -> str:
-        """Of its name in the shard: one that is looked for there. What it is, its bytes say."""
-        ending = self.path.suffix.lower()
-        return ending if ending in AUDIO | VIDEO else ".bin"
-
-    def tar_bytes(self) -> int:
-        """Bytes that it and its json take in a shard."""
-        return sum(tarfile.BLOCKSIZE + size + -size % tarfile.BLOCKSIZE for size in (self.size, len(self.card())))
+    card: bytes
 
 
 @dataclass(frozen=True)
@@ -72,8 +58,16 @@ class Planned:
     recordings: tuple[PackedFile, ...]
 
 
+def member_bytes(recording: PackedFile) -> int:
+    """Bytes that a recording and its card take in a shard."""
+    return sum(tarfile.BLOCKSIZE + n + -n % tarfile.BLOCKSIZE for n in (recording.size, len(recording.card)))
+
+
 def list_recordings(clips: Sequence[Clip], root: Path) -> tuple[list[PackedFile], int]:
-    """Clips by file and split, in the order of their names; and how many files were left out, each with a warning."""
+    """Clips by file and split, in the order of their names; and how many files were left out, each with a warning.
+
+    ConfigError for what those who read shards would pass over.
+    """
     by_file: dict[tuple[str, Path], list[Clip]] = defaultdict(list)
     for clip in clips:
         by_file[clip.split, clip.path].append(clip)
@@ -82,28 +76,29 @@ def list_recordings(clips: Sequence[Clip], root: Path) -> tuple[list[PackedFile]
         try:
             open_file(str(path)).close()
             status = os.stat(path)
-            if status.st_size > MAX_MEMBER_BYTES:
-                raise MediaError(
-                    "limit_size", f"{status.st_size >> 20} MB; at most {MAX_MEMBER_BYTES >> 20} are allowed"
-                )
+            if (size := status.st_size) > MAX_MEMBER_BYTES:
+                raise MediaError("limit_size", f"{size >> 20} MB; at most {MAX_MEMBER_BYTES >> 20} are allowed")
         except MediaError as error:
             if path not in lost:
-                why = str(error).replace(f"{path}: ", "")
-                warnings.warn(f"left out {path}: {why}", stacklevel=2)
+                warnings.warn(f"left out {path}: {str(error).replace(f'{path}: ', '')}", stacklevel=2)
             lost.add(path)
             continue
         name = path.relative_to(root).as_posix().encode("utf-8", "replace").decode()
         parts.sort(key=lambda clip: (clip.start, clip.end or 0.0, clip.label))
-        found.append(PackedFile(path, status.st_size, status.st_mtime_ns, name, tuple(parts)))
+        found.append(PackedFile(path, size, status.st_mtime_ns, name, tuple(parts), make_card(parts, name)))
     return found, len(lost)
 
 
-def check(recording: PackedFile) -> None:
-    """ConfigError for what those who read shards would pass over."""
+def make_card(clips: Sequence[Clip], name: str) -> bytes:
+    """The json beside a recording. ConfigError for one that would not be read back."""
+    rows = [{"label": clip.label, "start": clip.start, "end": clip.end, "group": clip.group} for clip in clips]
+    rows = [{key: value for key, value in row.items() if value not in ("", None, 0.0)} for row in rows]
+    card = json.dumps(rows[0] | {"name": name} if len(rows) == 1 else {"clips": rows, "name": name}).encode()
     try:
-        parse_card(recording.card(), "json", tarfile.TarInfo())
+        parse_card(card, "json", tarfile.TarInfo())
     except ValueError as error:
-        raise ConfigError(f"{recording.name}: {error}") from None
+        raise ConfigError(f"{name}: {error}") from None
+    return card
 
 
 def plan_shards(found: Sequence[PackedFile], megabytes: float, most: int, seed: int) -> list[Planned]:
@@ -124,12 +119,12 @@ def cut_to_size(order: Sequence[PackedFile], most_bytes: float, most_clips: int)
     part: list[PackedFile] = []
     taken, clips = 0, 0
     for recording in order:
-        size = taken + recording.tar_bytes() + 2 * tarfile.BLOCKSIZE  # with the archive's end
+        size = taken + member_bytes(recording) + 2 * tarfile.BLOCKSIZE  # with the archive's end
         if part and (size + -size % tarfile.RECORDSIZE > most_bytes or clips + len(recording.clips) > most_clips):
             yield tuple(part)
             part, taken, clips = [], 0, 0
         part.append(recording)
-        taken, clips = taken + recording.tar_bytes(), clips + len(recording.clips)
+        taken, clips = taken + member_bytes(recording), clips + len(recording.clips)
     if part:
         yield tuple(part)
 
@@ -138,7 +133,7 @@ def plan_digest(shards: Sequence[Planned]) -> str:
     """Tells one plan from another: of other clips, files or settings."""
     parts = hashlib.sha256()
     for shard in shards:
-        rows = [[r.name, r.size, r.modified, r.card().decode()] for r in shard.recordings]
+        rows = [[r.name, r.size, r.modified, r.card.decode()] for r in shard.recordings]
         parts.update(json.dumps([shard.file, shard.first, rows]).encode())
     return parts.hexdigest()
 
@@ -154,74 +149,75 @@ def pack(
     back; OSError if there is no room.
     """
     found, lost = list_recordings(clips, root)
-    for recording in found:
-        check(recording)
     shards = plan_shards(found, megabytes, most, seed)
     plan = plan_digest(shards)
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / JOURNAL, "a+", encoding="utf-8") as journal:
-        lock(journal.fileno())
-        done = finished_shards(out, journal, plan, overwrite)
+    with open(out / PLAN, "a+", encoding="utf-8") as begun:
+        lock(begun.fileno())
+        whole, rows = find_whole(out, begun, plan, overwrite), []
         for shard in bar(shards, f"writing to {out.name}"):
-            if shard.file not in done:
-                done[shard.file] = write(out, shard)
-                journal.write(done[shard.file].model_dump_json() + "\n")
-                journal.flush()
-        counts: dict[SplitName, dict[str, int]] = {}
-        for shard in shards:
-            counted = Counter(clip.label for recording in shard.recordings for clip in recording.clips)
-            counts[shard.split] = dict(sorted((Counter(counts.get(shard.split, {})) + counted).items()))
-        labels = sorted({label for by_label in counts.values() for label in by_label})
-        index = Index(version=1, plan=plan, labels=labels, counts=counts, shards=[done[shard.file] for shard in shards])
+            if shard.file not in whole:
+                write(out / shard.file, shard)
+            rows.append(whole.get(shard.file) or describe(out / shard.file, shard))
+        counts: dict[SplitName, Counter[str]] = {shard.split: Counter() for shard in shards}
+        for clip in (clip for recording in found for clip in recording.clips):
+            counts[cast(SplitName, clip.split)][clip.label] += 1
+        by_split = {split: dict(sorted(count.items())) for split, count in counts.items()}
+        labels = sorted(set[str]().union(*counts.values()))
+        index = Index(version=1, plan=plan, labels=labels, counts=by_split, shards=rows)
         with atomic_write(out / NAME) as file:
             file.write(json.dumps(index.model_dump(), indent=1).encode() + b"\n")
-        (out / JOURNAL).unlink()
+        (out / PLAN).unlink()
     return index, lost
 
 
-def finished_shards(out: Path, journal: Any, plan: str, overwrite: bool) -> dict[str, Shard]:
-    """The shards of this plan that are whole already; what an earlier run left half-written is removed."""
+def find_whole(out: Path, begun: TextIO, plan: str, overwrite: bool) -> dict[str, Shard | None]:
+    """The shards of this plan that are whole already, as far as an index describes them; what an earlier run left
+    half-written is removed.
+    """
     for path in out.glob("*.tar.part"):
         if OURS.fullmatch(path.name.removesuffix(".part")):
             path.unlink()
-    journal.seek(0)
-    lines = journal.read().splitlines()
-    try:
-        index = read_index(out)
-        if index is not None:
-            before, listed = index.plan, index.shards
-        else:
-            before = str(json.loads(lines[0])["plan"]) if lines else ""
-            listed = [Shard.model_validate_json(line) for line in lines[1:] if line.endswith("}")]
-    except (ConfigError, ValueError, LookupError, TypeError):
-        before, listed = "?", []
-    there = sorted(path.name for path in out.iterdir() if OURS.fullmatch(path.name))
-    if before != plan and (there or before) and not overwrite:
-        (out / JOURNAL).unlink() if not lines else None
-        raise ConfigError(
-            f"{out} holds {'shards' if there else 'the beginning of shards'} of other clips or settings; choose an "
-            "empty folder, or --overwrite to replace them"
-        )
-    if before != plan:
-        (out / NAME).unlink(missing_ok=True)
-        for name in there:
-            (out / name).unlink()
-        journal.truncate(0)
-        journal.write(json.dumps({"plan": plan}) + "\n")
-        journal.flush()
-        return {}
-    whole = [shard for shard in listed if shard.file in there and (out / shard.file).stat().st_size == shard.bytes]
-    return {shard.file: shard for shard in whole if not overwrite or checksum(out / shard.file) == shard.sha256}
+    begun.seek(0)
+    before, known = begun.read(), dict[str, Shard]()
+    with suppress(ConfigError):  # an index that cannot be read is of another plan
+        if index := read_index(out):
+            before, known = index.plan, {shard.file: shard for shard in index.shards}
+    there = [path for path in out.iterdir() if OURS.fullmatch(path.name) or path.name == NAME]
+    if before == plan:
+        return {path.name: known.get(path.name) for path in there if is_whole(path, known.get(path.name), overwrite)}
+    if (there or before) and not overwrite:
+        if not os.fstat(begun.fileno()).st_size:
+            (out / PLAN).unlink()
+        raise ConfigError(f"{out} holds shards of other clips or settings; choose an empty folder, or --overwrite")
+    for path in there:
+        path.unlink()
+    begun.truncate(0)
+    begun.write(plan)
+    begun.flush()
+    return {}
 
 
-def write(out: Path, shard: Planned) -> Shard:
+def is_whole(path: Path, known: Shard | None, thorough: bool) -> bool:
+    """Whether a shard that has taken its place is as an index says, by its size or its checksum. Without an index there
+    is nothing that could say otherwise.
+    """
+    if known is None:
+        return not thorough
+    return path.stat().st_size == known.bytes and (not thorough or checksum(path) == known.sha256)
+
+
+def describe(path: Path, shard: Planned) -> Shard:
+    """A shard that is written, for the index."""
+    clips = sum(len(recording.clips) for recording in shard.recordings)
+    return Shard(file=shard.file, split=shard.split, clips=clips, bytes=path.stat().st_size, sha256=checksum(path))
+
+
+def write(path: Path, shard: Planned) -> None:
     """One shard, whole or not at all. OSError if there is no room; MediaError if a recording changes meanwhile."""
-    path = out / shard.file
     with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for number, recording in enumerate(shard.recordings, shard.first):
             copy(archive, f"{number:08}", recording)
-    clips = sum(len(recording.clips) for recording in shard.recordings)
-    return Shard(file=shard.file, split=shard.split, clips=clips, bytes=path.stat().st_size, sha256=checksum(path))
 
 
 def copy(archive: tarfile.TarFile, key: str, recording: PackedFile) -> None:
@@ -230,13 +226,11 @@ def copy(archive: tarfile.TarFile, key: str, recording: PackedFile) -> None:
         status = os.fstat(source.fileno())
         if (status.st_size, status.st_mtime_ns) != (recording.size, recording.modified):
             raise MediaError("unreadable", f"{recording.path}: was changed while shards were written; start again")
-        add(archive, key + recording.ending(), recording.size, source)
-    card = recording.card()
-    add(archive, f"{key}.json", len(card), io.BytesIO(card))
-
-
-def add(archive: tarfile.TarFile, name: str, size: int, file: BinaryIO) -> None:
-    """A member."""
-    member = tarfile.TarInfo(name)
-    member.size = size
-    archive.addfile(member, file)
+        ending = recording.path.suffix.lower()  # one that is looked for in shards; what it is, its bytes say
+        for name, size, data in (
+            (key + (ending if ending in AUDIO | VIDEO else ".bin"), recording.size, source),
+            (f"{key}.json", len(recording.card), io.BytesIO(recording.card)),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            archive.addfile(member, data)

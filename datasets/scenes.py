@@ -133,9 +133,7 @@ def trim(rng: Rng, sample: Sample, most: float) -> Sample:
     wave = sample.x[0]
     first, last = (rng.uniform(0, min(most, len(wave) / 5), 2)).astype(int).tolist()
     end = len(wave) - last
-    spans = [
-        (max(0, a - first), min(b, end) - first, label) for a, b, label in sample.spans or [] if a < end and b > first
-    ]
+    spans = [(max(0, a - first), min(b, end) - first, c) for a, b, c in sample.spans or [] if a < end and b > first]
     return replace(sample, x=(wave[first:end],), spans=spans)
 
 

@@ -7,6 +7,7 @@ anything is written.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -43,40 +44,28 @@ class Row(NamedTuple):
     group: str
 
 
-class Headers:
-    """An open archive, as tarfile takes it to read headers. It gives no more than a header at once: tarfile would read
-    those of any size into memory.
-    """
+class Archive(io.FileIO):
+    """An open archive. It gives no more than a header at once: tarfile would read those of any size into memory."""
 
-    def __init__(self, file: int) -> None:
-        self.file, self.at = file, 0
-
-    def read(self, size: int) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         """The next bytes. ReadError for an absurd size."""
-        if not 0 <= size <= MAX_HEADER_BYTES:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError("a header of absurd size")
-        data = os.pread(self.file, size, self.at)
-        self.at += len(data)
-        return data
+        return super().read(size)
 
-    def seek(self, at: int) -> None:
-        """Go to a byte."""
-        self.at = at
-
-    def tell(self) -> int:
-        """The next byte's number."""
-        return self.at
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Bytes from elsewhere."""
+        return os.pread(self.fileno(), size, offset)
 
 
-def members(file: int, odd: Counter[str]) -> Iterator[tarfile.TarInfo]:
-    """The regular files of an open archive, in order; ``odd`` counts what is passed over, and why.
+def members(file: Archive, odd: Counter[str]) -> Iterator[tarfile.TarInfo]:
+    """The regular files of an archive, in order; ``odd`` counts what is passed over, and why.
 
     An archive that is cut short, or damaged, ends there: what is whole before is given.
     """
-    total = os.fstat(file).st_size
+    total = os.fstat(file.fileno()).st_size
     try:
-        headers = cast(IO[bytes], Headers(file))
-        archive = tarfile.TarFile(fileobj=headers, encoding="utf-8", errors="surrogateescape")
+        archive = tarfile.TarFile(fileobj=cast(IO[bytes], file), encoding="utf-8", errors="surrogateescape")
         while member := archive.next():
             archive.members = []  # type: ignore[attr-defined]  # which would grow
             if member.size < 0:
@@ -88,7 +77,7 @@ def members(file: int, odd: Counter[str]) -> Iterator[tarfile.TarInfo]:
                 return
             else:
                 yield member
-        end = os.pread(file, tarfile.BLOCKSIZE, archive.offset)  # an archive ends with blocks of zeros
+        end = file.read_at(tarfile.BLOCKSIZE, archive.offset)  # an archive ends with blocks of zeros
         if len(end) < tarfile.BLOCKSIZE:
             odd["cut short"] += 1
         elif any(end):
@@ -120,32 +109,27 @@ def fingerprint(path: Path, status: os.stat_result) -> str:
 def list_shard(path: Path, cache: Path | None) -> tuple[str, list[Row], Mapping[str, int]]:
     """A shard's fingerprint, its clips, and how often what was odd: from the cache's folder, or from its headers."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        with Archive(path) as archive:
+            shard = fingerprint(path, os.fstat(archive.fileno()))
+            digest = hashlib.sha256(f"{CACHE_VERSION}|{shard}".encode(errors="surrogateescape")).hexdigest()
+            place = cache / f"{digest[:32]}.json" if cache else None
+            if place:
+                with suppress(OSError, ValueError, TypeError):  # not there, or broken
+                    rows, odd = json.loads(place.read_bytes())
+                    return shard, [Row(*row) for row in rows], dict(odd)
+            counts: Counter[str] = Counter()
+            rows = list(list_clips(archive, counts))
     except OSError as error:
         return "", [], {f"the shard, which cannot be read: {error.strerror}": 1}
-    try:
-        shard = fingerprint(path, os.fstat(file))
-        digest = hashlib.sha256(f"{CACHE_VERSION}|{shard}".encode(errors="surrogateescape")).hexdigest()
-        place = cache / f"{digest[:32]}.json" if cache else None
-        if place:
-            with suppress(OSError, ValueError, TypeError):  # not there, or broken
-                rows, odd = json.loads(place.read_bytes())
-                return shard, [Row(*row) for row in rows], dict(odd)
-        counts: Counter[str] = Counter()
-        rows = list(list_clips(file, counts))
-        if place:
-            with suppress(OSError):  # the headers are read again
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_write(place, cache=True) as out:
-                    out.write(json.dumps([rows, +counts]).encode())
-        return shard, rows, +counts
-    except OSError as error:
-        return "", [], {f"the shard, which cannot be read: {error.strerror}": 1}
-    finally:
-        os.close(file)
+    if place:
+        with suppress(OSError):  # the headers are read again
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(place, cache=True) as out:
+                out.write(json.dumps([rows, +counts]).encode())
+    return shard, rows, +counts
 
 
-def list_clips(file: int, odd: Counter[str]) -> Iterator[Row]:
+def list_clips(file: Archive, odd: Counter[str]) -> Iterator[Row]:
     """The clips of an open shard. Members of a sample follow one another and share their name up to its first dot."""
     seen: set[str] = set()
     for key, sample in groupby(members(file, odd), lambda member: splitname(member.name)[0]):
@@ -167,7 +151,7 @@ def list_clips(file: int, odd: Counter[str]) -> Iterator[Row]:
             odd["a sample that is not one recording and one json or cls"] += 1
         else:
             try:
-                data = os.pread(file, min(cards[0].size, MAX_CARD_BYTES + 1), cards[0].offset_data)
+                data = file.read_at(min(cards[0].size, MAX_CARD_BYTES + 1), cards[0].offset_data)
                 yield from parse_card(data, splitname(cards[0].name)[1], media[0])
             except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
                 odd["a json or cls that makes no sense"] += 1

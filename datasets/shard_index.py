@@ -44,19 +44,15 @@ def read_index(folder: Path) -> Index | None:
         with open(path, "rb") as file:
             data = file.read(MAX_INDEX_BYTES + 1)
         if len(data) > MAX_INDEX_BYTES:
-            raise ConfigError(
-                f"dataset.root: {path} is larger than {MAX_INDEX_BYTES >> 20} MB; expected an index of shards"
-            )
+            raise ConfigError(f"dataset.root: {path} has over {MAX_INDEX_BYTES >> 20} MB; expected an index of shards")
         return Index.model_validate_json(data)
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"dataset.root: {path} is no index of shards ({at}{': ' * bool(at)}{first['msg']}); expected what "
-            "`python -m datasets.shards` writes. Remove it to read the shards without"
-        ) from None
+        what = f"{path} is no index of shards ({at}{': ' * bool(at)}{first['msg']})"
+        raise ConfigError(f"dataset.root: {what}; remove it to read the shards without") from None
 
 
 def checksum(path: Path) -> str:

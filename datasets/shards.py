@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -29,7 +29,8 @@ from datasets.shard_contents import fingerprint, list_shard
 from datasets.shard_index import NAME, Index, SplitName, checksum, read_index
 from datasets.splits import hold_out
 from pipeline.core.build import build, nearest
-from pipeline.core.errors import FAILED, UNWRITABLE, ConfigError, MediaError, UserError
+from pipeline.core.errors import FAILED, ConfigError, MediaError
+from pipeline.core.program import fail, guard, print_warnings
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
 from pipeline.media.chunks import read_chunk
@@ -69,10 +70,10 @@ class Shards(Corpus):
         listed = read_index(folder)
         kept = None if index is None else CACHE_FOLDER.parent / "shards" if index == "default" else Path(index)
         files = {split: expand(folder, split, (shards or {}).get(split)) for split in get_args(SplitName)}
-        check_files(folder, files, shards or {}, listed)
+        check_files(files, (shards or {}).get("train"), folder)
         clips: list[Clip] = [clip for split in SPLITS for clip in list_clips(files[split], split, kept)]
         if listed:
-            check_clips(folder, files, clips, listed)
+            check_index(folder, files, shards or {}, clips, listed)
         if not files["val"]:
             clips = hold_out(clips, val, seed, background)
         super().__init__(clips, cache, crop, background)
@@ -99,22 +100,18 @@ class ShardClip(Clip):
     def read(self, spec: InputSpec) -> Arrays:
         """Decoded where it is, by the rules for any file. MediaError if it cannot be read."""
         try:
-            file = os.open(self.path, os.O_RDONLY)
+            archive = open(self.path, "rb", 0)  # noqa: SIM115
         except OSError as error:
             raise MediaError("not_found", f"no shard: {error.strerror}") from None
-        try:
-            if fingerprint(self.path, os.fstat(file)) != self.shard:
+        with archive:
+            if fingerprint(self.path, os.fstat(archive.fileno())) != self.shard:
                 raise MediaError("unreadable", "the shard was changed since training began")
-            part = Part(self.name, file, self.offset, self.size)
+            part = Part(self.name, archive.fileno(), self.offset, self.size)
             try:
                 return read_chunk(part, spec, self.start, self.end)[0]
-            except MediaError as error:
-                raise MediaError(error.code, str(error.args[0]).replace(f"{part}: ", "")) from None
             finally:
                 if part.error:  # decoders took it for the end
                     raise MediaError("unreadable", f"the shard cannot be read: {part.error.strerror}") from None
-        finally:
-            os.close(file)
 
 
 def expand(folder: Path, split: str, pattern: str | None) -> list[Path]:
@@ -142,43 +139,37 @@ def expand(folder: Path, split: str, pattern: str | None) -> list[Path]:
     return [path.resolve() for path in dict.fromkeys(found) if path.is_file()]
 
 
-def check_files(
-    folder: Path, files: Mapping[str, Sequence[Path]], patterns: Mapping[SplitName, str | None], listed: Index | None
-) -> None:
-    """ConfigError for no shards, for one in two splits, and for what an index says otherwise."""
+def check_files(files: Mapping[str, Sequence[Path]], pattern: str | None, folder: Path) -> None:
+    """ConfigError for no shards, and for one in two splits."""
     if not files["train"]:
-        raise ConfigError(f"dataset.shards.train: no file is {patterns.get('train')!r} in {str(folder)!r}")
+        raise ConfigError(f"dataset.shards.train: no file is {pattern!r} in {str(folder)!r}")
     for path, count in Counter(path for split in SPLITS for path in files[split]).items():
         if count > 1:
             raise ConfigError(f"dataset.shards: {path} stands in two splits")
-    if listed is None:
-        return
+
+
+def check_index(
+    folder: Path, files: Mapping[str, Sequence[Path]], patterns: Mapping[SplitName, str | None], clips: Sequence[Clip],
+    listed: Index,
+) -> None:  # fmt: skip
+    """ConfigError for other shards or labels than an index lists; a warning for other numbers of bytes or clips."""
     expected = {(folder / shard.file).resolve(): shard for shard in listed.shards}
-    for split in SPLITS:
-        for path in files[split]:
-            if path not in expected or expected[path].split != split:
-                raise ConfigError(f"dataset.shards.{split}: {path} is not one of its shards in {NAME}; remove either")
-            if (size := path.stat().st_size) != expected[path].bytes:
-                warnings.warn(f"{path}: {size} bytes, {NAME} says {expected[path].bytes}; copy it again", stacklevel=2)
     for path, shard in expected.items():
-        asked = patterns.get(shard.split)
-        if asked and fnmatch(shard.file, asked) and path not in files[shard.split]:
-            raise ConfigError(
-                f"dataset.shards.{shard.split}: {path} is in {NAME}, but not there; copy it, or name others"
-            )
-
-
-def check_clips(folder: Path, files: Mapping[str, Sequence[Path]], clips: Sequence[Clip], listed: Index) -> None:
-    """ConfigError for a label that an index does not know; a warning for a shard with other numbers of clips."""
-    known, counts = set(listed.labels), Counter(clip.path for clip in clips)
+        if fnmatch(shard.file, patterns.get(shard.split) or "") and path not in files[shard.split]:
+            raise ConfigError(f"dataset.shards.{shard.split}: {path} is in {NAME}, but not there; copy it")
+    counts = Counter(clip.path for clip in clips)
+    for split, path in ((name, path) for name in SPLITS for path in files[name]):
+        if path not in expected or expected[path].split != split:
+            raise ConfigError(f"dataset.shards.{split}: {path} is not one of its shards in {NAME}; remove either")
+        if (size := path.stat().st_size) != expected[path].bytes:
+            warnings.warn(f"{path}: {size} bytes, {NAME} says {expected[path].bytes}; copy it again", stacklevel=2)
+        if counts[path] != expected[path].clips:
+            warnings.warn(f"{path}: {counts[path]} clips were found, {NAME} says {expected[path].clips}", stacklevel=2)
+    known = set(listed.labels)
     for clip in clips:
         if clip.label not in known:
             hint = nearest(clip.label, listed.labels)
             raise ConfigError(f"dataset.root: label {clip.label!r} of {clip.name} is not in {NAME}{hint}")
-    expected = {(folder / shard.file).resolve(): shard.clips for shard in listed.shards}
-    for path in (path for split in SPLITS for path in files[split]):
-        if counts[path] != expected[path]:
-            warnings.warn(f"{path}: {counts[path]} clips were found, {NAME} says {expected[path]}", stacklevel=2)
 
 
 def list_clips(files: Sequence[Path], split: str, cache: Path | None) -> list[ShardClip]:
@@ -190,12 +181,7 @@ def list_clips(files: Sequence[Path], split: str, cache: Path | None) -> list[Sh
             if odd:
                 what = ", ".join(f"{reason} ({count})" for reason, count in odd.items())
                 warnings.warn(f"{path}: passed over: {what}", stacklevel=2)
-            for row in rows:
-                clips.append(
-                    ShardClip(
-                        path, row.label, split, row.start, row.end, row.group, row.key, row.offset, row.size, shard
-                    )
-                )
+            clips += (ShardClip(path, split=split, shard=shard, **row._asdict()) for row in rows)
     return clips
 
 
@@ -213,57 +199,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=10_000, help="a shard has at most (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order, and of splits that are drawn (%(default)s)")
     parser.add_argument("--group", help="column of the manifest whose values stand in one split each")
-    parser.add_argument(
-        "--split", action="append", default=[], metavar="NAME=A,B", help="what the column `split` means: val=fold3"
-    )
+    parser.add_argument("--split", action="append", default=[], metavar="NAME=A,B", help="of the manifest's: val=fold3")
     parser.add_argument("--background", help="the label of nothing; of few recordings, it is in train alone")
     parser.add_argument("--val", type=float, default=0.15, help="share, where there is no such split (%(default)s)")
     parser.add_argument("--test", type=float, default=0.15, help="likewise (%(default)s)")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace shards of other clips or settings, and write damaged ones again",
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace other shards, write damaged ones again")
     asked = parser.parse_args(arguments)
-    if wrong := wrong_arguments(asked, parser.get_default):
-        parser.error(wrong)
-    warnings.showwarning = lambda message, *_: print(f"warning: {clean(str(message))}", file=sys.stderr)
+    print_warnings()
     try:
-        return check_shards(Path(asked.folder)) if asked.check else write(asked)
-    except UserError as error:
-        print(f"error: {clean(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: cannot write {clean(str(error.filename or asked.folder))}: {error.strerror}", file=sys.stderr)
-        return UNWRITABLE
+        return guard(partial(run, asked, parser.get_default))
     except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+        return fail("interrupted; the same command goes on", INTERRUPTED)
 
 
-def wrong_arguments(asked: argparse.Namespace, default: Callable[[str], Any]) -> str | None:
-    """Why these arguments cannot be meant; None if they can."""
+def run(asked: argparse.Namespace, default: Callable[[str], Any]) -> int:
+    """What the arguments ask for; the exit code."""
+    check_arguments(asked, default)
+    return check_shards(Path(asked.folder)) if asked.check else write(asked)
+
+
+def check_arguments(asked: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """ConfigError for arguments that cannot be meant."""
     if asked.check == bool(asked.source) or asked.megabytes <= 0 or asked.clips < 1 or asked.seed < 0:
-        return "expected SOURCE and FOLDER, or --check FOLDER; sizes above 0, a seed from 0"
+        raise ConfigError("expected SOURCE and FOLDER, or --check FOLDER; sizes above 0, a seed from 0")
     for key, given in vars(asked).items():
         if asked.check and key not in ("check", "source", "folder") and given != default(key):
-            return f"--{key}: means nothing to --check, which takes FOLDER alone"
-    if (asked.split or asked.group) and Path(asked.source).expanduser().is_dir():
-        return f"--{'split' if asked.split else 'group'}: is of a manifest's columns, and {asked.source} is a folder"
-    parts = [text.partition("=") for text in asked.split]
-    for split, _, names in parts:
-        if split not in SPLITS or not all(names.split(",")):
-            return f"--split: got {split}={names}; expected {', '.join(SPLITS)}, = and names, such as val=fold3,fold4"
-    if twice := repeated(split for split, *_ in parts):
-        return f"--split: {twice} is there twice; expected {twice}=A,B"
-    if twice := repeated(name for *_, names in parts for name in names.split(",")):
-        return f"--split: {twice} is named twice"
-    return None
+            raise ConfigError(f"--{key}: means nothing to --check, which takes FOLDER alone")
+        if key in ("split", "group") and given and Path(asked.source).expanduser().is_dir():
+            raise ConfigError(f"--{key}: is of a manifest's columns, and {asked.source} is a folder")
 
 
-def repeated(names: Iterable[str]) -> str | None:
-    """The first of them that is there twice."""
-    return next((name for name, count in Counter(names).items() if count > 1), None)
+def read_splits(given: Sequence[str]) -> dict[str, list[str]] | None:
+    """``train=a,b`` as ``{train: [a, b]}``; None without any."""
+    found: dict[str, list[str]] = {}
+    for text in given:
+        split, _, names = text.partition("=")
+        if split not in SPLITS or split in found or not all(names.split(",")):
+            raise ConfigError(f"--split: got {text}; expected {', '.join(SPLITS)}, once each, such as val=fold3,fold4")
+        found[split] = names.split(",")
+    return found or None
 
 
 def write(asked: argparse.Namespace) -> int:
@@ -275,21 +249,15 @@ def write(asked: argparse.Namespace) -> int:
         root, settings = source, {"_target_": "datasets.folder.Folder"}
     else:
         root, settings = source.parent, {"_target_": "datasets.manifest.Manifest", "file": source.name}
-        settings |= {"group": asked.group, "splits": splits(asked.split)}
+        settings |= {"group": asked.group, "splits": read_splits(asked.split)}
     corpus = build(settings | shares | {"root": str(root)}, Corpus, at="dataset")
-    index, lost = pack(
-        corpus.clips, root, Path(asked.folder).expanduser(), asked.megabytes, asked.clips, asked.seed, asked.overwrite
-    )
+    out, limits = Path(asked.folder).expanduser(), (asked.megabytes, asked.clips)
+    index, lost = pack(corpus.clips, root, out, *limits, asked.seed, asked.overwrite)
     for split, counts in index.counts.items():
         files = [shard for shard in index.shards if shard.split == split]
         size = sum(shard.bytes for shard in files) / 1e6
         print(f"{split}: clips {sum(counts.values())}, labels {len(counts)}, shards {len(files)}, {size:.1f} MB")
     return SOME_LEFT_OUT if lost else 0
-
-
-def splits(given: Sequence[str]) -> dict[str, list[str]] | None:
-    """``train=a,b`` as ``{train: [a, b]}``; None without any."""
-    return {split: names.split(",") for split, _, names in (text.partition("=") for text in given)} or None
 
 
 def check_shards(folder: Path) -> int:

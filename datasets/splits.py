@@ -28,15 +28,11 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, backgroun
     for label, members in sorted(by_label.items()):
         groups = sorted({clip.unit for clip in members})
         if len(groups) < len(wanted):
-            many = "s" * (len(groups) != 1)
-            there = f"label {label!r} has {len(groups)} recording{many} (or group{many})"
-            splits = ", ".join(wanted)
+            there = f"label {label!r} has {len(groups)} recordings (or groups), too few to stand in {', '.join(wanted)}"
             if label != background:
-                raise ConfigError(
-                    f"dataset: {there}; at least {len(wanted)} are needed to stand in {splits}. Add some, remove the "
-                    "label, or name it by dataset.background if it means nothing"
-                )
-            warnings.warn(f"{there}, too few to stand in {splits}: all its clips are in train", stacklevel=2)
+                hint = "add some, remove the label, or name it by dataset.background if it means nothing"
+                raise ConfigError(f"dataset: {there}; {hint}")
+            warnings.warn(f"{there}: all its clips are in train", stacklevel=2)
         rng.shuffle(groups)
         drawn.append(groups)
     chosen: dict[str, str] = {}  # group -> split
@@ -53,9 +49,7 @@ def fill_splits(clips: Sequence[Clip], val: float, test: float, seed: int, backg
     found = {clip.split for clip in clips}
     if found == {""}:
         if val + test >= 1:
-            raise ConfigError(
-                f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; expected less than 1"
-            )
+            raise ConfigError(f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; lower them")
         return divide(clips, {"train": 1 - val - test, "val": val, "test": test}, seed, background)
     return list(clips) if "val" in found else hold_out(clips, val, seed, background)
 
@@ -98,15 +92,11 @@ def draw_fold(
         owners[clip.label].add(owner)
     fixed = background if background in owners and len(owners[background]) < count else None
     if fixed is not None:
-        warnings.warn(
-            f"label {fixed!r} has {len(owners[fixed])} {units}, fewer than folds: its clips are in train", stacklevel=2
-        )
+        there = f"label {fixed!r} has {len(owners[fixed])} {units}"
+        warnings.warn(f"{there}, fewer than folds: its clips are in train", stacklevel=2)
     for label, own in sorted(owners.items()):
         if len(own) < 2 and label != fixed:
-            raise ConfigError(
-                f"dataset.fold: label {label!r} has 1 recording (or group, or value of dataset.fold_by); at least two "
-                "are needed, one to test on and one to learn from"
-            )
+            raise ConfigError(f"dataset.fold: label {label!r} has 1 of {units}; to test and to learn takes two")
     drawn = [place for place, clip in enumerate(clips) if clip.label != fixed]
     labels, values = [clips[place].label for place in drawn], [together[place] for place in drawn]
     distinct = len(set(values))
@@ -121,8 +111,6 @@ def draw_fold(
             parts = list(ways.split(drawn, labels, values))
         except ValueError:
             most = max(labels.count(label) for label in set(labels))
-            raise ConfigError(
-                f"dataset.fold: {fold}, but no label has more than {most} clips; choose fewer folds"
-            ) from None
+            raise ConfigError(f"dataset.fold: {fold}, but no label has more than {most} clips; take fewer") from None
     test = {drawn[place] for place in parts[number][1].tolist()}
     return [replace(clip, split="test" if place in test else "train") for place, clip in enumerate(clips)]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from scipy.signal import butter, fftconvolve, sosfilt
 
-from datasets.generated import Event, Generated, Rng, write_truth
+from datasets.generated import Event, Generated, Rng, write_recordings
 from pipeline.media.input_spec import Arrays, InputSpec
 
 Wave = NDArray[Any]  # (N,) float64 while sounds are made
@@ -227,15 +227,10 @@ class SyntheticSounds(Generated):
 def write_demo(folder: Path, rate: int = 16000, seed: int = 2026, clips: int = 24) -> None:
     """A 30-s scene as ``scene.wav`` with the truth in ``scene.csv``, and ``clips`` recordings in ``folder/clips``."""
     rng = np.random.default_rng(seed)
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
     order = [str(label) for label in rng.permutation(list(MAKERS))]
     wave, spans = compose(rng, rate, 30.0, order, (0.6, 1.7))
-    soundfile.write(folder / "scene.wav", wave, rate)
-    write_truth(folder / "scene.csv", spans, rate)
     data = SyntheticSounds(seed=seed).split("test", InputSpec(sound=rate))
-    for index in range(clips):
-        sample = data[index]
-        soundfile.write(folder / "clips" / f"{sample.name}.wav", sample.x[0], rate)
+    write_recordings(folder, wave, spans, [data[index] for index in range(clips)], rate, soundfile.write, "wav")
 
 
 if __name__ == "__main__":

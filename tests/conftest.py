@@ -1,13 +1,16 @@
 """What several tests share: composed configurations, a small trained-looking model, real recordings if they are there."""
 
 import copy
+import csv
 import functools
 import io
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import tracemalloc
 import warnings
@@ -19,8 +22,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
+from numba.core.caching import FunctionCache
 from omegaconf import OmegaConf
 
 from conf.launch import launch
@@ -31,6 +36,7 @@ from train import compare, train
 ROOT = Path(__file__).resolve().parent.parent
 SAVED = ROOT / "tests" / "saved"  # files of earlier versions
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
+QUICK = ["encoder.hidden=16", "extractor.mels=20", "trainer.workers=0", "trainer.threads=1", "trainer.batch=8"]
 PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 
 PICTURES = ("extractor=frames", "extractor.height=8", "extractor.width=12", "encoder=image_recurrent")
@@ -42,6 +48,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs 
 os.environ["OMP_NUM_THREADS"] = "1"  # also of the programs that tests start: tests are small, and share the cores
 torch.set_num_threads(int(os.environ.get("RIVULET_TEST_THREADS", "1")))
 
+
+def compile_once():
+    """Of two workers that need the same kernel at the same time one compiles it; the other waits, and loads it."""
+    load, save, held = FunctionCache.load_overload, FunctionCache.save_overload, {}
+
+    def load_overload(cache, signature, context):
+        name, found = cache._py_func.__module__, load(cache, signature, context)
+        if found is None and name.startswith("rivulet_"):
+            held[cache] = FileLock(Path(cache.cache_path).parent / f"{name}.{cache._py_func.__name__}.lock")
+            held[cache].acquire(timeout=120)
+            found = load(cache, signature, context)
+            if found is not None:
+                held.pop(cache).release()
+        return found
+
+    def save_overload(cache, signature, compiled):
+        save(cache, signature, compiled)
+        if cache in held:
+            held.pop(cache).release()
+
+    FunctionCache.load_overload, FunctionCache.save_overload = load_overload, save_overload
+
+
+compile_once()
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
 
@@ -113,6 +143,31 @@ def tone_clip(path, hertz, seconds=0.6, rate=16000, seed=0):
     return path
 
 
+def tone_clips(root, labels="ab", count=6, seconds=0.6, **options):
+    """A folder for each label with so many tones, of the same pitch."""
+    for label in labels:
+        for number in range(count):
+            tone_clip(root / label / f"{number}.wav", 440, seconds, seed=number, **options)
+    return root
+
+
+def write_table(path, rows):
+    """Rows as csv; a row may lack some columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def ran(script, *arguments, **options):
+    """``run``, which succeeds."""
+    done = run(script, *arguments, **options)
+    assert done.returncode == 0, done.stderr.decode()
+    return done
+
+
 def run(script, *arguments, cwd=None, limit=300, **options):
     """A command line of this project: called in this process, or in one of its own with ``env``, ``input`` and such."""
     if options or script not in PROGRAMS:
@@ -134,6 +189,28 @@ def run(script, *arguments, cwd=None, limit=300, **options):
     return subprocess.CompletedProcess(
         [script, *arguments], code, *(text.buffer.getvalue() for text in (printed, told))
     )
+
+
+def read_csv(path):
+    """The rows of a table, as text by column."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def read_jsonl(path):
+    """The rows of a file of JSON lines, each of which is whole."""
+    text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
+    assert not text or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def until(look, seconds=60):
+    """What a look finds, as soon as it finds something."""
+    limit = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.005)
+    return found
 
 
 @contextmanager
@@ -197,8 +274,6 @@ def tones(tmp_path_factory):
 def trained(tones, tmp_path_factory):
     """A run's folder: the tones, learnt by train.py as a user would call it."""
     out = tmp_path_factory.mktemp("runs") / "tones"
-    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=8", "trainer.workers=0", "trainer.batch=8"]
     source = ["dataset=folder", f"dataset.root={tones}", f"dataset.cache={out.parent / 'cache'}"]
-    done = run("train.py", *source, *quick, f"hydra.run.dir={out}")
-    assert done.returncode == 0, done.stderr.decode()
+    ran("train.py", *source, *QUICK, "trainer.epochs=8", f"hydra.run.dir={out}")
     return out

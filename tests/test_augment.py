@@ -45,11 +45,8 @@ def augment(**settings):
 def test_nothing_is_changed_where_nothing_is_asked_for():
     batch = clips(8, 5)
     same = augment().clips(batch, SEEING)
-    assert (
-        torch.equal(same.x[0][0], batch.x[0][0])
-        and torch.equal(same.lengths, batch.lengths)
-        and same.spans == batch.spans
-    )
+    assert torch.equal(same.x[0][0], batch.x[0][0])
+    assert torch.equal(same.lengths, batch.lengths) and same.spans == batch.spans
 
 
 @pytest.mark.parametrize(("extractor", "choice", "better"), [
@@ -78,9 +75,8 @@ def test_speed_changes_times_and_lengths_alike(where):
     assert factors.min() < 0.75 and factors.max() > 1.25
     for row, factor in enumerate(factors.tolist()):
         n = int(after.lengths[row])
-        assert (
-            shown[row, :n] - factor * torch.arange(n)
-        ).abs().max() <= factor + 1  # picture t is what was at t * factor
+        away = (shown[row, :n] - factor * torch.arange(n)).abs()  # picture t is what was at t * factor
+        assert away.max() <= factor + 1
         ((start, end, _),) = after.spans[row]
         assert abs(start - 20 / factor) <= 1 and abs(end - n) <= 1
 
@@ -103,12 +99,10 @@ def test_light_and_place():
     y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
     centre = torch.stack([(moved * v).sum((1, 2)) / moved.sum((1, 2)) for v in (y, x)], 1)
     away = (centre - torch.tensor([11.5, 15.5])).abs()
-    assert (away.max(0).values <= torch.tensor([0.2 * 24 + 0.1, 0.2 * 32 + 0.1])).all() and (
-        away.max(0).values > 3
-    ).all()
-    area = (
-        augment(scale=0.5).clips(batch, SEEING).x[0][:, 0, :, :, 0].float().sum((1, 2)) / moved.sum((1, 2)).mean()
-    ).log()
+    most = away.max(0).values
+    assert (most <= torch.tensor([0.2 * 24 + 0.1, 0.2 * 32 + 0.1])).all() and (most > 3).all()
+    scaled = augment(scale=0.5).clips(batch, SEEING).x[0][:, 0, :, :, 0].float()
+    area = (scaled.sum((1, 2)) / moved.sum((1, 2)).mean()).log()
     assert area.min() < -0.5 and area.max() > 0.5 and area.abs().max() < 1.1
     bright = augment(brightness=0.2).clips(batch, SEEING).x[0].float().amax((1, 2, 3, 4)) - 200
     assert bright.min() < -30 and bright.max() > 30 and bright.abs().max() <= 52
@@ -120,30 +114,21 @@ def moving():
     ground = rng.integers(0, 60, (48, 64))
     images = np.repeat(ground[None], 6, 0)
     for t in range(6):
-        images[t, 10 + t : 24 + t, 8 + 3 * t : 24 + 3 * t] = (
-            rng.integers(150, 255, (14, 16)) if not t else images[0, 10:24, 8:24]
-        )
+        square = rng.integers(150, 255, (14, 16)) if not t else images[0, 10:24, 8:24]
+        images[t, 10 + t : 24 + t, 8 + 3 * t : 24 + 3 * t] = square
     return torch.from_numpy(np.repeat(images[None, :, None], 3, 2).astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    "extractor",
-    [
-        OpticalFlow(10, 48, 64, rows=6, columns=8),
-        MovingRegion(10, 48, 64),
-        MotionStatistics(10, 48, 64),
-        Frames(10, 48, 64),
-        FrameDifference(10, 48, 64),
-    ],
-)
+@pytest.mark.parametrize("extractor", [
+    OpticalFlow(10, 48, 64, rows=6, columns=8), MovingRegion(10, 48, 64), MotionStatistics(10, 48, 64),
+    Frames(10, 48, 64), FrameDifference(10, 48, 64),
+], ids=lambda extractor: type(extractor).__name__)  # fmt: skip
 def test_mirrored_features_are_those_of_mirrored_pictures(extractor):
     x = moving()
     y, _ = extractor(x, extractor.initial(1))
     z, _ = extractor(x.flip(-1), extractor.initial(1))
     assert y.abs().max() > 0.1
-    assert (
-        extractor.mirror(y) - z
-    ).abs().mean() <= 0.05 * z.abs().mean()  # the estimator itself is not quite symmetric
+    assert (extractor.mirror(y) - z).abs().mean() <= 0.05 * z.abs().mean()  # the estimator is not quite symmetric
 
 
 def test_a_flip_turns_labels_and_spans_into_their_partners():
@@ -161,11 +146,19 @@ def test_a_flip_turns_labels_and_spans_into_their_partners():
         augment(flip=True, where="features").tracks([torch.zeros(2, 5, 7)], clips(5, 5), Frames().mirror)
 
 
+SMALL = "experiment=gestures", "extractor.height=48", "extractor.width=64"
+
+
+def film():
+    """Those pictures as a clip."""
+    return moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
+
+
 def test_costly_features_are_computed_once_and_changed_each_time():
-    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.cells=6")  # fmt: skip
+    config = configured("train", *SMALL, "extractor.cells=6")
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))
-    images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    images = film()
     batch = collate([Sample((images,), 0, key="a"), Sample((images[:4],), 1, key="b")], model.spec)
     torch.manual_seed(0)
     first, _ = features.compute_augmented(batch)
@@ -182,8 +175,8 @@ def test_costly_features_are_computed_once_and_changed_each_time():
 
 def test_the_cache_of_features_is_bounded(monkeypatch):
     """Clips beyond the bound are computed each time, to the same bits; what is kept is in main memory."""
-    model = Classifier(configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64"), LABELS)
-    images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    model = Classifier(configured("train", *SMALL), LABELS)
+    images = film()
     batch = collate([Sample((images[n:],), 0, key=f"{n}") for n in range(4)], model.spec)
     expected = Features(model, None).compute(batch)
     limit = Features(model, None).cache.bytes // 2
@@ -197,12 +190,11 @@ def test_the_cache_of_features_is_bounded(monkeypatch):
 
 @pytest.mark.parametrize("more", [["head.delay=0.3"], ["encoder.convolutions=[{channels: 8, kernel: 5, stride: 4}]"]])
 def test_features_that_change_in_time_still_fill_the_steps_of_the_model(more):
-    config = configured("train", "experiment=gestures", "extractor.height=48", "extractor.width=64", "extractor.cells=6",
-                        "augment.speed=0.5", *more)  # fmt: skip
+    config = configured("train", *SMALL, "extractor.cells=6", "augment.speed=0.5", *more)
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))
-    images = moving()[0].permute(0, 2, 3, 1).numpy().astype(np.uint8)
-    for trial in range(10):
+    images = film()
+    for trial in range(5):
         torch.manual_seed(trial)
         batch = collate([Sample((images,), 0, key="a"), Sample((images[:5],), 1, key="b")], model.spec)
         y, after = features.compute_augmented(batch)

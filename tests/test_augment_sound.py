@@ -18,7 +18,7 @@ from pipeline.augmentations.acoustics import (
     filter_microphone,
     measure_level,
     mix,
-)  # fmt: skip
+)
 from pipeline.augmentations.augmentation import Augmentation
 from pipeline.augmentations.both import AugmentBoth
 from pipeline.augmentations.recordings import read_recordings
@@ -236,19 +236,6 @@ def test_channels_are_warped_as_the_paper_says(rate):
     assert torch.allclose(y[2], x[2], atol=1e-5)
 
 
-def test_a_warped_formant_stands_where_a_shorter_tract_would_have_it():
-    rng = np.random.default_rng(0)
-    extractor = LogMel(16000)
-    heard = []
-    for centre in (1500, 1650):
-        sos = scipy.signal.butter(4, [0.9 * centre, 1.1 * centre], "band", fs=16000, output="sos")
-        wave = torch.from_numpy(scipy.signal.sosfilt(sos, rng.standard_normal(32000)).astype(np.float32))[None]
-        heard.append(extractor(wave, extractor.initial(1))[0])
-    y = warp_frequencies(heard[0], extractor.bands(), torch.tensor([[1.1]]), 8000)
-    middle = [(z.mean(1).exp() * extractor.bands()).sum() / z.mean(1).exp().sum() for z in (heard[0], heard[1], y)]
-    assert abs(middle[2] / middle[1] - 1) < 0.02 < abs(middle[0] / middle[1] - 1)
-
-
 def test_a_warp_needs_an_axis_of_frequency():
     with pytest.raises(ConfigError, match=r"augment\.warp: .* features of MFCC have no axis .* extractor=logmel"):
         Augment(warp=0.1).setup(["a", "b"], MFCC(RATE))
@@ -349,20 +336,13 @@ def test_every_choice_fills_the_steps_of_the_model(choice):
 
 
 def test_training_with_everything_at_once(tones, tmp_path):
-    quick = [
-        "encoder.hidden=16",
-        "extractor.mels=20",
-        "trainer.epochs=2",
-        "trainer.workers=0",
-        "trainer.threads=1",
-        "trainer.batch=8",
-    ]
+    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=1", "trainer.workers=0", "trainer.batch=8"]
     changes = [
         "augment=strong",
         "augment.mixup=0.2",
         f"augment.noises={tones / 'low'}",
         f"augment.rooms={tones / 'high'}",
     ]
-    source = ["dataset=folder", f"dataset.root={tones}", "dataset.cache=null"]
-    done = run("train.py", *source, *quick, *changes, f"hydra.run.dir={tmp_path}")
+    source = ["dataset=folder", f"dataset.root={tones}", "dataset.cache=null", f"hydra.run.dir={tmp_path}"]
+    done = run("train.py", *source, *quick, *changes)
     assert done.returncode == 0 and (tmp_path / "model.safetensors").is_file(), done.stderr.decode()

@@ -187,3 +187,20 @@ def test_eight_trainings_at_once_leave_eight_models_and_killed_ones_none_torn(to
     for model in models:
         done = run("infer.py", f"checkpoint={model}", f"source.path={next(Path(tones).rglob('*.wav'))}")
         assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "message"),
+    [
+        ("sink=console >&- 2>&-", 0, ""),
+        ("sink=csv >&-", 74, "cannot write standard output: is closed"),
+        ("sink=csv >/dev/full", 74, "cannot write standard output: No space left on device"),
+    ],
+)
+def test_closed_and_full_outputs_end_with_a_message(settings, code, message, trained, tones):
+    command = f'exec "$0" "{ROOT}/infer.py" checkpoint="{trained}" source=files source.paths="{tones}/low" {settings}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60
+    )
+    text = done.stderr.decode()
+    assert done.returncode == code and message in text and len(text.splitlines()) == bool(message), text

@@ -2,42 +2,43 @@
 
 import copy
 import pickle
+from itertools import cycle
 
 import numpy as np
 import pytest
 import torch
 from conftest import configured
 from references import image_session
-from test_oracle_cells import CONV, STEPS, Images, begin, conv_cell, distance, every_conv, listed
-from torch.nn.functional import conv2d
+from test_oracle_cells import (
+    CONV,
+    STEPS,
+    Images,
+    answer,
+    begin,
+    conv_cell,
+    distance,
+    every_conv,
+    listed,
+    paper,
+    together,
+)
 from torchvision.transforms.v2 import functional
 
 from pipeline.cells.conv_cell import ConvCell
-from pipeline.cells.gru import ConvGRU
 from pipeline.cells.jordan import Jordan
-from pipeline.cells.lstm import ConvLSTM, CoupledLSTM
+from pipeline.cells.lstm import CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
 from pipeline.extractors.frame_cnn import FrameCNN
 from pipeline.layers import lean
-from pipeline.layers.stage import pick, stack
 from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
 
-OPTIONS = [{}, {"bias": False}, {"kernel": 5}, {"kernel": 1}, {"stride": 2}, {"dilation": 2}, {"gate": "hard_sigmoid"}]
-OPTIONS += [{"learn_initial": True}, {"orthogonal": True}, {"hidden": 1}, {"shape": (1, 7, 6)}, {"shape": (4, 1, 1)}]
-SIZES = [(1, 1), (1, 7), (3, 4)]
+OPTIONS = [{}, {"bias": False}, {"kernel": 5}, {"kernel": 1}, {"stride": 2}, {"dilation": 2}, {"learn_initial": True}]
+OPTIONS += [{"hidden": 1}, {"shape": (1, 7, 6)}, {"shape": (4, 1, 1)}]
+CASES = [(name, options) for name in CONV for options in OPTIONS] + [("conv_lstm", {"gate": "hard_sigmoid"})]
 compiled = pytest.mark.skipif(not lean.ON, reason="RIVULET_ENGINE=off")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """All is small here; threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def lively(name, dtype=torch.float32, **options):
@@ -49,18 +50,11 @@ def lively(name, dtype=torch.float32, **options):
     return cell
 
 
-def answer(cell, x, state):
-    with torch.no_grad():
-        y, after = cell(x, state)
-    return [y, *listed(after)]
-
-
 # --- float32 --------------------------------------------------------------------------------------------------------
 
 
-@every_conv
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize(("rows", "steps"), SIZES)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+@pytest.mark.parametrize(("rows", "steps"), [(1, 7), (3, 4)])
 def test_compiled_is_the_float64_loop(name, options, rows, steps):
     cell = lively(name, **options)
     twin = copy.deepcopy(cell).double()
@@ -69,18 +63,6 @@ def test_compiled_is_the_float64_loop(name, options, rows, steps):
         if lean.ON:
             assert cell.fused(x, listed(state)) is not None
         assert distance(answer(cell, x, state), twin.loop(x.double(), *(s.double() for s in listed(state)))) <= 1e-6
-
-
-@every_conv
-@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2}])
-def test_compiled_is_the_papers(name, options):
-    cell = lively(name, **options)
-    x, state = torch.randn(2, 4, 2, 6, 5), begin(cell, 2)
-    step, memory, ys = getattr(Images(cell), STEPS[CONV[name][1]]), [s.double().numpy() for s in listed(state)], []
-    for t in range(4):
-        memory = step(x[:, t].double().numpy(), *memory)
-        ys.append(memory[0])
-    assert distance(answer(cell, x, state), [np.stack(ys, 1), *memory]) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["conv_elman", "conv_lstm", "conv_gru", "conv_gru_reset_before"])
@@ -99,10 +81,9 @@ def test_compiled_is_onnx_runtime(name, size):
 
 @pytest.mark.parametrize("dense", [Jordan, CoupledLSTM, MGU, MinGRU])
 def test_any_cell_can_be_one_over_images(dense):
-    """Two products in a row, peepholes, no product at all: what a base class more makes of the other cells."""
+    """Two products in a row, or none at all: what a base class more makes of the other cells."""
     torch.manual_seed(0)
-    options = {"peephole": True} if dense is CoupledLSTM else {}
-    cell = type("Over", (ConvCell, dense), {})((2, 6, 5), 4, **options).eval()
+    cell = type("Over", (ConvCell, dense), {})((2, 6, 5), 4).eval()
     twin = copy.deepcopy(cell).double()
     x, state = torch.randn(2, 3, *cell.in_shape), begin(cell, 2)
     with torch.no_grad():
@@ -117,45 +98,30 @@ def test_every_cut_agrees_to_the_bit(name, kind):
     """However the memory is laid out, as it is when it comes out of a file."""
     cell = lively(name, shape=(3, 12, 10), hidden=5)
     x, results = torch.randn(2, 12, *cell.in_shape), []
-    for size in (1, 2, 5, 12):
+    for size in (1, 5, 12):
         state, ys = cell.initial(2), []
         for block in x.split(size, 1):
             y, *after = answer(cell, block, state)
-            after = [s.clone(memory_format=kind) for s in after]
-            state = tuple(after) if len(after) > 1 else after[0]
+            state = together([s.clone(memory_format=kind) for s in after])
             ys.append(y)
         results.append([torch.cat(ys, 1), *after])
     assert all(torch.equal(a, b) for found in results[1:] for a, b in zip(found, results[0]))
 
 
 @every_conv
-def test_what_goes_in_is_not_written_and_what_comes_out_is_free(name):
-    cell = lively(name, learn_initial=True)
-    x = torch.randn(2, 3, *cell.in_shape)
-    for state in (cell.initial(2), begin(cell, 2), tuple(s.contiguous(memory_format=torch.channels_last) for s in listed(begin(cell, 2)))):  # fmt: skip
-        state = state[0] if isinstance(state, tuple) and len(state) == 1 else state
-        given = [s.clone() for s in (x, *listed(state))]
-        y, *after = answer(cell, x, state)
-        assert all(torch.equal(a, b) for a, b in zip(given, (x, *listed(state))))
-        kept = [s.clone() for s in after]
-        y.zero_()  # the caller may write to y
-        x.add_(0)
-        assert all(torch.equal(a, b) for a, b in zip(kept, after))
-        assert all(s.dtype == torch.float32 and s.shape == (2, *cell.out_shape) for s in after)
+@pytest.mark.parametrize("kind", [torch.contiguous_format, torch.channels_last])
+def test_the_caller_may_write_to_what_comes_out(name, kind):
+    cell = lively(name)
+    x, state = torch.randn(2, 3, *cell.in_shape), begin(cell, 2)
+    state = together([s.contiguous(memory_format=kind) for s in listed(state)])
+    given = [s.clone() for s in (x, *listed(state))]
+    y, *after = answer(cell, x, state)
+    kept = [s.clone() for s in after]
+    y.zero_()
+    assert all(torch.equal(a, b) for a, b in zip([*given, *kept], [x, *listed(state), *after]))
 
 
-@every_conv
-def test_rows_do_not_see_each_other(name):
-    cell = lively(name, shape=(3, 12, 10), hidden=5)
-    x, state = torch.randn(3, 4, *cell.in_shape), begin(cell, 3)
-    together = answer(cell, x, state)
-    states = [pick(state, row) for row in range(3)]
-    for row in range(3):
-        assert distance(answer(cell, x[row : row + 1], states[row]), [v[row : row + 1] for v in together]) <= 1e-6
-    assert distance(answer(cell, x, stack(states)), together) == 0
-
-
-@every_conv
+@pytest.mark.parametrize("name", ["conv_lstm", "conv_gru_reset_before"])
 @pytest.mark.parametrize("options", [{"layer_norm": True}, {"zoneout": 0.2}, {"recurrent_dropout": 0.3}])
 def test_options_that_need_the_readable_loop_get_it(name, options):
     cell = lively(name, **options)
@@ -181,50 +147,35 @@ def test_gradients_and_other_precisions_get_the_readable_loop():
     assert cell.double()(x.detach().double(), begin(cell, 2, torch.float64))[0].dtype == torch.float64
 
 
-@every_conv
-def test_weights_that_change_are_seen(name):
-    cell = lively(name)
-    x, state = torch.randn(1, 2, *cell.in_shape), begin(cell, 1)
-    answer(cell, x, state)
-    with torch.no_grad():
-        for parameter in cell.parameters():
-            parameter.data.mul_(0.5)
-        assert distance(answer(cell, x, state), cell.loop(x, *listed(state))) <= 1e-6
-
-
 # --- bfloat16 -------------------------------------------------------------------------------------------------------
 
 
-def rounded(tensor):
-    return tensor.bfloat16().double()
+class Rounded(Images):
+    """The papers' products of what bfloat16 leaves of images; weights are rounded before."""
+
+    def x(self, gate, x):
+        return super().x(gate, torch.from_numpy(x).bfloat16().double().numpy())
+
+    def r(self, gate, h):
+        return super().r(gate, torch.from_numpy(h).bfloat16().double().numpy())
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"bias": False}], ids=str)
-@pytest.mark.parametrize("ways", ["compiled", "loop"])
-def test_bf16_is_a_convolution_of_rounded_numbers(options, ways):
-    """In float64, of what bfloat16 leaves of images and weights: LSTM (4 gates added) and GRU (not only added)."""
-    for kind in (ConvLSTM, ConvGRU):
-        torch.manual_seed(0)
-        cell = kind((3, 20, 20), 8, **options).eval()
-        x, state = torch.randn(2, 1, 3, 20, 20), begin(cell, 2)
-        h = listed(state)[0]
-        shift = [0 if b is None else rounded(b)[:, None, None] for b in (cell.bias_ih, cell.bias_hh)]
-        u = conv2d(rounded(x[:, 0]), rounded(cell.weight_ih), None, cell.stride, 1) + shift[0]
-        v = conv2d(rounded(h), rounded(cell.weight_hh), None, 1, 1) + shift[1]
-        cell.lower()
-        with torch.no_grad():
-            _, after = cell(x, state) if ways == "compiled" else ((), cell.loop(x, *listed(state))[1:])
-        if kind is ConvLSTM:
-            i, f, g, o = (u + v).chunk(4, 1)
-            c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-            expected = [o.sigmoid() * c.tanh(), c]
-        else:
-            (ur, uz, un), (vr, vz, vn) = u.chunk(3, 1), v.chunk(3, 1)
-            z, n = (uz + vz).sigmoid(), (un + (ur + vr).sigmoid() * vn).tanh()
-            expected = [(1 - z) * n + z * h]
-        found = listed(tuple(after) if len(after) == len(expected) else after)
-        assert all(s.dtype == torch.float32 for s in found)
-        assert distance(found, expected) <= 4e-3  # products are rounded once more, to eight bits
+@pytest.mark.parametrize("way", ["streaming", "learning"])
+@pytest.mark.parametrize("name", ["conv_lstm", "conv_gru"])
+def test_bf16_is_a_convolution_of_rounded_numbers(name, options, way):
+    """The LSTM's products are only added, the GRU's are not."""
+    cell = conv_cell(name, (3, 12, 12), 8, torch.float32, **options).eval()
+    x, state = torch.randn(2, 1, 3, 12, 12), begin(cell, 2)
+    twin = copy.deepcopy(cell)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.copy_(parameter.bfloat16())
+    cell.lower()
+    found = answer(cell, x, state, way)
+    assert all(s.dtype == torch.float32 for s in found)
+    expected = paper(getattr(Rounded(twin), STEPS[CONV[name][1]]), x, listed(state))
+    assert distance(found, expected) <= 4e-3  # products are rounded once more, to eight bits
 
 
 @compiled
@@ -240,7 +191,7 @@ def test_bf16_keeps_the_law(name):
         before = [s.clone() for s in listed(state)]
         y, *after = answer(cell, block, state)
         assert all(torch.equal(a, b) for a, b in zip(before, listed(state)))
-        state = tuple(after) if len(after) > 1 else after[0]
+        state = together(after)
         ys.append(y)
     assert torch.equal(torch.cat(ys, 1), whole[0]) and all(s.dtype == torch.float32 for s in (y, *after))
     assert 1e-5 < distance(whole, exact) < 0.1  # another answer, but not by much
@@ -252,7 +203,6 @@ MODELS = {
     "conv_lstm": ["extractor=frames", "encoder=image_recurrent", "cell=conv_lstm", "head=last", "encoder.spatial=max"],
     "conv_gru": ["extractor=frame_difference", "encoder=image_recurrent", "cell=conv_gru", "head=max"],
     "frame_cnn": ["extractor=frame_cnn", "encoder=recurrent", "cell=gru", "head=last"],
-    "resnet18": ["extractor=frame_cnn", "extractor.backbone=resnet18", "encoder=recurrent", "cell=gru"],
 }
 SIZE = ["extractor.height=24", "extractor.width=24", "encoder.hidden=12"]
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -264,49 +214,32 @@ def model_of(name):
 
 
 def scenes(count, seed=0, steps=8):
-    """Films of a red, green or blue bar that moves through noise, and which: ``(count, steps, 24, 24, 3)``, ``(count,)``."""
+    """Films of noise with a bar of colour that moves, ``(count, steps, 24, 24, 3)``."""
     rng = np.random.default_rng(seed)
-    colours, films = rng.integers(0, 3, count), rng.integers(0, 120, (count, steps, 24, 24, 3), np.uint8)
-    begin = rng.integers(0, 24, count)[:, None]
+    films, begin = rng.integers(0, 120, (count, steps, 24, 24, 3), np.uint8), rng.integers(0, 24, count)[:, None]
     for row in range(8):
         place = (begin + 2 * np.arange(steps) + row) % 24
-        films[np.arange(count)[:, None], np.arange(steps), :, place, colours[:, None]] += 40
-    return films, colours
-
-
-def learned(model, steps=32):
-    """The model after a short training on such scenes."""
-    films, colours = scenes(128, seed=1)
-    x, target = torch.from_numpy(films).permute(0, 1, 4, 2, 3), torch.from_numpy(colours)
-    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-    for step in range(steps):
-        rows = slice(step % 8 * 16, step % 8 * 16 + 16)
-        logits, _, _ = model.logits(model.encoder_input(model.extract(x[rows])))
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target[rows].repeat_interleave(8))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
+        films[np.arange(count)[:, None], np.arange(steps), :, place, 0] += 40
+    return films
 
 
 def streamed(model, films, block=8, sizes=(8,)):
     """Posteriors of all films in a row, in chunks of the given sizes in turn."""
-    stream, found, whole = Stream(model, block), [], films.reshape(-1, *films.shape[2:])
-    at, turn = 0, 0
-    while at < len(whole):
-        size = sizes[turn % len(sizes)]
-        stream.push(whole[at : at + size])
+    stream, found, whole, turn = Stream(model, block), [], films.reshape(-1, *films.shape[2:]), cycle(sizes)
+    while len(whole):
+        size = next(turn)
+        stream.push(whole[:size])
         found.append(stream.posteriors)
-        at, turn = at + size, turn + 1
+        whole = whole[size:]
     stream.close()
     return np.concatenate([*found, stream.posteriors])
 
 
-@pytest.mark.parametrize("name", ["conv_lstm", "conv_gru", "frame_cnn"])
+@every_model
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_streams_agree_to_the_bit(name, precision):
     model = model_of(name).for_streaming().with_precision(precision)
-    films, _ = scenes(6)
+    films = scenes(6)
     whole = streamed(model, films, 4, (48,))
     for sizes in ((1,), (7,), (1, 5, 2, 11)):
         assert np.array_equal(streamed(model, films, 4, sizes), whole)
@@ -317,38 +250,24 @@ def test_streams_agree_to_the_bit(name, precision):
 def test_states_can_be_kept_and_stacked(precision):
     """A state that went to disk and back is laid out anew; and streams may be computed side by side."""
     model = model_of("conv_lstm").for_streaming().with_precision(precision)
-    films, _ = scenes(6)
+    films = scenes(6)
     whole, first, again = streamed(model, films, 4), Stream(model, 4), Stream(model, 4)
     first.push(films[:3].reshape(-1, 24, 24, 3))
     again.state = pickle.loads(pickle.dumps(first.state))
     again.push(films[3:].reshape(-1, 24, 24, 3))
     assert np.array_equal(again.posteriors, whole[24:])
-    many, scheduler = [Stream(model, 8) for _ in range(6)], Scheduler(model, 8, tile=8)
+    many, scheduler = [Stream(model, 8) for _ in films], Scheduler(model, 8, tile=8)
     for stream, film in zip(many, films):
         scheduler.join(stream)
         scheduler.feed(stream, film)
-    assert len(scheduler.turn()) == 6
+    scheduler.turn()
     for stream, film in zip(many, films):
         assert np.abs(stream.posteriors - streamed(model, film[None])).max() <= 1e-4
 
 
-def test_bf16_gives_the_same_labels():
-    """Every step of 320 films in one stream counts, those too at which one film follows another; not all are sure."""
-    model = learned(model_of("conv_lstm")).for_streaming()
-    films, colours = scenes(320, seed=2)
-    exact, short = streamed(model, films), streamed(model.with_precision("bf16"), films)
-    ends = exact.reshape(len(films), -1, 3)[:, -1]
-    assert (ends.argmax(1) == colours).mean() > 0.9 and len(exact) == 2560  # it has learned something
-    best = np.sort(exact, 1)
-    assert (best[:, 2] - best[:, 1] < 0.5).mean() > 0.05
-    assert (exact.argmax(1) == short.argmax(1)).mean() >= 0.999
-    assert np.abs(exact - short).max() <= 0.02 and np.abs(exact - short).mean() <= 0.001
-
-
 @every_model
 def test_bf16_posteriors_are_near(name):
-    model = model_of(name).for_streaming()
-    films, _ = scenes(2)
+    model, films = model_of(name).for_streaming(), scenes(12)
     exact, short = streamed(model, films), streamed(model.with_precision("bf16"), films)
     assert 0 < np.abs(exact - short).max() <= 0.02 and short.dtype == np.float32
 
@@ -381,21 +300,11 @@ def test_precision_is_kept_and_has_no_way_back():
         short.with_precision("fp32")
 
 
-def test_clips_in_bf16():
-    model = model_of("conv_lstm")
-    films, _ = scenes(5)
-    lengths = torch.tensor([8, 8, 3, 8, 5])
-    with torch.inference_mode():
-        exact = model.clip_posteriors(torch.from_numpy(films), lengths)
-        short = model.with_precision("bf16").clip_posteriors(torch.from_numpy(films), lengths)
-    assert short.dtype == torch.float32 and 0 < (exact - short).abs().max() <= 0.02
-
-
 @pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
 def test_without_instructions_for_bf16_the_answers_are_the_same():
     """Torch's own convolution takes over where oneDNN cannot."""
     model = model_of("conv_lstm").for_streaming().with_precision("bf16")
-    films, _ = scenes(2)
+    films = scenes(2)
     fast = streamed(model, films)
     with torch.backends.mkldnn.flags(enabled=False):
         slow = streamed(model, films)

@@ -1,51 +1,54 @@
 """Where training data come from: splits, checks, cache, and sounds made on the fly."""
 
-import csv
 import json
 import shutil
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone_clip
+from conftest import read_csv, tone_clip, tone_clips, write_table
 from safetensors.numpy import save, save_file
 
 from datasets.clips import Clip, Clips, Corpus, draw_start, find_sound
 from datasets.esc50 import ESC50
 from datasets.folder import Folder
+from datasets.hmdb51 import HMDB51
+from datasets.kinetics import Kinetics
 from datasets.manifest import Manifest
 from datasets.speech_commands import SpeechCommands
 from datasets.splits import divide
 from datasets.synthetic_sounds import BACKGROUND, MAKERS, SyntheticSounds, write_demo
+from datasets.ucf101 import UCF101
 from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
-from pipeline.media.sample import IGNORE, collate
+from pipeline.media.sample import IGNORE, Sample, collate
 
 SOUND = InputSpec(16000)
 
 
 def counts(data):
+    return Counter(clip.split for clip in data.clips)
+
+
+def places(data, key):
+    """The splits in which clips stand, by what must not be parted."""
     found = {}
     for clip in data.clips:
-        found[clip.split] = found.get(clip.split, 0) + 1
+        found.setdefault(key(clip), set()).add(clip.split)
     return found
 
 
-def test_folder_split_by_fraction(tones):
+def test_folder_split_by_fraction_or_sub_folder(tones, tmp_path):
     data = Folder(str(tones), val=0.25, test=0.25)
     assert data.labels == ["high", "low"] and counts(data) == {"train": 12, "val": 6, "test": 6}
     splits = [[clip.split for clip in Folder(str(tones), seed=seed).clips] for seed in (1, 1, 2)]
     assert splits[0] == splits[1] != splits[2]
-
-
-def test_folder_split_by_sub_folder(tmp_path):
     for split, count in (("train", 6), ("test", 2)):
-        for number in range(count):
-            for label in "ab":
-                tone_clip(tmp_path / split / label / f"{number}.wav", 500, 0.1)
+        tone_clips(tmp_path / split, count=count)
     assert counts(Folder(str(tmp_path), val=0.2)) == {"train": 10, "val": 2, "test": 4}
 
 
@@ -58,10 +61,7 @@ def table(tmp_path):
         if name.endswith("jsonl"):
             (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
         else:
-            with open(tmp_path / name, "w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            write_table(tmp_path / name, rows)
         return str(tmp_path)
 
     return write
@@ -74,21 +74,22 @@ def parts(**more):
 @pytest.mark.parametrize("name", ["manifest.csv", "list.jsonl"])
 def test_manifest_with_times(table, name):
     data = Manifest(table(parts(), name), file=name, group="end", cache=None)  # each part may stand in any split
-    sample = data.split("train", InputSpec(8000))[0]
-    clip = data.split("train", InputSpec(8000)).clips[0]
+    train = data.split("train", InputSpec(8000))
+    sample, clip = train[0], train.clips[0]
     assert len(sample.x[0]) == 800 and sample.x[0][0] == pytest.approx(clip.start / 2 - 0.5, abs=1e-3)
 
 
-def test_parts_of_a_recording_stay_together(table):
-    """Overlapping windows of ten recordings, without a group: drawn, held out of train, and in folds."""
+@pytest.mark.parametrize(
+    ("more", "settings"),
+    [({}, {}), ({"split": "train"}, {}), ({}, {"fold": "2/5"}), ({}, {"fold": "2/10"}), ({}, {"group": "path"})],
+)
+def test_parts_of_a_recording_stay_together(table, more, settings):
+    """Overlapping windows of ten recordings: drawn, held out of train, in folds, and as a group."""
     rows = [row | {"path": f"{n % 10}.wav", "start": n / 20, "end": n / 20 + 1} for n, row in enumerate(parts() * 3)]
-    for more, settings in (({}, {}), ({"split": "train"}, {}), ({}, {"fold": "2/5"}), ({}, {"fold": "2/10"})):
-        data = Manifest(table([row | more for row in rows]), **settings)
-        places = {}
-        for clip in data.clips:
-            places.setdefault(clip.path, set()).add(clip.split)
-        assert all(len(found) == 1 for found in places.values()) and len(places) == 10
-        assert counts(data).keys() >= {"train", "val"}
+    data = Manifest(table([row | more for row in rows]), **settings)
+    found = places(data, lambda clip: clip.path)
+    assert all(len(splits) == 1 for splits in found.values()) and len(found) == 10
+    assert counts(data).keys() >= {"train", "val"}
 
 
 def test_a_rare_label_of_recordings_with_others_stands_in_each_split():
@@ -101,29 +102,19 @@ def test_a_rare_label_of_recordings_with_others_stands_in_each_split():
 
 
 def test_folds_of_a_folder_are_parts_of_all_its_clips(tmp_path):
-    for label in ("dog", "rain"):
-        for number in range(8):
-            tone_clip(tmp_path / label / f"{number}.wav", 440)
+    tone_clips(tmp_path, ("dog", "rain"), 8)
     for cut in range(3):
         tone_clip(tmp_path / "rain" / f"long_{cut}.0.wav", 440)
+        tone_clip(tmp_path / "background" / f"street_{cut}.5.wav", 440)
     found = []
     for fold in range(1, 5):
-        data = Folder(str(tmp_path), fold=f"{fold}/4")
-        assert {clip.label for clip in data.clips if clip.split == "val"} == {"dog", "rain"}
+        with pytest.warns(UserWarning, match="'background' has 1 recording"):
+            data = Folder(str(tmp_path), fold=f"{fold}/4", background="background")
+        assert {clip.label for clip in data.clips if clip.split == "val"} >= {"dog", "rain"}
         found += [clip.name for clip in data.clips if clip.split == "test"]
         assert len({clip.split for clip in data.clips if "long" in clip.name}) == 1
+        assert {clip.split for clip in data.clips if clip.label == "background"} <= {"train", "val"}
     assert len(found) == len(set(found)) == 19
-
-
-def test_folds_keep_a_background_of_few_recordings_to_learn_from(tmp_path):
-    for number in range(8):
-        tone_clip(tmp_path / "dog" / f"{number}.wav", 440)
-        tone_clip(tmp_path / "rain" / f"{number}.wav", 440)
-        tone_clip(tmp_path / "background" / f"street_{number}.5.wav", 440)
-    for fold in range(1, 6):
-        with pytest.warns(UserWarning, match="'background' has 1 recording"):
-            data = Folder(str(tmp_path), fold=f"{fold}/5", background="background")
-        assert {clip.split for clip in data.clips if clip.label == "background"} == {"train"}
 
 
 def test_folds_that_cannot_be_are_refused(tmp_path):
@@ -133,80 +124,64 @@ def test_folds_that_cannot_be_are_refused(tmp_path):
 
     (tmp_path / "dog").mkdir()
     refused("no audio files")
-    for number in range(4):
-        tone_clip(tmp_path / "dog" / f"{number}.wav", 440)
-        tone_clip(tmp_path / "rain" / f"{number}.wav", 440)
-    refused(r"no label has more than 4 clips; choose fewer folds")
+    tone_clips(tmp_path, ("dog", "rain"), 4)
+    refused(r"no label has more than 4 clips; take fewer")
     refused(r"9/9 needs 9 recordings .* there are 8", "9/9")
     tone_clip(tmp_path / "cat" / "one.wav", 440)
-    refused("label 'cat' has 1 recording")
-    for split in ("train", "val", "test"):
-        shutil.copytree(tmp_path / "dog", tmp_path / split / "dog")
+    refused("label 'cat' has 1 of recordings")
+    (tmp_path / "train").mkdir()
     refused("splits of its own")
 
 
 def test_videos_that_are_only_heard_are_told(tmp_path):
-    for number in range(6):
-        for label in "ab":
-            tone_clip(tmp_path / label / f"{number}.wav", 440)
+    tone_clips(tmp_path)
     soundfile.write(tmp_path / "a" / "film.wav", np.zeros(8000), 8000)
-    data = Folder(str(tmp_path), cache=None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data.split("train", InputSpec(sound=16000))
+        Folder(str(tmp_path), cache=None).split("train", SOUND)
     (tmp_path / "a" / "film.wav").rename(tmp_path / "a" / "film.mp4")
     with pytest.warns(UserWarning, match="1 of 13 files have names of videos"):
-        Folder(str(tmp_path), cache=None).split("train", InputSpec(sound=16000))
+        Folder(str(tmp_path), cache=None).split("train", SOUND)
 
 
 def test_files_of_another_kind_say_what_to_take_for_them(tmp_path):
-    for number in range(6):
-        for label in "ab":
-            tone_clip(tmp_path / label / f"{number}.wav", 440)
+    tone_clips(tmp_path)
     with pytest.warns(UserWarning) as told, pytest.raises(ConfigError, match=r"they are sounds, .* extractor=logmel"):
         Folder(str(tmp_path), cache=None).split("train", InputSpec(picture=Picture(10, 16, 16)))
     assert len(told) == 3 and all(str(one.message).count(".wav") == 1 for one in told)  # not one for each clip
 
 
 def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):
-    for label in "ab":
-        for name in ("x", "y_1", "z-0a1b2c"):
-            for second in range(4):
-                tone_clip(tmp_path / label / f"{name}_{second:05}.50.wav", 300, 0.1)
+    for label, name, second in (
+        (label, name, n) for label in "ab" for name in ("x", "y_1", "z-0a1b2c") for n in range(4)
+    ):
+        tone_clip(tmp_path / label / f"{name}_{second:05}.50.wav", 300, 0.1)
     tone_clip(tmp_path / "a" / "single_01.wav", 300, 0.1)
     tone_clip(tmp_path / "a" / "single_02.wav", 300, 0.1)
     data = Folder(str(tmp_path), val=0.3, test=0.3)
-    places = {}
-    for clip in data.clips:
-        places.setdefault(clip.group or clip.name, set()).add(clip.split)
-    assert all(len(found) == 1 for found in places.values())
-    assert {clip.group for clip in data.clips} == {"", "x", "y_1", "z-0a1b2c"} and len(places) == 5
-    for split, second in (("train", 1), ("train", 2), ("val", 3)):
-        for label in "ab":
-            tone_clip(tmp_path / "given" / split / label / f"x_{second}.0.wav", 300, 0.1)
-    with pytest.raises(ConfigError, match=r"group 'x' stands in train and val; its clips \(in a folder, the cuts of a"):
+    found = places(data, lambda clip: clip.group or clip.name)
+    assert all(len(splits) == 1 for splits in found.values()) and len(found) == 5
+    assert {clip.group for clip in data.clips} == {"", "x", "y_1", "z-0a1b2c"}
+    for split, second, label in (("train", 1, "a"), ("train", 2, "b"), ("val", 3, "a"), ("val", 3, "b")):
+        tone_clip(tmp_path / "given" / split / label / f"x_{second}.0.wav", 300, 0.1)
+    with pytest.raises(
+        ConfigError, match=r"group 'x' stands in train and val; its clips \(in a folder, the cuts of that"
+    ):
         Folder(str(tmp_path / "given"))
 
 
 def test_one_long_recording_of_nothing_stands_in_train(tones, tmp_path):
-    shutil.copytree(tones, tmp_path / "sounds")
+    root = shutil.copytree(tones, tmp_path / "sounds")
     for second in range(9):
-        tone_clip(tmp_path / "sounds" / "nothing" / f"street_{second:05}.00.wav", 50, 0.2)
-    with pytest.raises(ConfigError, match=r"label 'nothing' has 1 recording .*at least 3 are needed"):
-        Folder(str(tmp_path / "sounds"))
-    with pytest.warns(UserWarning, match=r"label 'nothing' has 1 recording .*all its clips are in train"):
-        data = Folder(str(tmp_path / "sounds"), background="nothing")
+        tone_clip(root / "nothing" / f"street_{second:05}.00.wav", 50, 0.2)
+    with pytest.raises(
+        ConfigError, match=r"label 'nothing' has 1 recording.* too few to stand in train, val, test; add"
+    ):
+        Folder(str(root))
+    with pytest.warns(UserWarning, match=r"label 'nothing' has 1 recording.*: all its clips are in train"):
+        data = Folder(str(root), background="nothing")
     assert {clip.split for clip in data.clips if clip.label == "nothing"} == {"train"}
     assert counts(data) == {"train": 16 + 9, "val": 4, "test": 4}
-
-
-def test_manifest_keeps_groups_together(table):
-    rows = [row | {"who": f"p{n % 9}"} for n, row in enumerate(parts())]
-    data = Manifest(table(rows), group="who")
-    places = {}
-    for clip in data.clips:
-        places.setdefault(clip.group, set()).add(clip.split)
-    assert all(len(found) == 1 for found in places.values()) and len(places) == 9
 
 
 def test_manifest_translates_splits(table):
@@ -215,56 +190,52 @@ def test_manifest_translates_splits(table):
     assert counts(data) == {"train": 8, "val": 4, "test": 4}
 
 
-def test_folds_are_parts_of_all_rows_that_keep_who_together(table):
+@pytest.mark.parametrize(("count", "by"), [(3, "who"), (5, "who"), (4, None)])
+def test_folds_are_parts_of_all_rows_that_keep_who_together(table, count, by):
     """Each row is tested once; nobody is heard before it is tested; as many folds as speakers leave one out at a time."""
     rows = [row | {"path": f"{n // 2}.wav", "who": f"p{n // 4}", "split": "test"} for n, row in enumerate(parts())]
-    root = table(rows)
-    for count, by in ((3, "who"), (5, "who"), (4, None)):
-        tested = []
-        for number in range(1, count + 1):
-            data = Manifest(root, fold=f"{number}/{count}", fold_by=by, val=0.2)
-            places = {"train": set(), "val": set(), "test": set()}
-            for clip in data.clips:
-                places[clip.split].add(rows[round(clip.start * 10)]["who"])
-                tested += [clip.start] if clip.split == "test" else []
-            assert places["val"] and (by is None or not places["test"] & (places["train"] | places["val"]))
-            assert count < 5 or len(places["test"]) == 1
-        assert sorted(tested) == [row["start"] for row in rows]
+    root, tested = table(rows), []
+    for number in range(1, count + 1):
+        data = Manifest(root, fold=f"{number}/{count}", fold_by=by, val=0.2)
+        found = {"train": set(), "val": set(), "test": set()}
+        for clip in data.clips:
+            found[clip.split].add(rows[round(clip.start * 10)]["who"])
+            tested += [clip.start] if clip.split == "test" else []
+        assert found["val"] and (by is None or not found["test"] & (found["train"] | found["val"]))
+        assert count < 5 or len(found["test"]) == 1
+    assert sorted(tested) == [row["start"] for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("rows", "settings", "message"),
-    [
-        (parts(path="../a.wav"), {}, "leads out of"),
-        (parts(path="/etc/passwd"), {}, "leads out of"),
-        (parts(label=""), {}, "every row needs a 'label'"),
-        (parts(start="soon"), {}, "must be seconds"),
-        (parts(end=0.01), {}, "must be after start"),
-        ([*parts(label="x", split="train"), *parts(label="x", split="val")], {}, "only one label"),
-        (parts(), {"group": "speker"}, "has no column 'speker'"),
-        (parts(), {"file": "."}, "cannot be read as a table: .*Is a directory"),
-        ([*parts(split="train"), *parts(split="val"), *parts()], {}, "20 rows of manifest.csv have no split"),
-        (parts(), {"fold": "1/2", "splits": {"train": ["a"]}}, "dataset.splits: has no meaning with dataset.fold"),
-        (parts(), {"file": "other.csv"}, "does not exist"),
-        (parts(), {"fold": "3/2"}, "expected one such as 1/5"),
-        (parts(who="p1"), {"fold": "1/2", "fold_by": "who"}, "label 'x' has 1 recording"),
-        (parts(), {"fold": "1/2", "fold_by": "wo"}, "dataset.fold_by: .* no column"),
-        (parts(split="train"), {"val": 0}, "no clip in split 'val'"),
-        ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but has no clip in train"),
-        (parts(split="fold1"), {}, "split 'fold1' is none of"),
-        (parts(split="f1"), {"splits": {"train": ["f1"], "val": ["f2", "f1"]}}, "dataset.splits: 'f1' is in train and val"),
-        (parts(label="a\x1b[2Jb"), {"group": "end"}, "label 'a.x1b.2Jb' .*: expected characters that can be shown"),
-        (parts(), {"val": 0.5, "test": 0.5}, "dataset.val, dataset.test: 0.5 and 0.5 leave nothing for train"),
-        ([*parts(split="train", g="s1"), *parts(split="val", g="s1")], {"group": "g"}, "group 's1' stands in train and val"),
-        ([*parts(), parts(label="once")[0]], {}, "label 'once' has 1 recording"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("rows", "settings", "message"), [
+    (parts(path="../a.wav"), {}, "leads out of"),
+    (parts(path="/etc/passwd"), {}, "leads out of"),
+    (parts(label=""), {}, "every row needs a 'label'"),
+    (parts(start="soon"), {}, "must be seconds"),
+    (parts(end=0.01), {}, "must be after start"),
+    ([*parts(label="x", split="train"), *parts(label="x", split="val")], {}, "only one label"),
+    (parts(), {"group": "speker"}, "has no column 'speker'"),
+    (parts(), {"file": "."}, "cannot be read as a table: .*Is a directory"),
+    ([*parts(split="train"), *parts(split="val"), *parts()], {}, "20 rows of manifest.csv have no split"),
+    (parts(), {"fold": "1/2", "splits": {"train": ["a"]}}, "dataset.splits: has no meaning with dataset.fold"),
+    (parts(), {"file": "other.csv"}, "does not exist"),
+    (parts(), {"fold": "3/2"}, "expected one such as 1/5"),
+    (parts(who="p1"), {"fold": "1/2", "fold_by": "who"}, "label 'x' has 1 of recordings"),
+    (parts(), {"fold": "1/2", "fold_by": "wo"}, "dataset.fold_by: .* no column"),
+    (parts(split="train"), {"val": 0}, "no clip in split 'val'"),
+    ([*parts(split="train"), parts(split="val", label="new")[0]], {}, "label 'new' is in val but no clip of train"),
+    (parts(split="fold1"), {}, "split 'fold1' is none of"),
+    (parts(split="f1"), {"splits": {"train": ["f1"], "val": ["f2", "f1"]}}, "dataset.splits: 'f1' is in train and val"),
+    (parts(label="a\x1b[2Jb"), {"group": "end"}, "label 'a.x1b.2Jb' .*: expected characters that can be shown"),
+    (parts(), {"val": 0.5, "test": 0.5}, "dataset.val, dataset.test: 0.5 and 0.5 leave nothing for train"),
+    ([*parts(split="train", g="s1"), *parts(split="val", g="s1")], {"group": "g"}, "group 's1' stands in train and val"),
+    ([*parts(), parts(label="once")[0]], {}, "label 'once' has 1 recording"),
+])  # fmt: skip
 def test_tables_that_make_no_sense(table, rows, settings, message):
     with pytest.raises(ConfigError, match=message):
         Manifest(table(rows), **settings)
 
 
-@pytest.mark.parametrize("kind", [Folder, Manifest, SpeechCommands, ESC50])
+@pytest.mark.parametrize("kind", [Folder, Manifest, SpeechCommands, ESC50, UCF101, HMDB51, Kinetics])
 @pytest.mark.parametrize("root", [None, "/nowhere/at/all"])
 def test_a_missing_root_says_what_to_put_there(kind, root):
     with pytest.raises(ConfigError, match=r"dataset\.root: .*expected a.*dataset\.root="):
@@ -272,9 +243,7 @@ def test_a_missing_root_says_what_to_put_there(kind, root):
 
 
 def test_bad_files_are_skipped_by_name_and_the_cache_is_used(tmp_path):
-    for number in range(6):
-        tone_clip(tmp_path / "data" / "a" / f"{number}.wav", 300)
-        tone_clip(tmp_path / "data" / "b" / f"{number}.wav", 900)
+    tone_clips(tmp_path / "data")
     (tmp_path / "data" / "a" / "bad.wav").write_text("not a sound")
     clips = [Clip(path, path.parent.name, "train") for path in sorted((tmp_path / "data").glob("*/*"))]
     data = Corpus([*clips, *(Clip(c.path, c.label, "val") for c in clips)], cache=str(tmp_path / "cache"))
@@ -295,8 +264,7 @@ def test_bad_files_are_skipped_by_name_and_the_cache_is_used(tmp_path):
 
 def test_long_training_clips_are_cut_anew_in_each_epoch(tmp_path):
     for split in ("train", "val"):
-        for label in "ab":
-            tone_clip(tmp_path / split / label / "0.wav", 300, seconds=2.0)
+        tone_clips(tmp_path / split, count=1, seconds=2.0)
     data = Folder(str(tmp_path), crop=0.5, cache=None)
     train, val = data.split("train", SOUND), data.split("val", SOUND)
     first = train[0].x[0]
@@ -307,19 +275,15 @@ def test_long_training_clips_are_cut_anew_in_each_epoch(tmp_path):
     assert not train[0].key and whole[0].key and val[0].key, "what is never the same again cannot be kept"
 
 
-def speech_commands(root):
+def test_speech_commands_layout(tmp_path):
     words = ("yes", "no", "cat", "dog")
     for word in words:
         for number in range(12):
-            tone_clip(root / word / f"{number:02}aa_nohash_0.wav", 400, 1.0, seed=number)
-    tone_clip(root / "_background_noise_" / "hum.wav", 100, 3.0)
+            tone_clip(tmp_path / word / f"{number:02}aa_nohash_0.wav", 400, 1.0, seed=number)
+    tone_clip(tmp_path / "_background_noise_" / "hum.wav", 100, 3.0)
     for name, numbers in (("validation", range(2)), ("testing", range(2, 4))):
         lines = [f"{word}/{number:02}aa_nohash_0.wav" for word in words for number in numbers]
-        (root / f"{name}_list.txt").write_text("\n".join(lines))
-
-
-def test_speech_commands_layout(tmp_path):
-    speech_commands(tmp_path)
+        (tmp_path / f"{name}_list.txt").write_text("\n".join(lines))
     data = SpeechCommands(str(tmp_path), words=["yes", "no"], unknown=0.5)
     assert data.labels == ["_silence_", "_unknown_", "no", "yes"]
     assert counts(data) == {"train": 32, "val": 8, "test": 8}
@@ -331,15 +295,10 @@ def test_speech_commands_layout(tmp_path):
 
 
 def test_esc50_layout(tmp_path):
-    (tmp_path / "meta").mkdir()
-    with open(tmp_path / "meta" / "esc50.csv", "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
-        for fold in range(1, 6):
-            for label, small in (("dog", "True"), ("rain", "True"), ("pig", "False")):
-                name = f"{fold}-{label}.wav"
-                tone_clip(tmp_path / "audio" / name, 300, 0.2)
-                rows.writerow([name, fold, 0, label, small, f"{fold}{label}", "A"])
+    rows = [{"filename": tone_clip(tmp_path / "audio" / f"{fold}-{label}.wav", 300, 0.2).name, "fold": fold, "target": 0,
+             "category": label, "esc10": str(label != "pig"), "src_file": f"{fold}{label}", "take": "A"}
+            for fold in range(1, 6) for label in ("dog", "rain", "pig")]  # fmt: skip
+    write_table(tmp_path / "meta" / "esc50.csv", rows)
     assert counts(ESC50(str(tmp_path))) == {"train": 9, "val": 3, "test": 3}
     assert ESC50(str(tmp_path), esc10=True).labels == ["dog", "rain"]
     with pytest.raises(ConfigError, match="val_fold"):
@@ -351,18 +310,10 @@ def test_synthetic_sounds():
     train = data.split("train", SOUND)
     assert len(data.labels) == 12 and BACKGROUND in data.labels
     for index in range(24):
-        sample = train[index]
-        assert (
-            sample.x[0].dtype == np.float32
-            and np.isfinite(sample.x[0]).all()
-            and 0.005 < np.abs(sample.x[0]).max() <= 1
-        )
-        assert sample.label == index % 12
-        if data.labels[sample.label] == BACKGROUND:
-            assert sample.spans == []
-        else:
-            ((start, end, label),) = sample.spans
-            assert label == sample.label and 0 <= start < end <= len(sample.x[0])
+        sample, wave = train[index], train[index].x[0]
+        assert wave.dtype == np.float32 and np.isfinite(wave).all() and 0.005 < np.abs(wave).max() <= 1
+        assert sample.label == index % 12 and len(sample.spans) == (data.labels[sample.label] != BACKGROUND)
+        assert all(label == sample.label and 0 <= start < end <= len(wave) for start, end, label in sample.spans)
     again = train[5].x[0]
     assert np.array_equal(again, train[5].x[0])
     train.epoch = 1
@@ -382,24 +333,20 @@ def test_every_maker_is_alive_and_differs_each_time():
 def test_demo_files(tmp_path):
     write_demo(tmp_path, clips=12)
     scene, rate = soundfile.read(tmp_path / "scene.wav")
-    rows = list(csv.DictReader((tmp_path / "scene.csv").read_text().splitlines()))
+    rows = read_csv(tmp_path / "scene.csv")
     assert len(scene) == 30 * rate and len(rows) >= 8 and len(list((tmp_path / "clips").glob("*.wav"))) == 12
     ends = [0.0, *(float(row["end"]) for row in rows)]
     assert all(float(row["start"]) >= end for row, end in zip(rows, ends))
 
 
-def test_targets_of_single_steps():
+def test_steps_whose_class_is_not_known():
+    """Those before the delay is over and behind the end of a clip, and all of one whose times are not known."""
     data = SyntheticSounds(clips=12, held_out=12).split("train", SOUND)
-    batch = collate([data[1], None, data[0]], SOUND)
-    start, end, label = batch.spans[0][0]
-    hop, delay = 640, 3
-    target = batch.targets(60, hop, delay, background=0)
-    assert (target[:, :delay] == IGNORE).all() and (target[:, delay + 50 :] == IGNORE).all()
-    expected = [label if start <= (step + 0.5) * hop < end else 0 for step in range(50)]
-    assert target[0, delay : delay + 50].tolist() == expected
-    assert (target[1, delay : delay + 50] == 0).all()
-    unknown = collate([type(data[0])(data[0].x, 3, None)], SOUND).targets(60, hop, delay, 0)
-    assert (unknown == IGNORE).all()
+    target = collate([data[1], None, data[0]], SOUND).targets(60, 640, 3, background=0)
+    known = target != IGNORE
+    assert known[:, 3:53].all() and known.sum() == 100 and target[0].max() == data[1].label
+    assert (target[1, 3:53] == 0).all()
+    assert (collate([Sample(data[0].x, 3, None)], SOUND).targets(60, 640, 3, 0) == IGNORE).all()
     assert collate([None], SOUND) is None
 
 
@@ -435,10 +382,10 @@ def test_training_cuts_are_where_a_clip_sounds(tmp_path):
             clips.epoch = epoch
             yield clips[0].x[0]
 
-    found = list(cuts(Clips([clip], ["bell"], InputSpec(sound=16000), crop=1.0)))
+    found = list(cuts(Clips([clip], ["bell"], SOUND, crop=1.0)))
     assert {len(cut) for cut in found} == {16000} and len({cut.tobytes() for cut in found}) > 30
     assert min(np.square(cut).sum() for cut in found) > 0
-    elsewhere = list(cuts(Clips([clip], ["bell"], InputSpec(sound=16000), crop=1.0, background="bell")))
+    elsewhere = list(cuts(Clips([clip], ["bell"], SOUND, crop=1.0, background="bell")))
     assert any(not cut.any() for cut in elsewhere)  # what means nothing is learnt from anywhere
 
 

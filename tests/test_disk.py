@@ -1,10 +1,11 @@
 """Files that are written whole or not at all."""
 
 import os
-import resource
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
+from conftest import no_file_above
 
 from pipeline.core.atomic import atomic_write
 
@@ -31,13 +32,8 @@ def test_what_was_there_stays_whatever_ends_it(tmp_path, end):
 
 def test_a_disk_without_room_is_told_with_the_files_name(tmp_path):
     path = tmp_path / "a"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(OSError) as told, atomic_write(path) as file:
-            file.write(bytes(5000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with no_file_above(1000), pytest.raises(OSError) as told, atomic_write(path) as file:
+        file.write(bytes(5000))
     assert told.value.filename == str(path) and not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError) as told, atomic_write(tmp_path / "none" / "a"):
         pass
@@ -52,7 +48,7 @@ def test_many_may_write_a_cache_and_what_was_left_is_not_in_the_way(tmp_path):
     with atomic_write(tmp_path / "b") as file:
         file.write(b"b")
     assert not (tmp_path / "victim").exists() and (tmp_path / "b").read_bytes() == b"b"
-    gate = threading.Barrier(4)
+    gate = Barrier(4)
 
     def write(number):
         with atomic_write(tmp_path / "a", cache=True) as file:
@@ -60,9 +56,6 @@ def test_many_may_write_a_cache_and_what_was_left_is_not_in_the_way(tmp_path):
             file.write(bytes([number]) * 100_000)
             gate.wait()
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
     assert len(set((tmp_path / "a").read_bytes())) == 1 and {path.name for path in tmp_path.iterdir()} == {"a", "b"}

@@ -10,15 +10,7 @@ from scipy import ndimage
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
-from pipeline.measures.metrics import (
-    Alarms,
-    Matches,
-    classification_report,
-    count_alarms,
-    count_confusions,
-    match_alarms,
-    match_events,
-)
+from pipeline.measures.metrics import Alarms, Matches, classification_report, count_alarms, match_alarms, match_events
 from pipeline.model.decoder import Decoder, Event, merge_settings
 
 LABELS = ["background", "a", "b"]
@@ -43,14 +35,6 @@ def test_hysteresis():
     assert found.decode(rows([0.1, 0.5, 0.7, 0.8, 0.45, 0.3, 0.7])) == [event("a", 20, 50, 0.8, 30)]
     assert found.open_events() == [event("a", 60, 70, 0.7, 60, final=False)]
     assert found.close() == [event("a", 60, 70, 0.7, 60)]
-
-
-def test_short_events_are_dropped_and_refractory_time_is_kept():
-    found = decoder(minimum=0.02)
-    assert found.decode(rows([0.9, 0.0, 0.9, 0.8, 0.0])) == [event("a", 20, 40, 0.9, 20)]
-    found = decoder(refractory=0.03)
-    events = found.decode(rows([0.9, 0.0, 0.9, 0.9, 0.9, 0.0]))
-    assert [(event.start, event.end) for event in events] == [(0, 10), (40, 50)]
 
 
 def test_a_short_pause_is_bridged_and_a_long_one_is_not():
@@ -85,32 +69,30 @@ def test_background_makes_no_events():
     assert found.decode(np.array([[0.9, 0.0, 0.0]] * 5, np.float32)) + found.close() == []
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"release": 0.7}, r"decoder\.release \(0\.7\) must not be above decoder\.threshold \(0\.6\), here of 'a'"),
-        ({"threshold": {"a": 0.3}}, r"decoder\.release \(0\.4\) .* \(0\.3\), here of 'a'"),
-        ({"threshold": {"bb": 0.3}}, r"decoder\.threshold\.bb: no such label; did you mean 'b'"),
-        ({"release": {"a": 1.3}}, r"decoder\.release\.a: got 1\.3; expected a posterior, 0 to 1"),
-        ({"threshold": 1.3}, r"decoder\.threshold: got 1\.3; input should be less than or equal to 1"),
-        ({"threshold": {"a": "much"}}, r"decoder\.threshold: got \{'a': 'much'\}; input should be a valid number"),
-        ({"merge": -1}, r"decoder\.merge: got -1"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"release": 0.7}, r"decoder\.release \(0\.7\) must not be above decoder\.threshold \(0\.6\), here of 'a'"),
+    ({"threshold": {"a": 0.3}}, r"decoder\.release \(0\.4\) .* \(0\.3\), here of 'a'"),
+    ({"threshold": {"bb": 0.3}}, r"decoder\.threshold\.bb: no such label; did you mean 'b'"),
+    ({"release": {"a": 1.3}}, r"decoder\.release\.a: got 1\.3; expected a posterior, 0 to 1"),
+    ({"threshold": 1.3}, r"decoder\.threshold: got 1\.3; input should be less than or equal to 1"),
+    ({"threshold": {"a": "much"}}, r"decoder\.threshold: got \{'a': 'much'\}; input should be a valid number"),
+    ({"merge": -1}, r"decoder\.merge: got -1"),
+])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(settings, message):
     config = {"_target_": "pipeline.model.decoder.Decoder", "threshold": 0.6, "release": 0.4} | settings
     with pytest.raises(ConfigError, match=message):
         build(config, Decoder, at="decoder", labels=LABELS, hop=HOP, rate=1000)
 
 
-def test_stored_settings_are_changed_label_by_label():
-    assert merge_settings({"threshold": 0.5}, {"threshold": None, "merge": 0.2}, "ab") == {"merge": 0.2}
-    assert merge_settings({"threshold": 0.5}, {"threshold": 0.8}, "ab") == {"threshold": 0.8}
-    assert merge_settings({"threshold": 0.5}, {"threshold": {"a": 0.8}}, "ab") == {"threshold": {"a": 0.8, "b": 0.5}}
-    assert merge_settings({"threshold": {"b": 0.7}}, {"threshold": {"a": 0.8}}, "ab") == {
-        "threshold": {"a": 0.8, "b": 0.7}
-    }
-    assert merge_settings({}, {"release": {"a": 0.1}}, "ab") == {"release": {"a": 0.1}}
+@pytest.mark.parametrize(("stored", "given", "found"), [
+    ({"threshold": 0.5}, {"threshold": None, "merge": 0.2}, {"merge": 0.2}),
+    ({"threshold": 0.5}, {"threshold": 0.8}, {"threshold": 0.8}),
+    ({"threshold": 0.5}, {"threshold": {"a": 0.8}}, {"threshold": {"a": 0.8, "b": 0.5}}),
+    ({"threshold": {"b": 0.7}}, {"threshold": {"a": 0.8}}, {"threshold": {"a": 0.8, "b": 0.7}}),
+    ({}, {"release": {"a": 0.1}}, {"release": {"a": 0.1}}),
+])  # fmt: skip
+def test_stored_settings_are_changed_label_by_label(stored, given, found):
+    assert merge_settings(stored, given, "ab") == found
 
 
 STEPS = st.integers(0, 4).map(lambda steps: steps * HOP / 1000)
@@ -177,19 +159,15 @@ def test_blocks_do_not_matter_and_a_snapshot_goes_on_where_it_was(scores, sizes,
     assert all(not event.final for event in shown) and all(event.final for event in expected)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {},
-        {"step": 1, "open": {}},
-        {"step": 1.5, "open": {}, "free": {}},
-        {"step": 1, "open": {"c": [0, 0.5, 0, None]}, "free": {}},
-        {"step": 1, "open": {"a": [0, 0.5]}, "free": {}},
-        {"step": 1, "open": {"a": [0, 0.5, -1, None]}, "free": {}},
-        {"step": 1, "open": {"a": [0, "high", 0, None]}, "free": {}},
-        {"step": 1, "open": [], "free": {}},
-    ],
-)
+@pytest.mark.parametrize("wrong", [
+    {},
+    {"step": 1, "open": {}},
+    {"step": 1.5, "open": {}, "free": {}},
+    {"step": 1, "open": [], "free": {}},
+    {"step": 1, "open": {"c": [0, 0.5, 0, None]}, "free": {}},
+    *({"step": 9, "open": {"a": span}, "free": {}} for span in ([0, 0.5], [0, 0.5, -1, None])),
+    *({"step": 9, "open": {"a": [3, score, 4, None]}, "free": {}} for score in ("high", np.nan, 2.0, True, None)),
+])  # fmt: skip
 def test_what_is_no_snapshot_is_refused_and_changes_nothing(wrong):
     found = decoder()
     found.decode(rows([0.9]))
@@ -230,7 +208,7 @@ def test_classification_is_sklearns():
     rng = np.random.default_rng(0)
     truth, answer = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
     ours = classification_report(truth, answer, list("abcd"))
-    assert ours["confusion"] == confusion_matrix(truth, answer).tolist() == count_confusions(truth, answer, 4).tolist()
+    assert ours["confusion"] == confusion_matrix(truth, answer).tolist()
     theirs = precision_recall_fscore_support(truth, answer)
     for index, label in enumerate("abcd"):
         row = ours["classes"][label]
@@ -247,12 +225,6 @@ def test_event_matching():
     assert found["b"].hits == 0  # its end is off by more than half its length
     assert match_events(truth, answer, offset=False)[0]["b"].hits == 1
     assert total.scores == pytest.approx((1 / 4, 1 / 3, 2 / 7))
-
-
-def test_event_matching_is_the_best_assignment():
-    truth = [(1.0, 2.0, "a"), (1.3, 2.0, "a")]
-    answer = [(1.15, 2.0, "a"), (0.9, 2.0, "a")]  # the first fits both, the second only the first
-    assert match_events(truth, answer)[0]["a"].hits == 2
 
 
 def best_by_trying(allowed, row=0, taken=frozenset()):
@@ -297,20 +269,14 @@ def test_thousands_of_dense_events_are_matched():
     assert match_events(truth, answer[::-1], offset=False)[1].hits == 20_000
 
 
-def test_a_label_may_have_any_name():
-    found, total = match_events([(0, 1, "micro"), (2, 3, "b")], [(0, 1, "micro")])
-    assert found["micro"] == Matches(1, 1, 1) and total == Matches(1, 2, 1)
-
-
 def test_a_decoder_of_one_label_has_the_others_settings():
     whole = decoder(threshold={"a": 0.9, "b": 0.7}, release=0.5, minimum=0.02, merge=0.03, refractory=0.05)
     posteriors = np.random.default_rng(0).random((400, 3)).astype(np.float32)
     events = whole.decode(posteriors) + whole.close()
     for index in (1, 2):
         alone = whole.for_label(index)
-        assert alone.decode(posteriors[:, index : index + 1]) + alone.close() == [
-            one for one in events if one.label == LABELS[index]
-        ]
+        mine = [one for one in events if one.label == LABELS[index]]
+        assert alone.decode(posteriors[:, index : index + 1]) + alone.close() == mine
     other = whole.for_label(2, 0.8, 0.6)
     assert other.high.tolist() == pytest.approx([0.8]) and other.low.tolist() == pytest.approx([0.6])
     assert other.refractory == 5 and whole.high[2] == pytest.approx(0.7)
@@ -319,10 +285,3 @@ def test_a_decoder_of_one_label_has_the_others_settings():
 def test_nothing_to_count():
     assert match_events([], [])[1].scores == (0.0, 0.0, 0.0)
     assert classification_report([], [], ["a", "b"])["accuracy"] == 0.0
-
-
-@pytest.mark.parametrize("score", ["nan", float("nan"), 2.0, True, None])
-def test_a_score_that_is_none_is_refused(score):
-    decoder = Decoder(["a"], 1, 100)
-    with pytest.raises(ValueError, match="no snapshot of a decoder"):
-        decoder.restore({"step": 9, "open": {"a": [3, score, 4, None]}, "free": {}})

@@ -1,6 +1,5 @@
 """output=hard_negatives: what the model took for something is cut out of recordings, and nothing else."""
 
-import csv
 import shutil
 import tracemalloc
 from itertools import pairwise
@@ -8,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import soundfile
-from conftest import run, small_model, tone_clip
+from conftest import ran, read_csv, small_model, tone_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,15 +15,7 @@ from datasets.folder import Folder
 from datasets.manifest import Manifest
 from pipeline.core.errors import ConfigError
 from pipeline.sinks.console import Console
-from pipeline.sinks.hard_negatives import (
-    Cut,
-    HardNegatives,
-    cut_out,
-    false_alarms,
-    pieces,
-    truth_of,
-    with_highest_scores,
-)
+from pipeline.sinks.hard_negatives import Cut, HardNegatives, cut_out, false_alarms, pieces, with_highest_scores
 from pipeline.sinks.items import StreamInfo, TimedEvent
 
 RATE = 22050
@@ -41,13 +32,19 @@ def noise(path, seconds, rate=RATE, seed=0):
     return path
 
 
-def table(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def cuts_of(folder):
-    return {row["path"]: (float(row["from"]), float(row["to"])) for row in table(folder / "hard_negatives.csv")}
+    return {row["path"]: (float(row["from"]), float(row["to"])) for row in read_csv(folder / "hard_negatives.csv")}
+
+
+def mined(folder, recordings, events, background=(), **options):
+    """The sink, after it has heard such events in recordings."""
+    sink = HardNegatives(str(folder), **options)
+    sink.setup(["high", *background], list(background))
+    for recording in recordings:
+        sink.mine(str(recording), events)
+    sink.finish()
+    sink.close()
+    return sink
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +65,14 @@ def given_model(tmp_path_factory):
 
 def test_a_stream(given_model, tmp_path):
     recording, out = given_model / "a" / "street.wav", tmp_path / "sounds"
-    done = run("infer.py", f"checkpoint={given_model}", f"source.path={recording}", "output=hard_negatives", *SHORT,
+    done = ran("infer.py", f"checkpoint={given_model}", f"source.path={recording}", "output=hard_negatives", *SHORT,
                "sink=[csv,hard_negatives]", f"sink.csv.path={tmp_path}/events.csv", f"sink.hard_negatives.path={out}")  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
-    events = [(float(row["start"]), float(row["end"])) for row in table(tmp_path / "events.csv")]
+    events = [(float(row["start"]), float(row["end"])) for row in read_csv(tmp_path / "events.csv")]
     cuts = cuts_of(out)
     assert len(events) >= 3 and len(cuts) >= 3 and str(out / "background") in done.stderr.decode()
     assert {str(path.relative_to(out)) for path in (out / "background").iterdir()} == set(cuts)
-    for start, end in events:
-        assert any(
-            low <= max(0, start - 0.1) + 1e-3 and min(3, end + 0.1) - 1e-3 <= high for low, high in cuts.values()
-        )
+    wanted = [(max(0, start - 0.1) + 1e-3, min(3, end + 0.1) - 1e-3) for start, end in events]
+    assert all(any(low <= first and last <= high for low, high in cuts.values()) for first, last in wanted)
     padded = np.pad(soundfile.read(recording, dtype="float32")[0].mean(1), (0, 20))
     for path, (low, high) in cuts.items():
         samples, rate = soundfile.read(out / path, dtype="float32")
@@ -92,26 +86,18 @@ def test_a_stream(given_model, tmp_path):
 def test_many_files(given_model, tmp_path):
     """Of one name in three folders; one of them is listed as ``high``, which it may be taken for."""
     (given_model / "list.csv").write_text("path,label\na/street.wav,background\nb/street.wav,high\nc/street.wav,\n")
-    done = run("infer.py", f"checkpoint={given_model}", "source=files", *SHORT, "source.workers=1", "sink=[console,hard_negatives]",
-               f"source.paths={given_model}/list.csv", f"sink.hard_negatives.path={tmp_path}")  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
-    rows = table(tmp_path / "hard_negatives.csv")
-    by_place = {
-        name: [row for row in rows if row["recording"] == str(given_model / name / "street.wav")] for name in "abc"
-    }
-    assert len(by_place["a"]) == len(by_place["c"]) >= 3 and not by_place["b"]
+    ran("infer.py", f"checkpoint={given_model}", "source=files", *SHORT, "source.workers=1", "sink=[console,hard_negatives]",
+        f"source.paths={given_model}/list.csv", f"sink.hard_negatives.path={tmp_path}")  # fmt: skip
+    rows = read_csv(tmp_path / "hard_negatives.csv")
+    a, b, c = (sum(row["recording"] == str(given_model / name / "street.wav") for row in rows) for name in "abc")
+    assert a == c >= 3 and not b
     assert len({row["group"] for row in rows}) == 2 and len(list((tmp_path / "background").iterdir())) == len(rows)
 
 
 def test_what_was_cut_is_trained_with(tones, tmp_path):
     shutil.copytree(tones, tmp_path / "sounds")
-    sink = HardNegatives(str(tmp_path / "sounds"))
-    sink.setup(["high", "low"], [])
-    for number in range(3):
-        events = [event(start, start + 0.2) for start in (1, 3, 5)]
-        sink.mine(str(noise(tmp_path / f"{number}.wav", 6, seed=number)), events)
-    sink.finish()
-    sink.close()
+    events = [event(start, start + 0.2) for start in (1, 3, 5)]
+    mined(tmp_path / "sounds", [noise(tmp_path / f"{number}.wav", 6, seed=number) for number in range(3)], events)
     trained = Folder(str(tmp_path / "sounds"), background="background")
     assert trained.labels == ["background", "high", "low"] and len(trained.clips) == 24 + 9
     own = [f"{label}/{number}.wav,{label},{number},,,,,\n" for label in ("high", "low") for number in range(12)]
@@ -143,10 +129,7 @@ def test_a_long_event_is_no_more_than_most_cuts(tmp_path):
     cuts = false_alarms([event(0.0, 3600.0, 0.8), event(3700.0, 3701.0, 0.9)], [], 0.5, (0.0, np.inf))
     found = with_highest_scores([piece for cut in cuts for piece in pieces(cut, 5.0)], 200)
     assert len(found) == 200 and found == sorted(found) and found[-1] == Cut(3699.5, 3701.5, "high", 0.9)
-    sink = HardNegatives(str(tmp_path / "out"), longest=0.5, most=3)
-    sink.setup(["high"], [])
-    sink.mine(str(noise(tmp_path / "a.wav", 4)), [event(0.0, 4.0)])
-    sink.close()
+    mined(tmp_path / "out", [noise(tmp_path / "a.wav", 4)], [event(0.0, 4.0)], longest=0.5, most=3)
     assert len(list((tmp_path / "out" / "background").iterdir())) == 3
 
 
@@ -173,49 +156,36 @@ def test_cuts_hold_every_false_event_and_no_true_sound_and_no_sound_twice(found,
 
 
 def test_a_long_recording_is_not_held(tmp_path):
-    """Half an hour, cut in a hundred places: of 58 MB of samples, little more than a cut is in memory."""
+    """Half an hour, cut in a hundred places: of 58 MB of samples, little more than a cut is in memory. The last cut
+    ends with the recording.
+    """
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 8000, 1) as file:
         for minute in range(30):
             file.write(np.full(60 * 8000, minute / 100))
-    cuts = [Cut(18.0 * n + 1, 18.0 * n + 3, "high", 0.5) for n in range(100)]
+    cuts = [Cut(18.0 * n + 1, 18.0 * n + 3, "high", 0.5) for n in range(100)] + [Cut(1799.5, 1801, "high", 1)]
     tracemalloc.start()
-    count = 0
-    for cut, samples, rate in cut_out(str(tmp_path / "long.wav"), cuts):
-        assert len(samples) == 2 * rate and samples[0] == pytest.approx(int(cut.start // 60) / 100, abs=1e-4)
-        count += 1
-    assert count == 100 and tracemalloc.get_traced_memory()[1] < 3e6
+    lengths = []
+    for cut, samples, rate in cut_out(str(tmp_path / "long.wav"), [*cuts, Cut(1800.2, 1801, "high", 1)]):
+        assert samples[0] == pytest.approx(int(cut.start // 60) / 100, abs=1e-4)
+        lengths.append(len(samples) / rate)
+    assert tracemalloc.get_traced_memory()[1] < 3e6
     tracemalloc.stop()
-
-
-def test_a_cut_ends_with_the_recording(tmp_path):
-    noise(tmp_path / "a.wav", 2)
-    (cut, samples, rate), *rest = cut_out(str(tmp_path / "a.wav"), [Cut(1.5, 2.5, "high", 1), Cut(2.2, 3, "high", 1)])
-    assert len(samples) == rate // 2 and cut.end == pytest.approx(2.0) and not rest
+    assert lengths == [2] * 100 + [0.5] and cut.end == pytest.approx(1800)
 
 
 def test_truth_beside_the_recording(tmp_path):
     noise(tmp_path / "a.wav", 4)
-    (tmp_path / "a.csv").write_text("start,end,label\n1,2,high\n")
+    (tmp_path / "a.csv").write_text("\ufeffstart,end,label\n1,2,high\n", encoding="utf-8")  # as spreadsheets write it
     events = [event(1.5, 1.6), event(3.0, 3.2)]
     for number, (truth, count) in enumerate((("beside", 1), (None, 2), (str(tmp_path / "a.csv"), 1))):
-        sink = HardNegatives(str(tmp_path / str(number)), truth=truth)
-        sink.setup(["high", "none"], ["none"])
-        sink.mine(str(tmp_path / "a.wav"), events)
+        sink = mined(tmp_path / str(number), [tmp_path / "a.wav"], events, ["none"], truth=truth)
         assert sink.cuts == count and len(list((sink.folder / "none").iterdir())) == count
-        sink.close()
-    (tmp_path / "a.csv").write_text("\ufeffstart,end,label\n1,2,high\n", encoding="utf-8")  # as spreadsheets write it
-    assert truth_of(str(tmp_path / "a.wav"), "beside") == [(1.0, 2.0, "high")]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("name\nx\n", "has no column 'start'"),
-        ("start,end,label\n2,1,high\n", "row 1: expected 0 <= start < end"),
-        ("start,end,label\n0,1,high\nnan,3,high\n", "row 2: expected 0 <= start < end"),
-        ("start,end,label\n1,2,\n", "row 1: expected"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("name\nx\n", "has no column 'start'"),
+    ("start,end,label\n0,1,high\nnan,3,high\n", "row 2: expected 0 <= start < end"),
+])  # fmt: skip
 def test_truth_that_makes_no_sense_is_told_before_the_stream(text, message, tmp_path):
     noise(tmp_path / "a.wav", 1)
     (tmp_path / "a.csv").write_text(text)
@@ -233,8 +203,11 @@ def test_what_cannot_be(tmp_path, capsys):
     (tmp_path / "hard_negatives.csv").write_text("path,price\nx,3\n")
     with pytest.raises(ConfigError, match="is another table; choose another folder"):
         HardNegatives(str(tmp_path))
-    with pytest.raises(ConfigError, match="expected the name of a folder"):
-        HardNegatives(str(tmp_path / "a"), label="../x")
+    for label in ("../x", "..", "a/b", "nul\0"):  # of a user, or of a model
+        with pytest.raises(ConfigError, match="expected the name of a folder"):
+            HardNegatives(str(tmp_path / "a"), label=label)
+        with pytest.raises(ConfigError, match="expected the name of a folder"):
+            HardNegatives(str(tmp_path / "a")).setup([label], [label])
     sink = HardNegatives(str(tmp_path / "a"), truth=str(tmp_path / "t.csv"))
     sink.setup(["high", "low"], [])
     assert "the model has no label 'background': trained with that folder it will have it" in capsys.readouterr().err
@@ -248,11 +221,7 @@ def test_what_cannot_be(tmp_path, capsys):
 
 def test_a_list_forgets_what_was_removed_and_trusts_no_path(tmp_path):
     for turn in range(2):
-        sink = HardNegatives(str(tmp_path / "out"))
-        sink.setup(["high"], [])
-        sink.mine(str(noise(tmp_path / f"{turn}.wav", 4, seed=turn)), [event(1, 1.2), event(3, 3.2)])
-        sink.finish()
-        sink.close()
+        mined(tmp_path / "out", [noise(tmp_path / f"{turn}.wav", 4, seed=turn)], [event(1, 1.2), event(3, 3.2)])
         assert len(cuts_of(tmp_path / "out")) == (2, 3)[turn]
         next((tmp_path / "out" / "background").glob("0-*")).unlink(missing_ok=True)
     with open(tmp_path / "out" / "hard_negatives.csv", "a") as file:

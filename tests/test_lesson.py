@@ -42,18 +42,12 @@ def test_losses():
     logits, targets = torch.randn(40, 5, dtype=torch.float64), torch.randint(0, 5, (40,))
     targets[::7] = IGNORE
     weights = torch.rand(5, dtype=torch.float64)
-    for smoothing in (0.0, 0.1):
-        expected = cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing).sum()
-        assert Loss(smoothing, 0.0, weights.float())(logits, targets) == pytest.approx(expected.item(), rel=1e-5)
-        assert Loss(smoothing, 0.0)(logits, targets) / (targets != IGNORE).sum() == pytest.approx(
-            cross_entropy(logits, targets, label_smoothing=smoothing).item(), rel=1e-5
-        )
-    total = 0.0
-    for row, target in zip(logits.numpy(), targets.tolist(), strict=True):
-        if target != IGNORE:
-            p = np.exp(row)[target] / np.exp(row).sum()
-            total -= (1 - p) ** 2.0 * np.log(p)
-    assert Loss(focal=2.0)(logits, targets) == pytest.approx(total, rel=1e-5)
+    for smoothing, mine in ((0.0, weights), (0.1, weights), (0.1, None)):
+        expected = cross_entropy(logits, targets, mine, reduction="none", label_smoothing=smoothing).sum()
+        ours = Loss(smoothing, 0.0, None if mine is None else mine.float())
+        assert ours(logits, targets) == pytest.approx(expected.item(), rel=1e-5)
+    right = logits.softmax(1)[torch.arange(40), targets.clamp_min(0)][targets != IGNORE]
+    assert Loss(focal=2.0)(logits, targets) == pytest.approx(-((1 - right) ** 2 * right.log()).sum().item(), rel=1e-5)
     assert Loss(0.1, 2.0, weights).of_steps == Loss(0.0, 2.0), "weights are those of clips"
     sure = torch.tensor([[40.0, 0, 0]], requires_grad=True)
     Loss(focal=0.5)(sure, torch.tensor([0])).backward()
@@ -95,11 +89,9 @@ def test_averages_of_weights():
         average.update()
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * layer.weight.detach().double()
-    before = layer.weight.detach().clone()
+    before, other = layer.weight.detach().clone(), WeightAverage(torch.nn.Linear(2, 2), 0.9)
     with average.applied():
         assert torch.allclose(layer.weight.double(), expected, atol=1e-4) and not torch.equal(layer.weight, before)
-    assert torch.equal(layer.weight, before)
-    other = WeightAverage(torch.nn.Linear(2, 2), 0.9)
     other.restore(average.state())
     assert other.steps == 199 and torch.equal(other.values["weight"], average.values["weight"])
     with WeightAverage(layer, 0.0).applied():
@@ -160,14 +152,21 @@ def fed(split, workers, timeout=1.5):
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_loads_and_dies_or_hangs_has_a_successor(fault, tmp_path):
-    """What comes is what would have come."""
+    """What comes is what would have come; other processes go on, and the handler of SIGCHLD stays."""
     expected = fed(Noises(), 0)
-    started = time.monotonic()
-    with pytest.warns(UserWarning, match="has failed, and others take its place"):
-        found = fed(Noises(faults={4: lambda: os.kill(os.getpid(), fault)}, once=tmp_path / "done"), 2)
-    assert time.monotonic() - started < 60
-    for one, other in zip(expected, found, strict=True):
-        assert torch.equal(one.x[0], other.x[0]) and torch.equal(one.labels, other.labels)
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    other.start()
+    before = signal.signal(signal.SIGCHLD, mine := lambda *_: None)
+    try:
+        with pytest.warns(UserWarning, match="has failed, and others take its place"):
+            found = fed(Noises(faults={4: lambda: os.kill(os.getpid(), fault)}, once=tmp_path / "done"), 2, 1.0)
+        assert signal.getsignal(signal.SIGCHLD) is mine and other.is_alive()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+        other.kill()
+        other.join()
+    for one, again in zip(expected, found, strict=True):
+        assert torch.equal(one.x[0], again.x[0]) and torch.equal(one.labels, again.labels)
 
 
 def test_processes_that_always_hang_end_the_training_with_a_reason():
@@ -175,23 +174,6 @@ def test_processes_that_always_hang_end_the_training_with_a_reason():
     with warnings.catch_warnings(), pytest.raises(UserError, match=r"again and again .*trainer\.timeout"):
         warnings.simplefilter("ignore")
         fed(Noises(faults=faults), 2, 0.7)
-
-
-def test_only_the_workers_of_the_loader_are_killed(tmp_path):
-    """Other processes of the program go on, and its handler of SIGCHLD stays."""
-    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-    other.start()
-    handler = signal.signal(signal.SIGCHLD, lambda *_: None)
-    try:
-        mine = signal.getsignal(signal.SIGCHLD)
-        with pytest.warns(UserWarning, match="others take its place"):
-            fed(Noises(faults={4: lambda: os.kill(os.getpid(), signal.SIGSTOP)}, once=tmp_path / "done"), 2, 1.0)
-        assert signal.getsignal(signal.SIGCHLD) is mine
-        assert other.is_alive()
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-        other.kill()
-        other.join()
 
 
 def test_the_time_limit_is_that_of_a_clip():
@@ -203,25 +185,18 @@ def test_the_time_limit_is_that_of_a_clip():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_mistake_in_a_dataset_is_no_unreadable_clip(workers):
-    with pytest.raises(AttributeError, match="spanss"):
-        fed(Noises(faults={4: lambda: Sample.spanss}), workers)
+def test_only_a_clip_that_cannot_be_read_is_left_out(workers):
+    """A mistake of a dataset's own is none."""
+
+    def fail(error):
+        raise error
+
     with pytest.raises(RuntimeError, match="of a dataset's own"):
-        fed(Noises(faults={4: own_error}), workers)
-
-
-def own_error():
-    raise RuntimeError("of a dataset's own")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_clip_that_fails_is_left_out(workers):
-    def fail():
-        raise OSError("a broken disk")
-
+        fed(Noises(faults={4: lambda: fail(RuntimeError("of a dataset's own"))}), workers)
+    broken = dict.fromkeys((4, 6, 7, 8), lambda: fail(OSError("a broken disk")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # told by the process that loads
-        found = fed(Noises(faults={4: fail, 6: fail, 7: fail, 8: fail}), workers)
+        found = fed(Noises(faults=broken), workers)
     assert [0 if batch is None else len(batch.labels) for batch in found] == [3, 2, 0, 3]
 
 
@@ -254,20 +229,22 @@ def test_the_best_epoch_is_kept_by_the_rule_of_sweeps(tmp_path):
     assert kept == [1, 2, 2, 4, 4]
 
 
+def alike(weights, others, limit=1e-5):
+    for name, tensor in weights.items():
+        assert torch.allclose(tensor, others[name], atol=limit), name
+
+
 @pytest.mark.parametrize("spans", [False, True])
 def test_a_batch_in_parts_is_a_batch(tmp_path, spans):
     """The loss and the weights after one step are the same, however clips of different lengths are shared out."""
     ends = []
     for parts in ([[0, 1, 2, 3, 4, 5]], [[0, 2, 4], [1, 3, 5]], [[0, 1], [2, 3, 4, 5], []]):
         model = small_model()
-        teach = lesson(model, tmp_path)
-        given = [None if not part else batches(part, spans=spans)[0] for part in parts]
-        sums = teach.full(given)
-        ends.append((sums, deepcopy(model.state_dict())))
+        sums = lesson(model, tmp_path).full([batches(part, spans=spans)[0] if part else None for part in parts])
+        ends.append((sums, model.state_dict()))
     for sums, weights in ends[1:]:
         assert sums == pytest.approx(ends[0][0], abs=1e-4)
-        for name, tensor in weights.items():
-            assert torch.allclose(tensor, ends[0][1][name], atol=1e-5), name
+        alike(weights, ends[0][1])
 
 
 # Steps, as each of two processes gets its parts of them.
@@ -308,13 +285,7 @@ def test_uneven_shares_of_two_devices(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(200)
-        assert process.exitcode == 0
+    torch.multiprocessing.spawn(one_of_two, (port, tmp_path), nprocs=2)
     for case, steps in SHARES.items():
         model = lively()
         teach = lesson(model, tmp_path)
@@ -325,8 +296,7 @@ def test_uneven_shares_of_two_devices(tmp_path):
             sums = teach.truncated(batch, 0.1) if case == "blocks" else teach.full([batch])
             assert all(other["found"][number] == pytest.approx(sums, abs=1e-4) for other in others), case
         for other in others:
-            for name, tensor in model.state_dict().items():
-                assert torch.allclose(tensor, other["weights"][name], atol=1e-5), (case, name)
+            alike(model.state_dict(), other["weights"])
 
 
 def test_blocks_without_an_answer_change_nothing(tmp_path):
@@ -344,33 +314,26 @@ def test_blocks_of_time_carry_the_state(tmp_path):
     whole, cut = small_model(), small_model()
     expected = lesson(whole, tmp_path).full(given)
     assert lesson(cut, tmp_path).truncated(given[0], 60.0) == pytest.approx(expected, abs=1e-5)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
-    model = small_model()
-    still = lesson(model, tmp_path, rate=0.0, frames=0.0)
+    alike(whole.state_dict(), cut.state_dict(), 1e-6)
+    still = lesson(small_model(), tmp_path, rate=0.0, frames=0.0)
     expected, ends = still.full(given), still.run.carried
     assert still.truncated(given[0], 0.1) == pytest.approx(expected, abs=1e-4)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(leaves(ends), leaves(still.run.carried), strict=True))
 
 
-def test_a_trainer_changes_the_process_when_it_begins():
-    before = torch.get_num_threads()
-    trainer = Trainer(threads=before + 1)
-    assert torch.get_num_threads() == before and not Trainer(workers=0).console.quiet
+def test_a_library_user_only_calls_fit(tmp_path):
+    """The threads are set, and the weights to begin with are loaded, by ``fit``; nothing is changed before."""
+    old, new, before = small_model(seed=1), small_model(seed=2), torch.get_num_threads()
+    old.save(tmp_path / "old.safetensors", {"settings": {}, "history": []})
+    trainer = Trainer(1, batch=4, workers=0, threads=before + 1, pretrained=str(tmp_path / "old.safetensors"))
+    assert torch.get_num_threads() == before and not trainer.console.quiet
+    still = {"_target_": "torch.optim.SGD", "lr": 1e-12}
     try:
-        trainer.begin(small_model())
+        trainer.fit(new, "background", Noises(4), Noises(4), still, None, tmp_path, {})
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_library_user_only_calls_fit(tmp_path):
-    """The weights to begin with are loaded by ``fit``, too."""
-    old, new = small_model(seed=1), small_model(seed=2)
-    old.save(tmp_path / "old.safetensors", {"settings": {}, "history": []})
-    trainer = Trainer(1, batch=4, workers=0, threads=1, pretrained=str(tmp_path / "old.safetensors"))
-    still = {"_target_": "torch.optim.SGD", "lr": 1e-12}
-    trainer.fit(new, "background", Noises(4), Noises(4), still, None, tmp_path, {})
-    assert all(torch.allclose(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
+    alike(old.state_dict(), new.state_dict())
 
 
 def leaves(state):
@@ -400,14 +363,12 @@ def test_mixed_pairs_cost_as_much_of_each(tmp_path):
     """With labels that agree, mixing does not matter for the target: the loss is that of the mixed features alone."""
     model = small_model()
     teach = lesson(model, tmp_path, Mixing(), rate=0.0)
-    torch.manual_seed(3)
-    split = Noises(spans=False)
-    batch = collate([split[0], split[3], split[6]], InputSpec(RATE))
+    batch = batches([0, 3, 6], spans=False)[0]
     assert set(batch.labels.tolist()) == {0}
+    torch.manual_seed(3)
     found = teach.full([batch])
     torch.manual_seed(3)
-    share = float(torch.distributions.Beta(0.4, 0.4).sample())
-    order = torch.randperm(3)
+    share, order = float(torch.distributions.Beta(0.4, 0.4).sample()), torch.randperm(3)
     x, _ = teach.run.features.compute_augmented(batch)
     _, pooled, _ = model.logits(share * x + (1 - share) * x[order])
     answer = pooled[torch.arange(3), model.last_step(batch.lengths)]

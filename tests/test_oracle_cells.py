@@ -39,11 +39,18 @@ CONV = {
     "conv_gru": (ConvGRU, GRU, {}),
     "conv_gru_reset_before": (ConvGRUResetBefore, GRUResetBefore, {}),
 }
-every_dense = pytest.mark.parametrize("name", DENSE)
 every_conv = pytest.mark.parametrize("name", CONV)
-rows_and_steps = pytest.mark.parametrize(
-    ("rows", "steps"), [(1, 1), (3, 1), (3, 7), (2, 40), (20, 40), (80, 3), (80, 20)]
-)
+rows_and_steps = pytest.mark.parametrize(("rows", "steps"), [(1, 1), (3, 7), (20, 40), (80, 3)])
+VARIANTS = {"jordan_sigmoid", "jordan_linear", "coupled_peephole_lstm"}  # of others; to compile them takes a while
+
+
+def ways(names):
+    """Each cell in float64, and compiled with and without a gradient; what is only a variant, among the long tests."""
+    marks = [pytest.mark.long]
+    return pytest.mark.parametrize(("name", "way"), [
+        pytest.param(name, way, marks=marks if name in VARIANTS and way != "float64" else [])
+        for name in names for way in ("float64", "learning", "streaming")
+    ])  # fmt: skip
 
 
 def cell_of(name, inputs=5, hidden=9, seed=3):
@@ -55,11 +62,22 @@ def cell_of(name, inputs=5, hidden=9, seed=3):
 def begin(cell, rows, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
     draw = [torch.randn(rows, *cell.out_shape, generator=generator, dtype=torch.float64) for _ in cell.memory]
-    return tuple(d.to(dtype) for d in draw) if len(draw) > 1 else draw[0].to(dtype)
+    return together([d.to(dtype) for d in draw])
 
 
 def listed(state):
     return list(state) if isinstance(state, tuple) else [state]
+
+
+def together(parts):
+    """A state of its tensors."""
+    return tuple(parts) if len(parts) > 1 else parts[0]
+
+
+def answer(cell, x, state, way="streaming"):
+    with torch.set_grad_enabled(way != "streaming"):
+        y, after = cell(x, state)
+    return [v.detach() for v in (y, *listed(after))]
 
 
 def distance(found, expected):
@@ -70,30 +88,22 @@ def distance(found, expected):
 
 
 @pytest.mark.parametrize("name", TORCH)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("learning", [True, False])
 @rows_and_steps
-def test_torch(name, dtype, learning, rows, steps):
+def test_torch(name, rows, steps):
     ours, theirs = TORCH[name]
     torch.manual_seed(3)
-    net = theirs(5, 9, batch_first=True).to(dtype)
-    cell = ours((5,), 9).to(dtype)
+    net, cell = theirs(5, 9, batch_first=True), ours((5,), 9)
     from_torch(cell, net)
-    x = torch.randn(rows, steps, 5, dtype=dtype)
-    state = begin(cell, rows, dtype)
-    hx = tuple(s[None] for s in state) if isinstance(state, tuple) else state[None]
-    with torch.set_grad_enabled(learning):
-        y, after = cell(x, state)
-    z, last = net(x, hx)
-    bound = 5e-7 if dtype == torch.float32 else 1e-12
-    assert distance([y, *listed(after)], [z, *(s[0] for s in listed(last))]) <= bound
-    if learning:
-        seeds = torch.randn_like(y)
-        (y * seeds).sum().backward()
-        (z * seeds).sum().backward()
-        for key, parameter in cell.named_parameters():
-            expected = getattr(net, f"{key}_l0").grad
-            assert (parameter.grad - expected).abs().max() <= 2e-6 * max(1, expected.abs().max())
+    x, state = torch.randn(rows, steps, 5), begin(cell, rows)
+    y, after = cell(x, state)
+    z, last = net(x, tuple(s[None] for s in state) if isinstance(state, tuple) else state[None])
+    assert distance([y, *listed(after)], [z, *(s[0] for s in listed(last))]) <= 5e-7
+    seeds = torch.randn_like(y)
+    (y * seeds).sum().backward()
+    (z * seeds).sum().backward()
+    for key, parameter in cell.named_parameters():
+        expected = getattr(net, f"{key}_l0").grad
+        assert (parameter.grad - expected).abs().max() <= 2e-6 * max(1, expected.abs().max())
 
 
 def test_torch_weights_must_fit():
@@ -112,18 +122,13 @@ def test_torch_weights_must_fit():
 # --- ONNX Runtime ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("learning", [True, False])
-@rows_and_steps
-def test_onnx_runtime(name, learning, rows, steps):
-    cell = cell_of(name)
-    x, state = torch.randn(rows, steps, 5), begin(cell, rows)
-    with torch.set_grad_enabled(learning):
-        y, after = cell(x, state)
+def onnx(name, cell, x, state):
+    """What a session makes of them; nothing for a cell that ONNX does not have."""
+    if name not in OPERATORS or x.dtype != torch.float32:
+        return []
     session, feed = onnx_session(cell, name)
     z, *last = session.run(None, feed(x, listed(state)))
-    expected = [z[:, 0].transpose(1, 0, 2), *(s[0] for s in last)]
-    assert distance([y.detach(), *(s.detach() for s in listed(after))], expected) <= 5e-7
+    return [z[:, 0].transpose(1, 0, 2), *(s[0] for s in last)]
 
 
 def test_onnx_has_no_other_cell():
@@ -209,41 +214,33 @@ STEPS = {Elman: "elman", Jordan: "jordan", LSTM: "lstm", CoupledLSTM: "coupled_l
 STEPS |= {GRUResetBefore: "gru_reset_before", MGU: "mgu", MinGRU: "min_gru"}
 
 
-def paper(cell, kind, x, state):
-    step, memory, ys = getattr(Papers(cell), STEPS[kind]), [s.double().numpy() for s in listed(state)], []
-    for t in range(x.shape[1]):
-        memory = step(x[:, t].double().numpy(), *memory)
+def paper(step, x, memory):
+    """``[y, *memory]`` of one step after the other."""
+    memory, ys = [m.double().numpy() for m in memory], []
+    for each in x.double().unbind(1):
+        memory = step(each.numpy(), *memory)
         ys.append(memory[0])
     return [np.stack(ys, 1), *memory]
 
 
-@every_dense
-@pytest.mark.parametrize("learning", [True, False])
+@ways(DENSE)
 @rows_and_steps
-def test_float32_is_the_paper(name, learning, rows, steps):
-    cell = cell_of(name)
-    x, state = torch.randn(rows, steps, 5), begin(cell, rows)
-    assert lean.serves(x) or not lean.ON
-    with torch.set_grad_enabled(learning):
-        y, after = cell(x, state)
-    assert y.dtype == torch.float32
-    assert distance([y.detach(), *(s.detach() for s in listed(after))], paper(cell, DENSE[name][0], x, state)) <= 5e-7
+def test_dense_cells_are_the_papers_and_those_of_onnx(name, way, rows, steps):
+    dtype = torch.float64 if way == "float64" else torch.float32
+    cell = cell_of(name).to(dtype)
+    x, state = torch.randn(rows, steps, 5, dtype=dtype), begin(cell, rows, dtype)
+    assert lean.serves(x) or not lean.ON or way == "float64"
+    found, step = answer(cell, x, state, way), getattr(Papers(cell), STEPS[DENSE[name][0]])
+    for expected in (paper(step, x, listed(state)), onnx(name, cell, x, state)):
+        assert not expected or distance(found, expected) <= (1e-12 if way == "float64" else 5e-7)
 
 
-@every_dense
-def test_float64_is_the_paper(name):
-    cell = cell_of(name).double()
-    x, state = torch.randn(3, 40, 5, dtype=torch.float64), begin(cell, 3, torch.float64)
-    y, after = cell(x, state)
-    expected = paper(cell, DENSE[name][0], x, state)
-    assert distance([y.detach(), *(s.detach() for s in listed(after))], expected) <= 1e-12
-
-
-@every_dense
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.long] if name in VARIANTS else []) for name in DENSE
+])  # fmt: skip
 @pytest.mark.parametrize("rows", [2, 20])
 def test_float32_gradients_are_those_of_the_float64_loop(name, rows):
     cell, twin = cell_of(name), cell_of(name).double()
-    twin.load_state_dict(cell.state_dict())
     x, state = torch.randn(rows, 30, 5), begin(cell, rows)
     grads = []
     for net, dtype in ((cell, torch.float32), (twin, torch.float64)):
@@ -254,25 +251,6 @@ def test_float32_gradients_are_those_of_the_float64_loop(name, rows):
         grads.append(torch.autograd.grad(loss, [*given, *net.parameters()]))
     for found, expected in zip(*grads):
         assert (found.double() - expected).abs().max() <= 2e-6 * expected.abs().max()
-
-
-@every_dense
-def test_gradients_of_the_equations(name):
-    cell = cell_of(name, 2, 3).double()
-    x = torch.randn(2, 4, 2, dtype=torch.float64, requires_grad=True)
-    state = [s.requires_grad_() for s in listed(begin(cell, 2, torch.float64))]
-    assert torch.autograd.gradcheck(lambda x, *s: tuple(cell.loop(x, *s)), (x, *state))
-
-
-def test_jordan_with_identity_output_is_elman():
-    jordan, elman = cell_of("jordan_linear").double(), cell_of("elman").double()
-    with torch.no_grad():
-        for name in ("weight_ih", "bias_ih"):
-            getattr(jordan, name).copy_(getattr(elman, name))
-        jordan.weight_hh.copy_(torch.cat([elman.weight_hh, torch.eye(9)]))
-        jordan.bias_hh.copy_(torch.cat([elman.bias_hh, torch.zeros(9)]))
-    x, state = torch.randn(2, 30, 5, dtype=torch.float64), begin(elman, 2, torch.float64)
-    assert distance(jordan(x, state), elman(x, state)) <= 1e-12
 
 
 # --- convolutional cells ---------------------------------------------------------------------------------------------
@@ -291,7 +269,7 @@ def test_on_one_pixel_it_is_the_dense_cell(name):
     shapes = {key: own.shape for key, own in dense.state_dict().items()}
     dense.load_state_dict({key: weight.reshape(shapes[key]) for key, weight in conv.state_dict().items()})
     x, state = torch.randn(2, 20, 5, dtype=torch.float64), begin(dense, 2, torch.float64)
-    image = tuple(s[..., None, None] for s in state) if isinstance(state, tuple) else state[..., None, None]
+    image = together([s[..., None, None] for s in listed(state)])
     y, after = conv(x[..., None, None], image)
     z, last = dense(x, state)
     assert distance([v.flatten(-3) for v in (y, *listed(after))], [z, *listed(last)]) <= 1e-12
@@ -303,7 +281,7 @@ def correlate(images, kernels, bias, stride=1, dilation=1):
     spread = np.zeros((*kernels.shape[:2], (k - 1) * dilation + 1, (k - 1) * dilation + 1))
     spread[..., ::dilation, ::dilation] = kernels
     found = [[sum(correlate2d(c, w, "same") for c, w in zip(image, o)) for o in spread] for image in images]
-    return np.array(found)[..., ::stride, ::stride] + bias[:, None, None]
+    return np.array(found)[..., ::stride, ::stride] + np.reshape(bias, (-1, 1, 1))
 
 
 class Images(Papers):
@@ -317,23 +295,11 @@ class Images(Papers):
         return correlate(h, self.block("weight_hh", gate), self.block("bias_hh", gate))
 
 
-@every_conv
-@pytest.mark.parametrize("options", [{}, {"kernel": 5}, {"stride": 2}, {"dilation": 2}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_convolutional_cells_are_the_papers(name, options, dtype):
+@ways(CONV)
+@pytest.mark.parametrize("options", [{}, {"kernel": 5}, {"stride": 2}, {"dilation": 2}], ids=str)
+def test_convolutional_cells_are_the_papers(name, way, options):
+    dtype = torch.float64 if way == "float64" else torch.float32
     cell = conv_cell(name, dtype=dtype, **options)
     x, state = torch.randn(2, 4, 2, 6, 5, dtype=dtype), begin(cell, 2, dtype)
-    y, after = cell(x, state)
-    step, memory, ys = getattr(Images(cell), STEPS[CONV[name][1]]), [s.double().numpy() for s in listed(state)], []
-    for t in range(4):
-        memory = step(x[:, t].double().numpy(), *memory)
-        ys.append(memory[0])
-    bound = 5e-7 if dtype == torch.float32 else 1e-12
-    assert distance([v.detach() for v in (y, *listed(after))], [np.stack(ys, 1), *memory]) <= bound
-
-
-@every_conv
-def test_gradients_over_images(name):
-    cell = conv_cell(name, (1, 3, 3), 2)
-    x = torch.randn(1, 3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: cell(x, cell.initial(1))[0], (x,))
+    expected = paper(getattr(Images(cell), STEPS[CONV[name][1]]), x, listed(state))
+    assert distance(answer(cell, x, state, way), expected) <= (1e-12 if way == "float64" else 5e-7)

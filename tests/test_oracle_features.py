@@ -29,40 +29,27 @@ def relative(ours, theirs):
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
+def mel_power(x, extractor, mels, low=20.0, high=None):
+    """Librosa's, ``(mels, T)``."""
+    return librosa.feature.melspectrogram(
+        y=padded(x, extractor), sr=extractor.rate, n_fft=extractor.fft, win_length=extractor.window,
+        hop_length=extractor.hop, center=False, n_mels=mels, fmin=low, fmax=high,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("rate", "mels", "low", "high"), [(16000, 64, 20.0, None), (8000, 40, 0.0, 3800.0)])
 def test_logmel_is_librosas(rate, mels, low, high):
-    ours = LogMel(rate=rate, mels=mels, low=low, high=high)
-    x = signal(1.0, rate)
+    ours, x = LogMel(rate=rate, mels=mels, low=low, high=high), signal(1.0, rate)
     y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
-    power = librosa.feature.melspectrogram(
-        y=padded(x, ours), sr=rate, n_fft=ours.fft, win_length=ours.window, hop_length=ours.hop,
-        center=False, n_mels=mels, fmin=low, fmax=high or rate / 2,
-    )  # fmt: skip
-    assert y.shape == (1, 100, mels) == (1, power.shape[1], mels)
-    assert relative(y[0].numpy(), np.log(power.T + ours.floor)) < 1e-4
-    plain, _ = super(LogMel, ours).forward(torch.from_numpy(x)[None], ours.initial(1))
-    assert relative(plain[0].numpy(), power.T) < 1e-4
-
-
-def test_logmel_is_torchaudios():
-    ours = LogMel(mels=48)
-    x = signal(1.0, 16000)
-    y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
-    theirs = torchaudio.transforms.MelSpectrogram(
-        16000, ours.fft, ours.window, ours.hop, 20.0, 8000.0, n_mels=48, center=False, norm="slaney", mel_scale="slaney"
-    )(torch.from_numpy(padded(x, ours)))
-    assert relative(y[0].numpy(), (theirs.T + ours.floor).log().numpy()) < 1e-4
+    assert y.shape == (1, 100, mels)
+    assert relative(y[0].numpy(), np.log(mel_power(x, ours, mels, low, high).T + ours.floor)) < 1e-4
 
 
 def test_mfcc_is_librosas_and_torchaudios():
     ours = MFCC(mels=48, coefficients=13)
     x = signal(1.0, 16000)
     y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
-    power = librosa.feature.melspectrogram(
-        y=padded(x, ours), sr=16000, n_fft=ours.fft, win_length=ours.window, hop_length=ours.hop,
-        center=False, n_mels=48, fmin=20.0,
-    )  # fmt: skip
-    theirs = librosa.feature.mfcc(S=np.log(power + ours.floor), n_mfcc=13)
+    theirs = librosa.feature.mfcc(S=np.log(mel_power(x, ours, 48) + ours.floor), n_mfcc=13)
     assert relative(y[0].numpy(), theirs.T) < 1e-4
     mel = {"n_fft": ours.fft, "win_length": ours.window, "hop_length": ours.hop, "f_min": 20.0, "n_mels": 48,
            "center": False, "norm": "slaney", "mel_scale": "slaney"}  # fmt: skip
@@ -76,11 +63,7 @@ def test_texture_is_what_librosa_and_scipy_say_of_each_window():
     x[6000:9000] = 0  # frames that do not sound, others at the edge of it
     x[9000:] *= np.linspace(1e-3, 1, 7000, dtype=np.float32)
     y, _ = ours(torch.from_numpy(x)[None], ours.initial(1))
-    spectrum = ours.spectrum
-    power = librosa.feature.melspectrogram(
-        y=padded(x, spectrum), sr=8000, n_fft=spectrum.fft, win_length=spectrum.window, hop_length=spectrum.hop,
-        center=False, n_mels=20, fmin=20.0,
-    )  # fmt: skip
+    power = mel_power(x, ours.spectrum, 20)
     silence = np.full((20, 32), np.log(1e-6))
     frames = np.concatenate([silence, np.log(power.astype(np.float64) + 1e-6)], 1)
     assert y.shape == (1, 12, 3 * 20 + 1 + 5 * 5)
@@ -110,19 +93,15 @@ def test_waveform_frames_are_librosas():
     assert np.array_equal(y[0].numpy(), theirs.T)
 
 
-def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match=r"extractor\.span: 0\.1 s are 5 frames, extractor\.every: 0\.1 s are 5"):
-        Texture(span=0.1, every=0.1)
-    with pytest.raises(ValueError, match=r"extractor\.every: 0\.005 s are 0"):
-        Texture(every=0.005)
+@pytest.mark.parametrize(("kind", "settings", "message"), [
+    (Texture, {"span": 0.1, "every": 0.1}, r"extractor\.span: 0\.1 s are 5 frames, extractor\.every: 0\.1 s are 5"),
+    (Texture, {"every": 0.005}, r"extractor\.every: 0\.005 s are 0"),
+    (Texture, {"mels": 12, "groups": 13}, r"extractor\.groups: 13 groups of 12 bands"),
+    (LogMel, {"rate": 8000, "high": 5000.0}, r"extractor\.high"), (LogMel, {"window": 0.005}, r"extractor\.window"),
+    (MFCC, {"mels": 10, "coefficients": 20}, r"extractor\.coefficients"),
+    (Waveform, {"hop": 1e-6}, "less than one sample"),
+])  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(kind, settings, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
     assert Texture().hop == 0.24 * 16000 and Texture(hop=0.015, every=0.06).span == 67
-    with pytest.raises(ValueError, match=r"extractor\.groups: 13 groups of 12 bands"):
-        Texture(mels=12, groups=13)
-    with pytest.raises(ValueError, match=r"extractor\.high"):
-        LogMel(rate=8000, high=5000.0)
-    with pytest.raises(ValueError, match=r"extractor\.window"):
-        LogMel(window=0.005)
-    with pytest.raises(ValueError, match=r"extractor\.coefficients"):
-        MFCC(mels=10, coefficients=20)
-    with pytest.raises(ValueError, match="less than one sample"):
-        Waveform(hop=1e-6)

@@ -12,12 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run, small_model, tone_clip
+from conftest import ROOT, read_jsonl, run, small_model, tone_clip, until
 
 from pipeline.batch.batch import Work
 from pipeline.batch.listing import Entry
@@ -79,7 +78,7 @@ def alone(model, files, tmp_path_factory):
     """What one machine says."""
     out = tmp_path_factory.mktemp("alone") / "out"
     classified(model, files, out)
-    rows = [json.loads(line) for line in written(out)[1].splitlines()]
+    rows = read_jsonl(f"{out}.jsonl")
     assert len(rows) == FILES and sum(row["status"] == "error" for row in rows) == 2
     return written(out)
 
@@ -113,22 +112,12 @@ def alive(pids):
     return found
 
 
-def until(look, seconds=60):
-    """What a look finds, as soon as it finds something."""
-    limit = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < limit, "it did not come to that"
-        time.sleep(0.02)
-    return found
-
-
 @contextmanager
 def started(model, files, out, *settings):
     """infer.py on the way, with some rows done."""
     arguments = [sys.executable, str(ROOT / "infer.py"), *command(model, files, out, *settings)[1:]]
-    program = subprocess.Popen(
-        arguments, cwd=files.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    program = subprocess.Popen(arguments, cwd=files.parent, start_new_session=True, **pipes)
     try:
         known = len(ledger(out))
         until(lambda: len(ledger(out)) > known or program.poll() is not None)

@@ -5,24 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import configured, run, small_model
+from conftest import QUICK, configured, ran, run, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluation import Listed
 
-from pipeline.core.errors import ConfigError
 from pipeline.measures.metrics import count_alarms
 from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, event_spans
 from pipeline.measures.thresholds import LEVELS, evaluate_decoder, run_split, tune_decoder, tune_f1, tune_false_alarms
 from pipeline.media.sample import Sample
 from pipeline.model.classifier import Classifier, load
 from pipeline.model.decoder import Decoder
-from train import train
-
-
-def settings_of(*overrides):
-    return {key: value for key, value in configured("train", *overrides).items() if key != "plugins"}
-
 
 STEP = st.integers(0, 9).map(lambda tenths: tenths / 10)
 PICTURES = ["extractor.height=8", "extractor.width=8", "encoder.hidden=8", "encoder.stem=[{channels: 8}]"]
@@ -196,37 +189,22 @@ def test_decoder_settings_of_older_models_are_understood(tmp_path):
 
 
 def test_training_with_a_wish(tones, tmp_path):
-    quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=2", "trainer.workers=0", "trainer.batch=8"]
-    settings = ["dataset=folder", f"dataset.root={tones}", "dataset.cache=null", *quick, "false_alarms=2"]
-    done = run("train.py", *settings, f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr.decode()
-    events = json.loads((tmp_path / "run" / "metrics.json").read_text())["events"]
+    settings = ["dataset=folder", f"dataset.root={tones}", "dataset.cache=null", "trainer.epochs=2", "false_alarms=2"]
+    done = ran("train.py", *QUICK, *settings, f"hydra.run.dir={tmp_path}")
+    events = json.loads((tmp_path / "metrics.json").read_text())["events"]
     assert events["wish"] == 2 and {"val", "test", "seconds"} <= events.keys()
-    model = load(tmp_path / "run" / "model.safetensors")
-    assert model.config["decoder"]["threshold"] == {
-        label: row["threshold"] for label, row in events["val"]["classes"].items()
-    }
+    chosen = {label: row["threshold"] for label, row in events["val"]["classes"].items()}
+    assert load(tmp_path / "model.safetensors").config["decoder"]["threshold"] == chosen
     assert "false alarms, wished 2 an hour" in " ".join(done.stdout.decode().split())
 
 
-def test_a_wish_and_a_threshold_are_too_much():
-    for key, value in (("false_alarms", "1"), ("events", "f1")):
-        with pytest.raises(ConfigError, match=rf"{key} and decoder\.threshold: .* set only one of them"):
-            train(**settings_of(f"{key}={value}", "decoder.threshold=0.5"))
-
-
 def test_thresholds_of_single_labels_on_the_command_line(trained, tones):
-    def infer(*arguments):
-        source = f"source.path={tones / 'low' / '0.wav'}"
-        return run("infer.py", f"checkpoint={trained / 'model.safetensors'}", source, "sink=jsonl", *arguments)
+    def infer(threshold, program=ran):
+        source = [f"checkpoint={trained}", f"source.path={tones / 'low' / '0.wav'}", "sink=jsonl"]
+        return program("infer.py", *source, f"decoder.threshold={threshold}")
 
-    def labels(done):
-        assert done.returncode == 0, done.stderr.decode()
-        rows = [json.loads(line) for line in done.stdout.splitlines()]
-        return {row["label"] for row in rows if row["type"] == "event"}
-
-    assert labels(infer("decoder.threshold={high: 0.99}")) == {"low"}
-    assert labels(infer("decoder.threshold={low: 1, high: 0.99}")) == set()
-    wrong = infer("decoder.threshold={hihg: 0.8}")
-    assert wrong.returncode == 2
-    assert b"decoder.threshold.hihg: no such label; did you mean 'high'?" in wrong.stderr
+    for threshold, labels in (("{high: 0.99}", {"low"}), ("{low: 1, high: 0.99}", set())):
+        rows = [json.loads(line) for line in infer(threshold).stdout.splitlines()]
+        assert {row["label"] for row in rows if row["type"] == "event"} == labels
+    wrong = infer("{hihg: 0.8}", run)
+    assert wrong.returncode == 2 and b"decoder.threshold.hihg: no such label; did you mean 'high'?" in wrong.stderr

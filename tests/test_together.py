@@ -1,15 +1,15 @@
 """A microphone and a camera on one clock: a drifting hour under a virtual clock, losses of either, and real threads."""
 
-import json
 import re
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import ROOT, configured, options, run
+from conftest import ROOT, configured, options, read_jsonl, run, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_golden import model_of
@@ -170,63 +170,48 @@ def test_a_long_loss_of_both_is_a_gap():
     rows = world.periods()
     assert rows[-1][0] == pytest.approx(49.8, abs=0.2)
     after = [row for row in rows if row[0] > 41]
-    assert len(after) > 80 and all(
-        there and -0.002 <= begins - captured <= 0.05 for begins, captured, there, _ in after
-    )
+    assert len(after) > 80 and all(there for _, _, there, _ in after)
+    assert all(-0.002 <= begins - captured <= 0.05 for begins, captured, *_ in after)
 
 
-class Microphone(Source):
-    """Real time: silence, but for ones in every other second."""
+class Device(Source):
+    """Real time: ones of a microphone, white of a camera, in every other second, else silence and black."""
 
-    name = "a microphone"
-
-    def __init__(self, after: float = 0.0, seconds: float = 100.0, error: bool = False) -> None:
-        self.after, self.seconds, self.error = after, seconds, error
+    def __init__(self, kind: str, after: float = 0.0, seconds: float = 100.0, error: bool = False) -> None:
+        self.name, self.after, self.seconds, self.error = f"a {kind}", after, seconds, error
 
     def pieces(self, spec, seen=False):
         if self.error:
-            raise MediaError("device_lost", "no microphone")
+            raise MediaError("device_lost", f"no {self.name}")
         time.sleep(self.after)
-        begun = time.monotonic()
-        for index in range(int(self.seconds / 0.02)):
-            until = begun + 0.02 * (index + 1)
-            time.sleep(max(0.0, until - time.monotonic()))
-            yield Piece((np.full(spec.sound // 50, float(until % 2 >= 1), np.float32),), until)
+        begun, period = time.monotonic(), 0.02 if spec.sound else 0.04
+        for index in range(int(self.seconds / period)):
+            now = begun + period * (index + 1)
+            time.sleep(max(0.0, now - time.monotonic()))
+            if spec.sound:
+                yield Piece((np.full(spec.sound // 50, float(now % 2 >= 1), np.float32),), now)
+            else:
+                white = np.full((1, spec.picture.height, spec.picture.width, 3), 255 * (now % 2 >= 1), np.uint8)
+                yield Piece((white,), now, ((0.0, white[0]),) if seen else ())
 
 
-class Camera(Source):
-    """Real time: white in every other second, else black."""
-
-    name = "a camera"
-
-    def __init__(self, after: float = 0.0, seconds: float = 100.0, error: bool = False) -> None:
-        self.after, self.seconds, self.error = after, seconds, error
-
-    def pieces(self, spec, seen=False):
-        if self.error:
-            raise MediaError("device_lost", "no camera")
-        time.sleep(self.after)
-        for _ in range(int(self.seconds * 25)):
-            time.sleep(0.04)
-            now = time.monotonic()
-            white = np.full((1, spec.picture.height, spec.picture.width, 3), 255 * (now % 2 >= 1), np.uint8)
-            yield Piece((white,), now, ((0.0, white[0]),) if seen else ())
+microphone, camera = partial(Device, "microphone"), partial(Device, "camera")
 
 
 def test_real_threads_sound_and_light_change_together(capsys):
-    found = list(Both(Microphone(), Camera(after=0.3), seconds=4.0).pieces(BOTH))
+    found = list(Both(microphone(), camera(after=0.3), seconds=4.0).pieces(BOTH))
     same = [bool(p.x[0].mean() > 0.5) == bool(p.x[1].max()) for p in found if p.x[2].all() and p.x[0].std() == 0]
     assert len(found) >= 30 and len(same) >= 25 and np.mean(same) > 0.8  # they may differ where they change
     assert all(0 <= time.monotonic() - piece.captured < 6 for piece in found)
     assert "a microphone and a camera: pictures are" in capsys.readouterr().err
-    seen = [piece for piece in Both(Microphone(), Camera(), seconds=1.0).pieces(BOTH, seen=True) if piece.seen]
+    seen = [piece for piece in Both(microphone(), camera(), seconds=1.0).pieces(BOTH, seen=True) if piece.seen]
     assert len(seen) >= 10 and np.all(np.diff([piece.seen[0][0] for piece in seen[3:]]) > 0)
 
 
 def test_who_is_busy_loses_time_but_neither_track(capsys):
     """Half of the time is spent elsewhere, and once a second: what waits is not taken for a loss."""
     found = []
-    for piece in Both(Microphone(), Camera(), seconds=5.0).pieces(BOTH):
+    for piece in Both(microphone(), camera(), seconds=5.0).pieces(BOTH):
         found.append(piece)
         time.sleep(1.0 if len(found) == 10 else 0.05)
     assert len(found) >= 40 and all(piece.x[2].all() for piece in found[3:])
@@ -272,20 +257,17 @@ def test_what_we_were_too_slow_for_is_passed_over():
 
 
 def test_one_that_fails_at_the_start_is_an_error_later_it_is_absent(capsys):
-    for one, two in ((Microphone(error=True), Camera()), (Microphone(), Camera(error=True))):
-        with pytest.raises(MediaError, match=r"no (microphone|camera)"):
+    for one, two in ((microphone(error=True), camera()), (microphone(), camera(error=True))):
+        with pytest.raises(MediaError, match=r"no a (microphone|camera)"):
             list(Both(one, two, seconds=5.0).pieces(BOTH))
-    found = list(Both(Microphone(), Camera(seconds=0.5), seconds=2.5).pieces(BOTH))
+    found = list(Both(microphone(), camera(seconds=0.5), seconds=2.5).pieces(BOTH))
     assert not found[-1].x[2][0, 1] and found[-1].x[2][0, 0] and found[3].x[2].all()
-    found = list(Both(Microphone(seconds=0.5), Camera(), seconds=2.5).pieces(BOTH))
+    found = list(Both(microphone(seconds=0.5), camera(), seconds=2.5).pieces(BOTH))
     assert not found[-1].x[2][0, 0] and found[-1].x[2][0, 1] and len(found) >= 15
-    assert len(list(Both(Microphone(seconds=0.5), Camera(seconds=0.5)).pieces(BOTH))) <= 15
+    assert len(list(Both(microphone(seconds=0.5), camera(seconds=0.5)).pieces(BOTH))) <= 15
     with pytest.raises(ConfigError, match="source=both gives sound and pictures"):
-        list(Both(Microphone(), Camera()).pieces(InputSpec(16000)))
-    deadline = time.monotonic() + 5
-    while threading.active_count() > 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [thread for thread in threading.enumerate() if "(deliver)" in thread.name]
+        list(Both(microphone(), camera()).pieces(InputSpec(16000)))
+    until(lambda: not [thread for thread in threading.enumerate() if "(deliver)" in thread.name])
 
 
 def test_the_command_line_composes_it(tmp_path):
@@ -313,5 +295,5 @@ def test_a_real_microphone_and_a_real_stream_of_pictures(server, tmp_path):  # n
     assert done.returncode == 0, err
     middle = re.search(r"pictures are (-?\d+) ms older than their sound in the median", err)
     assert middle and -10 <= int(middle[1]) <= 60, err
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    rows = read_jsonl(out)
     assert [row["type"] for row in rows].count("gap") == 0 and len(rows) > 50

@@ -14,21 +14,19 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import configured, run, small_model
-from test_report import HOSTILE, Strict, read, rows
+from conftest import QUICK, run, small_model
+from test_report import HOSTILE, read, rows, strict
 
 from conf.launch import read_overrides
 from datasets.clips import Clip, Clips
 from datasets.scenes import Scenes, SceneSettings
-from pipeline.core.errors import ConfigError
 from pipeline.measures.evaluation import Predictions, WorstClip
 from pipeline.measures.uncertainty import effective, wilson
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
-from pipeline.model.classifier import Classifier
-from pipeline.report import charts, comparison
+from pipeline.report import charts
 from pipeline.report.clips import MAX_BYTES, embed_clip
-from pipeline.report.comparison import main, render_comparison
+from pipeline.report.comparison import main, render_comparison, tabulate
 from pipeline.report.results import count_clips, write_results
 from pipeline.report.runs import Run, common_split, find_differences, find_runs, flatten, group_families, read_run
 from pipeline.report.summary import print_summary
@@ -73,39 +71,25 @@ def test_a_training_ends_with_its_page(trained):
 
 
 def answers_of(labels, spec, count=12, name=lambda number: f"n{number}"):
-    """Answers with clips to be shown."""
+    """Answers to sounds that are to be shown."""
     rng = np.random.default_rng(0)
     scores = rng.dirichlet(np.ones(len(labels)), count).astype(np.float32)
-    tracks = []
-    if spec.sound:
-        tracks.append(rng.uniform(-2, 2, 6 * (spec.grain if spec.both else 1000)).astype(np.float32))
-    if spec.picture:
-        tracks.append(rng.integers(0, 255, (6, spec.picture.height, spec.picture.width, 3), np.uint8))
-    if spec.both:
-        tracks.append(np.ones((6, 2), np.float32))
-    return Predictions(
-        labels, rng.integers(0, len(labels), count), scores, [name(number) for number in range(count)],
-        [name(number // 2) for number in range(count)], np.ones(count), [[True] * 3] * count, 0.1,
-        [WorstClip(number, tuple(tracks)) for number in range(3)],
-    )  # fmt: skip
+    truth, wave = rng.integers(0, len(labels), count), rng.uniform(-2, 2, 6000).astype(np.float32)
+    names, groups = ([name(number // size) for number in range(count)] for size in (1, 2))
+    worst = [WorstClip(number, (wave,)) for number in range(3)]
+    return Predictions(labels, truth, scores, names, groups, np.ones(count), [[True] * 3] * count, 0.1, worst)
 
 
-def finished(folder, labels, seed=0, name=lambda number: f"n{number}", model=None, skipped=0, more=None, **settings):
+def finished(folder, labels=("a", "b"), seed=0, name=lambda number: f"n{number}", skipped=0, more=None, **settings):
     """A run's folder, written as a training writes it."""
     folder.mkdir(parents=True)
-    model = model or small_model(labels=labels)
+    model = small_model(labels=labels)
     found = answers_of(list(labels), model.spec, name=name)
     found.skipped = skipped
     history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 2 / n, "train_accuracy": 0.1 * n, "val_accuracy": 0.1 * n, "lr": 0.1}
                for n in (1, 2, 3)]  # fmt: skip
-    more = {
-        "epochs": 3,
-        "best_epoch": 2,
-        "seconds": 1.5,
-        "settings": {"seed": seed, "name": "x", **settings},
-        **(more or {}),
-    }
-    metrics = write_results(model, {"val": found, "test": found}, more, history, folder)
+    about = {"epochs": 3, "best_epoch": 2, "seconds": 1.5, "settings": {"seed": seed, "name": "x", **settings}}
+    metrics = write_results(model, {"val": found, "test": found}, about | (more or {}), history, folder)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     return metrics
 
@@ -115,16 +99,13 @@ def test_clips_and_groups_of_each_split_are_counted():
         clips = [Clip(Path(f"{number}.wav"), "a", "train", group=group) for number, group in enumerate(groups)]
         return Clips(clips, ["a"], InputSpec(sound=16000))
 
-    unsure = count_clips({"train": split("anna", "")})  # as of some nothing is known
-    assert unsure == {"clips": {"train": 2}, "groups": {}, "unreadable": {}}
     splits = {"train": split("anna", "anna", "ben", "ben"), "val": split("carl"), "test": range(0)}
+    splits["unsure"] = split("anna", "")
     splits["train"].skipped = 5
+    splits["scenes"] = Scenes(split("anna", "ben", "ben"), SceneSettings(), 1, 16000)
     found = count_clips(splits)
-    assert found == {
-        "clips": {"train": 4, "val": 1, "test": 0}, "groups": {"train": 2, "val": 1}, "unreadable": {"train": 5},
-    }  # fmt: skip
-    scenes = Scenes(split("anna", "ben", "ben"), SceneSettings(), 1, 16000)
-    assert count_clips({"train": scenes})["groups"] == {"train": 2}
+    assert found["clips"] == {"train": 4, "val": 1, "test": 0, "unsure": 2, "scenes": 3}
+    assert found["groups"] == {"train": 2, "val": 1, "scenes": 2} and found["unreadable"] == {"train": 5}
 
 
 def test_the_command_line_can_be_copied(tmp_path):
@@ -137,10 +118,10 @@ def test_the_command_line_can_be_copied(tmp_path):
                         ("- x=${now:%Y}\n- y=${", None), ("- x=${now:%Y}", ["x=${now:%Y}"])):  # fmt: skip
         file.write_bytes(text.encode("latin-1"))
         assert read_overrides(tmp_path) == found, text
-    finished(tmp_path / "a", ["a", "b"], more={"overrides": overrides})
+    finished(tmp_path / "a", more={"overrides": overrides})
     settings = read(tmp_path / "a" / "report.html")[1]["Settings"]
     assert shlex.split(settings.find("span[@class='name command']").text) == ["python", "train.py", *overrides]
-    finished(tmp_path / "b", ["a", "b"])
+    finished(tmp_path / "b")
     settings = read(tmp_path / "b" / "report.html")[1]["Settings"]
     assert settings.find("span") is None and "command line" not in settings.findtext("p")
 
@@ -151,7 +132,7 @@ def test_a_page_is_titled_by_its_folder():
 
 
 def test_worst_clips_say_which_answers_are_correct(tmp_path):
-    finished(tmp_path / "a", ["a", "b"])
+    finished(tmp_path / "a")
     head, *found = rows(read(tmp_path / "a" / "report.html")[1]["Worst clips"])
     assert head == ["clip", "true class", "score of the true class", "answer", "score of the answer"]
     for _, truth, own, answer, score in found:
@@ -171,22 +152,16 @@ def test_nothing_hostile_gets_into_the_pages(tmp_path):
     read(tmp_path / "c.html")
 
 
-def test_hostile_labels_do_not_get_at_the_terminal(tmp_path, capsys):
+def test_nothing_hostile_gets_at_the_terminal(tmp_path, capsys):
     label = "\x1b[2J\u202e"
-    metrics = finished(tmp_path / "a", [label, "b"])
+    metrics = finished(tmp_path / "a", [label, "b"], dataset={"root": label + "[bold]"})
     one = {"threshold": 0.5, "found": 1, "true": 2, "false": 3}
     split = {"an_hour": 1.0, "false": 2, "hours": 0.5, "classes": {label: one, "b": one}}
     print_summary(metrics | {"events": {"wish": 2.0, "val": split, "test": split}}, tmp_path)
-    told = capsys.readouterr().out
-    assert "\x1b" not in told and "\u202e" not in told and told.count(r"\x1b[2J\u202e") >= 2
-
-
-def test_hostile_runs_do_not_get_at_the_terminal(tmp_path, capsys):
-    finished(tmp_path / "a", ["a", "b"], dataset={"root": "\x1b[31m\u202e[bold]"})
-    finished(tmp_path / "b", ["a", "b"], dataset={"root": "other"})
+    finished(tmp_path / "b", dataset={"root": "other"})
     assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    shown = capsys.readouterr().out
-    assert "\x1b[31m" not in shown and "\u202e" not in shown and "[bold]" in shown
+    told = capsys.readouterr().out
+    assert "\x1b" not in told and "\u202e" not in told and told.count(r"\x1b[2J\u202e") >= 3 and "[bold]" in told
 
 
 # Clips in a page
@@ -229,15 +204,6 @@ def test_large_pictures_are_made_small():
     with av.open(io.BytesIO(data)) as file:
         frames = list(file.decode(video=0))
     assert len(data) <= MAX_BYTES and frames[0].height == 150 and 1 <= len(frames) < 100
-
-
-def test_pictures_of_a_training_are_in_its_page(tmp_path):
-    settings = ["extractor=frames", "encoder=image_recurrent", "encoder.hidden=8"]
-    settings += ["extractor.height=32", "extractor.width=48"]
-    model = Classifier(configured("train", *settings), ["a", "b"]).eval()
-    finished(tmp_path / "a", ["a", "b"], model=model)
-    read(tmp_path / "a" / "report.html")
-    assert [kind for kind, _ in media((tmp_path / "a" / "report.html").read_text())] == ["video/mp4"] * 3
 
 
 # Figures
@@ -288,14 +254,13 @@ def test_runs_are_compared_by_a_split_that_all_have():
     for one in runs:
         row = one.metrics["test"]
         one.metrics["val"] = row | {"accuracy": 0.5, "macro_f1": 0.125, "interval": {"low": 0.0625, "high": 0.75}}
+    assert tabulate(runs)[0][4:6] == ["test at 95 %", "test F1"]
     del runs[1].metrics["test"]
     assert common_split(runs) == "val" and next(group_families(runs)).mean == 0.5
-    table = comparison.to_rows(runs)
+    columns, table = tabulate(runs)
+    assert columns[4:6] == ["val at 95 %", "val F1"] and all(row[4:6] == ("6.2–75.0", "0.125") for row in table)
     assert [row[2] for row in table] == ["50.0", "50.0"] and [row[3] == "–" for row in table] == [False, True]
-    assert all(row[4:6] == ("6.2–75.0", "0.125") for row in table)
-    assert comparison.column_names(runs)[4:6] == ("val at 95 %", "val F1")
-    assert comparison.column_names(runs[:1])[4:6] == ("test at 95 %", "test F1")
-    text = comparison.render_comparison(runs)
+    text = render_comparison(runs)
     assert "validation clips, as not all were tested" in text and "alone, by their validation clips." in text
 
 
@@ -362,7 +327,7 @@ def folders(tmp_path_factory):
     """Three runs, two of which differ in their seed alone."""
     place = tmp_path_factory.mktemp("compared")
     for name, seed, lr in (("0", 0, 0.1), ("2", 1, 0.1), ("10", 0, 0.2)):
-        finished(place / name, ["a", "b"], seed, optimizer={"lr": lr})
+        finished(place / name, seed=seed, optimizer={"lr": lr})
     return place
 
 
@@ -383,42 +348,36 @@ def test_comparison_on_the_terminal_and_as_a_page(folders, tmp_path, capsys):
     assert main([str(folders / "0"), f"out={out}"]) == 0  # a single one, too
 
 
-def test_clips_that_could_not_be_read_are_told(folders, tmp_path, capsys):
-    assert "unreadable" not in render_comparison([read_run(folders / "0")])
+def test_clips_that_could_not_be_read_are_told(tmp_path, capsys):
     for name, skipped in (("a", 3), ("b", 0)):
-        finished(tmp_path / name, ["a", "b"], skipped=skipped, seed=skipped)
-    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    assert metrics["test"]["skipped"] == 3
-    _, sections = read(tmp_path / "a" / "report.html")
-    assert "3 more could not be read and do not count." in "".join(sections["Accuracy"].itertext())
-    assert "could not be read" not in (tmp_path / "b" / "report.html").read_text()
-    print_summary(metrics, tmp_path)
-    assert "12 clips (3 more could not be read)" in " ".join(capsys.readouterr().out.split())
+        metrics = finished(tmp_path / name, skipped=skipped, seed=skipped)
+        text = "".join(read(tmp_path / name / "report.html")[1]["Accuracy"].itertext())
+        assert ("3 more could not be read and do not count." in text) == bool(skipped)
+        assert metrics["test"]["skipped"] == skipped
+        print_summary(metrics, tmp_path)
+        assert ("12 clips (3 more could not be read)" in " ".join(capsys.readouterr().out.split())) == bool(skipped)
     assert main([str(tmp_path), f"out={tmp_path / 'c.html'}"]) == 0
     head, *found = rows(read(tmp_path / "c.html")[1]["Runs"])
-    assert head[-1] == "unreadable" and [row[-1] for row in found] == ["3", "0"]
-    assert "unreadable" in capsys.readouterr().out
+    assert head[-1] == "unreadable" and [row[-1] for row in found] == ["3", "–"]
+    assert "unreadable" not in tabulate([read_run(tmp_path / "b")])[0]
 
 
 def test_failed_runs_are_told(folders):
     runs = [read_run(folder) for folder in find_runs([folders])]
     runs.append(Run(folders / "3", {}, {"overrides": "optimizer.lr=1e30"}))
-    Strict(render_comparison(runs))
+    strict(render_comparison(runs))
     assert "failed" in render_comparison(runs) and "overrides=optimizer.lr=1e30" in render_comparison(runs)
-    Strict(render_comparison(runs[-1:]))
+    strict(render_comparison(runs[-1:]))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda folder: (folder / "metrics.json").unlink(), "holds no finished run"),
-        (lambda folder: (folder / "metrics.json").write_text("{"), "is broken or of another version"),
-        (lambda folder: (folder / "metrics.json").write_text("[]"), "is broken or of another version"),
-        (lambda folder: (folder / "metrics.json").write_text('{"settings": {}, "test": {"accuracy": "x"}}'), "another version"),
-        (lambda folder: (folder / "answers.jsonl").write_text("{}\n"), "another version"),
-        (lambda folder: shutil.rmtree(folder), "is no folder"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda folder: (folder / "metrics.json").unlink(), "holds no finished run"),
+    (lambda folder: (folder / "metrics.json").write_text("{"), "is broken or of another version"),
+    (lambda folder: (folder / "metrics.json").write_text("[]"), "is broken or of another version"),
+    (lambda folder: (folder / "metrics.json").write_text('{"settings": {}, "test": {"accuracy": "x"}}'), "another version"),
+    (lambda folder: (folder / "answers.jsonl").write_text("{}\n"), "another version"),
+    (lambda folder: shutil.rmtree(folder), "is no folder"),
+])  # fmt: skip
 def test_what_is_no_run(change, message, folders, tmp_path, capsys):
     shutil.copytree(folders / "0", tmp_path / "run")
     change(tmp_path / "run")
@@ -426,26 +385,20 @@ def test_what_is_no_run(change, message, folders, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_wrong_usage(capsys):
+def test_wrong_usage(folders, tmp_path, capsys):
     importlib.import_module("pipeline.report.__main__")  # which does nothing when it is only imported
     assert main([]) == 2 and "no folders" in capsys.readouterr().err
+    assert main([str(folders), f"out={tmp_path / 'none' / 'c.html'}"]) == 74
+    assert "cannot write" in capsys.readouterr().err
     for arguments, code, message in ((["--ouput=x"], 2, "--ouput=x"), (["--help"], 0, "side by side")):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == code and message in "".join(capsys.readouterr())
-    with pytest.raises(ConfigError, match="is no folder"):
-        find_runs(["/nowhere"])
-
-
-def test_a_page_that_cannot_be_written(folders, tmp_path, capsys):
-    assert main([str(folders), f"out={tmp_path / 'none' / 'c.html'}"]) == 74
-    assert "cannot write" in capsys.readouterr().err
 
 
 def test_multirun_ends_with_the_comparison_also_if_a_run_fails(tones, tmp_path):
-    quick = ["encoder.hidden=8", "extractor.mels=20", "trainer.workers=0", "trainer.batch=8", "trainer.epochs=1"]
-    done = run("train.py", "--multirun", "head=mean,max", "dataset=folder", "dataset.cache=null", *quick,
-               f"dataset.root={tones},/nowhere", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    done = run("train.py", "--multirun", "head=mean,max", "dataset=folder", "dataset.cache=null", *QUICK,
+               "trainer.epochs=1", f"dataset.root={tones},/nowhere", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
     assert done.returncode == 2 and b"/nowhere" in done.stderr
     shown = " ".join(done.stdout.decode().split())
     assert "head.pool=mean" in shown and "head.pool=max" in shown and "failed" in shown
@@ -455,15 +408,14 @@ def test_multirun_ends_with_the_comparison_also_if_a_run_fails(tones, tmp_path):
     assert "dataset.root=/nowhere" in table[2][1]
 
 
-def test_what_was_heard_of_streams_stands_in_the_comparison(tmp_path):
-    finished(tmp_path / "a", ["a", "b"])
+def test_what_was_heard_of_streams_stands_in_the_comparison():
     found = {"events": {"micro": {"truths": 3, "f1": 0.5}}, "false_an_hour": 12.34}
-    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    for name, streams in (("b", found), ("c", found | {"events": {"micro": {"truths": 0, "f1": 0.0}}})):
-        shutil.copytree(tmp_path / "a", tmp_path / name)
-        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics | {"streams": streams}))
-    runs = [read_run(tmp_path / name) for name in "abc"]
-    table = comparison.to_rows(runs)
-    assert comparison.column_names(runs)[6:8] == ("event F1", "false an hour")
+    runs = [made(number) for number in range(3)]
+    runs[1].metrics["streams"] = found
+    runs[2].metrics["streams"] = found | {"events": {"micro": {"truths": 0, "f1": 0.0}}}
+    for one in runs:
+        one.metrics["val"] = one.metrics["test"]
+    columns, table = tabulate(runs)
+    assert columns[6:8] == ["event F1", "false an hour"]
     assert [row[6:8] for row in table] == [("–", "–"), ("0.500", "12.3"), ("–", "12.3")]
-    assert len(comparison.to_rows(runs[:1])[0]) == len(table[0]) - 2
+    assert len(tabulate(runs[:1])[0]) == len(columns) - 2

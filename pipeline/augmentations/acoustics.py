@@ -84,10 +84,14 @@ def align_rooms(responses: list[Tensor]) -> Tensor:
 
 def convolve(x: Tensor, responses: Tensor) -> Tensor:
     """Each row as it sounds in its room; what rings on after the end is cut."""
-    length = x.shape[1]
-    size = next_fast_length(length + responses.shape[1] - 1)
-    y: Tensor = torch.fft.irfft(torch.fft.rfft(x, size) * torch.fft.rfft(responses, size), size)
-    return y[:, :length]
+    size = next_fast_length(x.shape[1] + responses.shape[1] - 1)
+    return filtered(x, torch.fft.rfft(responses, size), size)
+
+
+def filtered(x: Tensor, spectrum: Tensor, size: int) -> Tensor:
+    """Each row with its ``spectrum`` of ``size`` samples multiplied."""
+    y: Tensor = torch.fft.irfft(torch.fft.rfft(x, size) * spectrum, size)
+    return y[:, : x.shape[1]]
 
 
 def microphone_response(hertz: Tensor, tilt: Tensor, gains: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -106,8 +110,6 @@ def microphone_response(hertz: Tensor, tilt: Tensor, gains: Tensor, low: Tensor,
 
 def filter_microphone(x: Tensor, tilt: Tensor, gains: Tensor, low: Tensor, high: Tensor, rate: int) -> Tensor:
     """Each row through a microphone of that ``response``, without delay (zero phase)."""
-    length = x.shape[1]
-    size = next_fast_length(length + rate // 20)  # what rings before the start must not come in at the end
-    amplitude = microphone_response(torch.fft.rfftfreq(size, 1 / rate), tilt, gains, low, high)
-    y: Tensor = torch.fft.irfft(torch.fft.rfft(x, size) * amplitude, size)
-    return y[:, :length]
+    size = next_fast_length(x.shape[1] + rate // 20)  # what rings before the start must not come in at the end
+    hertz = torch.fft.rfftfreq(size, 1 / rate)
+    return filtered(x, microphone_response(hertz, tilt, gains, low, high), size)

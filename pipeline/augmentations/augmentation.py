@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from pipeline.extractors.extractor import Extractor
@@ -41,3 +42,8 @@ class Augmentation:
     def features(self, x: Tensor, step: float) -> Tensor:
         """Standardised features ``(B, T, F)``; ``step`` in seconds."""
         return x
+
+
+def draw_symmetric(*shape: int) -> Tensor:
+    """Uniform from -1 to 1."""
+    return 2 * torch.rand(*shape) - 1

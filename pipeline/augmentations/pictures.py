@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from pipeline.augmentations.augmentation import Augmentation
+from pipeline.augmentations.augmentation import Augmentation, draw_symmetric
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.extractors.extractor import Extractor
@@ -101,7 +101,7 @@ class AugmentPictures(Augmentation):
             x, batch = self.change_time(x, batch)
         x, batch = self.flip_clips(x, batch, mirror)
         if x.ndim == 5:
-            x = self.move_and_scale(x) * (1 + self.contrast * draw_symmetric(len(x), x.device)).view(-1, 1, 1, 1, 1)
+            x = self.move_and_scale(x) * (1 + self.contrast * draw_symmetric(len(x))).to(x.device).view(-1, 1, 1, 1, 1)
         return [*features[:-1], x], batch
 
     def features(self, x: Tensor, step: float) -> Tensor:
@@ -148,7 +148,7 @@ class AugmentPictures(Augmentation):
         size = (self.scale * draw_symmetric(rows)).exp()
         theta = torch.zeros(rows, 2, 3)
         theta[:, 0, 0], theta[:, 1, 1] = size, size
-        theta[:, :, 2] = 2 * self.shift * (2 * torch.rand(rows, 2) - 1)
+        theta[:, :, 2] = 2 * self.shift * draw_symmetric(rows, 2)
         flat = x.flatten(1, 2)
         grid = affine_grid(theta.to(x), list(flat.shape), align_corners=False)
         return grid_sample(flat, grid, padding_mode="border", align_corners=False).view(x.shape)
@@ -158,11 +158,6 @@ class AugmentPictures(Augmentation):
         contrast = (1 + self.contrast * draw_symmetric(len(x))).view(-1, 1, 1, 1, 1)
         brightness = (255 * self.brightness * draw_symmetric(len(x))).view(-1, 1, 1, 1, 1)
         return (x - 127.5) * contrast.to(x) + 127.5 + brightness.to(x)
-
-
-def draw_symmetric(rows: int, device: torch.device | None = None) -> Tensor:
-    """Uniform from -1 to 1."""
-    return (2 * torch.rand(rows) - 1).to(device)
 
 
 def rescale_spans(spans: list[Span] | None, factor: float) -> list[Span] | None:

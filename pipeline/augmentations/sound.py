@@ -19,7 +19,7 @@ from pipeline.augmentations.acoustics import (
     filter_microphone,
     mix,
 )
-from pipeline.augmentations.augmentation import Augmentation
+from pipeline.augmentations.augmentation import Augmentation, draw_symmetric
 from pipeline.augmentations.recordings import read_recordings
 from pipeline.augmentations.warp import change_tempo, move_spans, place_clips, warp_frequencies
 from pipeline.core.errors import ConfigError
@@ -137,7 +137,7 @@ class Augment(Augmentation):
         if self.tilt or self.equalizer or self.band:
             waves = self.pass_microphones(waves, rate)
         if self.gain:
-            waves = waves * 10 ** (draw_symmetric(len(waves)) * self.gain / 20)
+            waves = waves * 10 ** (draw_symmetric(len(waves), 1) * self.gain / 20)
         if self.polarity:
             waves = waves * torch.randint(2, (len(waves), 1)).mul(2).sub(1)
         return replace(batch, x=(waves, *batch.x[1:]), lengths=lengths, spans=spans)
@@ -146,22 +146,25 @@ class Augment(Augmentation):
         self, x: Tensor, lengths: Tensor, spans: list[list[Span] | None], rate: int
     ) -> tuple[Tensor, Tensor, list[list[Span] | None]]:
         """Longer or shorter, earlier or later."""
-        factors = (1 + self.speed * draw_symmetric(len(x)))[:, 0].tolist()
-        shifts = (self.shift * rate * draw_symmetric(len(x)))[:, 0].round().int().tolist()
+        factors = (1 + self.speed * draw_symmetric(len(x))).tolist()
+        shifts = (self.shift * rate * draw_symmetric(len(x))).round().int().tolist()
         x, lengths = place_clips(x, lengths, factors, shifts)
         return x, lengths, list(map(move_spans, spans, factors, shifts, lengths.tolist()))
 
     def add_surroundings(self, x: Tensor, rate: int) -> Tensor:
         """In rooms, among noises: those of each kind that are drawn."""
-        changed = x.clone() if self.room or self.noise or self.babble or self.recorded else x
+        changed, length = x.clone(), x.shape[1]
         if len(rows := draw_rows(len(x), self.room)):
             changed[rows] = convolve(x[rows], self.room_responses(len(rows), rate))
-        if len(rows := draw_rows(len(x), self.babble)):
-            changed[rows] = self.add_noise(changed[rows], x[rows - 1], rate, clips=True)  # batches are shuffled
-        if len(rows := draw_rows(len(x), self.recorded)):
-            changed[rows] = self.add_noise(changed[rows], cut_excerpts(self.recording, len(rows), x.shape[1]), rate)
-        if len(rows := draw_rows(len(x), self.noise)):
-            changed[rows] = self.add_noise(changed[rows], draw_noise(len(rows), x.shape[1]), rate)
+        kinds: list[tuple[float, Callable[[Tensor], Tensor], bool]] = [
+            (self.babble, lambda rows: x[rows - 1], True),  # batches are shuffled
+            (self.recorded, lambda rows: cut_excerpts(self.recording, len(rows), length), False),
+            (self.noise, lambda rows: draw_noise(len(rows), length), False),
+        ]
+        for share, noise, clips in kinds:
+            if len(rows := draw_rows(len(x), share)):
+                added = noise(rows)
+                changed[rows] = mix(changed[rows], added, self.draw_between("snr", len(rows)), rate, clips)
         return changed
 
     def room_responses(self, rows: int, rate: int) -> Tensor:
@@ -170,10 +173,6 @@ class Augment(Augmentation):
             return self.responses[torch.randint(len(self.responses), (rows,))]
         return draw_rooms(self.draw_between("reverb", rows), self.draw_between("direct", rows), rate)
 
-    def add_noise(self, x: Tensor, noise: Tensor, rate: int, clips: bool = False) -> Tensor:
-        """Both, at the signal-to-noise ratio that is drawn."""
-        return mix(x, noise, self.draw_between("snr", len(x)), rate, clips)
-
     def pass_microphones(self, x: Tensor, rate: int) -> Tensor:
         """Through microphones, some of them of a narrow band."""
         rows = len(x)
@@ -181,8 +180,8 @@ class Augment(Augmentation):
         low = torch.where(narrow, self.draw_between("low", rows, geometric=True), 0.0)
         high = torch.where(narrow, self.draw_between("high", rows, geometric=True), torch.inf)
         high = torch.where(high < rate / 2, high, torch.inf)
-        gains = self.equalizer * (2 * torch.rand(rows, BANDS) - 1)
-        return filter_microphone(x, self.tilt * draw_symmetric(rows), gains, low, high, rate)
+        gains = self.equalizer * draw_symmetric(rows, BANDS)
+        return filter_microphone(x, self.tilt * draw_symmetric(rows, 1), gains, low, high, rate)
 
     def draw_between(self, key: str, rows: int, geometric: bool = False) -> Tensor:
         """Numbers ``(rows, 1)`` between those of ``key``, drawn evenly, or evenly over their logarithm."""
@@ -198,10 +197,10 @@ class Augment(Augmentation):
         x = features[0]
         if self.warp:
             x = warp_frequencies(
-                x, self.bands.to(x.device), (1 + self.warp * draw_symmetric(len(x))).to(x.device), self.top
+                x, self.bands.to(x.device), (1 + self.warp * draw_symmetric(len(x), 1)).to(x.device), self.top
             )
         if self.tempo:
-            factors = 1 + self.tempo * draw_symmetric(len(x))[:, 0]
+            factors = 1 + self.tempo * draw_symmetric(len(x))
             lengths = (batch.lengths * factors).round().long().clamp(min=1)
             x = change_tempo(x, -(-batch.lengths // self.hop), -(-lengths // self.hop))
             spans = list(map(move_spans, batch.spans, factors.tolist(), [0] * len(x), lengths.tolist()))
@@ -217,11 +216,6 @@ class Augment(Augmentation):
                 if 0 < size < x.shape[axis]:
                     x = mask_along_axis_iid(x[:, None], size, 0.0, axis + 1)[:, 0]
         return x
-
-
-def draw_symmetric(rows: int) -> Tensor:
-    """Numbers ``(rows, 1)`` from -1 to 1."""
-    return 2 * torch.rand(rows, 1) - 1
 
 
 def draw_rows(rows: int, share: float) -> Tensor:

@@ -6,18 +6,19 @@ the longest, and of a long one only what is being computed is held. Rows of a ba
 processes decode.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.batch.decoders import Again, Asked, Decoders, Ended, Message
-from pipeline.batch.decoding import Limits
+from pipeline.batch.decoding import grain_bytes
+from pipeline.batch.files import Limits
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.input_spec import Arrays, concatenate
@@ -103,7 +104,7 @@ def classify(work: Work, asked: Iterable[Asked]) -> Iterator[tuple[int, FileResu
     """The result of each of the numbered entries, as soon as it is known, with its number. ConfigError if the model is
     not causal.
     """
-    with Predictor(work) as predictor:
+    with closing(Predictor(work)) as predictor:
         yield from predictor.results(asked)
 
 
@@ -147,12 +148,6 @@ class Predictor:
         """End the processes."""
         self.decoders.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class Batch:
     """The files that are being computed, and what of them is decoded."""
@@ -163,9 +158,7 @@ class Batch:
             raise ConfigError("encoder: looks into the future (causal = False) and cannot be computed in blocks")
         self.work, self.model, self.spec = work, model, model.spec
         self.block_ticks = max(1, round(BLOCK_SECONDS * model.rate / model.grain)) * model.grain
-        grains = self.block_ticks // self.spec.grain
-        steps = [(track.steps * math.prod(track.shape), np.dtype(track.kind)) for track in self.spec.tracks]
-        block_bytes = grains * sum(count * kind.itemsize for count, kind in steps)
+        block_bytes = self.block_ticks // self.spec.grain * sum(grain_bytes(self.spec))
         tile = min(MAX_FILES, 1 << max(0, (MAX_BATCH_BYTES // block_bytes).bit_length() - 1))
         self.states = StateBatch(model, self.block_ticks, tile, exact=True)
         self.size = min(work.batch, tile)  # files

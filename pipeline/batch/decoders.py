@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, wait
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
-from pipeline.batch.decoding import CHUNK, END, ERROR, READY, Limits, chunk_of, serve
+from pipeline.batch.decoding import CHUNK, END, ERROR, READY, chunk_of, serve
+from pipeline.batch.files import Limits
 from pipeline.batch.forkserver import context, hide_main
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import MediaError, UserError
@@ -105,13 +106,7 @@ class Decoders:
         self.waiting: deque[Asked] = deque()  # entries that were drawn, and that no process has
         self.retried: set[int] = set()  # files whose process died: each is tried again, alone in a new process
         self.failed_starts = 0  # in a row
-        self.workers: list[Worker] = []
-        try:
-            for _ in range(workers):
-                self.workers.append(self.start())
-        except BaseException:
-            self.close()
-            raise
+        self.workers = [self.start() for _ in range(workers)]  # those that nobody asks any more end by themselves
 
     def start(self) -> Worker:
         """A new process."""
@@ -236,12 +231,6 @@ class Decoders:
         for worker in self.workers:
             worker.end()
         self.workers = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def request(entry: Entry) -> bytes:

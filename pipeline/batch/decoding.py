@@ -5,50 +5,34 @@ a byte to any file, with so much memory, so much time without a result, and noth
 few words, which the other side checks (``decoders.py``). It ends with its parent.
 
 Requests are JSON: ``{path, start, end}``. Answers begin with a letter: ``r`` once, when it is ready; ``x`` a chunk (its
-ticks, then the arrays one after another); ``f`` info (JSON: seconds, warnings) that ends a file; ``e`` an error (JSON:
+arrays, one after another); ``f`` info (JSON: seconds, warnings) that ends a file; ``e`` an error (JSON:
 code, reason) that ends it.
 """
 
 import json
+import math
 import os
 import resource
 import signal
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from math import isinf
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.batch.files import Limits
 from pipeline.core.errors import MediaError
 from pipeline.media.chunks import open_chunks
 from pipeline.media.info import AudioInfo, AVInfo, MediaInfo
 from pipeline.media.input_spec import Arrays, InputSpec
 
 READY, CHUNK, END, ERROR = b"r", b"x", b"f", b"e"
-TICKS = struct.Struct("<q")
 MAX_OPEN_FILES = 32
 SPARE_SECONDS = 5  # of work beyond the parent's patience, should there be no parent
-
-
-class Limits(NamedTuple):
-    """What one file may cost.
-
-    Attributes:
-        longest: seconds of it.
-        largest: bytes of its samples as float32 before they are mixed and resampled.
-        memory: bytes, beyond what the process needs anyway.
-        patience: seconds without a result.
-    """
-
-    longest: float = 86_400.0
-    largest: int = 16 << 30
-    memory: int = 1 << 30
-    patience: float = 10.0
 
 
 def serve(requests: Connection, answers: Connection, spec: InputSpec, limits: Limits) -> None:
@@ -120,7 +104,7 @@ def answers_to(request: dict[str, Any], spec: InputSpec, limits: Limits) -> Iter
             if total > limits.longest * spec.rate:
                 raise MediaError("limit_duration", f"longer than {limits.longest:g} s")
             check_size(info, limits)
-            yield b"".join([CHUNK, TICKS.pack(spec.ticks(chunk)), *(array.tobytes() for array in chunk)])
+            yield b"".join([CHUNK, *(array.tobytes() for array in chunk)])
         yield END + json.dumps({"seconds": info.seconds, "warnings": info.warnings}).encode()
     except MediaError as error:
         yield error_message(error.code, str(error.args[0]))
@@ -145,18 +129,20 @@ def check_size(info: MediaInfo, limits: Limits) -> None:
             raise MediaError("limit_duration", f"{hours:.1f} h of {sound.channels} channels at {sound.rate} Hz")
 
 
+def grain_bytes(spec: InputSpec) -> list[int]:
+    """How many bytes of each track make a grain."""
+    return [track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize for track in spec.tracks]
+
+
 def chunk_of(message: bytes, spec: InputSpec) -> Arrays:
     """The arrays of a chunk's message. ValueError if it is none."""
-    ticks = int.from_bytes(message[1 : 1 + TICKS.size], "little", signed=True)
-    if not 0 <= ticks <= len(message) * spec.grain or ticks % spec.grain:
-        raise ValueError(f"a chunk of {ticks} ticks")
-    found: list[NDArray[Any]] = []
-    at = 1 + TICKS.size
-    for track in spec.tracks:
-        shape = (ticks // spec.grain * track.steps, *track.shape)
-        size = int(np.prod(shape, dtype=np.int64))
-        found.append(np.frombuffer(message, track.kind, size, at).reshape(shape))
-        at += found[-1].nbytes
-    if at != len(message):
+    sizes = grain_bytes(spec)
+    grains, rest = divmod(len(message) - len(CHUNK), sum(sizes))
+    if rest:
         raise ValueError(f"a chunk of {len(message)} bytes")
+    found, at = list[NDArray[Any]](), len(CHUNK)
+    for track, size in zip(spec.tracks, sizes, strict=True):
+        array: NDArray[Any] = np.frombuffer(message[at : at + grains * size], track.kind)
+        found.append(array.reshape(-1, *track.shape))
+        at += grains * size
     return tuple(found)

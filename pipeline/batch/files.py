@@ -4,20 +4,33 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 
 from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.batch.listing import Entry, Named, is_manifest, listing, mark, to_text, warn
 from pipeline.core.errors import ConfigError, FailOn
 
-if TYPE_CHECKING:
-    from pipeline.batch.decoding import Limits
-
 Scalar = str | bool | int | float | None
 Resume = Literal["auto", "errors", "never"]
 MAX_WORKERS = 8  # processes that decode, if nobody says how many
 GIB = 1 << 30
+
+
+class Limits(NamedTuple):
+    """What one file may cost.
+
+    Attributes:
+        longest: seconds of it.
+        largest: bytes of its samples as float32 before they are mixed and resampled.
+        memory: bytes, beyond what the process needs anyway.
+        patience: seconds without a result.
+    """
+
+    longest: float = 86_400.0
+    largest: int = 16 << 30
+    memory: int = 1 << 30
+    patience: float = 10.0
 
 
 class Files:
@@ -65,19 +78,12 @@ class Files:
             raise ConfigError(f"source.shard: got {shard!r}; expected one such as 1/4, 2/4, 3/4 or 4/4")
         self.share, self.shares = int(found[1]) - 1, int(found[2])
         self.batch, self.workers = batch, workers or min(MAX_WORKERS, os.cpu_count() or 1)
-        self.bounds = longest, round(largest * GIB), round(memory * GIB), patience
+        self.limits = Limits(longest, round(largest * GIB), round(memory * GIB), patience)
         self.ledger, self.resume, self.fail_on, self.shard = ledger, resume, fail_on, shard
         if self.root is not None and not Path(self.root).is_dir():
             raise ConfigError(f"source.root: {root!r} is no folder; expected the one where the manifest's paths begin")
         self.listed = (0, "")
         self.timed = self.labelled = False
-
-    @property
-    def limits(self) -> "Limits":
-        """What one file may cost. Imports torch."""
-        from pipeline.batch.decoding import Limits
-
-        return Limits(*self.bounds)
 
     def entries(self) -> list[Entry]:
         """This shard's entries (there may be none), in the order given. ConfigError if the whole listing has none, or

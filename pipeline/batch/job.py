@@ -7,25 +7,29 @@ for one that takes long). Files are written in the end, in that order, and take 
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.batch.batch import Work
 from pipeline.batch.decoders import Asked
+from pipeline.batch.engine import Engine
 from pipeline.batch.files import Files
 from pipeline.batch.ledger import Ledger, key_of
 from pipeline.batch.listing import Entry
 from pipeline.batch.tally import Columns, Tally, record
 from pipeline.core.errors import ConfigError
 from pipeline.core.settings import differences
+from pipeline.model.classifier import Classifier
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import FileResult, Metadata
 from pipeline.streaming.interrupts import Interrupts, welcoming
 
-Results: TypeAlias = Callable[[Iterator[Asked]], Iterator[tuple[int, FileResult]]]
 UNKNOWN = -1
 NOT_FINISHED = "not all files are classified: the same command goes on"
 MAX_HELD = 10_000  # results that may wait for one that takes long
@@ -58,10 +62,10 @@ class Job:
             return
         old = self.ledger.head
         anew = self.files.resume == "never" or old is None
-        if old is not None and not anew and (other := differences(run_settings(old, head), run_settings(head, head))):
+        if not anew and (other := differences(run_settings(old or {}, head), run_settings(head, head))):
             if self.ledger.complete is None:
                 raise ConfigError(
-                    f"source.ledger: {self.ledger.path} holds {len(self.ledger.keys)} rows of an unfinished run with "
+                    f"source.ledger: {self.ledger.path} holds {self.ledger.count} rows of an unfinished run with "
                     f"other settings: {other}. Finish that one, choose another name, or begin anew with "
                     "source.resume=never"
                 )
@@ -70,10 +74,9 @@ class Job:
                 file=sys.stderr,
             )
             anew = True
-        known = {} if anew else self.ledger.known()
         self.ledger.begin(head, anew)
-        for number, entry in enumerate(self.entries if known else ()):
-            place = known.get(key_of(entry), UNKNOWN)
+        for number, entry in enumerate(self.entries if self.ledger.known else ()):
+            place = self.ledger.known.get(key_of(entry), UNKNOWN)
             if place != UNKNOWN and (self.files.resume != "errors" or self.ledger.result(place).status != "error"):
                 self.places[number] = place
                 self.resumed += 1
@@ -87,31 +90,30 @@ class Job:
                 self.order.append(number)
                 yield number, entry
 
-    def run(self, results: Results) -> None:
+    def run(self, engine: Engine, work: Work) -> None:
         """Classify all entries; on an interrupt, files get what is known by then."""
         with Interrupts() as interrupts:  # also while files are written
             try:
-                with progress_bar() as bar:
-                    task = bar.add_task("classifying", total=len(self.entries), completed=self.resumed, note="")
-                    for number, result in welcoming(interrupts, results(self.missing())):
-                        self.take(number, result)
-                        spent = bar.tasks[task].elapsed or 1e-9
-                        rate, speed = self.tally.status.total() / spent, self.tally.seconds / spent
-                        errors = self.tally.status["error"]
-                        bar.update(
-                            task, advance=1, note=f"{rate:.0f} files/s, {speed:.0f} x real time, {errors} errors"
-                        )
-            except BaseException as error:
-                self.conclude()
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    self.tally.show(NOT_FINISHED if self.ledger else "")
+                try:
+                    with closing(welcoming(interrupts, engine.results(work, self.missing()))) as results:
+                        self.classify(results)
+                finally:
+                    self.show(len(self.held))
+                    self.write_files()
+            except (KeyboardInterrupt, SystemExit):
+                self.tally.show(NOT_FINISHED if self.ledger else "")
                 raise
-            self.conclude()
 
-    def conclude(self) -> None:
-        """Show and write what is known."""
-        self.show(len(self.held))
-        self.write_files()
+    def classify(self, results: Iterator[tuple[int, FileResult]]) -> None:
+        """Take all results, with a bar on standard error."""
+        with progress_bar() as bar:
+            task = bar.add_task("classifying", total=len(self.entries), completed=self.resumed, note="")
+            for number, result in results:
+                self.take(number, result)
+                spent, status = bar.tasks[task].elapsed or 1e-9, self.tally.status
+                rate, speed = status.total() / spent, self.tally.seconds / spent
+                note = f"{rate:.0f} files/s, {speed:.0f} x real time, {status['error']} errors"
+                bar.update(task, advance=1, note=note)
 
     def take(self, number: int, result: FileResult) -> None:
         """A result that is new."""
@@ -137,7 +139,8 @@ class Job:
         if missing:
             self.sink.write(Metadata({"not classified yet": f"{missing:,} of {len(self.entries):,}"}))
         if self.resumed or self.sink.written:
-            self.tally = record(self.columns.of(self.known()), self.sink)
+            write = partial(self.sink.write_result, to_files=True)
+            self.tally = record(self.columns.of(self.known()), self.sink, write)
         if not missing:
             count, digest = self.files.listed
             self.ledger.finish({"rows": len(self.entries), "count": count, "digest": digest}, self.places)
@@ -148,6 +151,32 @@ class Job:
         for entry, place in zip(self.entries, self.places, strict=True):
             if place != UNKNOWN:
                 yield replace(self.ledger.result(place), truth=entry.truth)
+
+
+def classify_files(
+    model: Classifier, files: Files, sink: Fanout, engine: Engine, decoder: Mapping[str, Any] | None
+) -> tuple[Tally, str]:
+    """Classify all files; ``decoder``: its settings, if events are looked for. The sum of the results, and what else
+    people want to know. ConfigError if a sink has no use for files, or would write over one that is read.
+    """
+    sink.check_files()
+    entries = files.entries()
+    sink.check_overwrites([*files.given, *(entry.path for entry in entries)])
+    work = Work(model, files.batch, files.workers, files.limits, decoder)
+    with ExitStack() as stack:
+        path = files.ledger_beside(sink.written)
+        if path in sink.written:
+            raise ConfigError(f"source.ledger: {path} is written by a sink, too; choose another name")
+        ledger = stack.enter_context(Ledger(path)) if path else None
+        job = Job(files, entries, sink, ledger, decoder is not None)
+        identity = work.identity()
+        job.begin(identity | {"shard": files.shard})
+        sink.write(Metadata({"fingerprint": identity["model"], "shard": files.shard}))
+        job.run(engine, work)
+        again = "" if sink.written else " (they are not told again; a sink with a path gets all)"
+        notes = [f"{job.resumed:,} of them were known before, from {path}{again}"] if job.resumed else []
+        notes += [f"written: {', '.join(map(str, sink.written))}"] if sink.written else []
+    return job.tally, "\n".join(notes)
 
 
 def progress_bar() -> Progress:

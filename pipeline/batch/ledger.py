@@ -13,7 +13,6 @@ import os
 import re
 import struct
 import zlib
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +35,7 @@ class Ledger:
         head: of the file that was there: model, settings, ...; None if there was none.
         complete: what its last line says of the whole job (``count`` and ``digest`` of the listing, ``rows``), or None.
         damaged: lines that do not agree with their checksum.
+        known: where the newest row of each key was when it was opened; ``count`` rows are there in all.
         timed, labelled: whether any row is of a part of a file, and whether any has a truth.
     """
 
@@ -47,18 +47,18 @@ class Ledger:
         self.head: dict[str, Any] | None = None
         self.complete: dict[str, Any] | None = None
         self.damaged = 0
-        self.keys, self.places = array("Q"), array("q")
+        self.known: dict[int, int] = {}
+        self.count = 0
         self.timed = self.labelled = False
         self.journal = Journal(None if reading else str(self.path), sync)
         self.file = os.open(self.path, os.O_RDONLY if reading else os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self.file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             self.size = self.read()
-        except BlockingIOError:
+        except BaseException as error:
             os.close(self.file)
-            raise ConfigError(f"{self.path} is being written by another run") from None
-        except BaseException:
-            os.close(self.file)
+            if isinstance(error, BlockingIOError):
+                raise ConfigError(f"{self.path} is being written by another run") from None
             raise
 
     def read(self) -> int:
@@ -92,8 +92,8 @@ class Ledger:
             self.complete = found["complete"]
         else:
             result = FileResult.of(found["row"])
-            self.keys.append(found["key"])
-            self.places.append(place)
+            self.known[found["key"]] = place
+            self.count += 1
             self.timed = self.timed or result.start > 0 or result.end is not None
             self.labelled = self.labelled or bool(result.truth)
             self.complete = None
@@ -101,7 +101,7 @@ class Ledger:
     def begin(self, head: dict[str, Any], anew: bool) -> None:
         """Go on behind what is there, or ``anew``: with nothing."""
         if anew:
-            self.keys, self.places, self.size, self.damaged = array("Q"), array("q"), 0, 0
+            self.known, self.count, self.size, self.damaged = {}, 0, 0, 0
             self.head = self.complete = None
         os.ftruncate(self.file, self.size)
         self.journal.adopt(self.file, self.size)
@@ -109,21 +109,16 @@ class Ledger:
             self.head = {"rivulet": "ledger", "format": FORMAT, **head}
             self.write(self.head)
 
-    def known(self) -> dict[int, int]:
-        """Where the newest row of each key is."""
-        return dict(zip(self.keys, self.places, strict=True))
-
     def add(self, key: int, result: FileResult) -> int:
         """One result; where it is."""
         place, self.complete = self.journal.size, None
         self.write({"key": key, "row": result.row()})
-        self.keys.append(key)
-        self.places.append(place)
+        self.count += 1
         return place
 
     def finish(self, facts: dict[str, Any], places: Sequence[int]) -> None:
         """All rows are there, at these places. Those of files that have changed or gone since leave the ledger."""
-        if len(self.keys) > len(places) or self.damaged:
+        if self.count > len(places) or self.damaged:
             self.compact(places)
             self.complete = None
         if self.complete != facts:

@@ -51,7 +51,7 @@ class Ledgers:
                 any(ledger.labelled for ledger in ledgers),
                 (ledgers[0].head or {}).get("decoder") is not None,
             )
-            return record(shown(columns.of(in_order(ledgers)), sink), sink)
+            return record(columns.of(in_order(ledgers)), sink, sink.write)
 
 
 def matching(path: str) -> Iterator[str]:
@@ -84,7 +84,7 @@ def missing(ledgers: Sequence[Ledger]) -> str:
     for ledger in ledgers:
         if ledger.complete is None:
             lacking.append(f"{ledger.path} is of a run that has not ended; start the same command again")
-        elif ledger.damaged or len(ledger.known()) != ledger.complete["rows"]:
+        elif ledger.damaged or len(ledger.known) != ledger.complete["rows"]:
             lacking.append(f"{ledger.path} is damaged; start the same command again")
     done = [ledger.complete for ledger in ledgers if ledger.complete]
     if len({(facts["count"], facts["digest"]) for facts in done}) > 1:
@@ -98,15 +98,8 @@ def in_order(ledgers: Sequence[Ledger]) -> Iterator[FileResult]:
     """The newest result of each entry, by path and time."""
     found = []
     for number, ledger in enumerate(ledgers):
-        for place in ledger.known().values():
+        for place in ledger.known.values():
             result = ledger.result(place)
             found.append((result.path, result.start, number, place))
     for _, _, number, place in sorted(found):
         yield ledgers[number].result(place)
-
-
-def shown(results: Iterator[FileResult], sink: Fanout) -> Iterator[FileResult]:
-    """The same results, which terminals and pipes get, too."""
-    for result in results:
-        sink.write_result(result, to_files=False)
-        yield result

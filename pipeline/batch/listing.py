@@ -14,8 +14,8 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pipeline.core.build import nearest
@@ -27,9 +27,7 @@ from pipeline.media.formats import AUDIO, VIDEO
 ENDINGS = tuple(AUDIO | VIDEO)
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("path", "start", "end", "label")  # of a manifest; others are only there to choose by
-WHOLE = (0.0, None)  # the part that is all of a file
 BATCH_ROWS = 1 << 14  # rows of a parquet file in memory
-UNUSUAL = re.compile(r"^/|\.\.|//|\./|/\.?$|:|\0")  # in a row's path: to be looked at closely
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/|(file|https?|ftp|data|pipe):", re.IGNORECASE)
 QUOTE = (
     "a name with , : = [ ] { } ( ) or $ in it, or that looks like a number, is quoted twice: 'source.paths=\"NAME\"'"
@@ -72,17 +70,17 @@ def listing(given: str, root: str | None = None, only: Only | None = None) -> It
     to tell, who knows of all manifests).
     """
     path = normalize(os.path.expanduser(given))
-    nothing = not only or os.path.isdir(path)
     if given == "-":
         found = read_stdin()
     elif glob.has_magic(path) and not os.path.lexists(path):
         found = expand_glob(path, root, only or {})
     else:
         found = expand(path, path, root, only or {})
-    for named in found:
-        nothing = False
-        yield named
-    if nothing:
+    first = next(found, None)
+    if first is not None:
+        yield first
+        yield from found
+    elif not only or os.path.isdir(path):
         raise ConfigError(f"source.paths: {given!r} holds no audio or video file")
 
 
@@ -95,7 +93,8 @@ def expand(path: str, name: str, root: str | None, only: Only) -> Iterator[Named
     """A folder's files (named from there on), a manifest's rows (named as they name themselves), or the file."""
     if os.path.isdir(path):
         inside = prefix_of(path)
-        return ((below, Entry(inside + below)) for below in media_below(path))
+        names = (below.removesuffix("/") for below in walk(path))  # a folder can be named like a file: an error to tell
+        return ((below, Entry(inside + below)) for below in names if below.lower().endswith(ENDINGS))
     if not os.path.lexists(path):
         raise ConfigError(f"source.paths: {path!r} does not exist; {QUOTE}")
     return manifest_entries(path, root, only) if is_manifest(path) else iter([(name, Entry(path))])
@@ -103,7 +102,8 @@ def expand(path: str, name: str, root: str | None, only: Only) -> Iterator[Named
 
 def normalize(path: str) -> str:
     """Without doubled slashes and single dots."""
-    return str(Path(path))
+    parts = "/".join(part for part in path.split("/") if part not in ("", "."))
+    return f"/{parts}" if path.startswith("/") else parts or "."
 
 
 def prefix_of(folder: str) -> str:
@@ -111,75 +111,65 @@ def prefix_of(folder: str) -> str:
     return "" if folder in ("", ".") else os.path.join(folder, "")
 
 
+def warn(text: str) -> None:
+    """Something that a listing is not to pass over in silence."""
+    print(f"warning: source.paths: {clean(text)}", file=sys.stderr)
+
+
 # ---------------------------------------------------------------- folders and globs
-def media_below(folder: str) -> Iterator[str]:
-    """Names of audio and video below ``folder`` by their endings, hidden ones left out, sorted by their bytes."""
-    for name in walk(folder):
-        name = name.removesuffix("/")  # a folder can be named like a file, which is an error to be told
-        if name.lower().endswith(ENDINGS):
-            yield name
-
-
 def walk(top: str) -> Iterator[str]:
-    """All names below ``top`` but hidden ones, a folder (with a slash behind it) before what is in it.
+    """All names below ``top`` but hidden ones, sorted by their bytes, a folder (with a slash behind it) before what is
+    in it.
 
     Links to folders are followed, but not to one that holds the link, and to each one only once: a tree ends whatever
     its links are. ConfigError if ``top`` cannot be read; what else cannot is told on standard error.
     """
+    try:
+        os.scandir(top or ".").close()
+    except OSError as error:
+        raise ConfigError(f"source.paths: {top!r} cannot be read: {error.strerror}") from None
     stack, inside = [""], prefix_of(top)
-    entered: set[str] = set()
-    passed: list[str] = []
+    ways: dict[str, tuple[str, ...]] = {"": (prefix_of(os.path.realpath(top)),)}  # to folders, without links
+    entered, passed = set[str](), list[str]()
     while stack:
         here = stack.pop()
         if here:
             yield here
-            if not here.endswith("/"):
+        if here not in ways:
+            continue
+        way, names = ways.pop(here), list[str]()
+        for item in scan(inside + here):
+            if item.name.startswith("."):
                 continue
-        names, links = scan(inside + here, top)
-        holders = real_folders(inside, here) if links else []
-        for link in links:
-            target = os.path.realpath(inside + here + link)
-            if target in entered or any(holder.startswith(os.path.join(target, "")) for holder in holders):
-                passed.append(inside + here + link)
-            else:
+            place = inside + here + item.name
+            if item.is_dir(follow_symlinks=False):
+                target = f"{way[-1]}{item.name}/"
+            elif item.is_symlink() and os.path.isdir(place):
+                target = prefix_of(os.path.realpath(place))
+                if target in entered or any(holder.startswith(target) for holder in way):
+                    passed.append(place)
+                    continue
                 entered.add(target)
-                names.append(f"{link}/")
+            else:
+                names.append(item.name)
+                continue
+            names.append(f"{item.name}/")
+            ways[f"{here}{item.name}/"] = (*way, target)
         names.sort(key=lambda name: os.fsencode(name.removesuffix("/")), reverse=True)
         stack += [here + name for name in names]
     if passed:
         warn(f"links to folders that are listed already are not followed: {len(passed)}, such as {passed[0]!r}")
 
 
-def real_folders(inside: str, here: str) -> list[str]:
-    """The folder ``here`` and those on the way to it, as they are without links."""
-    cuts = [cut for cut, char in enumerate(here, 1) if char == "/"]
-    return [os.path.join(os.path.realpath(inside + here[:cut] or "."), "") for cut in (0, *cuts)]
-
-
-def scan(folder: str, top: str) -> tuple[list[str], list[str]]:
-    """The names in a folder, those of folders with a slash behind, and apart from them the links to folders."""
-    names, links = list[str](), list[str]()
+def scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder; nothing, if it is none. That it cannot be read is told."""
     try:
         with os.scandir(folder or ".") as found:
-            for item in found:
-                if item.name.startswith("."):
-                    continue
-                if item.is_dir(follow_symlinks=False):
-                    names.append(f"{item.name}/")
-                elif item.is_symlink() and os.path.isdir(item.path):
-                    links.append(item.name)
-                else:
-                    names.append(item.name)
+            yield from found
+    except (NotADirectoryError, FileNotFoundError):
+        pass
     except OSError as error:
-        if folder == prefix_of(top):
-            raise ConfigError(f"source.paths: {top!r} cannot be read: {error.strerror}") from None
         warn(f"{folder!r} cannot be read, and what is in it is left out: {error.strerror}")
-    return names, links
-
-
-def warn(text: str) -> None:
-    """Something that a listing is not to pass over in silence."""
-    print(f"warning: source.paths: {clean(text)}", file=sys.stderr)
 
 
 def expand_glob(pattern: str, root: str | None, only: Only) -> Iterator[Named]:
@@ -211,22 +201,11 @@ def matches(base: str, name: str, parts: Sequence[str]) -> Iterator[str]:
                     yield from matches(base, inside + deeper[:-1], rest)
     elif glob.has_magic(first):
         fits = re.compile(fnmatch.translate(first)).match
-        for item in names_in(folder):
-            if fits(item) and first.startswith(".") >= item.startswith("."):
-                yield from matches(base, inside + item, rest)
+        for item in scan(folder):
+            if fits(item.name) and first.startswith(".") >= item.name.startswith("."):
+                yield from matches(base, inside + item.name, rest)
     elif os.path.lexists(base + inside + first):
         yield from matches(base, inside + first, rest)
-
-
-def names_in(folder: str) -> list[str]:
-    """The names in a folder; none if it is no folder."""
-    try:
-        return os.listdir(folder or ".")
-    except (NotADirectoryError, FileNotFoundError):
-        return []
-    except OSError as error:
-        warn(f"{folder!r} cannot be read, and what is in it is left out: {error.strerror}")
-        return []
 
 
 # ---------------------------------------------------------------- standard input
@@ -237,14 +216,12 @@ def read_stdin() -> Iterator[Named]:
     if sys.stdin is None or sys.stdin.isatty():
         raise ConfigError(f"source.paths: - takes paths from standard input; pipe some in, such as {PIPE}")
     data: bytes = sys.stdin.buffer.read()
-    if b"\0" not in data and data.count(b"\r\n") == data.count(b"\n"):
+    between = b"\0" if b"\0" in data else b"\n"
+    if between == b"\n" and data.count(b"\r\n") == data.count(b"\n"):
         data = data.replace(b"\r\n", b"\n")  # a list that was made on Windows
-    nothing = True
-    for found in re.finditer(rb"[^\0]+" if b"\0" in data else rb"[^\n]+", data):
-        nothing, path = False, os.fsdecode(found[0])
-        yield path, Entry(path)
-    if nothing:
+    if not data.strip(between):
         raise ConfigError(f"source.paths: there are no paths on standard input; pipe some in, such as {PIPE}")
+    return ((path, Entry(path)) for path in map(os.fsdecode, filter(None, data.split(between))))
 
 
 # ---------------------------------------------------------------- manifests
@@ -262,8 +239,7 @@ def manifest_entries(manifest: str, root: str | None, only: Only) -> Iterator[Na
             continue
         name = to_text(name)
         path, refused = folder.resolve(name)
-        part = WHOLE if not start and end in (None, "") else parse_times(start, end, manifest, number)
-        yield name, Entry(path, *part, sys.intern(to_text(label)), refused)
+        yield name, Entry(path, *parse_times(start, end, manifest, number), sys.intern(to_text(label)), refused)
     if not number:
         raise ConfigError(f"source.paths: {manifest!r} has no rows, so it holds no audio or video file")
 
@@ -285,7 +261,7 @@ def to_text(value: Any) -> str:
 def parse_times(start: Any, end: Any, manifest: str, number: int) -> tuple[float, float | None]:
     """A part of a file in seconds. ConfigError, which names the row, if it makes no sense."""
     try:
-        first = 0.0 if start in (None, "") else float(start)
+        first = float(start) if start else 0.0
         last = None if end in (None, "") else float(end)
     except (TypeError, ValueError):
         first, last = math.nan, None
@@ -301,44 +277,20 @@ class ManifestRoot:
     """The folder that the paths of a manifest begin at and may not leave, be it by links."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self.prefix = folder, prefix_of(folder)
-        self.inside = os.path.join(os.path.realpath(folder or "."), "")
-        self.links: dict[str, frozenset[str] | None] = {}
+        self.folder, self.inside = folder, prefix_of(os.path.realpath(folder))
+        self.real = cache(os.path.realpath)  # of folders
 
     def resolve(self, name: str) -> tuple[str, str]:
         """The path of a row, and the code of its refusal or ''."""
-        if not UNUSUAL.search(name):
-            folder, _, last = name.rpartition("/")
-            links = self.links[folder] if folder in self.links else self.links_in(folder)
-            path = self.prefix + name
-            safe = links is not None and last not in links
-            return path, "" if safe or self.contains(path) else "unsafe_path"
         if ADDRESS.match(name):
             return name, "unsafe_path"
         path = normalize(os.path.join(self.folder, name))
         if "\0" in path:
             return path, "not_found"  # no file can be named so
-        return path, "" if self.contains(path) else "unsafe_path"
-
-    def contains(self, path: str) -> bool:
-        """Whether a path stays inside once all its links are followed."""
-        return self.inside == "/" or (os.path.realpath(path) + "/").startswith(self.inside)
-
-    def links_in(self, folder: str) -> frozenset[str] | None:
-        """The links in a folder, so that not every file needs a look; None: each file there does."""
-        path, found = self.prefix + folder, None
-        if self.inside == "/":
-            found = frozenset[str]()
-        elif self.contains(path):
-            try:
-                with os.scandir(path or ".") as items:
-                    found = frozenset(item.name for item in items if item.is_symlink())
-            except (FileNotFoundError, NotADirectoryError):
-                found = frozenset()
-            except OSError:  # it cannot be listed, but its files may be readable
-                pass
-        self.links[folder] = found
-        return found
+        folder, last = os.path.split(path)
+        linked = last == ".." or os.path.islink(path)
+        real = os.path.realpath(path) if linked else os.path.join(self.real(folder), last)
+        return path, "" if f"{real}/".startswith(self.inside) else "unsafe_path"
 
 
 def read_table(manifest: str, only: Only) -> Iterator[tuple[int, Mapping[str, Any]]]:

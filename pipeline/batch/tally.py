@@ -1,7 +1,7 @@
 """Results on their way to the sinks that write files, and the sum of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -74,11 +74,11 @@ class Columns:
             yield replace(result, timed=self.timed, labelled=self.labelled, events=events)
 
 
-def record(results: Iterable[FileResult], sink: Fanout) -> Tally:
-    """Write results to the sinks that write files, and count them."""
+def record(results: Iterable[FileResult], sink: Fanout, write: Callable[[FileResult], None]) -> Tally:
+    """Write all results, and count them."""
     tally = Tally()
     for result in results:
         tally.add(result)
-        sink.write_result(result, to_files=True)
+        write(result)
     sink.finish()
     return tally

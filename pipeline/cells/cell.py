@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
 from pipeline.core.errors import NotFiniteError
-from pipeline.layers.fused import LONG_STEPS
-from pipeline.layers.kernels import FEW_ROWS, few, stream, unroll
+from pipeline.layers.kernels import FEW_ROWS, learning, stream, unroll
 from pipeline.layers.lean import Array, Arrays, array, fits, serves
 from pipeline.layers.stage import Stage, State
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-
+LONG_STEPS = 16  # from which torch's LSTM on a CPU pays for packing its weights, as it does in every call
+MANY_ROWS = 5  # from which it then is faster than the engine; with a gradient, from one row on
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ch")
 
 
@@ -37,6 +37,7 @@ class Cell(Stage):
             tensor, several as a tuple.
         seen: names of the gates with a peephole to c.
         remember: the gate that keeps the memory when it is large (+1) or small (-1); ``forget_bias`` sets it.
+        torch_kernel: the kernel of torch for these equations (``lstm``, ``gru``, ``rnn_tanh``), if any.
 
     Weights are laid out and initialised as in ``torch.nn`` (uniform in +-1/sqrt(hidden)); ``pipeline.cells.layouts``
     copies trained ones in.
@@ -47,6 +48,7 @@ class Cell(Stage):
     memory: tuple[str, ...] = ("h",)
     seen: tuple[str, ...] = ()
     remember: tuple[str, int] | None = None
+    torch_kernel: str | None = None
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ class Cell(Stage):
         given = memory = self.memory_of(state, x)
         compiled = self.plain and serves(x)
         run, finite = self.fused(x, memory), None
-        if run is None and compiled and few(self, x, memory):
+        if run is None and compiled and len(x) <= FEW_ROWS and not learning(self, x, memory):
             answer, finite = stream(self, array(x.contiguous()), [array(m) for m in memory])
             run = [torch.from_numpy(part) for part in answer]
         elif run is None:
@@ -194,8 +196,22 @@ class Cell(Stage):
         return (y, tuple(last) if len(last) > 1 else last[0]) if finite else None
 
     def fused(self, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
-        """``[y, *memory]`` by a kernel of torch, for cells that have one, where it is the faster way."""
-        return None
+        """``[y, *memory]`` by torch's kernel; None where there is none that serves, or the engine is faster: on a CPU
+        for all but long LSTMs (benchmarks/cells.py).
+        """
+        if x.is_cpu and (self.torch_kernel != "lstm" or x.shape[1] < LONG_STEPS or x.dtype != torch.float32):
+            return None
+        if x.is_cpu and (torch.is_autocast_enabled("cpu") or (len(x) < MANY_ROWS and not torch.is_grad_enabled())):
+            return None
+        known = self.torch_kernel and self.plain and self.gate == "sigmoid" and not self.seen
+        if not known or not (x.is_cpu or x.is_cuda):
+            return None
+        given = tuple(m[None].contiguous() for m in memory)
+        settings = self.bias_ih is not None, 1, 0.0, self.training or torch.is_grad_enabled(), False, True
+        y, *last = getattr(torch, str(self.torch_kernel))(
+            x, given if len(given) > 1 else given[0], self.weights, *settings
+        )
+        return [y, *(m[0] for m in last)]
 
     @staticmethod
     def finite(x: Tensor) -> bool:
@@ -208,25 +224,17 @@ class Cell(Stage):
         memory = [state] if isinstance(state, Tensor) else list(state)
         anchor = cast(Tensor, self._buffers["anchor"])  # weights can be of a lower precision than what is remembered
         expected, own, place = (x.shape[0], *self.out_shape), anchor.dtype, anchor.device
-        fits = x.dtype == own and x.device == place and len(memory) == len(self.memory)
-        for tensor in memory:
-            fits = fits and tensor.shape == expected and tensor.dtype == own and tensor.device == place
-        if fits:
-            return memory
         mixed, name = place.type != "meta" and torch.is_autocast_enabled(place.type), type(self).__name__
-        if x.device != place or (x.dtype != own and not mixed):
-            raise ValueError(f"{name}: x is {x.dtype} on {x.device}; expected {own} on {place}, as the weights are")
         if len(memory) != len(self.memory):
             raise ValueError(f"{name}: the state has {len(memory)} tensors; expected {', '.join(self.memory)}")
-        for part, tensor in zip(self.memory, memory, strict=True):
-            if tensor.shape != expected:
+        for part, tensor in zip(("x", *self.memory), (x, *memory), strict=True):
+            what = part if tensor is x else f"state {part}"
+            if tensor is not x and tensor.shape != expected:
                 raise ValueError(
-                    f"{name}: state {part} has shape {tuple(tensor.shape)}; expected {expected} for x {tuple(x.shape)}"
+                    f"{name}: {what} has shape {tuple(tensor.shape)}; expected {expected} for x {tuple(x.shape)}"
                 )
             if tensor.device != place or (tensor.dtype != own and not mixed):
-                raise ValueError(
-                    f"{name}: state {part} is {tensor.dtype} on {tensor.device}; expected {own} on {place}"
-                )
+                raise ValueError(f"{name}: {what} is {tensor.dtype} on {tensor.device}; expected {own} on {place}")
         return memory
 
     @property

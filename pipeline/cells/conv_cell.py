@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from pipeline.cells.cell import Cell
-from pipeline.layers.kernels import Program, learning, program_of
+from pipeline.layers.kernels import learning, program_of
 from pipeline.layers.lean import array, serves
 from pipeline.layers.precision import convolve, shorten
 
@@ -70,23 +70,26 @@ class ConvCell(Cell):
         """
         if not self.plain or not serves(x, 5) or learning(self, x, memory):
             return None
-        products, images = Products(self, program_of(self)), [channels_last(m) for m in memory]
+        products, images = Products(self), [channels_last(m) for m in memory]
         y = x.new_empty(x.shape[1], *images[0].shape)
         for t in range(len(y)):
-            new = [torch.empty_like(m) for m in images]
-            products.step(channels_last(x[:, t]), images, new, y[t])
+            new = [y[t], *map(torch.empty_like, images[1:])]
+            products.step(channels_last(x[:, t]), images, new)
             images = new
-        return [y.permute(1, 0, 4, 2, 3), *map(channels_first, images)]
+        images[0] = images[0].clone()  # the caller may write to y
+        return [y.permute(1, 0, 4, 2, 3), *(m.permute(0, 3, 1, 2) for m in images)]
 
 
 class Products:
     """The convolutions of a cell during one call, and the kernels between them. Images are ``(B, H, W, C)`` here."""
 
-    def __init__(self, cell: ConvCell, program: Program) -> None:
+    def __init__(self, cell: ConvCell) -> None:
         """Where x and the memory are convolved alike and only added, one convolution serves both."""
-        self.cell, self.program, self.spans = cell, program, program.spans(cell.hidden)
-        self.joint = program.joint and cell.stride == cell.dilation == 1
+        self.recorded, self.kernels = program_of(cell)
+        self.spans, self.width = self.recorded.spans(cell.hidden), len(cell.gates) * cell.hidden
         weight = cast(Tensor, cell.weight_hh)
+        self.joint = self.recorded.shared and self.recorded.of == [0] and cell.stride == cell.dilation == 1
+        self.none = np.zeros((1, 1, len(cell.inputs) * cell.hidden), np.float32)
         if self.joint:
             bias = None if cell.bias_ih is None or cell.bias_hh is None else cell.bias_ih + cell.bias_hh
             self.both = Map(torch.cat([cell.weight_ih, weight], 1), bias)
@@ -97,28 +100,23 @@ class Products:
         peep = cell.zeros(0, cell.hidden, 1, 1) if cell.weight_ch is None else cell.weight_ch
         self.peep = array(channels_last(peep).flatten(1, 2))
 
-    def step(self, x: Tensor, memory: list[Tensor], new: list[Tensor], y: Tensor) -> None:
-        """One image and the memory to the new memory and the output, for which there is room."""
-        rest = [self.peep, *map(pixels, (*memory, *new, y))]
+    def step(self, x: Tensor, memory: list[Tensor], new: list[Tensor]) -> None:
+        """One image and the memory to the new memory, for which there is room; the kernels take it as one time step."""
+        before, after = ([pixels(m)[None] for m in images] for images in (memory, new))
+        of, computed = self.recorded.of, {p: torch.empty_like(memory[0]) for p in self.recorded.computed}
         if self.joint:
-            self.program.kernels.joint(self.both(torch.cat([x, memory[0]], 3)), *rest)
+            parts, products = self.none, self.both(torch.cat([x, memory[0]], 3))[None]
+        elif of == [0]:
+            parts, products = self.input(x)[None], self.maps[0](memory[0])[None]
         else:
-            parts = self.input(x)
-            self.program.kernels.apart(parts, self.recurrent(parts, memory), *rest)
-
-    def recurrent(self, parts: Any, memory: list[Tensor]) -> Any:
-        """The products of the memory, block beside block; ``parts`` are those of x."""
-        if self.program.of == [0]:
-            return self.maps[0](memory[0])
-        found = np.empty((len(parts), len(self.cell.gates) * self.cell.hidden), np.float32)
-        computed = {p: torch.empty_like(memory[0]) for p in self.program.computed}
-        others = [pixels(v)[None] for v in (*computed.values(), *memory)]
-        for p, (of, span) in enumerate(zip(self.program.of, self.spans, strict=True)):
-            if of is None:
-                before = getattr(self.program.kernels, f"before{p}")
-                before(0, 1, parts[None], found[None], self.peep, *others)
-            found[:, span] = self.maps[p](computed[p] if of is None else memory[of])
-        return found
+            parts = self.input(x)[None]
+            products = np.empty((*parts.shape[:2], self.width), np.float32)
+        given = [parts, products, self.peep, *(pixels(v)[None] for v in computed.values())]
+        for p, source in enumerate(of if of != [0] else ()):
+            if source is None:
+                getattr(self.kernels, f"before{p}")(0, 1, *given, *before)
+            products[0, :, self.spans[p]] = self.maps[p](computed[p] if source is None else memory[source])
+        self.kernels.after(0, 1, *given, *before, *after)
 
 
 class Map:
@@ -134,8 +132,10 @@ class Map:
         x, weight, bias = images.permute(0, 3, 1, 2).to(self.weight.dtype), self.weight, self.bias
         padding, stride, dilation = [[size, size] for size in (self.padding, self.stride, self.dilation)]
         if ONEDNN and x.dtype == torch.float32:
-            return rows(torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, 1))
-        return rows(conv2d(x, weight, bias, stride, padding, dilation).float())
+            y = torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, 1)
+        else:
+            y = conv2d(x, weight, bias, stride, padding, dilation).float()
+        return pixels(channels_last(y))
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -143,16 +143,6 @@ def channels_last(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).contiguous()
 
 
-def channels_first(images: Tensor) -> Tensor:
-    """The way back, as a view: torch convolves it with the channels last."""
-    return images.permute(0, 3, 1, 2)
-
-
 def pixels(images: Tensor) -> Any:
     """``(B, H, W, C)`` as rows for a kernel, ``(B * H * W, C)``."""
     return array(images.flatten(0, 2))
-
-
-def rows(images: Tensor) -> Any:
-    """``(B, C, H, W)`` as rows for a kernel."""
-    return pixels(channels_last(images))

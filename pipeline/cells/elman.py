@@ -2,25 +2,19 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from pipeline.cells.cell import Cell
 from pipeline.cells.conv_cell import ConvCell
-from pipeline.layers.fused import fused
 
 
 class Elman(Cell):
     """h(t) = tanh(W_ih x(t) + b_ih + W_hh h(t-1) + b_hh);  y(t) = h(t)."""
 
     inputs = gates = ("h",)
+    torch_kernel = "rnn_tanh"
 
     def equations(self, m: Any, x: Any, h: Any) -> tuple[Any, ...]:
         """As above."""
         return (m.tanh(x.h + m.recur(h, "h").h),)
-
-    def fused(self, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
-        """Torch's kernel."""
-        return fused("rnn_tanh", self, x, memory)
 
 
 class ConvElman(ConvCell, Elman):

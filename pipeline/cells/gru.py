@@ -5,11 +5,8 @@ In all forms here z keeps the *old* state, as in cuDNN and torch; texts that wri
 
 from typing import Any
 
-from torch import Tensor
-
 from pipeline.cells.cell import Cell
 from pipeline.cells.conv_cell import ConvCell
-from pipeline.layers.fused import fused
 
 
 class GRU(Cell):
@@ -23,6 +20,7 @@ class GRU(Cell):
 
     inputs = gates = ("r", "z", "n")
     remember = ("z", 1)
+    torch_kernel = "gru"
 
     def equations(self, m: Any, x: Any, h: Any) -> tuple[Any, ...]:
         """As above."""
@@ -31,10 +29,6 @@ class GRU(Cell):
         z = m.gate(x.z + u.z)
         n = m.tanh(x.n + r * u.n)
         return (n + z * (h - n),)
-
-    def fused(self, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
-        """Torch's kernel."""
-        return fused("gru", self, x, memory)
 
 
 class GRUResetBefore(Cell):

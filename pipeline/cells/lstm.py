@@ -4,11 +4,8 @@ Schmidhuber & Cummins (2000), the peepholes of Gers & Schmidhuber (2000), and ga
 
 from typing import Any
 
-from torch import Tensor
-
 from pipeline.cells.cell import Cell
 from pipeline.cells.conv_cell import ConvCell
-from pipeline.layers.fused import fused
 
 
 class LSTM(Cell):
@@ -27,6 +24,7 @@ class LSTM(Cell):
     gates = inputs
     memory = ("h", "c")
     remember = ("f", 1)
+    torch_kernel: str | None = "lstm"
 
     def __init__(self, *args: Any, peephole: bool = False, **options: Any) -> None:
         """``peephole``: the gates see c."""
@@ -48,10 +46,6 @@ class LSTM(Cell):
         """The peepholes count."""
         return (*super().variant, self.seen)
 
-    def fused(self, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
-        """Torch's kernel."""
-        return fused("lstm", self, x, memory)
-
 
 class CoupledLSTM(LSTM):
     """The LSTM whose input gate is i = 1 - f: what is forgotten makes room for what comes.
@@ -60,9 +54,7 @@ class CoupledLSTM(LSTM):
     """
 
     inputs = gates = ("f", "g", "o")
-
-    def fused(self, x: Tensor, memory: list[Tensor]) -> None:
-        """There is none."""
+    torch_kernel = None
 
     def equations(self, m: Any, x: Any, h: Any, c: Any) -> tuple[Any, ...]:
         """As in the LSTM, without i."""

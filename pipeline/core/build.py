@@ -117,7 +117,8 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
     try:
         found = getattr(importlib.import_module(module_name), class_name, None)
     except ImportError as error:
-        raise ConfigError(f"{what} cannot be imported: {error}") from error
+        limited = "; is its memory limited (ulimit -v)?" if "segment" in str(error) else ""
+        raise ConfigError(f"{what} cannot be imported: {error}{limited}") from error
     if not inspect.isclass(found) or not issubclass(found, kind):
         raise refusal
     if target not in EXTERNAL and found.__module__ != module_name and not is_plugin(found.__module__):

@@ -63,6 +63,8 @@ class Journal:
         file = self.open()
         try:
             if file is None:
+                if getattr(sys.stdout, "name", "") == os.devnull:
+                    raise OSError(errno.EBADF, "is closed")
                 sys.stdout.write(rows)
                 sys.stdout.flush()
                 return

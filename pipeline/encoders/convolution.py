@@ -10,38 +10,56 @@ from pipeline.layers.stage import Stage, State, left_context
 FEW_STEPS = 64  # steps of all rows up to which the compiled convolution is the faster
 
 
-class CausalConv(Stage):
-    """Convolution, LayerNorm, GELU, dropout: ``(B, T*stride, F) -> (B, T, channels)``.
+class Convolved(Stage):
+    """Base: a causal convolution, LayerNorm, GELU, dropout; where shapes are equal the input is added (He et al. 2016).
 
-    Output t sees inputs up to ``(t + 1) * stride`` and ``(kernel - 1) * dilation`` steps before, zeros before the
-    start. With equal shapes and stride 1 the input is added (He et al. 2016). The state is the inputs to be seen again.
+    The state is the inputs that are seen again, zeros before the start.
     """
 
     def __init__(
-        self, inputs: int, channels: int, kernel: int = 5, stride: int = 1, dilation: int = 1, dropout: float = 0.0
+        self, conv: nn.Conv1d | nn.Conv2d, inputs: int, size: int, hop: int, past: int, residual: bool, dropout: float
     ) -> None:
-        """ValueError if the kernel does not span the stride."""
+        """``inputs`` and ``size``: numbers of a step before and after; ``past``: inputs that are seen again."""
         super().__init__()
-        self.in_shape, self.out_shape, self.hop = (inputs,), (channels,), stride
-        self.dilation = dilation
-        self.past = (kernel - 1) * dilation + 1 - stride
-        if self.past < 0:
-            raise ValueError(f"a convolution of kernel {kernel} cannot have stride {stride}: inputs would be skipped")
-        self.residual = stride == 1 and inputs == channels
-        self.conv = nn.Conv1d(inputs, channels, kernel, stride, dilation=dilation)
-        self.norm = nn.LayerNorm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.in_shape, self.out_shape, self.hop = (inputs,), (size,), hop
+        self.past, self.residual = past, residual
+        self.conv, self.norm, self.dropout = conv, nn.LayerNorm(size), nn.Dropout(dropout)
 
     def initial(self, batch: int) -> State:
         """Zeros before the start."""
         return self.zeros(batch, self.past, *self.in_shape)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One output per ``stride`` inputs."""
+        """One output per ``hop`` inputs."""
         joined, state = left_context(state, x)
-        y = conv1d(joined.transpose(1, 2), self.conv.weight, self.conv.bias, self.hop, 0, self.dilation)
-        y = self.dropout(gelu(self.norm(y.transpose(1, 2))))
+        y = self.dropout(gelu(self.norm(self.convolved(joined))))
         return (x + y if self.residual else y), state
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """``(B, past + T*hop, inputs) -> (B, T, size)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no convolution")
+
+
+class CausalConv(Convolved):
+    """Over time: ``(B, T*stride, F) -> (B, T, channels)``.
+
+    Output t sees inputs up to ``(t + 1) * stride`` and ``(kernel - 1) * dilation`` steps before.
+    """
+
+    def __init__(
+        self, inputs: int, channels: int, kernel: int = 5, stride: int = 1, dilation: int = 1, dropout: float = 0.0
+    ) -> None:
+        """ValueError if the kernel does not span the stride."""
+        past = (kernel - 1) * dilation + 1 - stride
+        if past < 0:
+            raise ValueError(f"a convolution of kernel {kernel} cannot have stride {stride}: inputs would be skipped")
+        conv = nn.Conv1d(inputs, channels, kernel, stride, dilation=dilation)
+        super().__init__(conv, inputs, channels, stride, past, stride == 1 and inputs == channels, dropout)
+        self.dilation = dilation
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """Over steps."""
+        return conv1d(x.transpose(1, 2), self.conv.weight, self.conv.bias, self.hop, 0, self.dilation).transpose(1, 2)
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """The same for a few steps, without dropout."""
@@ -54,13 +72,12 @@ class CausalConv(Stage):
         return (x + y if self.residual else y), past
 
 
-class SpectrumConv(Stage):
-    """Convolution over time and bands, LayerNorm, GELU, dropout: ``(B, T*stride, planes*bands)`` to
-    ``(B, T, channels*bands')``, where ``squeeze`` bands become one.
+class SpectrumConv(Convolved):
+    """Over time and bands: ``(B, T*stride, planes*bands)`` to ``(B, T, channels*bands')``, where ``squeeze`` bands
+    become one.
 
     A spectrum is one plane of bands. The same pattern is known wherever it lies in frequency, so voices of another
-    pitch need fewer examples (as in Tang and Lin 2018). Causal in time, zeros beyond the lowest and highest band. With
-    equal shapes the input is added (He et al. 2016). The state is the inputs to be seen again.
+    pitch need fewer examples (as in Tang and Lin 2018). Causal in time, zeros beyond the lowest and highest band.
     """
 
     def __init__(
@@ -74,7 +91,6 @@ class SpectrumConv(Stage):
         dropout: float = 0.0,
     ) -> None:
         """``inputs`` numbers a step, in ``planes``. ValueError if the kernel is even or does not span the strides."""
-        super().__init__()
         if kernel % 2 == 0:
             raise ValueError(
                 f"encoder.spectrum: got a kernel of {kernel}; expected an odd one, which has a middle band"
@@ -83,23 +99,14 @@ class SpectrumConv(Stage):
             raise ValueError(
                 f"a convolution of kernel {kernel} cannot have stride {max(stride, squeeze)}: inputs would be skipped"
             )
-        self.planes, self.bands, self.hop, self.squeeze = planes, inputs // planes, stride, squeeze
-        size = channels * ((self.bands - 1) // squeeze + 1)
-        self.in_shape, self.out_shape = (inputs,), (size,)
-        self.past = kernel - stride
-        self.residual = stride == squeeze == 1 and planes == channels
-        self.conv = nn.Conv2d(planes, channels, kernel, (stride, squeeze), (0, kernel // 2))
-        self.norm = nn.LayerNorm(size)
-        self.dropout = nn.Dropout(dropout)
+        bands, residual = inputs // planes, stride == squeeze == 1 and planes == channels
+        conv = nn.Conv2d(planes, channels, kernel, (stride, squeeze), (0, kernel // 2))
+        size = channels * ((bands - 1) // squeeze + 1)
+        super().__init__(conv, inputs, size, stride, kernel - stride, residual, dropout)
+        self.planes, self.bands = planes, bands
 
-    def initial(self, batch: int) -> State:
-        """Zeros before the start."""
-        return self.zeros(batch, self.past, *self.in_shape)
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One output per ``stride`` inputs."""
-        joined, state = left_context(state, x)
-        planes = joined.view(*joined.shape[:2], self.planes, self.bands).transpose(1, 2)
+    def convolved(self, x: Tensor) -> Tensor:
+        """Over steps and bands."""
+        planes = x.view(*x.shape[:2], self.planes, self.bands).transpose(1, 2)
         y = conv2d(planes, self.conv.weight, self.conv.bias, self.conv.stride, self.conv.padding)
-        y = self.dropout(gelu(self.norm(y.transpose(1, 2).flatten(2))))
-        return (x + y if self.residual else y), state
+        return y.transpose(1, 2).flatten(2)

@@ -18,26 +18,6 @@ from pipeline.layers.stage import Chain, Stage, State
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Convolution(BaseModel):
-    """One entry of ``encoder.convolutions``."""
-
-    model_config = ConfigDict(extra="forbid")
-    channels: PositiveInt
-    kernel: PositiveInt = 5
-    stride: PositiveInt = 1
-    dilation: PositiveInt = 1
-
-
-class SpectrumConvolution(BaseModel):
-    """One entry of ``encoder.spectrum``."""
-
-    model_config = ConfigDict(extra="forbid")
-    channels: PositiveInt
-    kernel: PositiveInt = 3
-    stride: PositiveInt = 1
-    squeeze: PositiveInt = 1
-
-
 class ImageConvolution(BaseModel):
     """One entry of ``encoder.stem``."""
 
@@ -45,6 +25,19 @@ class ImageConvolution(BaseModel):
     channels: PositiveInt
     kernel: PositiveInt = 3
     stride: PositiveInt = 1
+
+
+class SpectrumConvolution(ImageConvolution):
+    """One entry of ``encoder.spectrum``."""
+
+    squeeze: PositiveInt = 1
+
+
+class Convolution(ImageConvolution):
+    """One entry of ``encoder.convolutions``."""
+
+    kernel: PositiveInt = 5
+    dilation: PositiveInt = 1
 
 
 class Encoder(Chain):
@@ -117,7 +110,8 @@ class Encoder(Chain):
         if len(shape) not in (1, 3):
             raise ValueError(f"encoder: got steps of shape {shape}; expected feature vectors (F,) or images (C, H, W)")
         if len(shape) == 1 and (stem or over_images):
-            what = "encoder.stem is" if stem else f"{cell_name(cell)} is a cell"
+            made: Any = getattr(cell, "func", cell)
+            what = "encoder.stem is" if stem else f"{made.__name__} is a cell"
             raise ValueError(f"encoder: {what} for images, got steps of shape {shape}; choose an extractor of pictures")
         if conv and over_images:
             raise ValueError("encoder.convolutions work on vectors; for a cell over images use encoder.stem")
@@ -142,8 +136,3 @@ def sizes_of(hidden: int | list[int], layers: int) -> list[int]:
     if not hidden or layers not in (1, len(hidden)):
         raise ValueError(f"encoder.hidden lists {len(hidden)} layers, but encoder.layers is {layers}")
     return hidden
-
-
-def cell_name(cell: Callable[..., Cell]) -> str:
-    """What the cell is called."""
-    return str(getattr(getattr(cell, "func", cell), "__name__", cell))

@@ -1,5 +1,6 @@
 """A convolutional network on each picture: picture to vector."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,11 +52,11 @@ class FrameCNN(Pixels):
         super().__init__(rate, height, width, how)
         self.frozen, self.weights = frozen, weights
         self.costly = frozen
-        self.net = small(channels) if backbone == "small" else truncated(backbone)
+        make = partial(small, channels) if backbone == "small" else partial(truncated, backbone)
+        self.net = make()
         with torch.device("meta"):
             try:
-                sketch = small(channels) if backbone == "small" else truncated(backbone)
-                self.out_shape = tuple(sketch.eval()(torch.zeros(1, 3, height, width)).flatten(1).shape[1:])
+                self.out_shape = tuple(make().eval()(torch.zeros(1, 3, height, width)).flatten(1).shape[1:])
             except (AssertionError, RuntimeError) as error:  # each network complains in its own way
                 raise ConfigError(
                     f"extractor.height, extractor.width: {backbone} cannot take pictures of {height}x{width} "

@@ -1,11 +1,12 @@
 """What has changed since the picture before: the cheapest measure of motion."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from pipeline.extractors.pixels import Colour, Pixels, Rate, Size
+from pipeline.extractors.pixels import Pixels
 from pipeline.layers.stage import State
-from pipeline.media.picture import Fit
 
 
 class FrameDifference(Pixels):
@@ -14,19 +15,11 @@ class FrameDifference(Pixels):
     With ``keep``, the picture itself follows as more channels: ``(B, T, 2 C, H, W)``.
     """
 
-    def __init__(
-        self,
-        rate: Rate = 10,
-        height: Size = 112,
-        width: Size = 112,
-        how: Fit = "crop",
-        colour: Colour = "grey",
-        keep: bool = False,
-    ) -> None:
-        """See ``Pixels``."""
-        super().__init__(rate, height, width, how, colour)
+    def __init__(self, *args: Any, keep: bool = False, **options: Any) -> None:
+        """See ``Pixels``, but for the colour, which is grey."""
+        super().__init__(*args, **{"colour": "grey"} | options)
         self.keep, self.compares = keep, not keep
-        self.out_shape = (self.channels * (1 + keep), height, width)
+        self.out_shape = (self.channels * (1 + keep), *self.in_shape[1:])
 
     def initial(self, batch: int) -> State:
         """No picture yet: its place, and whether there was one."""

@@ -1,8 +1,10 @@
 """Mel-frequency cepstral coefficients: Davis & Mermelstein, IEEE Trans. ASSP 28 (1980)."""
 
+from typing import Any
+
 import torch
 import torchaudio
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from pipeline.extractors.spectral import MelSpectrum
@@ -14,19 +16,10 @@ class MFCC(MelSpectrum):
 
     dct: Tensor
 
-    def __init__(
-        self,
-        rate: PositiveInt = 16000,
-        window: PositiveFloat = 0.025,
-        hop: PositiveFloat = 0.010,
-        mels: PositiveInt = 64,
-        low: NonNegativeFloat = 20.0,
-        high: PositiveFloat | None = None,
-        floor: PositiveFloat = 1e-6,
-        coefficients: PositiveInt = 20,
-    ) -> None:
+    def __init__(self, *args: Any, coefficients: PositiveInt = 20, **options: Any) -> None:
         """See ``MelSpectrum``; the first ``coefficients`` of ``mels`` are kept. ValueError if there are not so many."""
-        super().__init__(rate, window, hop, mels, low, high, floor)
+        super().__init__(*args, **options)
+        (mels,) = self.out_shape
         if coefficients > mels:
             raise ValueError(f"extractor.coefficients ({coefficients}) must not exceed extractor.mels ({mels})")
         self.register_buffer("dct", torchaudio.functional.create_dct(coefficients, mels, "ortho"), persistent=False)

@@ -4,58 +4,37 @@ After Hassner, Itcher & Kliper-Gross, Violent Flows (CVPR Workshops 2012), who l
 changes from picture to picture; beside it, how its direction changes, differs between neighbours and agrees.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from pipeline.extractors.flow import averaged, farneback, steady
-from pipeline.extractors.pixels import Pixels, Rate, Size, grey
+from pipeline.extractors.flow import CELL, CellMotion, blurred
 from pipeline.layers.lean import Array
 from pipeline.layers.stage import State
-from pipeline.media.picture import Fit
 
-CELL = 4  # pixels a side, over which motion is averaged
 DIRECTIONS = 8
 LEVELS = (0.5, 0.9, 0.99)  # quantiles over cells
 LITTLE = 1e-3  # motion of all cells together that has no direction, in picture heights per second
 
 
-class MotionStatistics(Pixels):
+class MotionStatistics(CellMotion):
     """``(B, T, 3, H, W)`` to ``(B, T, 40)``, one vector a picture, without places.
 
     Mean, deviation and three quantiles over all cells, each of the square roots of: motion, its change since the
     picture before, the change of its strength, its differences to the right and downwards, and the difference of pixels
     from a background that follows in ``fast`` seconds. Then the share of motion that goes one way in each cell, the
     entropy of its places, and the shares of eight directions in rising order. Motion is in picture heights per second;
-    the camera's (the median) is taken off. It looks back only. Not differentiable; computed on the CPU.
+    the camera's (the median) is taken off.
     """
 
-    costly = compares = uncounted = True
-
     def __init__(
-        self,
-        rate: Rate = 10,
-        height: Size = 120,
-        width: Size = 160,
-        how: Fit = "crop",
-        window: Annotated[int, Field(ge=3)] = 15,
-        fast: PositiveFloat = 0.3,
+        self, *args: Any, window: Annotated[int, Field(ge=3)] = 15, fast: PositiveFloat = 0.3, **options: Any
     ) -> None:
-        """``window``: pixels over which Farnebäck averages. ``fast``: seconds, at least a picture's period.
-
-        ValueError if the picture is too small, or not a multiple of 4 pixels.
-        """
-        super().__init__(rate, height, width, how)
-        if height % CELL or width % CELL or min(height, width) < 16:
-            raise ValueError(
-                f"extractor.height, extractor.width: {height}x{width}; expected multiples of {CELL}, at least 16x16"
-            )
-        if fast * rate < 1:
-            raise ValueError(f"extractor.fast: {fast} s is less than a picture's period, {1 / rate:.3g} s")
-        self.window, self.fast = window, 1 / (fast * rate)
+        """``window``: pixels over which Farnebäck averages. ``fast``: seconds, at least a picture's period."""
+        super().__init__(*args, **options)
+        self.window, self.fast = window, self.share("fast", fast)
         self.out_shape = (6 * (2 + len(LEVELS)) + 2 + DIRECTIONS,)
 
     def initial(self, batch: int) -> State:
@@ -68,43 +47,22 @@ class MotionStatistics(Pixels):
         """The same: nothing here has a side."""
         return features
 
-    @torch.no_grad()
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The state is the last picture in grey, the background, and the last motion."""
-        images = x.permute(0, 1, 3, 4, 2).to("cpu", torch.float32).round().clamp(0, 255).to(torch.uint8).numpy()
-        greys = grey(x.to("cpu", torch.float32))[:, :, 0].round().clamp(0, 255).to(torch.uint8).numpy()
-        rows = [
-            self.row(images[row], greys[row], [part[row].to("cpu", torch.float32).numpy() for part in state])
-            for row in range(len(x))
-        ]
-        found, after = zip(*rows, strict=True)
-        y = torch.from_numpy(np.stack(found))
-        return y.to(self.anchor), tuple(
-            torch.from_numpy(np.stack(parts)).to(self.anchor) for parts in zip(*after, strict=True)
-        )
-
     def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Array, list[Array]]:
         """One row's pictures to vectors ``(T, 40)``, and the next state."""
-        import cv2
-
         past, fast, last, seen = state
         before, count = past.astype(np.uint8), int(seen[0])
         found = []
         for image, now in zip(images, greys, strict=True):
-            picture = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32) / 255
+            picture = blurred(image)
             if not count:
                 before, fast = now, picture
             quick = self.averaged(np.abs(picture - fast).max(2))
             fast = fast + self.fast * (picture - fast)
-            flow = steady(farneback(before, now, self.window)) * np.float32(self.rate / len(now))
+            flow = self.flow(before, now)
             motion = self.averaged(np.concatenate([flow, np.hypot(flow[..., :1], flow[..., 1:])], 2))
             found.append(figures(motion, last if count > 1 else motion, quick))
             before, last, count = now, motion, min(count + 1, 2)
         return np.stack(found), [before.astype(np.float32), fast, last, np.full_like(seen, count)]
-
-    def averaged(self, pixels: Array) -> Array:
-        """``(H, W, ...)`` to ``(H/4, W/4, ...)``."""
-        return averaged(pixels, pixels.shape[0] // CELL, pixels.shape[1] // CELL)
 
 
 def figures(motion: Array, last: Array, quick: Array) -> Array:

@@ -5,7 +5,7 @@ places say where a person acts and how large; so the one who stands far away fil
 Motion is Farnebäck's (SCIA 2003). Change shows what motion cannot: an arm that is held.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,13 +13,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
-from pipeline.extractors.flow import averaged, farneback, steady
-from pipeline.extractors.pixels import Pixels, Rate, Size, grey
+from pipeline.extractors.flow import CELL, CellMotion, blurred
 from pipeline.layers.lean import Array
 from pipeline.layers.stage import State
-from pipeline.media.picture import Fit
 
-CELL = 4  # pixels a side, over which everything is averaged before the region is cut out
 SLOW = 0.04  # difference of a pixel in 0 ... 1 from the slow background that is noise
 FAST = 0.02  # difference of a cell from the fast one
 DRIFT = 0.01  # what the light may change beyond three quarters of all cells
@@ -29,7 +26,7 @@ POWER = 0.3  # of a cell's change, as a weight of its place: that anything has c
 CHANNELS = 6
 
 
-class MovingRegion(Pixels):
+class MovingRegion(CellMotion):
     """Motion and change on a grid over the region that moves: ``(B, T, 3, H, W)`` to ``(B, T, 6, cells, cells)``.
 
     The channels are motion to the right, to the left, downwards and upwards (picture heights per second), the camera's
@@ -39,17 +36,12 @@ class MovingRegion(Pixels):
 
     The region is a square round the mean place of all change, ``reach`` times as high to each side as the places
     deviate; changes are forgotten in ``memory`` seconds, and at first it is more than the whole picture, whose outside
-    is zeros. It looks back only. Not differentiable; computed on the CPU.
+    is zeros.
     """
-
-    costly = compares = uncounted = True
 
     def __init__(
         self,
-        rate: Rate = 10,
-        height: Size = 120,
-        width: Size = 160,
-        how: Fit = "crop",
+        *args: Any,
         cells: PositiveInt = 10,
         reach: PositiveFloat = 2.5,
         window: Annotated[int, Field(ge=3)] = 7,
@@ -57,66 +49,35 @@ class MovingRegion(Pixels):
         fast: PositiveFloat = 0.3,
         memory: PositiveFloat = 10.0,
         smooth: PositiveFloat = 0.2,
+        **options: Any,
     ) -> None:
         """``cells`` a side. ``window``: pixels over which Farnebäck averages. ``slow``, ``fast``, ``memory`` and
         ``smooth``: seconds, at least a picture's period.
-
-        ValueError if the picture is too small, or not a multiple of 4 pixels.
         """
-        super().__init__(rate, height, width, how)
-        if height % CELL or width % CELL or min(height, width) < 16:
-            raise ValueError(
-                f"extractor.height, extractor.width: {height}x{width}; expected multiples of {CELL}, at least 16x16"
-            )
-        for key, seconds in (("slow", slow), ("fast", fast), ("memory", memory), ("smooth", smooth)):
-            if seconds * rate < 1:
-                raise ValueError(f"extractor.{key}: {seconds} s is less than a picture's period, {1 / rate:.3g} s")
+        super().__init__(*args, **options)
         self.cells, self.reach, self.window = cells, reach, window
-        self.slow, self.fast, self.memory = 1 / (slow * rate), 1 / (fast * rate), 1 / (memory * rate)
-        self.smooth = 1 / (smooth * rate)
+        self.slow, self.fast = self.share("slow", slow), self.share("fast", fast)
+        self.memory, self.smooth = self.share("memory", memory), self.share("smooth", smooth)
         self.out_shape = (CHANNELS, cells, cells)
 
     def initial(self, batch: int) -> State:
         """No picture yet: its place, two backgrounds, the last maps, weights of change, and whether one was seen."""
-        size = self.in_shape[1:]
-        grid = size[0] // CELL, size[1] // CELL
-        return (
-            self.zeros(batch, *size),
-            self.zeros(batch, *size, 3),
-            self.zeros(batch, *size, 3),
-            self.zeros(batch, CHANNELS, *grid),
-            self.zeros(batch, *grid),
-            self.zeros(batch, 1),
-        )
+        height, width = self.in_shape[1:]
+        grid, full = (height // CELL, width // CELL), (height, width, 3)
+        shapes = (height, width), full, full, (CHANNELS, *grid), grid, (1,)
+        return tuple(self.zeros(batch, *shape) for shape in shapes)
 
     def mirror(self, features: Tensor) -> Tensor:
         """What went to the right goes to the left."""
         return features.flip(-1)[..., [1, 0, 2, 3, 4, 5], :, :]
 
-    @torch.no_grad()
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The state is the last picture in grey, both backgrounds, the last maps, and the places of change."""
-        images = x.permute(0, 1, 3, 4, 2).to("cpu", torch.float32).round().clamp(0, 255).to(torch.uint8).numpy()
-        greys = grey(x.to("cpu", torch.float32))[:, :, 0].round().clamp(0, 255).to(torch.uint8).numpy()
-        rows = [
-            self.row(images[row], greys[row], [part[row].to("cpu", torch.float32).numpy() for part in state])
-            for row in range(len(x))
-        ]
-        maps, places, after = zip(*rows, strict=True)
-        y = self.cut(torch.from_numpy(np.stack(maps)), torch.from_numpy(np.stack(places)))
-        return y.to(self.anchor), tuple(
-            torch.from_numpy(np.stack(parts)).to(self.anchor) for parts in zip(*after, strict=True)
-        )
-
     def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Array, Array, list[Array]]:
         """One row's pictures to maps ``(T, 6, H/4, W/4)``, the weights of change till then, and the next state."""
-        import cv2
-
         past, slow, fast, mean, weight, seen = state
         before, known = past.astype(np.uint8), bool(seen[0])
         maps, places = [], []
         for image, now in zip(images, greys, strict=True):
-            picture = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32) / 255
+            picture = blurred(image)
             if not known:
                 before, slow, fast, known = now, picture, picture, True
             held = self.averaged(np.maximum(np.abs(picture - slow).max(2) - SLOW, 0))
@@ -133,15 +94,10 @@ class MovingRegion(Pixels):
 
     def motion(self, before: Array, now: Array) -> list[Array]:
         """Motion of each cell between two pictures to the right, left, downwards, upwards: each ``(H/4, W/4)``."""
-        flow = steady(farneback(before, now, self.window)) * np.float32(self.rate / len(now))
-        across, down = self.averaged(flow).transpose(2, 0, 1)
+        across, down = self.averaged(self.flow(before, now)).transpose(2, 0, 1)
         return [np.maximum(part, 0) for part in (across, -across, down, -down)]
 
-    def averaged(self, pixels: Array) -> Array:
-        """``(H, W, ...)`` to ``(H/4, W/4, ...)``."""
-        return averaged(pixels, pixels.shape[0] // CELL, pixels.shape[1] // CELL)
-
-    def cut(self, maps: Tensor, weights: Tensor) -> Tensor:
+    def finish(self, maps: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
         """Maps ``(B, T, 6, H/4, W/4)`` to the regions that the weights ``(B, T, H/4, W/4)`` of change tell."""
         flat = maps.flatten(0, 1)
         across, down, half = region(weights.flatten(0, 1), self.reach)

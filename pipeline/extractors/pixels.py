@@ -20,7 +20,9 @@ class Pixels(Extractor):
     ``height``, ``width``, ``how`` and ``rate`` say what pictures, and are stored with the model (``picture.py``).
     """
 
-    def __init__(self, rate: Rate, height: Size, width: Size, how: Fit = "crop", colour: Colour = "rgb") -> None:
+    def __init__(
+        self, rate: Rate = 10, height: Size = 112, width: Size = 112, how: Fit = "crop", colour: Colour = "rgb"
+    ) -> None:
         """``rate`` in pictures a second, ``how`` other shapes are fitted, and ``colour`` or grey (Rec. 601 luma)."""
         super().__init__()
         self.spec = InputSpec(picture=Picture(rate, height, width, how))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.layers.stage import Stage, State, pick, stack, tree
+from pipeline.layers.stage import Stage, State, leaves, pick, stack, tree
 
 TOLERANCE = 1e-5  # of the greatest number
 SIZES: dict[str, Any] = {"shape": (7,), "hidden": 6, "classes": 3, "step": 0.02}  # where a constructor asks for them
@@ -66,7 +66,8 @@ def rate(stage: Stage, generator: torch.Generator) -> None:
     expected = (rows, grains * grain(stage), *stage.out_shape)
     assert tuple(y.shape) == expected, f"y has the shape {tuple(y.shape)}; expected {expected}"
     plain(state, rows)
-    assert shapes(state) == shapes(first), f"the state has the shapes {shapes(state)}; it began with {shapes(first)}"
+    now, began = ([tuple(tensor.shape) for tensor in leaves(each)] for each in (state, first))
+    assert now == began, f"the state has the shapes {now}; it began with {began}"
 
 
 def value(stage: Stage, generator: torch.Generator) -> None:
@@ -123,18 +124,15 @@ def causal(stage: Stage, generator: torch.Generator) -> None:
 
 def same(found: State, expected: State, what: str, tolerance: float = TOLERANCE) -> None:
     """AssertionError unless all tensors are equal within the tolerance, and infinite in the same places."""
-    if not isinstance(found, Tensor):
-        for one, other in zip(found, expected, strict=True):
-            same(one, other, what, tolerance)
-        return
-    assert found.shape == expected.shape, f"{what}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
-    assert found.dtype == expected.dtype, f"{what}: {found.dtype}, expected {expected.dtype}"
-    a, b = found.double(), expected.double()
-    apart = torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(math.inf)
-    finite = torch.where(b.isfinite(), b.abs(), 0.0)
-    if apart.numel() and float(apart.max()) > tolerance * max(1.0, float(finite.max())):
-        place = tuple(torch.nonzero(apart == apart.max())[0].tolist())
-        raise AssertionError(f"{what}, differs by {float(apart.max()):.2g} at {place}")
+    for one, other in zip(leaves(found), leaves(expected), strict=True):
+        assert one.shape == other.shape, f"{what}: shape {tuple(one.shape)}, expected {tuple(other.shape)}"
+        assert one.dtype == other.dtype, f"{what}: {one.dtype}, expected {other.dtype}"
+        a, b = one.detach().double(), other.detach().double()
+        apart = torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(math.inf)
+        finite = torch.where(b.isfinite(), b.abs(), 0.0)
+        if apart.numel() and float(apart.max()) > tolerance * max(1.0, float(finite.max())):
+            place = tuple(torch.nonzero(apart == apart.max())[0].tolist())
+            raise AssertionError(f"{what}, differs by {float(apart.max()):.2g} at {place}")
 
 
 def plain(state: State, rows: int) -> None:
@@ -145,11 +143,6 @@ def plain(state: State, rows: int) -> None:
         return
     assert isinstance(state, Tensor), f"the state holds {type(state).__name__}; expected a nested tuple of tensors"
     assert state.ndim and len(state) == rows, f"the state of {rows} rows has the shape {tuple(state.shape)}"
-
-
-def shapes(state: State) -> list[tuple[int, ...]]:
-    """The shapes of its tensors."""
-    return [tuple(state.shape)] if isinstance(state, Tensor) else [shape for part in state for shape in shapes(part)]
 
 
 def integers(generator: torch.Generator, low: int, high: int) -> int:

@@ -7,7 +7,7 @@ says when it may, and converts from tensors to arrays and back. ``RIVULET_ENGINE
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -44,8 +44,11 @@ def row_by_row(stages: frozenset[torch.nn.Module]) -> Iterator[None]:
         MODE.serial = before
 
 
-# What torch does not promise to keep. Where it is missing, the fast path does not see such a transformation.
+# What torch does not promise to keep. Where it is missing, the fast path does not see such a transformation or hook.
 interpreter = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None)
+is_tracing = getattr(torch._C, "_is_tracing", lambda: False)
+hooks_of_all = getattr(hooks, "_global_forward_hooks", {})
+hooks_before_all = getattr(hooks, "_global_forward_pre_hooks", {})
 
 
 def serves(x: Tensor, axes: int = 3) -> bool:
@@ -59,7 +62,7 @@ def serves(x: Tensor, axes: int = 3) -> bool:
         and x.dtype == torch.float32
         and x.is_cpu
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and not is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and interpreter() is None
         and getattr(torch.autograd.forward_ad, "_current_level", -1) < 0
@@ -102,24 +105,25 @@ def unchanged(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool:
 
 def hooked(module: torch.nn.Module) -> bool:
     """Whether forward hooks are registered, its own or global ones: then it must be called as a module."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or getattr(hooks, "_global_forward_hooks", None)
-        or getattr(hooks, "_global_forward_pre_hooks", None)
-    )
+    return bool(module._forward_hooks or module._forward_pre_hooks or hooks_of_all or hooks_before_all)
 
 
-# Arrays of a module's own numbers, in the order of their definition, with the addresses where they are. The arrays keep
-# their memory alive, so an address cannot come to mean other numbers while it is known here.
-KNOWN: "weakref.WeakKeyDictionary[torch.nn.Module, tuple[list[int], list[Array]]]" = weakref.WeakKeyDictionary()
+# By identity, which is the fastest key. The arrays keep their memory alive, so an address cannot come to mean other
+# numbers while it is known here.
+KNOWN: dict[int, tuple[list[Any], list[Array]]] = {}
+
+
+def kept(owner: torch.nn.Module, tensors: Sequence[Tensor], make: Callable[[], list[Array]]) -> list[Array]:
+    """The arrays that ``make`` makes of a module's ``tensors``, in the same memory; made anew only when they moved."""
+    places, known = [(tensor.data_ptr(), tensor.stride()) for tensor in tensors], KNOWN.get(id(owner))
+    if known is None:
+        weakref.finalize(owner, KNOWN.pop, id(owner), None)
+    if known is None or known[0] != places:
+        known = KNOWN[id(owner)] = places, make()
+    return known[1]
 
 
 def own(module: torch.nn.Module) -> list[Array]:
-    """A module's own parameters and buffers as arrays that share their memory; made anew only when they moved."""
-    held = [*module._parameters.values(), *module._buffers.values()]
-    places = [tensor.data_ptr() for tensor in held if tensor is not None]
-    known = KNOWN.get(module)
-    if known is None or known[0] != places:
-        known = KNOWN[module] = places, [array(tensor) for tensor in held if tensor is not None]
-    return known[1]
+    """A module's own parameters and buffers as arrays that share their memory, in the order of their definition."""
+    held = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+    return kept(module, held, lambda: [array(tensor) for tensor in held])

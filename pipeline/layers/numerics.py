@@ -1,4 +1,4 @@
-"""The few functions that compiled kernels are made of; ``kernels.py`` puts this text before each of them.
+"""The few functions that compiled kernels are made of.
 
 Written so that LLVM turns loops over them into vector instructions: no branch that is not a selection, no check for
 division by zero, and no assumption that NaN cannot occur (it must come through). Errors: below 1e-7 absolute.

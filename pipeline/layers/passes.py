@@ -1,7 +1,7 @@
 """Stages that are no cells as one compiled pass over a chunk: what their ``lean`` calls.
 
 The formulas are those of their ``forward``, which is the truth on any device and in training. All arrays are float32
-and contiguous; ``kernels.py`` compiles this text behind that of ``numerics.py``, and keeps both.
+and contiguous; ``kernels.py`` compiles this text, and keeps it.
 """
 
 import math
@@ -9,11 +9,12 @@ import math
 import numpy as np
 from numba import njit
 
+from pipeline.layers.lean import Array
 from pipeline.layers.numerics import exp, f4, multiply
 
 
 @njit(nogil=True, error_model="numpy")
-def affine(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def affine(x: Array, weight: Array, bias: Array) -> Array:
     """W x + b: ``(B, T, F)`` to ``(B, T, len(weight))``."""
     rows, steps, width = x.shape
     y = np.empty((rows * steps, len(weight)), f4)
@@ -22,7 +23,7 @@ def affine(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-def normalise(x: np.ndarray, gain: np.ndarray, shift: np.ndarray, epsilon: float) -> np.ndarray:
+def normalise(x: Array, gain: Array, shift: Array, epsilon: float) -> Array:
     """LayerNorm over the last axis of ``(B, T, F)`` (Ba et al. 2016, with the biased variance)."""
     y, size = np.empty_like(x), f4(x.shape[2])
     for b in range(x.shape[0]):
@@ -41,9 +42,7 @@ def normalise(x: np.ndarray, gain: np.ndarray, shift: np.ndarray, epsilon: float
 
 
 @njit(nogil=True, error_model="numpy")
-def convolve(
-    x: np.ndarray, past: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, dilation: int
-) -> tuple[np.ndarray, ...]:
+def convolve(x: Array, past: Array, weight: Array, bias: Array, stride: int, dilation: int) -> tuple[Array, ...]:
     """A causal convolution, ``weight (channels, F, kernel)``: ``(B, T*stride, F)`` behind what is ``past`` to
     ``(B, T, channels)``, and what is remembered.
     """
@@ -62,7 +61,7 @@ def convolve(
 
 
 @njit(nogil=True, error_model="numpy")
-def gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: Array) -> Array:
     """Each x times the normal distribution's share below x (Hendrycks & Gimpel 2016)."""
     y, flat = np.empty_like(x), x.reshape(x.size)
     out = y.reshape(x.size)
@@ -72,7 +71,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, error_model="numpy")
-def smooth(x: np.ndarray, decay: float, average: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+def smooth(x: Array, decay: float, average: Array, weight: Array) -> tuple[Array, ...]:
     """Softmax and moving average: logits ``(B, T, K)``, ``average (B, K)`` and ``weight (B, 1)`` before to the
     posteriors, and both after.
     """
@@ -80,7 +79,9 @@ def smooth(x: np.ndarray, decay: float, average: np.ndarray, weight: np.ndarray)
     for b in range(x.shape[0]):
         for t in range(x.shape[1]):
             row, out = x[b, t], y[b, t]
-            top, total = row.max(), f4(0.0)
+            top, total = row[0], f4(0.0)
+            for k in range(1, len(row)):
+                top = row[k] if row[k] > top else top  # row.max() and slices that are written take seconds to compile
             for k in range(len(row)):
                 below = row[k] - top
                 out[k] = exp(f4(-80.0) if below < f4(-80.0) else below)  # NaN is not below and comes through
@@ -93,14 +94,13 @@ def smooth(x: np.ndarray, decay: float, average: np.ndarray, weight: np.ndarray)
 
 
 @njit(nogil=True, error_model="numpy")
-def running_mean(x: np.ndarray, past: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, ...]:
+def running_mean(x: Array, past: Array, seen: Array) -> tuple[Array, ...]:
     """Mean of the newest steps: logits ``(B, T, K)``, ``past (B, window - 1, K)`` and the steps ``seen (B, 1)`` before
     to the means, and both after.
     """
     (rows, steps, classes), before = x.shape, past.shape[1]
-    y, joined = np.zeros_like(x), np.empty((rows, before + steps, classes), f4)
+    y, joined = np.zeros_like(x), np.concatenate((past, x), axis=1)
     for b in range(rows):
-        joined[b, :before], joined[b, before:] = past[b], x[b]
         for t in range(steps):
             out = y[b, t]
             last = t + before + 1
@@ -118,15 +118,8 @@ def running_mean(x: np.ndarray, past: np.ndarray, seen: np.ndarray) -> tuple[np.
 
 @njit(nogil=True, error_model="numpy")
 def mel_power(
-    x: np.ndarray,
-    past: np.ndarray,
-    hop: int,
-    hann: np.ndarray,
-    inner: np.ndarray,
-    twist: np.ndarray,
-    outer: np.ndarray,
-    filters: np.ndarray,
-) -> tuple[np.ndarray, ...]:
+    x: Array, past: Array, hop: int, hann: Array, inner: Array, twist: Array, outer: Array, filters: Array
+) -> tuple[Array, ...]:
     """Mel power of a few frames: samples ``(B, T*hop)`` and those ``past`` to ``(B, T, mels)`` and what is remembered.
 
     The transform of N = a b samples as two products (Cooley & Tukey 1965): with n = b i + n' and k = k' + a j,

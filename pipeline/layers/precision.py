@@ -4,7 +4,7 @@ Only weights of convolutions over pictures are lowered; what is remembered, norm
 Without such instructions the answers are the same, but later.
 """
 
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +13,11 @@ from torch.nn.functional import conv2d
 Precision: TypeAlias = Literal["fp32", "bf16"]
 
 
-@runtime_checkable
-class Lowers(Protocol):
-    """A part of a model that can compute in a lower precision than it remembers in."""
-
-    def lower(self) -> None:
-        """Store the weights of the convolutions in bfloat16, for good."""
-
-
 def lower(model: nn.Module) -> None:
-    """Lower every part of a model that can be."""
-    for part in model.children():
-        lower(part)
-        if isinstance(part, Lowers):
-            part.lower()
+    """Lower every part of a model that can be, for good: those with a method ``lower``."""
+    for part in [*model.modules()]:
+        if callable(lowers := getattr(part, "lower", None)):
+            lowers()
 
 
 def shorten(weight: Tensor | None) -> None:

@@ -75,7 +75,7 @@ class Stage(nn.Module):
         first = x[0] if isinstance(x, tuple) else x
         if not first.shape[1]:
             return self.zeros(first.shape[0], 0, *self.out_shape), state
-        if self in MODE.serial and first.shape[0] > 1:
+        if first.shape[0] > 1 and self in MODE.serial:
             rows = [self(pick(x, row), pick(state, row)) for row in range(first.shape[0])]
             return torch.cat([y for y, _ in rows]), stack(after for _, after in rows)
         answer = self.leanly(x, state) if not torch.is_grad_enabled() and self.able else None
@@ -160,10 +160,10 @@ class Chain(Stage):
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """The same; a stage without ``lean`` gets its tensors."""
-        after = []
+        after, serial = [], MODE.serial
         for module, before in zip(self._modules.values(), state, strict=True):
             stage = cast(Stage, module)
-            direct = stage.able and x.shape[1] and stage not in MODE.serial and not hooked(stage)
+            direct = stage.able and x.shape[1] and not (serial and stage in serial) and not hooked(stage)
             answer = stage.lean(x, before) if direct else None
             if answer is None:
                 y, new = stage(*tensors((x, before)))

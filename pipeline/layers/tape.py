@@ -153,36 +153,40 @@ class Recorded:
     """
 
     tape: Tape
-    products: list[Product]
+    inputs: tuple[str, ...]
+    gates: tuple[str, ...]
     new: list[Value]
     dx: dict[str, Value]
     du: dict[str, Value]
     dp: dict[str, Value]
     dstates: list[Value]
 
+    def __post_init__(self) -> None:
+        self.products, self.seen = self.tape.products, self.tape.seen
+        self.of = [product.of for product in self.products]  # the memory that each product takes
+        self.computed = [p for p, of in enumerate(self.of) if of is None]
+        # Where x and the products are only ever added, their gradients are one.
+        self.shared = self.inputs == self.gates and all(
+            self.dx[name].index == self.du[name].index for name in self.inputs
+        )
 
-def record(
-    equations: Callable[..., tuple[Any, ...]],
-    inputs: tuple[str, ...],
-    gates: tuple[str, ...],
-    memory: tuple[str, ...],
-    seen: tuple[str, ...],
-    gate: str,
-) -> Recorded:
-    """Run a cell's equations once with symbols, and differentiate them."""
-    tape = Tape(seen, gate)
-    x = SimpleNamespace(**{name: tape.put("x", name) for name in inputs})
-    states = [tape.put("state", k) for k in range(len(memory))]
-    new = list(equations(tape, x, *states))
+    def spans(self, hidden: int) -> list[slice]:
+        """The rows of ``weight_hh`` of each product."""
+        blocks = [(self.gates.index(product.names[0]), len(product.names)) for product in self.products]
+        return [slice(begin * hidden, (begin + count) * hidden) for begin, count in blocks]
+
+
+def record(cell: Any) -> Recorded:
+    """Run the equations of a ``pipeline.cells.cell.Cell`` once with symbols, and differentiate them."""
+    tape = Tape(cell.seen, cell.gate)
+    x = SimpleNamespace(**{name: tape.put("x", name) for name in cell.inputs})
+    states = [tape.put("state", k) for k in range(len(cell.memory))]
+    new = list(cell.equations(tape, x, *states))
     seeds = [(value, tape.put("dstate", k)) for k, value in enumerate(new)]
     seeds += [(product.operand, tape.put("dv", p)) for p, product in enumerate(tape.products) if product.of is None]
     of = tape.backward(seeds)
-    return Recorded(
-        tape,
-        tape.products,
-        new,
-        {name: of("x", name) for name in inputs},
-        {name: of("u", name) for name in gates},
-        {name: of("peep", name) for name in seen},
-        [of("state", k) for k in range(len(memory))],
+    dx, du, dp = (
+        {name: of(kind, name) for name in names}
+        for kind, names in (("x", cell.inputs), ("u", cell.gates), ("peep", cell.seen))
     )
+    return Recorded(tape, cell.inputs, cell.gates, new, dx, du, dp, [of("state", k) for k in range(len(states))])

@@ -1,7 +1,6 @@
 """Answers against the truth, counted one by one in bounded memory."""
 
 import heapq
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -13,7 +12,6 @@ from pipeline.core.text import shorten
 from pipeline.measures.calibration import CALIBRATION_BINS, score_bin
 
 MAX_KEYS = 1000  # of what may be anything, counted one by one
-BUFFER_SIZE = 1 << 11  # answers that wait to be counted
 Counts = NDArray[np.int64]
 T = TypeVar("T")
 
@@ -64,8 +62,7 @@ class Accuracy:
     """Counts of pairs (truth, answer). Only pairs that occur take memory, so that there may be thousands of classes.
 
     Attributes:
-        pairs: the pairs that occur, as truth * classes + answer ``(P,)``.
-        counts: how often each of them occurs ``(P,)``.
+        pairs: how often each pair occurs, which is known by the number truth * classes + answer.
         claims: by bins of scores, how many answers, how many right ones, and the sum of their scores ``(3, B)``.
         mistakes: the wrong answers with the highest scores.
         unknown: truths that are no label of the model.
@@ -75,8 +72,7 @@ class Accuracy:
     def __init__(self, labels: Sequence[str], worst: int) -> None:
         """``labels`` of the model; ``worst`` mistakes are kept."""
         self.labels, self.places = labels, {label: index for index, label in enumerate(labels)}
-        self.buffer = array("q")
-        self.pairs = self.counts = np.zeros(0, np.int64)
+        self.pairs = Counter[int]()
         self.claims = np.zeros((3, CALIBRATION_BINS))
         self.mistakes = Smallest[Prediction](worst)
         self.unknown, self.unanswered = CappedCounter(), 0
@@ -89,29 +85,23 @@ class Accuracy:
         if answer not in self.places:
             self.unanswered += 1
             return
-        self.buffer.append(self.places[truth] * len(self.labels) + self.places[answer])
-        if len(self.buffer) == BUFFER_SIZE:
-            self.flush()
+        self.pairs[self.places[truth] * len(self.labels) + self.places[answer]] += 1
         if score is not None:
             self.claims[:, score_bin(score, CALIBRATION_BINS)] += 1, truth == answer, score
             if truth != answer:
                 self.mistakes.add(-score, Prediction(path, answer, score, truth))
 
-    def flush(self) -> None:
-        """Count the pairs that wait."""
-        fresh = np.array(self.buffer, np.int64)
-        self.buffer = array("q")
-        counts = np.concatenate([self.counts, np.ones_like(fresh)])
-        self.pairs, inverse = np.unique(np.concatenate([self.pairs, fresh]), return_inverse=True)
-        self.counts = np.zeros_like(self.pairs)
-        np.add.at(self.counts, inverse, counts)
+    def counts(self) -> tuple[Counts, Counts]:
+        """The pairs that occur ``(P,)``, and how often each of them does ``(P,)``."""
+        found = np.array(sorted(self.pairs.items()), np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
 
     def totals(self) -> tuple[Counts, Counts, Counts]:
         """By class ``(K,)``: right answers, truths, answers."""
-        self.flush()
+        pairs, counts = self.counts()
         hits, truths, answers = (np.zeros(len(self.labels), np.int64) for _ in range(3))
-        truth, answer = np.divmod(self.pairs, max(1, len(self.labels)))
-        np.add.at(hits, truth[truth == answer], self.counts[truth == answer])
-        np.add.at(truths, truth, self.counts)
-        np.add.at(answers, answer, self.counts)
+        truth, answer = np.divmod(pairs, max(1, len(self.labels)))
+        np.add.at(hits, truth[truth == answer], counts[truth == answer])
+        np.add.at(truths, truth, counts)
+        np.add.at(answers, answer, counts)
         return hits, truths, answers

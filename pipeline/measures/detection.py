@@ -12,8 +12,6 @@ There are three views:
   hysteresis and its shortest durations, on a grid of thresholds.
 """
 
-import csv
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, Spans, count_alarms, match_alarms, match_events
 from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
-from pipeline.media.annotations import Times, read_truth
+from pipeline.media.annotations import Times, read_rows, read_truth
 from pipeline.media.chunks import open_chunks
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import RELEASE_SHARE, Decoder
@@ -55,9 +53,7 @@ def find_recordings(given: str | Sequence[str]) -> list[AnnotatedRecording]:
     for entry in [given] if isinstance(given, str) else given:
         path = Path(entry).expanduser()
         if not path.is_file():
-            raise ConfigError(
-                f"streams: {entry!r} is no file; expected a recording with NAME.csv beside it, or a table"
-            )
+            raise ConfigError(f"streams: {entry!r} is no file; expected a recording (NAME.csv beside it), or a table")
         listed = [path.parent / name for name in read_paths(path)] if path.suffix in (".csv", ".jsonl") else [path]
         found += [AnnotatedRecording(one, read_truth(one.with_suffix(".csv"), "streams")) for one in listed]
     if not found:
@@ -67,12 +63,7 @@ def find_recordings(given: str | Sequence[str]) -> list[AnnotatedRecording]:
 
 def read_paths(table: Path) -> list[str]:
     """The column ``path`` of a table. ConfigError if it has none, or a path leaves the table's folder or is no file."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(map(json.loads, file)) if table.suffix == ".jsonl" else list(csv.DictReader(file))
-        names = [str(row["path"]) for row in rows]
-    except (OSError, ValueError, csv.Error, KeyError, TypeError) as error:
-        raise ConfigError(f"streams: {table} is no table of recordings ({error!r}); expected a column 'path'") from None
+    names = [str(row["path"]) for row in read_rows(table, "streams", ["path"])]
     folder = table.parent.resolve()
     for name in names:
         whole = (folder / name).resolve()
@@ -99,10 +90,8 @@ def check_recordings(given: Iterable[AnnotatedRecording], model: Classifier) -> 
     for recording in given:
         next(open_chunks(recording.path, model.spec)[1], None)
         if other := sorted({label for *_, label in recording.events} - set(model.labels)):
-            known = ", ".join(model.labels)
-            warnings.warn(
-                f"streams: {recording.path}: no label of the data: {', '.join(other)} ({known})", stacklevel=2
-            )
+            what = f"no label of the data: {', '.join(other)} ({', '.join(model.labels)})"
+            warnings.warn(f"streams: {recording.path}: {what}", stacklevel=2)
 
 
 def evaluate_recordings(model: Classifier, given: Iterable[AnnotatedRecording]) -> dict[str, Any]:
@@ -254,10 +243,8 @@ def psd_roc(classes: Sequence[Sequence[tuple[float, float]]], most: float) -> tu
     to ``most``, as a share of what is possible. Each class's curve is a staircase that never falls; it is their mean.
     """
     edges = sorted({0.0} | {x for points in classes for x, _ in points if x <= most})
-    heights = [
-        float(np.mean([max((y for x, y in points if x <= edge), default=0.0) for points in classes] or [0.0]))
-        for edge in edges
-    ]
+    tops = [[max((y for x, y in points if x <= edge), default=0.0) for points in classes] for edge in edges]
+    heights = [float(np.mean(row or [0.0])) for row in tops]
     widths = np.diff([*edges, most])
     area = float((np.array(heights) * widths).sum() / most)
     return [[round(x, 3), round(y, 5)] for x, y in zip(edges, heights, strict=True)], area

@@ -68,6 +68,11 @@ class Predictions:
         return np.asarray(self.predicted == self.truth)
 
     @property
+    def of_truth(self) -> NDArray[np.float32]:
+        """The scores of the truths, ``(N,)``."""
+        return np.asarray(self.scores[np.arange(len(self.truth)), self.truth], np.float32)
+
+    @property
     def confidence(self) -> NDArray[np.float32]:
         """The scores of the answers, ``(N,)``."""
         return np.asarray(self.scores.max(1, initial=0.0), np.float32)
@@ -118,9 +123,8 @@ def keep_worst(
 def summarize(found: Predictions) -> dict[str, Any]:
     """Accuracy, macro F1, per-class figures, confusions, loss, and how soon the answers are right (``online``)."""
     result = classification_report(found.truth.tolist(), found.predicted.tolist(), found.labels)
-    loss = torch.nn.functional.nll_loss(
-        torch.from_numpy(found.scores).clamp_min(MIN_PROBABILITY).log(), torch.from_numpy(found.truth)
-    )
+    scores, truth = torch.from_numpy(found.scores), torch.from_numpy(found.truth)
+    loss = torch.nn.functional.nll_loss(scores.clamp_min(MIN_PROBABILITY).log(), truth)
     soon = {"step": found.step, "accuracy": online_accuracy(found.right)}
     return result | {"loss": loss.item() if len(found.truth) else 0.0, "online": soon}
 
@@ -131,13 +135,10 @@ def compute_metrics(found: Predictions) -> dict[str, Any]:
     """
     (low, high), method = interval(found.correct.tolist(), found.groups)
     groups = len({group for group in found.groups if group})
-    result = summarize(found) | {
-        "interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups}
-    }
-    of_truth = found.scores[np.arange(len(found.truth)), found.truth]
-    better = (found.scores > of_truth[:, None]).sum(1)
+    better = (found.scores > found.of_truth[:, None]).sum(1)
     bins = claims(found.confidence, found.correct)
-    return result | {
+    return summarize(found) | {
+        "interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups},
         "skipped": found.skipped,
         "top2": float((better < 2).mean()) if len(better) else 0.0,
         "seconds": round(float(found.seconds.sum()), 3),
@@ -161,7 +162,6 @@ def compute_metrics(found: Predictions) -> dict[str, Any]:
 
 def to_json_lines(split: str, found: Predictions) -> Iterator[str]:
     """A line of JSON for each clip: what it is, its truth, the answer and both scores. So runs can be pooled."""
-    of_truth = found.scores[np.arange(len(found.truth)), found.truth]
     for place, name in enumerate(found.names):
         row = {
             "split": split,
@@ -170,6 +170,6 @@ def to_json_lines(split: str, found: Predictions) -> Iterator[str]:
             "truth": found.labels[found.truth[place]],
             "answer": found.labels[found.predicted[place]],
             "score": round(float(found.confidence[place]), 4),
-            "truth_score": round(float(of_truth[place]), 4),
+            "truth_score": round(float(found.of_truth[place]), 4),
         }
         yield json.dumps(row) + "\n"

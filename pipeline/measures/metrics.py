@@ -101,20 +101,21 @@ def match_alarms(truth: Spans, answer: Spans, collar: float) -> tuple[Indices, I
     ``collar`` before it, and at least ``MIN_OVERLAP`` of it lies in that span. So one that never ends is right about
     nothing, however much is true of its time, and one that began long before an event does not announce it.
     """
-    order = np.argsort(answer[:, 0], kind="stable")
-    starts = answer[order, 0]
-    spans, others = expand_windows(np.searchsorted(starts, truth[:, 0] - collar), np.searchsorted(starts, truth[:, 1]))
-    others = order[others]
+    spans, others = pairs_within(answer[:, 0], truth[:, 0] - collar, truth[:, 1])
     shared = np.minimum(truth[spans, 1], answer[others, 1]) - np.maximum(truth[spans, 0], answer[others, 0])
     right = (shared > 0) & (shared >= MIN_OVERLAP * (answer[others, 1] - answer[others, 0]))
     return spans[right], others[right]
 
 
-def expand_windows(first: Indices, last: Indices) -> tuple[Indices, Indices]:
-    """Of windows ``(N,)`` from ``first`` to ``last`` (exclusive), pairs: which window, and each place in it."""
+def pairs_within(values: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> tuple[Indices, Indices]:
+    """Which of the values ``(M,)`` lie in which windows ``(N,)`` from ``low`` to ``high`` (exclusive): places of both,
+    window and value, pair by pair.
+    """
+    order = np.argsort(values, kind="stable")
+    first, last = np.searchsorted(values[order], low), np.searchsorted(values[order], high)
     sizes = (last - first).clip(0)
     which = np.repeat(np.arange(len(sizes)), sizes)
-    return which, np.arange(len(which)) + np.repeat(first - (sizes.cumsum() - sizes), sizes)
+    return which, order[np.arange(len(which)) + np.repeat(first - (sizes.cumsum() - sizes), sizes)]
 
 
 def match_events(
@@ -151,11 +152,8 @@ def allowed_pairs(
     truth: NDArray[np.float64], answer: NDArray[np.float64], collar: float, offset_share: float, offset: bool
 ) -> tuple[Indices, Indices]:
     """Which answers may count for which true events of their label: places of both, pair by pair."""
-    order = np.argsort(answer[:, 0], kind="stable")
-    starts, wide = answer[order, 0], collar + 1e-6  # a little too wide: rounding is not to leave out any that fits
-    first, last = np.searchsorted(starts, truth[:, 0] - wide), np.searchsorted(starts, truth[:, 0] + wide)
-    rows, columns = expand_windows(first, last)
-    columns = order[columns]
+    wide = collar + 1e-6  # a little too wide: rounding is not to leave out any that fits
+    rows, columns = pairs_within(answer[:, 0], truth[:, 0] - wide, truth[:, 0] + wide)
     begin, end = np.abs(truth[rows] - answer[columns]).T
     slack = np.maximum(collar, offset_share * (truth[rows, 1] - truth[rows, 0]))
     fits = (begin <= collar) & ((end <= slack) | (not offset))

@@ -60,10 +60,8 @@ def confusions(labels: Sequence[str], pairs: NDArray[np.int64], counts: NDArray[
 def describe_files(found: Accuracy) -> dict[str, Any]:
     """The same of classified files, with their accuracy and what is left out of it."""
     hits, truths, answers = (counts.tolist() for counts in found.totals())
-    rows = [
-        (label, *precision_recall_f1(*counts), counts[1])
-        for label, *counts in zip(found.labels, hits, truths, answers, strict=True)
-    ]
+    counted = zip(found.labels, hits, truths, answers, strict=True)
+    rows = [(label, *precision_recall_f1(*counts), counts[1]) for label, *counts in counted]
     count = sum(truths)
     return {
         "count": count,
@@ -73,5 +71,5 @@ def describe_files(found: Accuracy) -> dict[str, Any]:
         "unanswered": found.unanswered,
         "unknown": found.unknown,
         "mistakes": list(found.mistakes),
-        **describe(rows, found.labels, found.pairs, found.counts, found.claims),
+        **describe(rows, found.labels, *found.counts(), found.claims),
     }

@@ -7,7 +7,6 @@ in their seed or their fold alone are summed up, too: mean, least, greatest, and
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,68 +15,51 @@ from rich.box import SIMPLE
 from rich.console import Console
 
 import pipeline.report.page as page
-from pipeline.core.errors import UNWRITABLE, ConfigError, UserError
-from pipeline.core.text import clean
+from pipeline.core.errors import USAGE
+from pipeline.core.program import fail, guard
 from pipeline.report.charts import plot_lines
 from pipeline.report.runs import Family, Run, common_split, find_differences, find_runs, group_families, read_run
 from pipeline.report.terminal import make_table
 from pipeline.report.training import SPLIT_NAMES
 
-FIRST_COLUMNS, LAST_COLUMNS = ("run", "settings", "val %", "test %"), ("parameters", "MAC/s", "epochs", "s")
-STREAM_COLUMNS = "event F1", "false an hour"  # on long recordings
 FAMILY_COLUMNS = ("runs", "mean %", "least", "most", "all clips %", "at 95 %", "clips", "groups")
 MAX_LINES = 4  # runs whose learning is drawn
 MAX_SETTINGS = 6  # of a run on the terminal
 
 
-def column_names(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The columns, with the split that intervals and F1 are of; more, if there were long recordings, or clips could not
-    be read.
+def tabulate(runs: Sequence[Run], most: int | None = None) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The columns, and a row of texts for each run, with at most so many settings; '–' where there is nothing. A column
+    that no run has is left out.
     """
-    split = common_split(runs)
-    streams = STREAM_COLUMNS if any("streams" in run.metrics for run in runs) else ()
-    lost = ["unreadable"] if any(count_unreadable(run, split) for run in runs) else []
-    return (*FIRST_COLUMNS, f"{split} at 95 %", f"{split} F1", *streams, *LAST_COLUMNS, *lost)
-
-
-def count_unreadable(run: Run, split: str) -> int:
-    return int(run.metrics.get(split, {}).get("skipped", 0))
-
-
-def to_rows(runs: Sequence[Run], most: int | None = None) -> list[tuple[str, ...]]:
-    """A row of texts for each run, with at most so many settings; '–' where there is nothing."""
-    made, names, folder, split = [], column_names(runs), common_folder(runs), common_split(runs)
+    folder, split = common_folder(runs), common_split(runs)
+    made: list[dict[str, str]] = []
     for run, different in zip(runs, find_differences(runs), strict=True):
         settings = [f"{key}={value}" for key, value in different.items()]
         if most is not None and len(settings) > most:
             settings[most:] = [f"and {len(settings) - most} more"]
-        row = {"run": str(run.folder.relative_to(folder)), "settings": ", ".join(settings) or "–"}
-        row |= figures(run, split) if run.metrics else {"val %": "failed"}
-        made.append(tuple(row.get(name, "–") for name in names))
-    return made
+        row = {"run": str(run.folder.relative_to(folder)), "settings": ", ".join(settings)}
+        made.append(row | (describe(run.metrics, split) if run.metrics else {"val %": "failed"}))
+    every = dict.fromkeys(name for row in made for name in row)
+    names = [name for name in every if name == "settings" or any(row.get(name) for row in made)]
+    return names, [tuple(row.get(name) or "–" for name in names) for row in made]
 
 
-def figures(run: Run, split: str) -> dict[str, str]:
-    """The figures of a run by column."""
-    row, found = run.metrics, run.metrics[split]
-    shares = {f"{name} %": f"{100 * row[name]['accuracy']:.1f}" for name in ("val", "test") if name in row}
-    return shares | {
+def describe(row: Mapping[str, Any], split: str) -> dict[str, str]:
+    """The figures of a run by column, with the split that intervals and F1 are of; '' where there is nothing."""
+    found, streams = row[split], row.get("streams")
+    event_f1 = streams["events"]["micro"]["f1"] if streams and streams["events"]["micro"]["truths"] else None
+    return {
+        **{f"{name} %": f"{100 * row[name]['accuracy']:.1f}" if name in row else "" for name in ("val", "test")},
         f"{split} at 95 %": format_interval(found["interval"]["low"], found["interval"]["high"]),
         f"{split} F1": f"{found['macro_f1']:.3f}",
-        **(stream_figures(row["streams"]) if "streams" in row else {}),
+        "event F1": "" if event_f1 is None else f"{event_f1:.3f}",
+        "false an hour": f"{streams['false_an_hour']:,.1f}" if streams else "",
         "parameters": f"{row['parameters']:,}",
         "MAC/s": page.format_amount(row["multiply_adds"]),
         "epochs": f"{row['epochs']}",
         "s": f"{row['seconds']:,.0f}",
-        "unreadable": f"{count_unreadable(run, split):,}",
+        "unreadable": f"{found['skipped']:,}" if found.get("skipped") else "",
     }
-
-
-def stream_figures(found: Mapping[str, Any]) -> dict[str, str]:
-    """Event F1, if there was anything to be found, and false alarms an hour."""
-    micro = found["events"]["micro"]
-    texts = f"{micro['f1']:.3f}" if micro["truths"] else "–", f"{found['false_an_hour']:,.1f}"
-    return dict(zip(STREAM_COLUMNS, texts, strict=True))
 
 
 def format_interval(low: float, high: float) -> str:
@@ -101,11 +83,12 @@ def family_row(family: Family, place: Path) -> tuple[str, ...]:
 def print_comparison(runs: Sequence[Run]) -> None:
     """Print the comparison on the terminal."""
     console, place = Console(), common_folder(runs)
-    names, settings, *figures = zip(*to_rows(runs, MAX_SETTINGS), strict=True)
-    heads = [column.replace(" ", "\n", 1) for column in column_names(runs)[2:]]  # to fit 80 characters
-    console.print(make_table(f"runs in {place}", ["run", *heads], zip(names, *figures, strict=True), SIMPLE))
-    if any(one != "–" for one in settings):
-        console.print(make_table("settings that differ", FIRST_COLUMNS[:2], zip(names, settings, strict=True), SIMPLE))
+    columns, rows = tabulate(runs, MAX_SETTINGS)
+    heads = [column.replace(" ", "\n", 1) for column in columns[2:]]  # to fit 80 characters
+    figures = ((name, *shown) for name, _, *shown in rows)
+    console.print(make_table(f"runs in {place}", ["run", *heads], figures, SIMPLE))
+    if any(row[1] != "–" for row in rows):
+        console.print(make_table("settings that differ", columns[:2], (row[:2] for row in rows), SIMPLE))
     if found := list(group_families(runs)):
         title = f"the same but for seeds or folds, by their {SPLIT_NAMES[common_split(runs)]} clips"
         console.print(make_table(title, FAMILY_COLUMNS, [family_row(one, place) for one in found], SIMPLE))
@@ -113,7 +96,8 @@ def print_comparison(runs: Sequence[Run]) -> None:
 
 def render_comparison(runs: Sequence[Run]) -> str:
     """The comparison as a page."""
-    there, split, names = [run for run in runs if run.metrics], common_split(runs), column_names(runs)
+    there, split, percent = [run for run in runs if run.metrics], common_split(runs), page.format_percent
+    columns, rows = tabulate(runs)
     bars = [
         (
             ", ".join([run.folder.name, *(f"{key}={value}" for key, value in settings.items())]),
@@ -125,15 +109,14 @@ def render_comparison(runs: Sequence[Run]) -> str:
         if run.metrics
     ]
     lines = {run.folder.name: read_accuracies(run) for run in there[:MAX_LINES]}
-    percent = page.format_percent
     return page.render(
         "comparison.html",
         facts={"folder": common_folder(runs), "runs": f"{len(runs):,}", "failed": f"{len(runs) - len(there):,}"},
         clips=f"{SPLIT_NAMES[split]} clips",
         tested=split == "test",
         bars=bars,
-        columns=names,
-        rows=to_rows(runs),
+        columns=columns,
+        rows=rows,
         family_columns=FAMILY_COLUMNS,
         families=[family_row(one, common_folder(runs)) for one in group_families(runs)],
         learning=plot_lines(lines, "epoch", "Validation accuracy by epoch", (0, 1), (), percent, whole=True)
@@ -153,9 +136,9 @@ def read_accuracies(run: Run) -> list[tuple[float, float]]:
         return []
 
 
-def compare(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Path, str] | None = None) -> None:
-    """Print the comparison of finished runs, and write it to ``out``. ``failed``: folders of runs without a result, and
-    what was set for them. ConfigError for a folder that is no run's.
+def compare(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Path, str] | None = None) -> int:
+    """Print the comparison of finished runs, and write it to ``out``; 0. ``failed``: folders of runs without a result,
+    and what was set for them. ConfigError for a folder that is no run's.
     """
     runs = [read_run(folder) for folder in folders]
     runs += [Run(folder, {}, {"overrides": overrides}) for folder, overrides in (failed or {}).items()]
@@ -163,25 +146,16 @@ def compare(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Pa
     if out is not None:
         page.save(out, render_comparison(runs))
         Console().print(f"comparison: {out}", highlight=False, soft_wrap=True, markup=False)
+    return 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """The program; its exit code."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m pipeline.report", None, __doc__, formatter_class=formatter, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser("python -m pipeline.report", None, __doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folders", nargs="*", metavar="RUN", help="a folder")
     parser.add_argument("--out", type=Path, metavar="FILE", help="a page of the comparison; also out=FILE")
     options = parser.parse_args([f"--{one}" if one.startswith("out=") else one for one in arguments])
-    try:
-        if not options.folders:
-            raise ConfigError("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]")
-        compare(find_runs(options.folders), options.out)
-    except UserError as error:
-        print(f"error: {clean(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: cannot write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
-        return UNWRITABLE
-    return 0
+    if not options.folders:
+        return fail("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]", USAGE)
+    return guard(lambda: compare(find_runs(options.folders), options.out))

@@ -14,7 +14,6 @@ METRICS_FILE, ANSWERS_FILE = "metrics.json", "answers.jsonl"
 TARGET = "_target_"
 REPEATED_KEYS = ("seed", "dataset.fold")  # settings in which runs of one family differ
 IGNORED_KEYS = ("trainer.resume", "name")  # settings that change nothing
-NUMBER_KEYS = "parameters", "epochs", "seconds"
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,7 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
         if not inside:
             why = "holds no finished run" if folder.is_dir() else "is no folder"
             raise ConfigError(f"{str(given)!r} {why}; expected a run's folder, with {METRICS_FILE} in it")
-        found += sorted(
-            inside, key=lambda path: (len(path.name), path.name) if path.name.isdigit() else (99, path.name)
-        )
+        found += sorted(inside, key=lambda path: (len(path.name) if path.name.isdigit() else 99, path.name))
     return list(dict.fromkeys(found))
 
 
@@ -62,7 +59,7 @@ def read_run(folder: Path) -> Run:
     try:
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
         settings = flatten(metrics["settings"])
-        _ = [float(metrics[key]) for key in (*NUMBER_KEYS, "multiply_adds")]
+        _ = [float(metrics[key]) for key in ("parameters", "multiply_adds", "epochs", "seconds")]
         for split in (metrics["val"], *([metrics["test"]] if "test" in metrics else [])):
             _ = [float(split["interval"][side]) for side in ("low", "high")]
             _ = [float(split[key]) for key in ("accuracy", "macro_f1")], int(split.get("skipped", 0))
@@ -75,9 +72,7 @@ def read_run(folder: Path) -> Run:
     except FileNotFoundError:
         raise ConfigError(f"{str(folder)!r} is no run's folder: it has no {METRICS_FILE}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{str(folder)!r} cannot be compared: it is broken or of another version ({error!r})"
-        ) from None
+        raise ConfigError(f"{str(folder)!r} cannot be compared: is broken or of another version ({error!r})") from None
     return Run(folder, metrics, settings, right)
 
 

@@ -130,9 +130,8 @@ def setting_axis(part: Part) -> tuple[tuple[float, float], Ticks]:
 def plot_setting(key: str, part: Part, trials: Sequence[TrialResult]) -> Plot:
     """Accuracy by one setting, and the median of each choice."""
     limits, ticks = setting_axis(part)
-    plot = Plot(
-        f"Accuracy by {key}", limits, accuracy_range(one.reached for one in trials), "", ticks, page.format_percent
-    )
+    heights = accuracy_range(one.reached for one in trials)
+    plot = Plot(f"Accuracy by {key}", limits, heights, "", ticks, page.format_percent)
     for one in reversed(trials):
         plot.dot(part.place(one.settings[key]), one.reached, str(one), one.tone, 3.5)
     for text in part.texts if isinstance(part, Choices) else ():

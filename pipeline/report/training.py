@@ -17,6 +17,11 @@ from pipeline.report.runs import flatten
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+LEARNING = {  # the figures that are drawn by epoch, by plot and name
+    "Losses": {"training loss": "train_loss", "validation loss": "val_loss"},
+    "Accuracies": {"training accuracy": "train_accuracy", "validation accuracy": "val_accuracy"},
+    "Learning rate": {"learning rate": "lr"},
+}
 Figures = Mapping[str, Any]
 
 
@@ -103,22 +108,15 @@ def plot_online(online: Figures) -> Plot | None:
 
 def plot_learning(history: Sequence[Figures]) -> list[Plot]:
     """Losses, accuracies and the learning rate by epoch."""
-
-    def draw(label: str, limits: tuple[float, float] | None = None, **lines: str) -> Plot:
-        points = {
-            name.replace("_", " "): [
-                (row["epoch"], row[key]) for row in history if isinstance(row.get(key), int | float)
-            ]
-            for name, key in lines.items()
+    made = []
+    for label, keys in LEARNING.items() if history else ():
+        lines = {
+            name: [(row["epoch"], row[key]) for row in history if isinstance(row.get(key), int | float)]
+            for name, key in keys.items()
         }
-        number = page.format_percent if limits else page.format_number
-        return plot_lines(points, "epoch", label, limits, (), number, whole=True)
-
-    return [
-        draw("Losses", training_loss="train_loss", validation_loss="val_loss"),
-        draw("Accuracies", (0, 1), training_accuracy="train_accuracy", validation_accuracy="val_accuracy"),
-        draw("Learning rate", learning_rate="lr"),
-    ] if history else []  # fmt: skip
+        limits, number = ((0, 1), page.format_percent) if label == "Accuracies" else (None, page.format_number)
+        made.append(plot_lines(lines, "epoch", label, limits, (), number, whole=True))
+    return made
 
 
 def plot_curves(found: Figures) -> Figures | None:

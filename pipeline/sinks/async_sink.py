@@ -84,19 +84,15 @@ class AsyncSink(Sink):
         with self.changed:
             self.ended, self.until = True, time.monotonic() + self.grace
             self.changed.notify_all()
-        self.join(self.until)
-        self.cancel()
-        self.join(self.until + SLACK_SECONDS)
+        for until in (self.until, self.until + SLACK_SECONDS):
+            for thread in self.threads:
+                thread.join(max(0.0, until - time.monotonic()))
+            self.cancel()
         with self.changed:
             missing = self.count - self.delivered
             reason = self.reason or "the time was over"
         if missing:
             print(f"warning: {clean(self.summary(missing, reason))}", file=sys.stderr)
-
-    def join(self, until: float) -> None:
-        """Wait for the threads."""
-        for thread in self.threads:
-            thread.join(max(0.0, until - time.monotonic()))
 
     def summary(self, missing: int, reason: str) -> str:
         """What to say of those that are missing."""

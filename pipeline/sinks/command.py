@@ -39,9 +39,8 @@ class Command(AsyncSink):
         """
         super().__init__(queue, parallel, grace)
         if not run:
-            raise ConfigError(
-                f"sink.command.run: is not set; give a list: [program, {', '.join(map(braced, PLACEHOLDERS))}]"
-            )
+            places = ", ".join(f"'{{{place}}}'" for place in PLACEHOLDERS)
+            raise ConfigError(f"sink.command.run: is not set; give a list: [program, {places}]")
         for place in (place for text in run for place in PLACEHOLDER.findall(text)):
             if place not in PLACEHOLDERS:
                 raise ConfigError(f"sink.command.run: there is no {{{place}}}{nearest(place, PLACEHOLDERS)}")
@@ -94,11 +93,6 @@ class Command(AsyncSink):
         """How the runs ended."""
         ended = ", ".join(f"{count} x {code}" for code, count in self.codes.most_common(5))
         return f"sink=command: of {self.count} events {missing} failed or were left out ({ended or reason})"
-
-
-def braced(place: str) -> str:
-    """A place as it is written."""
-    return f"'{{{place}}}'"
 
 
 def filled(text: str, row: Row) -> str:

@@ -4,7 +4,6 @@ import csv
 import io
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from pipeline.core.journal import Journal
 from pipeline.core.spreadsheet import protect
 from pipeline.core.text import clean
 from pipeline.sinks.items import EVENT_COLUMNS, FileResult, Item, Row, Steps, StreamInfo, TimedEvent
-from pipeline.sinks.sink import Sink
+from pipeline.sinks.text import TextSink
 
 
-class CSV(Sink):
+class CSV(TextSink):
     """Events or files as rows; posteriors, if asked for, in a second table beside it. A class's column is ``p_`` and
     its label, so that no label can be taken for another column. Gaps have no rows: they are where times are missing
     among the posteriors.
@@ -29,57 +28,56 @@ class CSV(Sink):
         """``path`` of the table (None: standard output, where posteriors stand instead of the events), forced to the
         disk every ``sync`` seconds.
         """
-        self.stdout = "" if path else "rows"
-        self.events = Table(path, sync) if path or not posteriors else None
-        self.steps: Table | None = None
-        if posteriors:
-            self.steps = Table(str(Path(path).with_suffix(".posteriors.csv")) if path else None, sync)
-        self.tables = [table for table in (self.events, self.steps) if table]
-        self.outputs = tuple(table.journal.path for table in self.tables if table.journal.path)
+        super().__init__(path, sync)
+        self.table = Table(self.journal)
+        self.steps = self.table if posteriors else None
+        if path and posteriors:
+            place = Path(path).with_suffix(".posteriors.csv")
+            self.steps = Table(Journal(str(place), sync))
+            self.outputs = (*self.outputs, place.expanduser())
 
     def start(self, stream: StreamInfo) -> None:
         """Write the head of the table of events."""
         super().start(stream)
-        if self.events:
-            self.events.head(EVENT_COLUMNS)
+        if self.steps is not self.table:
+            self.table.head(EVENT_COLUMNS)
         if self.steps:
             self.steps.journal.open()
 
     def write(self, item: Item) -> None:
         """A line for each row, written at once. A file's posteriors are in its row."""
         match item:
-            case TimedEvent() if self.events:
-                self.events.write(vars(item))
+            case TimedEvent() if self.steps is not self.table:
+                self.table.write(vars(item))
             case Steps() if self.steps and self.stream:
                 for row in item.rows(self.stream):
                     scores = {f"p_{label}": value for label, value in row.pop("posteriors").items()}
                     self.steps.write({"time": row.pop("time")} | scores | row)  # an age comes last
             case FileResult():
-                self.tables[0].journal.whole = True
+                self.journal.whole = True
                 for row in item.table_rows():
-                    self.tables[0].write(row)
+                    self.table.write(row)
 
     def flush(self) -> None:
         """To the disk, if it is time."""
-        for table in self.tables:
-            table.journal.flush()
-
-    def finish(self) -> None:
-        """The table of files takes its place."""
-        self.tables[0].journal.finish()
+        super().flush()
+        if self.steps:
+            self.steps.journal.flush()
 
     def close(self) -> None:
         """Close the files."""
-        with ExitStack() as stack:
-            for table in self.tables:
-                stack.callback(table.journal.close)
+        try:
+            super().close()
+        finally:
+            if self.steps:
+                self.steps.journal.close()
 
 
 class Table:
     """A csv file whose columns are the keys of its first row."""
 
-    def __init__(self, path: str | None, sync: float | None) -> None:
-        self.journal, self.has_head = Journal(path, sync), False
+    def __init__(self, journal: Journal) -> None:
+        self.journal, self.has_head = journal, False
 
     def head(self, columns: Iterable[str]) -> None:
         """The first line."""
@@ -91,12 +89,8 @@ class Table:
         if not self.has_head:
             self.head(clean(column) for column in row)
         for_people = self.journal.path is None and sys.stdout.isatty()  # whom names must not deceive
-        self.journal.write(
-            line(
-                clean(value) if key == "label" or (for_people and isinstance(value, str)) else value
-                for key, value in row.items()
-            )
-        )
+        shown = {key for key, value in row.items() if key == "label" or (for_people and isinstance(value, str))}
+        self.journal.write(line(clean(value) if key in shown else value for key, value in row.items()))
 
 
 def line(values: Iterable[Any]) -> str:

@@ -6,11 +6,11 @@ NumPy, and keeps the window alive while nothing comes.
 """
 
 import os
+import select
 import signal
 import struct
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Rgb = NDArray[np.uint8]  # (H, W, 3)
 OPENING = 60.0  # seconds; a busy machine starts processes slowly
 HEAD = struct.Struct("<II")  # height and width, before the pixels
-READY, TAKEN = b"r", b"t"  # what the window answers
+FREE = b"f"  # what the window answers: it takes a picture
 TOLD = ("could not connect", "not implemented", "could not load", "display", "error")  # what a reason is known by
 QUIT = {ord("q"), ord("Q"), 27}  # 27: Esc
 TURN = 10  # milliseconds that the window lives between two looks at what has come
@@ -40,33 +40,24 @@ class Display:
         command = [sys.executable, "-P", __file__, title.encode("utf-8", "replace").decode(), str(height)]
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        self.begun, self.free, self.gone = threading.Event(), threading.Event(), threading.Event()
-        self.ear = threading.Thread(target=self.hear, daemon=True)
-        self.ear.start()
-        if not self.begun.wait(OPENING) or self.gone.is_set():
-            said = reason(self.last_words())
-            raise NoDisplayError(said)
+        self.free = self.gone = False  # whether it takes another picture; whether it is closed
+        self.hear(OPENING)
+        if not self.free:
+            self.child.kill()
+            raise NoDisplayError(reason(self.child.communicate()[1].decode(errors="replace")))
 
-    def hear(self) -> None:
-        """In a thread: what the window says."""
+    def hear(self, seconds: float = 0.0) -> None:
+        """What the window says, if it says something within so many seconds."""
         assert self.child.stdout is not None
-        while answer := self.child.stdout.read(1):
-            self.free.set()
-            if answer == READY:
-                self.begun.set()
-        self.gone.set()
-        self.begun.set()
-
-    def last_words(self) -> str:
-        """End the process; what it wrote on its standard error."""
-        self.child.kill()
-        self.ear.join()
-        return self.child.communicate()[1].decode(errors="replace")
+        while not self.gone and select.select([self.child.stdout], [], [], seconds)[0]:
+            self.free, seconds = bool(os.read(self.child.stdout.fileno(), 1)), 0.0
+            self.gone = not self.free
 
     @property
     def closed(self) -> bool:
         """Whether somebody has closed the window."""
-        return self.gone.is_set()
+        self.hear()
+        return self.gone
 
     @property
     def broken(self) -> bool:
@@ -76,9 +67,9 @@ class Display:
     def show(self, image: Rgb) -> None:
         """Show a picture ``(H, W, 3)`` RGB, unless the window is closed, or still works on the one before."""
         assert self.child.stdin is not None
-        if self.closed or not self.free.is_set():
+        if self.closed or not self.free:
             return
-        self.free.clear()
+        self.free = False
         with suppress(OSError):  # closed just now
             self.child.stdin.write(HEAD.pack(*image.shape[:2]))
             self.child.stdin.write(np.ascontiguousarray(image).data.cast("B"))
@@ -89,15 +80,11 @@ class Display:
         assert self.child.stdin is not None
         with suppress(OSError):
             self.child.stdin.close()
-        try:
-            self.child.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.wait()
-        self.ear.join()
-        for pipe in (self.child.stdout, self.child.stderr):
-            if pipe is not None:
-                pipe.close()
+        with self.child:  # which closes the other pipes
+            try:
+                self.child.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
 
 
 def reason(text: str) -> str:
@@ -107,28 +94,19 @@ def reason(text: str) -> str:
     return f"no window can be opened ({(told or lines or ['for no reason given'])[0]})"
 
 
-class Inbox:
-    """In the other process: the newest picture that has come; ``ended`` once no more can."""
+def received() -> Rgb | None:
+    """In the other process: the picture that has come; None once no more can."""
+    pipe = sys.stdin.buffer
+    if len(head := pipe.read(HEAD.size)) < HEAD.size:
+        return None
+    height, width = HEAD.unpack(head)
+    pixels = pipe.read(height * width * 3)
+    return np.frombuffer(pixels, np.uint8).reshape(height, width, 3) if len(pixels) == height * width * 3 else None
 
-    def __init__(self) -> None:
-        self.newest: Rgb | None = None
-        self.ended = False
-        threading.Thread(target=self.read, daemon=True).start()
 
-    def read(self) -> None:
-        """In a thread: read pictures until the pipe is closed."""
-        pipe = sys.stdin.buffer
-        while len(head := pipe.read(HEAD.size)) == HEAD.size:
-            height, width = HEAD.unpack(head)
-            pixels = pipe.read(height * width * 3)
-            if len(pixels) == height * width * 3:
-                self.newest = np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
-        self.ended = True
-
-    def take(self) -> Rgb | None:
-        """The newest picture, once."""
-        image, self.newest = self.newest, None
-        return image
+def answer() -> None:
+    """In the other process: tell the parent that another picture can come."""
+    os.write(1, FREE)
 
 
 def main(title: str, height: int) -> None:
@@ -141,27 +119,27 @@ def main(title: str, height: int) -> None:
     cv2.imshow(title, np.full((90, 160, 3), GREY, np.uint8))
     cv2.waitKey(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads on
-    inbox, answers = Inbox(), sys.stdout.buffer
-    answers.write(READY)
-    answers.flush()
+    answer()
     sized = visible = False
-    while cv2.waitKey(TURN) & 0xFF not in QUIT and not inbox.ended:
+    while cv2.waitKey(TURN) & 0xFF not in QUIT:
         now = cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
         if visible and not now:
             return
         visible = now  # some systems never say that a window is
-        image = inbox.take()
-        if image is not None:
-            if not sized:
-                factor = min(height / image.shape[0], height * 16 / 9 / image.shape[1])
-                cv2.resizeWindow(title, round(image.shape[1] * factor), round(image.shape[0] * factor))
-                sized = True
-            cv2.imshow(title, image[..., ::-1])
-            answers.write(TAKEN)
-            answers.flush()
+        if not select.select([sys.stdin], [], [], 0)[0]:
+            continue
+        image = received()
+        if image is None:
+            return
+        if not sized:
+            factor = min(height / image.shape[0], height * 16 / 9 / image.shape[1])
+            cv2.resizeWindow(title, round(image.shape[1] * factor), round(image.shape[0] * factor))
+            sized = True
+        cv2.imshow(title, image[..., ::-1])
+        answer()
 
 
 if __name__ == "__main__":
     with suppress(BrokenPipeError):
         main(sys.argv[1], int(sys.argv[2]))
-    os._exit(0)  # without waiting for the thread that reads
+    os._exit(0)  # without asking libraries, one of which may have lost its display

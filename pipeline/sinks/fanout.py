@@ -25,18 +25,16 @@ class Fanout(Sink):
         self.working = dict(sinks)
         self.error: OSError | UserError | None = None
         self.pictures = any(sink.pictures for sink in sinks.values())
-        speaking = {name: sink for name, sink in sinks.items() if sink.stdout in ("rows", "words")}
-        rows = [name for name, sink in speaking.items() if sink.stdout == "rows"]
+        speaking = [name for name, sink in sinks.items() if sink.stdout in ("rows", "words")]
         if len(speaking) > 1:
-            name = rows[-1] if rows else next(iter(speaking))
-            other = next(other for other in speaking if other != name)
+            other, *_, name = sorted(speaking, key=lambda name: sinks[name].stdout == "rows")
             raise ConfigError(
                 f"sink.{name}.path: is not set, but {other} writes to standard output, too; give a file: "
                 f"sink.{name}.path=..."
             )
-        if speaking:
-            for sink in set(sinks.values()) - set(speaking.values()):
-                sink.stdout = ""  # asides are left out
+        for sink in sinks.values() if speaking else ():
+            if sink.stdout == "asides":  # which are left out
+                sink.stdout = ""
 
     @property
     def written(self) -> list[Path]:
@@ -119,13 +117,11 @@ class Fanout(Sink):
 
     def close(self) -> None:
         """Close all that still work, whatever happens to some; then raise what was the first error of all."""
-        for name, sink in list(self.working.items()):
+        while self.working:
             try:
-                sink.close()
+                self.working.pop(next(iter(self.working))).close()
             except (OSError, UserError) as error:
-                self.working.pop(name)
                 self.error = self.error or error
-        self.working = {}
         if self.error:
             raise self.error
 

@@ -68,9 +68,8 @@ class HardNegatives(Sink):
         ConfigError if the list in ``path`` is another table, OSError if it could not be written.
         """
         self.folder = Path(path).expanduser()
-        self.label, self.context, self.longest, self.most, self.truth = label, context, longest, most, truth
-        if label is not None and (Path(label).name != label or label in (".", "..")):
-            raise ConfigError(f"sink.hard_negatives.label: got {label!r}; expected the name of a folder")
+        self.label = None if label is None else folder_name(label)
+        self.context, self.longest, self.most, self.truth = context, longest, most, truth
         self.journal = Journal(str(self.folder / TABLE), None)
         self.journal.whole = True
         self.outputs = (self.folder / TABLE,)
@@ -82,9 +81,7 @@ class HardNegatives(Sink):
     def setup(self, labels: list[str], background: list[str]) -> None:
         """Which labels are background. ConfigError if the one of the cuts cannot be a folder."""
         self.background = {*background, BACKGROUND}
-        self.label = self.label or next(iter(background), BACKGROUND)
-        if Path(self.label).name != self.label:
-            raise ConfigError(f"sink.hard_negatives.label: {self.label!r} cannot be a folder; choose another name")
+        self.label = self.label or folder_name(next(iter(background), BACKGROUND))
         if self.label not in labels:
             print(
                 f"the model has no label {self.label!r}: trained with that folder it will have it, and make no events "
@@ -113,7 +110,8 @@ class HardNegatives(Sink):
             raise ConfigError("sink.hard_negatives.truth: is of one recording; for more of them take beside, or null")
         cuts = false_alarms(events, truth_of(recording, self.truth), self.context, bounds)
         self.recordings += 1
-        name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', Path(recording).stem)[:NAME_CHARACTERS]}-{digest(recording)}"
+        mark = hashlib.blake2b(os.fsencode(Path(recording).resolve()), digest_size=3).hexdigest()  # of one stem, many
+        name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', Path(recording).stem)[:NAME_CHARACTERS]}-{mark}"
         assert self.label is not None
         parts = with_highest_scores([piece for one in cuts for piece in pieces(one, self.longest)], self.most)
         for cut, samples, rate in cut_out(recording, parts):
@@ -148,6 +146,13 @@ class HardNegatives(Sink):
                 self.finish()
         finally:
             self.journal.close()
+
+
+def folder_name(label: str) -> str:
+    """A label, which may be a hostile model's. ConfigError if it cannot be the name of a folder."""
+    if Path(label).name != label or label == ".." or "\0" in label:
+        raise ConfigError(f"sink.hard_negatives.label: got {label!r}; expected the name of a folder")
+    return label
 
 
 def listed(path: Path) -> list[dict[str, str]]:
@@ -218,26 +223,18 @@ def cut_out(recording: str, cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Samples,
         return
     rate = probe(recording).rate
     _, blocks = open_blocks(recording, rate)
-    waiting = sorted(cuts, key=lambda cut: cut.start, reverse=True)
     held, first = np.zeros(0, np.float32), 0  # its first sample's number
-    for block in blocks:
-        held = np.concatenate([held, block])
-        while waiting and round(waiting[-1].end * rate) <= first + len(held):
-            cut = waiting.pop()
-            yield cut, samples_of(held, first, cut, rate), rate
-        if not waiting:
-            return
-        keep = max(first, min(first + len(held), round(waiting[-1].start * rate)))
-        held, first = held[keep - first :], keep
-    for cut in reversed(waiting):  # which end with the recording
-        samples = samples_of(held, first, cut, rate)
-        if len(samples):
+    for cut in sorted(cuts):
+        low, high = round(cut.start * rate), round(cut.end * rate)
+        while first + len(held) < high and (block := next(blocks, None)) is not None:
+            held = np.concatenate([held, block])
+            passed = min(len(held), max(0, low - first))
+            held, first = held[passed:], first + passed
+        samples = held[max(0, low - first) : high - first]
+        if len(samples) == high - low:
+            yield cut, samples, rate
+        elif len(samples):  # it ends with the recording
             yield cut._replace(end=cut.start + len(samples) / rate), samples, rate
-
-
-def samples_of(held: Samples, first: int, cut: Cut, rate: int) -> Samples:
-    """The samples of a cut, of those that begin with number ``first``."""
-    return held[max(0, round(cut.start * rate) - first) : max(0, round(cut.end * rate) - first)]
 
 
 def write_wav(path: Path, samples: Samples, rate: int) -> None:
@@ -245,8 +242,3 @@ def write_wav(path: Path, samples: Samples, rate: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         soundfile.write(file, samples, rate, subtype="PCM_16", format="WAV")
-
-
-def digest(recording: str) -> str:
-    """Six hex digits that tell recordings of one name apart."""
-    return hashlib.blake2b(os.fsencode(Path(recording).resolve()), digest_size=3).hexdigest()

@@ -1,7 +1,5 @@
 """A label track for Audacity (File, Import, Labels): to see and hear the events beside the sound."""
 
-from pydantic import PositiveFloat
-
 from pipeline.core.text import clean
 from pipeline.sinks.items import Item, TimedEvent
 from pipeline.sinks.text import TextSink
@@ -9,10 +7,6 @@ from pipeline.sinks.text import TextSink
 
 class Labels(TextSink):
     """Start, end (seconds) and the label with its score, separated by tabs."""
-
-    def __init__(self, path: str | None = None, sync: PositiveFloat | None = 1.0) -> None:
-        """``path``, ``sync``: as in ``TextSink``."""
-        super().__init__(path, sync)
 
     def write(self, item: Item) -> None:
         """A line for an event."""

@@ -80,14 +80,14 @@ def plan(height: int, width: int) -> Plan:
     tall, broad = round(height * factor), round(width * factor)
     em = max(16, round(20 * (tall / LOW) ** 0.75))
     if broad >= WIDE * tall:
-        under = round(BELOW * em)
-        under += (tall + under) % 2
-        edge = broad % 2
-        return Plan(tall + under, broad + edge, Box(0, 0, tall, broad), Box(tall, 0, under, broad + edge), em, crisp)
-    beside = round(SIDE * em)
-    beside += (broad + beside) % 2
-    edge = tall % 2
-    return Plan(tall + edge, broad + beside, Box(0, 0, tall, broad), Box(0, broad, tall + edge, beside), em, crisp)
+        extra = round(BELOW * em)
+        extra += (tall + extra) % 2
+        size, panel = (tall + extra, broad + broad % 2), Box(tall, 0, extra, broad + broad % 2)
+    else:
+        extra = round(SIDE * em)
+        extra += (broad + extra) % 2
+        size, panel = (tall + tall % 2, broad + extra), Box(0, broad, tall + tall % 2, extra)
+    return Plan(*size, Box(0, 0, tall, broad), panel, em, crisp)
 
 
 def draw(image: Image, scene: Scene, place: Plan) -> Image:

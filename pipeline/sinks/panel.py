@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -70,7 +71,7 @@ def coloured(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> Text:
     text = Text(no_wrap=True)
     shades = (np.round(row * 15).astype(int).tolist() for row in (upper, lower))
     for pair, run in groupby(zip(*shades, strict=True)):
-        text.append("▀" * len(list(run)), STYLES[pair])
+        text.append("▀" * len(list(run)), style(*pair))
     return text
 
 
@@ -81,11 +82,10 @@ def shade(share: float) -> Color:
     return Color.from_rgb(red, green, blue)
 
 
-STYLES = {
-    (upper, lower): Style(color=shade(upper / 15), bgcolor=shade(lower / 15))
-    for upper in range(16)
-    for lower in range(16)
-}
+@cache
+def style(upper: int, lower: int) -> Style:
+    """Of a character whose halves have two of 16 shades."""
+    return Style(color=shade(upper / 15), bgcolor=shade(lower / 15))
 
 
 def bar(share: float, width: int, ascii_only: bool) -> str:

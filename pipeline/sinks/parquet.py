@@ -6,15 +6,13 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pipeline.core.atomic import fsync, part_path
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import Journal, open_empty
+from pipeline.core.journal import Journal
 from pipeline.core.text import clean
 from pipeline.sinks.items import EVENT_COLUMNS, FileResult, Item, Row, TimedEvent
-from pipeline.sinks.sink import Sink
+from pipeline.sinks.sink import Sink, regular_file
 
 NUMBERS = {"start", "end", "part_start", "part_end", "peak", "score", "seconds"}  # columns, besides those with p_
 GROUP_CELLS = 1 << 20  # of a row group: that many are held in memory
@@ -48,12 +46,11 @@ class Parquet(Sink):
             self.parquet: Any = importlib.import_module("pyarrow.parquet")
         except ImportError:
             raise ConfigError("sink=parquet: needs pyarrow: pip install pyarrow (or choose sink=csv)") from None
-        self.path = Path(os.path.realpath(Path(path).expanduser()))  # a link stays one
-        if self.path.exists() and not self.path.is_file():
-            raise ConfigError(f"sink.parquet.path: {path} is no regular file, which a table must be")
-        Journal(str(self.path), None)  # whether it could be written
+        self.path = regular_file(path, "sink.parquet.path", "a table")
         self.outputs = (self.path,)
-        self.part: BinaryIO | None = None
+        self.journal = Journal(str(self.path), None)
+        self.journal.whole = True
+        self.part: Any = None  # what is written, as pyarrow sees it
         self.writer: Any = None
         self.schema: Any = None
         self.columns: dict[str, list[Any]] = {}
@@ -87,7 +84,9 @@ class Parquet(Sink):
         self.schema = self.arrow.schema([(utf8("label", key), self.kind(key)) for key in keys])
         self.columns, self.group_rows, self.rows = {key: [] for key in keys}, max(1, GROUP_CELLS // len(keys)), 0
         with self.all_or_nothing():
-            self.part = os.fdopen(open_empty(part_path(self.path)), "wb")
+            file = self.journal.open()
+            assert file is not None
+            self.part = os.fdopen(file, "wb", closefd=False)
             self.writer = self.parquet.ParquetWriter(self.part, self.schema, compression="zstd")
 
     def kind(self, key: str) -> Any:
@@ -110,13 +109,10 @@ class Parquet(Sink):
         if self.rows:
             self.write_group()
         with self.all_or_nothing():
-            assert self.part is not None
             self.writer.close()
-            self.part.flush()
-            fsync(self.part.fileno())
             self.part.close()
-            part_path(self.path).replace(self.path)
-        self.writer = self.part = None
+            self.journal.finish()
+        self.writer = None
 
     def close(self) -> None:
         """The events of a stream are all written. A table of files that is not finished has never been."""
@@ -141,15 +137,13 @@ class Parquet(Sink):
 
     def discard(self) -> None:
         """Leave nothing of a table that has not taken its place."""
-        if self.part is None:
-            return
-        writer, file, self.writer, self.part = self.writer, self.part, None, None
-        with suppress(Exception):  # it writes its end, for which there may be no room
-            if writer is not None:
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            with suppress(Exception):  # it writes its end, for which there may be no room
                 writer.close()
-        with suppress(OSError):
-            file.close()
-        part_path(self.path).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.part.close()
+        self.journal.close()
 
 
 def is_number(key: str) -> bool:

@@ -5,21 +5,18 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 import pipeline.report.page as page
 import pipeline.sinks.items as items
-from pipeline.core.errors import ConfigError
-from pipeline.core.journal import Journal
 from pipeline.core.text import shorten
 from pipeline.measures.accuracy import Accuracy, CappedCounter, Prediction, Smallest
 from pipeline.measures.calibration import HISTOGRAM_BINS, score_bin
 from pipeline.report.accuracy import describe_files
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_histogram, plot_scores
-from pipeline.sinks.sink import Sink
+from pipeline.sinks.sink import Sink, regular_file
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
 BINS_PER_DECADE, FIRST_POWER, DURATION_BINS = 10, -2, 70  # of durations; power of ten of the first bin, in seconds
@@ -44,7 +41,7 @@ class Report(Sink):
         """``path`` of the page; ``worst`` files are listed: the least sure, and the surest mistakes. ConfigError if it
         is no regular file, OSError if it could not be written.
         """
-        self.path = check_writable(path)
+        self.path = regular_file(path, "sink.report.path", "a page")
         self.outputs = (self.path,)
         self.about: dict[str, str] = {}
         self.name, self.worst, self.unwritten = "", worst, False
@@ -87,7 +84,7 @@ class Report(Sink):
         """Count a file."""
         self.unwritten = False  # before all files are known
         self.labels = self.labels or list(result.posteriors)
-        status, seconds, score, place = result.status, finite(result.seconds), finite(result.score), place_of(result)
+        status, seconds, score, place = result.status, result.seconds, result.score, place_of(result)
         answer = result.label or None
         self.statuses[status] += 1
         if seconds is not None:
@@ -166,29 +163,11 @@ class Problems:
                 first.append((place, shorten(reason)))
 
 
-def check_writable(path: str) -> Path:
-    """The file that a page is to be; a link stays one. ConfigError if it is no regular file, OSError if it could not
-    be written.
-    """
-    whole = Path(path).expanduser().resolve()
-    if whole.exists() and not whole.is_file():
-        raise ConfigError(f"sink.report.path: {path} is no regular file, which a page must be")
-    Journal(str(whole), None)
-    return whole
-
-
 def place_of(result: items.FileResult) -> str:
     """A file, or the part of it that was classified."""
-    path = shorten(result.path)
-    start, end = finite(result.start) or 0.0, finite(result.end)
-    if not start and end is None:
-        return path
-    return f"{path} [{start:.2f} – {'end' if end is None else f'{end:.2f} s'}]"
-
-
-def finite(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    end = "end" if result.end is None else f"{result.end:.2f} s"
+    part = f" [{result.start:.2f} – {end}]" if result.start or result.end is not None else ""
+    return shorten(result.path) + part
 
 
 def duration_bin(seconds: float) -> int:

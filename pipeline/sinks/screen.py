@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pipeline.sinks.items as items
-from pipeline.sinks.overlay import Scene, font
+from pipeline.media.picture import Image
+from pipeline.sinks.overlay import Plan, Scene, draw, font, plan
 from pipeline.sinks.words import Words
 
 MAX_ENDED, MAX_ANSWERS = 32, 4096  # events and blocks of answers that are remembered
@@ -19,6 +20,8 @@ class Screen(Words):
     pictures = True
     stdout = "asides"
     verb = "watching"
+    place: Plan | None = None
+    last: Image | None = None
 
     def start(self, stream: items.StreamInfo) -> None:
         """Nothing is known yet. ConfigError if the OpenCV that is installed is too old."""
@@ -46,6 +49,11 @@ class Screen(Words):
 
     def show(self, frame: items.Frame) -> None:
         """Show a picture."""
+
+    def draw(self, image: Image, seconds: float, age: float | None = None, notice: str = "") -> Image:
+        """A picture beside what is known of its time; all are as large as the first one."""
+        self.place, self.last = self.place or plan(*image.shape[:2]), image
+        return draw(image, self.scene(seconds, age, notice), self.place)
 
     def step_at(self, seconds: float) -> int:
         """The step that answers for a picture: the one whose time it falls into."""

@@ -1,10 +1,23 @@
 """What a sink is: somewhere results go. Sinks receive small values, so a new one is a few lines."""
 
+import os
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
+from pipeline.core.errors import ConfigError
+from pipeline.core.journal import Journal
 from pipeline.sinks.items import Item, StreamInfo
+
+
+def regular_file(path: str, key: str, what: str) -> Path:
+    """Where a file that is written as a whole will be; a link stays one. ConfigError, which names the ``key``, if it is
+    no regular file, OSError if it could not be written.
+    """
+    place = Path(os.path.realpath(Path(path).expanduser()))
+    if place.exists() and not place.is_file():
+        raise ConfigError(f"{key}: {path} is no regular file, which {what} must be")
+    Journal(str(place), None)
+    return place
 
 
 class Closed(Exception):  # noqa: N818 - it is no error
@@ -57,7 +70,5 @@ class Sink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

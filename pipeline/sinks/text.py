@@ -1,5 +1,7 @@
 """Sinks that write lines of text to a file, or to standard output."""
 
+from pydantic import PositiveFloat
+
 from pipeline.core.journal import Journal
 from pipeline.sinks.items import StreamInfo
 from pipeline.sinks.sink import Sink
@@ -8,7 +10,7 @@ from pipeline.sinks.sink import Sink
 class TextSink(Sink):
     """Base of such sinks: a subclass writes whole lines to ``journal``."""
 
-    def __init__(self, path: str | None, sync: float | None) -> None:
+    def __init__(self, path: str | None = None, sync: PositiveFloat | None = 1.0) -> None:
         """``path`` of the file (None: standard output), forced to the disk every ``sync`` seconds (None: never)."""
         self.journal = Journal(path, sync)
         self.stdout, self.outputs = ("", (self.journal.path,)) if self.journal.path else ("rows", ())

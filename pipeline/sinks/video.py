@@ -5,10 +5,8 @@ from collections import deque
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
-from pipeline.media.picture import Image
 from pipeline.media.video_writer import VideoWriter
 from pipeline.sinks.items import Frame, StreamInfo, TimedGap
-from pipeline.sinks.overlay import Plan, draw, plan
 from pipeline.sinks.screen import Screen
 
 PART_PICTURES = 30  # so many and those in the encoder are lost if the program is killed
@@ -32,8 +30,6 @@ class Video(Screen):
         self.waiting: deque[tuple[Frame, float | None]] = deque()
         self.bytes = 0
         self.writer: VideoWriter | None = None
-        self.place: Plan | None = None
-        self.last: Image | None = None
         self.pictures_written, self.hurried = 0, False
 
     def start(self, stream: StreamInfo) -> None:
@@ -61,21 +57,14 @@ class Video(Screen):
         """Write the picture that waits longest."""
         frame, age = self.waiting.popleft()
         self.bytes -= frame.image.nbytes
-        self.put(frame.seconds, frame.image, age)
-
-    def put(self, seconds: float, image: Image, age: float | None = None, notice: str = "") -> None:
-        """A picture, with what is known of its time."""
         self.writer = self.writer or VideoWriter(self.path, part=PART_PICTURES)
-        self.place = self.place or plan(*image.shape[:2])
-        self.last = image
-        written = self.writer.write(draw(image, self.scene(seconds, age, notice), self.place), seconds)
-        self.pictures_written += written and not notice
+        self.pictures_written += self.writer.write(self.draw(frame.image, frame.seconds, age), frame.seconds)
 
     def show_gap(self, gap: TimedGap) -> None:
         """The last picture, darkened, stands until the next one comes."""
         self.drain()
-        if self.last is not None:
-            self.put(gap.start, self.last, notice=gap.why)
+        if self.last is not None and self.writer:
+            self.writer.write(self.draw(self.last, gap.start, notice=gap.why), gap.start)
 
     def drain(self) -> None:
         """Nothing more will be known: write what waits."""

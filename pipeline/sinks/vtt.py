@@ -1,7 +1,5 @@
 """Subtitles (WebVTT): the events while the recording is played, in browsers and video players."""
 
-from pydantic import PositiveFloat
-
 from pipeline.core.atomic import atomic_write
 from pipeline.core.text import clean
 from pipeline.sinks.items import Item, StreamInfo, TimedEvent
@@ -15,14 +13,10 @@ class VTT(TextSink):
     standard output).
     """
 
-    def __init__(self, path: str | None = None, sync: PositiveFloat | None = 1.0) -> None:
-        """``path``, ``sync``: as in ``TextSink``."""
-        super().__init__(path, sync)
-        self.events: list[TimedEvent] = []  # of a file
-
     def start(self, stream: StreamInfo) -> None:
         """Write the head."""
         super().start(stream)
+        self.events: list[TimedEvent] = []
         self.journal.write(HEAD)
 
     def write(self, item: Item) -> None:
@@ -35,6 +29,8 @@ class VTT(TextSink):
     def close(self) -> None:
         """Close the file, its cues in order."""
         super().close()
+        if self.stream is None:
+            return
         ordered = sorted(self.events, key=lambda event: (event.start, event.end))
         if ordered != self.events and self.outputs[0].is_file():
             with atomic_write(self.outputs[0]) as file:

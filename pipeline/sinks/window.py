@@ -6,7 +6,6 @@ from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.picture import Image
 from pipeline.sinks.display import Display, NoDisplayError
 from pipeline.sinks.items import Frame, StreamInfo, TimedGap
-from pipeline.sinks.overlay import Plan, draw, plan
 from pipeline.sinks.screen import Screen
 from pipeline.sinks.sink import Closed
 
@@ -21,8 +20,6 @@ class Window(Screen):
         """``height`` of the window in pixels, at first."""
         self.height = height
         self.display: Display | None = None
-        self.place: Plan | None = None
-        self.last: Image | None = None
 
     def start(self, stream: StreamInfo) -> None:
         """Open the window. ConfigError if there is no display."""
@@ -44,19 +41,17 @@ class Window(Screen):
 
     def show(self, frame: Frame) -> None:
         """Show a picture; Closed or MediaError as ``flush``."""
-        self.last = frame.image
-        self.draw(frame.image, frame.seconds)
+        self.put(self.draw(frame.image, frame.seconds, self.age))
 
     def show_gap(self, gap: TimedGap) -> None:
         """The last picture, darkened, until the next one comes."""
         if self.last is not None:
-            self.draw(self.last, gap.start, gap.why)
+            self.put(self.draw(self.last, gap.start, self.age, gap.why))
 
-    def draw(self, image: Image, seconds: float, notice: str = "") -> None:
-        """Show a picture with what is known."""
-        self.place = self.place or plan(*image.shape[:2])
+    def put(self, canvas: Image) -> None:
+        """Show what was drawn."""
         if self.display is not None:
-            self.display.show(draw(image, self.scene(seconds, self.age, notice), self.place))
+            self.display.show(canvas)
         self.flush()
 
     def end(self) -> None:

@@ -60,7 +60,7 @@ class Interrupts:
             self.before[self.came](self.came, None)
 
 
-def welcoming(interrupts: Interrupts, items: Iterator[Item]) -> Iterator[Item]:
+def welcoming(interrupts: Interrupts, items: Iterator[Item]) -> Generator[Item]:
     """The same items, with signals obeyed while waiting for the next, and not while it is worked on."""
     try:
         while True:

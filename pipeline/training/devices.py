@@ -1,8 +1,7 @@
 """The processes that train one model, and what they exchange."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -33,15 +32,11 @@ def make_fabric(device: str, devices: int, nodes: int, precision: str) -> Fabric
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != devices * nodes:
-        if world > 1:
-            raise ConfigError(
-                f"trainer.devices: {devices} on trainer.nodes={nodes}, but torchrun has started {world} processes; set "
-                f"trainer.devices={os.environ.get('LOCAL_WORLD_SIZE', world)}"
-            )
-        several = "" if nodes == 1 else f" --nnodes={nodes} --rdzv_endpoint=FIRST_NODE:29500"
+        several = f" --nnodes={nodes} --rdzv_endpoint=FIRST_NODE:29500" if nodes > 1 else ""
+        more = f" trainer.nodes={nodes}" if nodes > 1 else ""
         raise ConfigError(
-            f"trainer.devices: {devices} needs as many processes; start them by torchrun --nproc_per_node={devices}"
-            f"{several} train.py ... trainer.devices={devices}{'' if nodes == 1 else f' trainer.nodes={nodes}'}"
+            f"trainer.devices: {devices} needs as many processes, not {world}; start them by "
+            f"torchrun --nproc_per_node={devices}{several} train.py ... trainer.devices={devices}{more}"
         )
     try:
         return Fabric(
@@ -91,10 +86,3 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
     found: list[Any] = [None] * fabric.world_size
     torch.distributed.all_gather_object(found, value)
     return found
-
-
-@contextmanager
-def one_process_first(fabric: Fabric) -> Iterator[None]:
-    """The first process of each node goes ahead, and the others come when it is done: they find its cache."""
-    with fabric.rank_zero_first(local=True):
-        yield

@@ -95,8 +95,7 @@ class Loader:
         if failures >= ATTEMPTS:
             raise UserError(
                 f"processes that load data fail again and again ({reason}); expected a batch within {limit:g} s. Set "
-                "trainer.workers=0 to load in this process and see where it fails, or trainer.timeout to grant a clip "
-                "more time"
+                "trainer.workers=0 to see where it fails, or trainer.timeout to grant a clip more time"
             ) from None
         warnings.warn(f"a process that loads data has failed, and others take its place: {reason}", stacklevel=3)
 
@@ -126,9 +125,7 @@ def known_classes(split: Split) -> Sequence[int]:
     """The class of each clip. ConfigError if a split does not know them before it makes the clips."""
     found: Sequence[int] | None = getattr(split, "classes", None)
     if found is None:
-        raise ConfigError(
-            "trainer.balance: this dataset does not tell its classes in advance; set trainer.balance=none"
-        )
+        raise ConfigError("trainer.balance: this dataset does not tell its classes in advance; set it to none")
     return found
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from pipeline.core.errors import ConfigError, ModelError
 from pipeline.core.settings import differences
 from pipeline.model.classifier import Classifier, load
@@ -34,25 +32,19 @@ def load_pretrained(model: Classifier, path: str) -> str:
     weights, theirs = model.state_dict(), other.state_dict()
     body = {name for name in weights.keys() | theirs.keys() if not name.startswith("head.")}
     if odd := sorted(n for n in body if n not in weights or n not in theirs or weights[n].shape != theirs[n].shape):
-        raise ConfigError(
-            f"trainer.pretrained: {path} has another {odd[0]}; take the settings with which it was trained"
-        )
+        raise ConfigError(f"trainer.pretrained: {path} has another {odd[0]}; take the settings of its training")
     known = [(here, other.labels.index(label)) for here, label in enumerate(model.labels) if label in other.labels]
     for name, tensor in weights.items():
         if name in body:
             tensor.copy_(theirs[name])
         elif len(tensor) == len(model.labels) and name in theirs:
-            copy_rows(tensor, theirs[name], known)
+            for here, there in known:
+                tensor[here] = theirs[name][there]
     new = len(model.labels) - len(known)
     return (
         f"begins with the weights of {path}; labels it knows: {len(known)}, new: {new}. Accuracy means something "
         "only on clips that it has not learnt from, either"
     )
-
-
-def copy_rows(here: Tensor, there: Tensor, pairs: list[tuple[int, int]]) -> None:
-    for own, other in pairs:
-        here[own] = there[other]
 
 
 def without_training(settings: Any) -> Any:

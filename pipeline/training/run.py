@@ -50,9 +50,8 @@ class Run:
         self.last = last
         self.features = Features(model, augment)
         self.background = model.labels.index(background) if background is not None else None
-        made: torch.optim.Optimizer = build(
-            optimizer, torch.optim.Optimizer, at="optimizer", params=parameter_groups(model, optimizer)
-        )
+        groups = parameter_groups(model, optimizer)
+        made: torch.optim.Optimizer = build(optimizer, torch.optim.Optimizer, at="optimizer", params=groups)
         self.rates: list[float] = [group["lr"] for group in made.param_groups]
         self.logits, self.optimizer = fabric.setup(Logits(model), made)
         broadcast_weights(fabric, model)
@@ -95,9 +94,8 @@ class Run:
     def save_model(self) -> None:
         """Write model.safetensors."""
         if self.fabric.global_rank == 0:
-            self.model.save(
-                self.out / "model.safetensors", {"settings": self.settings, "history": self.progress.history}
-            )
+            about = {"settings": self.settings, "history": self.progress.history}
+            self.model.save(self.out / "model.safetensors", about)
 
     def save_checkpoint(self) -> None:
         """Write last.ckpt, with which training goes on from here to the bit. All processes have to call it."""
@@ -132,14 +130,10 @@ class Run:
         if other := differences(settings, json.loads(json.dumps(decisive(self.settings)))):
             raise ConfigError(f"trainer.resume: {path} was begun with other settings: {other}; resume as it was begun")
         if other := differences(json.loads(state.get("data", "{}")), self.data):
-            raise ConfigError(
-                f"trainer.resume: the clips are not those with which {path} was begun: {other}; what was validated on "
-                "might now be learnt. Bring back the dataset as it was, or begin anew"
-            )
-        if len(state["processes"]) != self.fabric.world_size:
-            raise ConfigError(
-                f"trainer.resume: {path} is of {len(state['processes'])} processes, not {self.fabric.world_size}"
-            )
+            hint = "bring back the dataset as it was, or begin anew"
+            raise ConfigError(f"trainer.resume: the clips are not those with which {path} was begun: {other}; {hint}")
+        if (count := len(state["processes"])) != self.fabric.world_size:
+            raise ConfigError(f"trainer.resume: {path} is of {count} processes, not {self.fabric.world_size}")
         vars(self.progress).update(json.loads(state["progress"]))
         self.best = state["best"]
         self.model.load_state_dict(self.best)

@@ -89,9 +89,8 @@ class Search:
         sweep was interrupted.
         """
         seed = (self.seed * 100_003 + number) % 2**32
-        return (
-            RandomSampler(seed) if self.sampler == "random" else TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
-        )
+        random = self.sampler == "random"
+        return RandomSampler(seed) if random else TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
 
     def make_pruner(self) -> BasePruner:
         if self.pruner == "hyperband":
@@ -257,10 +256,8 @@ def open_study(path: Path, about: Mapping[str, Any]) -> optuna.Study:
         if not other:
             return study
         if has_learned(study):
-            raise ConfigError(
-                f"hydra.run.dir: {path.parent} holds a sweep with other settings: {other}. Give the same command, or "
-                "another folder"
-            )
+            hint = "give the same command, or another folder"
+            raise ConfigError(f"hydra.run.dir: {path.parent} holds a sweep with other settings: {other}; {hint}")
     part = path.with_name(path.name + ".tmp")  # a half-made database cannot be opened
     part.unlink(missing_ok=True)
     storage = open_storage(part)

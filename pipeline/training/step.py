@@ -71,10 +71,8 @@ class TrainingStep:
 
     def diverged(self, name: str, value: float) -> DivergedError:
         """The error for a number that is not finite."""
-        epoch = self.run.progress.epoch + 1
-        return DivergedError(
-            f"the {name} is {value} in epoch {epoch}; lower optimizer.lr or trainer.clip, or look at the data"
-        )
+        where = f"the {name} is {value} in epoch {self.run.progress.epoch + 1}"
+        return DivergedError(f"{where}; lower optimizer.lr or trainer.clip, or look at the data")
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Logits of features, as ``Classifier.logits``. DivergedError if a memory has become infinite."""

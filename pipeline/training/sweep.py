@@ -53,9 +53,7 @@ class Sweep:
         space = {key: part for key, part in self.space.items() if key not in keys_of(given)}
         trainer = settings.get("trainer", {})
         if not space:
-            raise ConfigError(
-                "sweep.space: is empty; say what to search: +sweep.space.optimizer.lr={low:1e-4,high:0.1}"
-            )
+            raise ConfigError("sweep.space: is empty; say what to search: +sweep.space.optimizer.lr={low:1e-4,high:1}")
         if trainer.get("resume"):
             raise ConfigError("trainer.resume: is of one run; a sweep goes on with hydra.run.dir=ITS_FOLDER")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:

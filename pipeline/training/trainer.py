@@ -27,7 +27,7 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Batch, Split
 from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
-from pipeline.training.devices import make_fabric, one_process_first
+from pipeline.training.devices import make_fabric
 from pipeline.training.loader import Balance, Loader, describe_clips, draw_order, loss_weights, plan_steps
 from pipeline.training.losses import Loss
 from pipeline.training.pretrained import load_pretrained
@@ -111,8 +111,8 @@ class Trainer:
         return bool(self.fabric.global_rank == 0)
 
     def splits(self, data: Any, spec: InputSpec) -> dict[str, Split]:
-        """The splits of a dataset; of several processes, one goes ahead and fills its cache."""
-        with one_process_first(self.fabric):
+        """The splits of a dataset; of the processes of a node, one goes ahead, and the others find its cache."""
+        with self.fabric.rank_zero_first(local=True):
             return {name: data.split(name, spec) for name in ("train", "val", "test")}
 
     def begin(self, model: Classifier) -> None:

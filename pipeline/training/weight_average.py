@@ -53,10 +53,8 @@ class WeightAverage:
 
     def state(self) -> dict[str, Tensor | int]:
         """What must be kept to go on."""
-        return {
-            "steps": self.steps,
-            **({f"value.{name}": value for name, value in self.values.items()} if self.decay else {}),
-        }
+        kept = self.values if self.decay else {}
+        return {"steps": self.steps, **{f"value.{name}": value for name, value in kept.items()}}
 
     def restore(self, state: dict[str, Tensor | int]) -> None:
         """Go on from there."""

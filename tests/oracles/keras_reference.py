@@ -9,25 +9,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-HARD = "hard_sigmoid"
+HARD = {"recurrent_activation": "hard_sigmoid"}
 LAYERS = {
-    "elman": lambda: keras.layers.SimpleRNN(9, return_sequences=True, return_state=True),
-    "lstm": lambda: keras.layers.LSTM(9, return_sequences=True, return_state=True),
-    "lstm_hard_sigmoid": lambda: keras.layers.LSTM(
-        9, recurrent_activation=HARD, return_sequences=True, return_state=True
-    ),
-    "gru": lambda: keras.layers.GRU(9, reset_after=True, return_sequences=True, return_state=True),
-    "gru_reset_before": lambda: keras.layers.GRU(9, reset_after=False, return_sequences=True, return_state=True),
-    "gru_reset_before_hard_sigmoid": lambda: keras.layers.GRU(
-        9, reset_after=False, recurrent_activation=HARD, return_sequences=True, return_state=True
-    ),
-    "conv_lstm": lambda: keras.layers.ConvLSTM2D(4, 3, padding="same", return_sequences=True, return_state=True),
-    "conv_lstm_hard_sigmoid": lambda: keras.layers.ConvLSTM2D(
-        4, 3, padding="same", recurrent_activation=HARD, return_sequences=True, return_state=True
-    ),
-    "conv_lstm_dilated": lambda: keras.layers.ConvLSTM2D(
-        4, 5, padding="same", dilation_rate=2, return_sequences=True, return_state=True
-    ),
+    "elman": (keras.layers.SimpleRNN, 9, {}),
+    "lstm": (keras.layers.LSTM, 9, {}),
+    "lstm_hard_sigmoid": (keras.layers.LSTM, 9, HARD),
+    "gru": (keras.layers.GRU, 9, {"reset_after": True}),
+    "gru_reset_before": (keras.layers.GRU, 9, {"reset_after": False}),
+    "gru_reset_before_hard_sigmoid": (keras.layers.GRU, 9, {"reset_after": False} | HARD),
+    "conv_lstm": (keras.layers.ConvLSTM2D, 4, {"kernel_size": 3, "padding": "same"}),
+    "conv_lstm_hard_sigmoid": (keras.layers.ConvLSTM2D, 4, {"kernel_size": 3, "padding": "same"} | HARD),
+    "conv_lstm_dilated": (keras.layers.ConvLSTM2D, 4, {"kernel_size": 5, "padding": "same", "dilation_rate": 2}),
 }
 
 
@@ -41,8 +33,8 @@ def main(out):
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
     kept = {}
-    for name, make in LAYERS.items():
-        layer = make()
+    for name, (kind, units, options) in LAYERS.items():
+        layer = kind(units, return_sequences=True, return_state=True, **options)
         image = "conv" in name
         x = rng.standard_normal((3, 12, 7, 6, 2) if image else (3, 40, 5)).astype(np.float32)
         shape = (3, 7, 6, 4) if image else (3, 9)
