@@ -12,7 +12,7 @@ from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root
 from datasets.labels import unify
 from datasets.splits import draw_fold, fill_splits, name_splits
 from pipeline.core.errors import ConfigError
-from pipeline.media.audio import VIDEO
+from pipeline.media.formats import VIDEO
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
 from pipeline.media.tables import to_label

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat
 from datasets.clips import SPLITS, Clip, Corpus, existing_root
 from datasets.splits import hold_out
 from pipeline.core.errors import ConfigError
-from pipeline.media.audio import VIDEO
+from pipeline.media.formats import VIDEO
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.tables import read_table
 

@@ -29,8 +29,8 @@ from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import lock
 from pipeline.core.progress import bar
-from pipeline.media.audio import AUDIO, VIDEO
 from pipeline.media.container import open_file
+from pipeline.media.formats import AUDIO, VIDEO
 
 PLAN = ".index.part"  # of which plan the shards are, until there is an index
 OURS = re.compile(r"(train|val|test)-\d{6}\.tar")

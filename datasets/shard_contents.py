@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple, cast
 from datasets.shard_index import MAX_CARD_BYTES, MAX_TEXT_LENGTH
 from pipeline.core.atomic import atomic_write
 from pipeline.core.text import clean
-from pipeline.media.audio import AUDIO, VIDEO
+from pipeline.media.formats import AUDIO, VIDEO
 from pipeline.media.tables import to_text
 
 MEDIA = AUDIO | VIDEO | {".bin"}

@@ -16,6 +16,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from math import isinf
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -122,7 +123,7 @@ def check_size(info: MediaInfo, limits: Limits) -> None:
     """MediaError for sound whose header claims more than may be decoded, or that turned out to be more."""
     sound = info.sound if isinstance(info, AVInfo) else info
     if isinstance(sound, AudioInfo):
-        frames = max(sound.decoded, 0 if sound.exact else sound.frames or 0)
+        frames = max(sound.decoded, 0 if isinf(sound.slack) else sound.frames or 0)
         if frames * sound.channels * 4 > limits.largest or frames > limits.longest * sound.rate:
             hours = frames / sound.rate / 3600
             raise MediaError("limit_duration", f"{hours:.1f} h of {sound.channels} channels at {sound.rate} Hz")

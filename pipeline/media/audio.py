@@ -8,7 +8,6 @@ non-finite samples set to zero, and the decoded length compared with the declare
 
 import os
 import re
-import struct
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -19,9 +18,12 @@ import soxr
 from numpy.typing import NDArray
 
 from pipeline.core.errors import MediaError
+from pipeline.media.chunked import Structure
 from pipeline.media.container import admit, decoded_frames, open_file
+from pipeline.media.formats import GUESSING
 from pipeline.media.info import AudioInfo
-from pipeline.media.part import FileBytes, Part
+from pipeline.media.part import FileBytes, Part, bytes_at
+from pipeline.media.structure import MAX_PAGE_BYTES, counts_frames, examine, starts_again
 
 Samples = NDArray[np.float32]
 BLOCK = 1 << 16  # samples of each channel that are decoded at once
@@ -29,20 +31,19 @@ MIN_HZ, MAX_HZ = 1_000, 384_000
 MAX_CHANNELS = 64
 LIBSNDFILE = re.compile(  # how files begin that libsndfile reads
     rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|OggS\0|fLaC|riff\x2e\x91\xcf\x11|FORM.{4}AIF[FC]|caff\0\x01|\.snd|NIST_1A"
-    rb"|Creative Voice File|ID3|\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]",
+    rb"|ID3|\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]",
     re.DOTALL,
 )
-FIXED_SIZE_CODECS = (1, 3, 0xFFFE)  # of WAVE, with the same number of bytes for each sample
-UNKNOWN_BYTES = 0xFFFF_F000  # from here on, what a pipe writes when it does not know the length
+UNTIMED = {"avi", "amr"}  # FFmpeg counts their bytes instead, by rates that are not always true
+GAPLESS = re.compile(r"\s*\w+ \w+ \w+ ([0-9A-Fa-f]{1,16})\b")  # iTunes: 0, samples before, behind, and of the sound
+MAX_PADDING = 4096  # samples behind the sound that an encoder of frames adds
+UNKNOWN_FRAMES = 1 << 48  # from here on, what libsndfile says if a FLAC does not tell
+SLACK_SECONDS = 0.05  # and a thousandth: by which the header of a lossy format may be wrong
 MAX_AMPLITUDE = 32.0  # full scale is 1; beyond this it is no sound
 CLIPPED_AMPLITUDE = 0.999
 MIN_SECONDS = 0.025  # below, not even one analysis window is filled
 GAP_SECONDS = 0.1  # without a sample
 MAX_GAP_SECONDS = 3600.0  # beyond, the time stamps are nonsense
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".caf", ".w64"}
-AUDIO |= {".aifc", ".wma", ".amr", ".ac3", ".mka", ".mp2"}
-VIDEO = {".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".wmv", ".gif"}
-VIDEO |= {".asf", ".flv", ".m2ts", ".ogv", ".vob"}
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
@@ -56,37 +57,37 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
 def open_audio(name: str) -> tuple[AudioInfo, soundfile.SoundFile | None]:
     """Header of a file, and the file itself if libsndfile is to read it."""
     head = admit(name)
-    header = wav_header(name) if head.startswith(b"RIFF") else None
-    if header:
-        check_limits(header)
-    sound = open_by_libsndfile(name, head)
+    found = examine(name, head)
+    if found.rate or found.channels:
+        check_limits(AudioInfo(found.rate, found.channels, None))
+    sound = open_by_libsndfile(name, head, found)
     if sound is None:
-        return probe_by_ffmpeg(name), None
-    info, by_ffmpeg = AudioInfo(sound.samplerate, sound.channels, sound.frames or None), sound.format == "MP3"
-    try:
-        check_limits(info)
-        if sound.format == "OGG":
-            by_ffmpeg, ended = ogg_ends(name)
-            if not ended:
-                info.warn("truncated")
-        if header:  # libsndfile silently mends a length that the file does not hold
-            info.frames, info.warnings, info.exact = header.frames, header.warnings, header.exact
-            by_ffmpeg = not sound.frames and "unknown_length" in info.warnings  # the recorder was killed
-    except BaseException:
-        sound.close()
-        raise
-    if by_ffmpeg:
-        sound.close()
-    return info, None if by_ffmpeg else sound
+        info = probe_by_ffmpeg(name)
+        if found.several:
+            info.warn("joined")
+    else:
+        known = sound.frames < UNKNOWN_FRAMES
+        info = AudioInfo(sound.samplerate, sound.channels, sound.frames if known and sound.frames else None)
+        if not known:
+            info.warn("unknown_length")
+        guessed = found.chunked or (sound.format == "MP3" and not counts_frames(name))
+        if info.frames and not guessed:
+            info.slack = 0.0 if sound.format == "FLAC" else SLACK_SECONDS * info.rate + 0.001 * info.frames
+        if not known or sound.format == "MP3" or (sound.format == "OGG" and is_chained(name)):
+            sound.close()
+            sound = None
+    info.warnings += found.warnings
+    return info, sound
 
 
-def open_by_libsndfile(name: str, head: bytes) -> soundfile.SoundFile | None:
+def open_by_libsndfile(name: str, head: bytes, found: Structure) -> soundfile.SoundFile | None:
     """A file that libsndfile can read; None for any other."""
     if not LIBSNDFILE.match(head):
         return None
     nameless = isinstance(name, Part) or head.startswith((b"ID3", b"\xff"))  # it looks for other files beside an MP3
+    file = found.open(name) if found.view else FileBytes(name) if nameless else os.fsencode(name)
     try:
-        return soundfile.SoundFile(FileBytes(name) if nameless else os.fsencode(name))
+        return soundfile.SoundFile(file)
     except soundfile.LibsndfileError:
         return None
 
@@ -100,40 +101,23 @@ def probe_by_ffmpeg(name: str) -> AudioInfo:
         frames = None
         if stream.duration and stream.time_base:
             frames = round(stream.duration * stream.time_base * stream.rate)
-        return check_limits(AudioInfo(stream.rate, stream.codec_context.channels, frames))
+        gapless = GAPLESS.match(container.metadata.get("iTunSMPB", ""))
+        if frames and gapless:
+            frames = min(frames, int(gapless[1], 16) or frames)
+        info = check_limits(AudioInfo(stream.rate, stream.codec_context.channels, frames))
+        info.padded = container.format.name.startswith("mov")
+        if frames and container.format.name not in GUESSING:
+            info.slack = SLACK_SECONDS * info.rate + 0.001 * frames
+        return info
 
 
-def wav_header(name: str) -> AudioInfo | None:
-    """What a RIFF WAVE header claims; None for any other file, or a header cut short."""
+def is_chained(name: str) -> bool:
+    """Whether an Ogg file is several streams one after another: then the serial number of its last page is another."""
     with FileBytes(name) as file:
-        if (file.read(12) or b"")[8:] != b"WAVE":
-            return None
-        rate = channels = align = codec = 0
-        while len(chunk := file.read(8) or b"") == 8:
-            kind, size = chunk[:4], int.from_bytes(chunk[4:], "little")
-            if kind == b"data":
-                known = 0 < size < UNKNOWN_BYTES
-                counted = known and codec in FIXED_SIZE_CODECS and align > 0
-                info = AudioInfo(rate, channels, size // align if counted else None, exact=counted)
-                if not known and file.size > file.tell():
-                    info.warn("unknown_length")
-                return info
-            body = (file.read(16) or b"") if kind == b"fmt " else b""
-            if len(body) == 16:
-                codec, channels, rate, _, align, _ = struct.unpack("<HHIIHH", body)
-            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
-    return None
-
-
-def ogg_ends(name: str) -> tuple[bool, bool]:
-    """Whether an Ogg file is several streams one after another, and whether its last page is there and says so."""
-    with FileBytes(name) as file:
-        first = file.read(18) or b""
-        file.seek(max(0, file.size - 2**16))  # no page is longer
-        tail = file.read() or b""
-    page = tail[tail.rfind(b"OggS") :]
-    whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return page[14:18] != first[14:18], whole and bool(page[5] & 4)
+        first = bytes_at(file, 0, 18)
+        tail = bytes_at(file, max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
+    at = tail.rfind(b"OggS")
+    return tail[at + 14 : at + 18] != first[14:18]
 
 
 def check_limits(info: AudioInfo) -> AudioInfo:
@@ -191,27 +175,51 @@ def decode(name: str, info: AudioInfo, sound: soundfile.SoundFile | None) -> Ite
                 info.warn("decode_errors")
                 break
             if not len(block):
-                return
+                if not starts_again(name):
+                    return
+                break
             position += len(block)
             yield block
-    for block in decode_by_ffmpeg(name, info):  # FFmpeg goes on behind damage
+    for block in decode_by_ffmpeg(name, info):  # FFmpeg goes on behind damage, and behind the end of the first of many
         if position < len(block):
             yield block[position:]
         position = max(0, position - len(block))
 
 
 def decode_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]]:
-    """The first sound track through PyAV, as float32 blocks; holes between time stamps become silence."""
+    """The first sound track through PyAV, as float32 blocks, without what an encoder has added behind its end: the
+    header's length is believed where no more than that follows.
+    """
+    position, held = 0, list[NDArray[np.float32]]()
+    limit = info.frames if info.frames and info.padded else UNKNOWN_FRAMES
+    for block in frames_by_ffmpeg(name, info):
+        inside = max(0, limit - position)
+        position += len(block)
+        if inside:
+            yield block[:inside]
+        if inside < len(block):
+            held.append(block[inside:])
+        if position > limit + MAX_PADDING:
+            yield from held
+            held, limit = [], UNKNOWN_FRAMES
+
+
+def frames_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]]:
+    """The same with the padding; holes between time stamps become silence."""
     resampler, kind = None, None
     end: Fraction | None = None  # of what came out so far
     with open_sound(name) as container:
+        timed = container.format.name not in UNTIMED
         for frame in decoded_frames(container, container.streams.audio[0], info.warn):
+            if frame.is_corrupt:
+                info.warn("decode_errors")
             if resampler is None or kind != (frame.sample_rate, frame.format.name, frame.layout.name):
                 if kind and kind[0] != frame.sample_rate:
                     info.warn("rate_change")
                 kind = frame.sample_rate, frame.format.name, frame.layout.name
                 resampler = av.AudioResampler(format="flt", rate=info.rate)
-            time = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+            told = timed and frame.pts is not None and frame.time_base is not None
+            time = frame.pts * frame.time_base if told else end
             if end is None:
                 info.start = end = time or Fraction(0)
             elif time is not None and time - end > GAP_SECONDS:
@@ -269,9 +277,10 @@ def check_blocks(
         info.decoded += len(mono)
         yield mono
     whole = start == 0 and end is None
-    slack = 0.0 if info.exact else info.rate * 0.05 + 0.001 * (info.frames or 0)
-    if whole and info.frames and info.decoded < info.frames - slack:
+    if whole and info.frames and info.decoded < info.frames - info.slack:
         info.warn("truncated")
+    if last is not None and position < last - SLACK_SECONDS * info.rate:
+        info.warn("beyond_end")
     if not info.decoded:
         raise MediaError("no_samples", "the file has no samples" if whole else f"no samples from {start} to {end} s")
     if info.seconds < MIN_SECONDS:

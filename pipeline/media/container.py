@@ -15,16 +15,16 @@ from typing import Any
 import av
 
 from pipeline.core.errors import MediaError
+from pipeline.media.formats import DEMUXERS
 from pipeline.media.part import FileBytes, Part
+from pipeline.media.structure import is_moving
 
 HEAD_BYTES = 4096  # at the beginning of a file that tell its kind
 MAX_DECODED_PIXELS = 1 << 25  # of one picture that is decoded, be it the cover of a sound file
 MAX_BAD_PACKETS = 500  # in a row that cannot be decoded, until the rest is given up
+BARE = {"aac", "loas", "ac3", "eac3", "dts"}  # frames and no more: one that is spoilt at the end has been cut
+EQUAL = {"mp3", "ac3", "eac3", "dts"}  # so has one that is shorter than all others, which are as long as each other
 HEADERLESS = {".pcm", ".raw"}
-DEMUXERS = (
-    "wav,w64,ogg,flac,matroska,webm,mov,mp4,avi,aiff,caf,asf,flv,gif,amr,au,voc,nistsphere,mpeg,mpegvideo,mpegts,"
-    "mp3,aac,ac3"
-)
 LIMITS = {"protocol_whitelist": "", "format_whitelist": DEMUXERS, "max_pixels": str(MAX_DECODED_PIXELS)}
 PLAYLIST = (
     rb"(?i:(?:\xef\xbb\xbf)?\s*(?:#EXTM3U|ffconcat|\[playlist\]|\[reference\]|<asx|<smil|v=0\r?\no="
@@ -34,9 +34,13 @@ PICTURE = (
     rb"\x89PNG|\xff\xd8\xff|BM.{4}\0{4}|II\*\0|MM\0\*|RIFF.{4}WEBP|8BPS|\0\0\0\x0c(?:JXL |jP  .{8}ftypjp2 )"
     rb"|\x76\x2f\x31\x01|.{4}ftyp(?:hei[cxms]|mif1|avif)|P[1-6]\s+\d+\s+\d+\s"
 )
+ANIMATED_WEBP = rb"RIFF.{4}WEBPVP8X.{4}[" + re.escape(bytes(flags for flags in range(256) if flags & 2)) + rb"]"
+OTHER_SOUND = rb"FRM8|\.SoX|XoS\.|.{4}\xf8\x72\x6f[\xba\xbb]"  # DSDIFF, SoX, TrueHD and MLP
+OTHER_VIDEO = rb"\.RMF|\x06\x0e\x2b\x34|nut/multimedia|[FCZ]WS[\x03-\x40]|\xb7\xd8\x00\x20\x37|BBCD\0"
 CODES = {PLAYLIST: "playlist", PICTURE: "picture"}  # of the errors; the others are "unreadable"
 HINTS = {  # how files begin that are no recordings
     PLAYLIST: "a playlist; other files it names are never followed",
+    ANIMATED_WEBP: "an animated WebP, which is not read; convert it to Matroska or GIF first",
     PICTURE: "a single picture; expected a recording",
     rb"\x80[\x02-\x05]|PK\x03\x04.*\.pkl": "a pickle, which is never loaded; a model is a model.safetensors",
     rb"PK[\x03\x05]|\x1f\x8b|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc|Rar!|.{257}ustar": "an archive; unpack it first",
@@ -46,8 +50,8 @@ HINTS = {  # how files begin that are no recordings
     rb"%PDF": "a PDF document; expected a recording",
     rb"\x7fELF|MZ.{58}|\xcf\xfa\xed\xfe": "a program; expected a recording",
     rb"MThd": "MIDI, notes without sound; render it first",
-    rb"wvpk|MAC |TTA[12]|DSD |FRM8": "sound of a kind that is not read; convert it to FLAC first",
-    rb"\.RMF|\x06\x0e\x2b\x34": "video of a kind that is not read; convert it to Matroska first",
+    OTHER_SOUND: "sound of a kind that is not read; convert it first: ffmpeg -i FILE out.flac",
+    OTHER_VIDEO: "video of a kind that is not read; convert it first: ffmpeg -i FILE out.mkv",
     rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype )?html)": "a web page; expected a recording",
     rb"(?!#!AMR|NIST_1A)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z": "a text; expected a recording, or a list named .csv",
 }
@@ -68,10 +72,11 @@ def admit(name: str) -> bytes:
     try:
         with FileBytes(name) as file:
             head = file.read(HEAD_BYTES) or b""
+            moving = is_moving(file, head)
     except OSError as error:
         raise MediaError("unreadable", f"{name}: {error.strerror}") from None
     for pattern, hint in HINTS.items():
-        if re.match(pattern, head, re.DOTALL):
+        if not moving and re.match(pattern, head, re.DOTALL):
             raise refusal(name, CODES.get(pattern, "unreadable"), hint)
     return head
 
@@ -88,9 +93,10 @@ def open_file(name: str, **options: str) -> av.container.InputContainer:
 
     ``options`` of FFmpeg add to the limits that hold for every file.
     """
-    admit(name)
+    jpeg = admit(name).startswith(b"\xff\xd8\xff")  # or FFmpeg would take it for a single one
     try:
-        return av.open(FileBytes(name), "r", options=LIMITS | options, metadata_errors="replace")
+        form = "mjpeg" if jpeg else None
+        return av.open(FileBytes(name), "r", form, options=LIMITS | options, metadata_errors="replace")
     except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise refusal(name, "unreadable", f"no recording of a known kind, or a damaged one ({why})") from None
@@ -98,21 +104,31 @@ def open_file(name: str, **options: str) -> av.container.InputContainer:
 
 def decoded_frames(container: av.container.InputContainer, track: Any, warn: Callable[[str], None]) -> Iterator[Any]:
     """Decoded frames of a track; packets that cannot be decoded are warned of and left out."""
-    bad, packets = 0, container.demux(track)
+    bad, spoilt, packets, sizes = 0, False, container.demux(track), [0, 0, 0]
     while bad <= MAX_BAD_PACKETS:
         try:
             packet = next(packets)
         except (StopIteration, IndexError):  # PyAV raises IndexError for tracks that began late, once ours has ended
+            form, (least, most, last) = container.format.name, sizes  # the last packet, and those before it
+            if (form in BARE and spoilt) or (form in EQUAL and last < least >= most - 4):
+                warn("truncated")
             return
         except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
             chained = isinstance(error, av.error.PatchWelcomeError)  # Ogg streams one after another, of other rates
             warn("rate_change" if chained else "decode_errors")
             return
+        if packet.size:
+            least, most, last = sizes
+            sizes = [min(least or last, last or least), max(most, last), packet.size]
+        if packet.is_corrupt and container.format.name not in ("mpegts", "wav"):  # the file ended within it
+            warn("truncated")
         try:
             frames = packet.decode()
             bad = 0
         except (av.FFmpegError, UnicodeDecodeError):
             warn("decode_errors")
-            bad += 1
+            bad, spoilt = bad + 1, True
             continue
+        if packet.size:
+            spoilt = any(frame.is_corrupt for frame in frames)
         yield from frames

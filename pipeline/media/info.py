@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import inf
 from typing import TypeAlias
 
 
@@ -26,7 +27,8 @@ class AudioInfo(TrackInfo):
     rate: int
     channels: int
     frames: int | None  # samples of each channel, as declared; None if unknown
-    exact: bool = False  # the claim is a count, not an estimate
+    slack: float = inf  # samples by which the claim may be too high; infinite for a guess
+    padded: bool = False  # more may come out than the claim, which is then no sound
 
     @property
     def seconds(self) -> float:
@@ -47,6 +49,7 @@ class VideoInfo(TrackInfo):
     aspect: float  # width of a coded pixel by its height
     rate: float  # frames a second on average, as declared; 0 if unknown
     length: float | None  # seconds, as declared
+    slack: float = inf  # seconds by which that may be too long; infinite for a guess
     end: Fraction = Fraction(0)  # of the last frame, in seconds after the first frame's start
 
     @property
@@ -84,6 +87,8 @@ class AVInfo:
         """Of both tracks, each code once; ``no_audio`` or ``no_video`` where one is missing."""
         missing = [code for info, code in ((self.sound, "no_audio"), (self.pictures, "no_video")) if info is None]
         found = [code for info in (self.pictures, self.sound) if info for code in info.warnings]
+        if not missing and found.count("beyond_end") == 1:  # the other track is longer
+            found.remove("beyond_end")
         return list(dict.fromkeys(missing + found))
 
 

@@ -61,3 +61,9 @@ class FileBytes(io.RawIOBase):
         if not self.closed:
             os.close(self.file)
         super().close()
+
+
+def bytes_at(file: FileBytes, at: int, size: int) -> bytes:
+    """So many bytes from there, or fewer where the file ends."""
+    file.seek(at)
+    return file.read(size) or b""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice, pairwise
-from math import ceil
+from math import ceil, cos, radians, sin
 from typing import Any, TypeAlias
 
 import av
@@ -21,9 +21,11 @@ from av.video.reformatter import VideoReformatter
 
 from pipeline.core.errors import MediaError
 from pipeline.core.limits import MAX_PIXELS
-from pipeline.media.container import MAX_DECODED_PIXELS, decoded_frames, open_file
+from pipeline.media.container import MAX_DECODED_PIXELS, admit, decoded_frames, open_file
+from pipeline.media.formats import GUESSING
 from pipeline.media.info import VideoInfo
 from pipeline.media.picture import Image, Images, Picture, on_grid, to_fraction
+from pipeline.media.structure import examine
 
 GAP_SECONDS = 1.0  # without a frame, if they are also ten usual frame periods
 MAX_GAP_SECONDS = 3600.0  # beyond, the time stamps are nonsense
@@ -40,7 +42,9 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
     """Header of a video file, without decoding it. MediaError if it has no readable pictures within the limits."""
     name = os.fspath(path)
     with open_video(name) as container:
-        return video_info(container, name)
+        info = video_info(container, name)
+    info.warnings += examine(name, admit(name)).warnings
+    return info
 
 
 def open_video(name: str) -> av.container.InputContainer:
@@ -53,9 +57,10 @@ def open_video(name: str) -> av.container.InputContainer:
 
 
 def tracks(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """The video tracks that are no cover pictures and have a decoder."""
+    """The video tracks that are no cover pictures; nor the still of an animated AVIF, if it moves."""
     cover = av.stream.Disposition.attached_pic
-    return [track for track in container.streams.video if not track.disposition & cover]
+    found = [track for track in container.streams.video if not track.disposition & cover]
+    return [track for track in found if track.frames != 1] or found
 
 
 def video_info(container: av.container.InputContainer, name: str) -> VideoInfo:
@@ -68,6 +73,8 @@ def video_info(container: av.container.InputContainer, name: str) -> VideoInfo:
     aspect = float(track.sample_aspect_ratio or 1)
     length = declared_seconds(track, container)
     info = VideoInfo(width, height, aspect, float(track.average_rate or 0), length)
+    if length and container.format.name not in GUESSING:
+        info.slack = max(0.2, 0.02 * length)
     if len(tracks(container)) > 1:
         info.warn("many_streams")
     for sound in container.streams.audio:
@@ -126,7 +133,11 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """What brings a frame upright, as its display matrix says (to the nearest quarter turn): whether it is transposed,
     and then mirrored left to right, and upside down.
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside one of a kind that PyAV does not know, such as EXIF
+        turn = radians(-frame.rotation)
+        matrix = struct.pack("=5i", *(round(x * 65536) for x in (cos(turn), sin(turn), 0, -sin(turn), cos(turn))))
     if matrix is None:
         return False, False, False
     a, b, _, c, d = struct.unpack_from("=5i", matrix)  # x' = ax + cy, y' = bx + dy
@@ -218,7 +229,7 @@ def check_decoded(name: str, info: VideoInfo) -> None:
     if not info.decoded:
         code = "unreadable" if info.length or info.warnings else "no_frames"  # promised, or none to begin with
         raise MediaError(code, f"{name}: no frame of the video can be decoded")
-    if info.length and info.seconds < info.length - max(0.2, 0.02 * info.length):
+    if info.length and info.seconds < info.length - info.slack:
         info.warn("truncated")
 
 
@@ -240,7 +251,8 @@ def open_frames(
     name = os.fspath(path)
     info = probe_video(name)
     frames = decode(name, info, threads)
-    return info, stack(pictures_of(on_clock(frames, info, view, beside), picture, start, end), 1 if view else BLOCK)
+    frames = on_clock(frames, info, view, beside)
+    return info, stack(pictures_of(frames, info, picture, start, end), 1 if view else BLOCK)
 
 
 def on_clock(frames: Timed, info: VideoInfo, view: View | None, beside: Fraction | None) -> Timed:
@@ -252,7 +264,7 @@ def on_clock(frames: Timed, info: VideoInfo, view: View | None, beside: Fraction
         yield start + late, end + late, frame
 
 
-def pictures_of(frames: Timed, picture: Picture, start: float, end: float | None) -> Iterator[Image]:
+def pictures_of(frames: Timed, info: VideoInfo, picture: Picture, start: float, end: float | None) -> Iterator[Image]:
     """The pictures of the asked part on the model's grid, in its size."""
     begin, drawn = to_fraction(start), 0
     last = None if end is None else round((to_fraction(end) - begin) * picture.rate)
@@ -267,6 +279,8 @@ def pictures_of(frames: Timed, picture: Picture, start: float, end: float | None
         for _ in range(wanted):
             yield image
         position, drawn = position + count, drawn + wanted
+    if last is not None and position < last - 1:
+        info.warn("beyond_end")
     if not drawn:
         raise MediaError("no_frames", f"no pictures from {start} to {end} s")
 

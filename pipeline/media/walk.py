@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
-from pipeline.media.audio import AUDIO, VIDEO
+from pipeline.media.formats import AUDIO, VIDEO
 
 ENDINGS = tuple(AUDIO | VIDEO)
 MAX_KINDS = 8  # of other files, that are named

@@ -9,10 +9,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.audio import Resampler
+from pipeline.media.container import HEAD_BYTES
+from pipeline.media.formats import HEADED
 from pipeline.media.input_spec import InputSpec
 from pipeline.sources.source import Piece, Source
 
-CONTAINERS = (b"RIFF", b"fLaC", b"OggS", b"ID3\x03", b"ID3\x04")
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
 
@@ -40,7 +41,7 @@ class Stdin(Source):
         convert = Resampler(self.rate, rate)
         frame = self.dtype.itemsize * self.channels
         pipe: Any = sys.stdin.buffer
-        if pipe.peek(4)[:4] in CONTAINERS:
+        if HEADED.match(pipe.peek(HEAD_BYTES)):
             raise ConfigError(
                 "source=stdin: got a file with a header; expected raw samples. Decode it before (see --help)"
             )
