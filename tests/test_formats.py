@@ -413,5 +413,5 @@ def test_endings_of_everything_that_is_read(tmp_path):
     } <= AUDIO
     for name in [*sounds.split(), *videos.split()]:
         (tmp_path / f"a{name.upper()}").touch()
-    assert len(media_files(tmp_path)) == len(sounds.split()) + len(videos.split())
+    assert len(media_files(tmp_path, "dataset.root")) == len(sounds.split()) + len(videos.split())
     assert "WAV" in soundfile.available_formats()
