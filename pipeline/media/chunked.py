@@ -141,8 +141,8 @@ def length_of(size: int, start: int, rest: int, wide: bool) -> tuple[int, str]:
     if size <= 0 or any(abs(size - (1 << bits)) <= NEAR for bits in (largest, largest + 1)):
         return rest, "unknown_length" if rest > 0 else ""
     if size > rest:
-        counts_more = size - rest in (1, start, start - 8)  # a byte of padding, the header, or its last part
-        return rest, "" if counts_more else "truncated"
+        counts_header = size - rest in (start, start - 8)
+        return rest, "" if counts_header else "truncated"
     wrapped = not wide and rest - size >= MAX_SIZE - NEAR
     return (rest if wrapped else size), ""
 
