@@ -147,6 +147,7 @@ def test_home_assistant_finds_it(broker):
     with begun(broker.port, topic="home/kitchen") as sink:
         wait_for(lambda: broker.last("home/kitchen/status"))
         sink.write(event(LABELS[-1], 1, 2))
+    wait_for(lambda: broker.messages("home/kitchen/event") and broker.last("home/kitchen/status") == "offline")
     ((topic, text),) = [(one[0], one[1]) for one in broker.got if one[0].startswith("homeassistant/")]
     assert re.fullmatch(r"homeassistant/device/home_kitchen-[0-9a-f]{6}/config", topic)
     device = json.loads(text)
