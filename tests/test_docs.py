@@ -6,6 +6,8 @@ import shlex
 import pytest
 from conftest import ROOT, configured, options
 
+from conf.command_line import prepare
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
 FOLDERS = ("pipeline/", "datasets/", "conf/", "tests/", "benchmarks/", "docs/")
@@ -46,7 +48,7 @@ def test_what_a_page_names_exists(page):
 def commands(text):
     """The command lines of the programs: which one, and what it is given, with the first of several values."""
     for program, line in re.findall(r"python (?:CLONE/)?(train|infer)\.py ([^\n`]*)", text):
-        line = re.split(r"\s{3,}|\s#|\s\\?\| ", line)[0].replace("~/", "/")
+        line = re.split(r"\s{3,}|\s#|\s\\?\| ", line)[0]
         given = shlex.split(line if "KIND" not in line else "", comments=False)
         plain = [one for one in given if re.match(r"[+a-z][\w.@/]*=[^(]*$", one)]
         yield program, [re.sub(r"(=[^,\[{ ]*),.*", r"\1", one) for one in plain]
@@ -56,4 +58,4 @@ def commands(text):
 def test_the_commands_of_a_page_compose(page):
     for program, given in commands(page.read_text()):
         if not any(one.startswith(("plugins=", "cell=leaky")) for one in given):
-            configured(program, *given)
+            configured(program, *[prepare(one, multirun=True) for one in given])
