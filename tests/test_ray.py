@@ -53,7 +53,7 @@ def command(model, folder, out, *settings):
 
 def classified(model, folder, out, *settings):
     """Run that, and what is told on the side."""
-    done = run(*command(model, folder, out, *settings), cwd=folder.parent)
+    done = run(*command(model, folder, out, *settings), cwd=folder.parent, env=os.environ)  # Ray reads some of it once
     told = done.stderr.decode()
     assert done.returncode == 3, told  # some files are errors
     assert not done.stdout and "[" not in told.split("files,")[0], told  # nothing of Ray's
