@@ -11,7 +11,7 @@ from conf.command_line import prepare
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
 FOLDERS = ("pipeline/", "datasets/", "conf/", "tests/", "benchmarks/", "docs/")
-EXAMPLES = {"mine", "leaky"}  # of parts that a reader adds
+EXAMPLES = {"mine", "leaky", "tally", "first"}  # of parts that a reader adds
 
 
 def named_paths(text):
@@ -57,5 +57,5 @@ def commands(text):
 @pytest.mark.parametrize("page", [*PAGES, *(ROOT / "conf").glob("*.yaml")], ids=lambda page: page.name)
 def test_the_commands_of_a_page_compose(page):
     for program, given in commands(page.read_text()):
-        if not any(one.startswith(("plugins=", "cell=leaky")) for one in given):
+        if not any(one.startswith(("plugins=", "cell=leaky", "experiment=first")) for one in given):
             configured(program, *[prepare(one, multirun=True) for one in given])
