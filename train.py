@@ -46,9 +46,10 @@ def train(
     from pipeline.model.classifier import PARTS, Classifier
     from pipeline.training.trainer import Trainer
 
-    wishes = {"false_alarms": false_alarms, "events": events, "decoder.threshold": decoder.get("threshold")}
-    if len(given := [key for key, value in wishes.items() if value is not None]) > 1:
-        raise ConfigError(f"{' and '.join(given)}: each says where events begin; set only one of them")
+    wishes = {"false_alarms": false_alarms, "events": events}
+    given = [key for key, value in wishes.items() if value is not None]
+    if given and decoder.get("threshold") is not None:
+        raise ConfigError(f"{' and '.join(given)}, decoder.threshold: both say where events begin; leave one out")
     started = time.perf_counter()
     heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
@@ -86,8 +87,10 @@ def test_and_report(
     more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **count_clips(splits), "settings": settings}
     if (overrides := read_overrides(out)) is not None:
         more["overrides"] = overrides
-    if not trial and (settings["false_alarms"] is not None or settings["events"]):
-        more["events"] = tune_decoder(best, {split: splits[split] for split in found}, settings["false_alarms"])
+    silence = getattr(splits["val"], "held_out", None)
+    wish, f1 = settings["false_alarms"], bool(settings["events"])
+    if not trial and (wish is not None or f1 or silence):
+        more["events"] = tune_decoder(best, {split: splits[split] for split in found}, wish, f1, silence)
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     if heard and not trial:
         more["streams"] = evaluate_recordings(best, heard)

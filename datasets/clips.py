@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
+from datasets.negatives import WithNegatives, list_negatives, share_out
 from datasets.scenes import Scenes, SceneSettings, SceneStream
 from pipeline.core.atomic import atomic_write
 from pipeline.core.build import nearest
@@ -308,10 +309,14 @@ class Corpus:
         crop: float | None = None,
         background: str | None = None,
         scene: SceneSettings | None = None,
+        negatives: str | list[str] | None = None,
+        negatives_label: str | None = None,
     ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
         ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
         ``scene``: training clips are put into noise (see ``scenes.py``); then no clip needs to have that label.
+        ``negatives``: recordings without any of the classes, or folders of them (see ``negatives.py``), which are of
+        the class ``negatives_label`` (None: the background); they need scenes, and there are some then.
 
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
@@ -320,6 +325,14 @@ class Corpus:
         self.crop = crop
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
+        self.negatives = [] if negatives is None else list_negatives(negatives)
+        if self.negatives:
+            background, scene = background or "background", scene or SceneSettings()
+        self.negatives_label = negatives_label or background
+        if negatives_label not in (None, background, *self.labels):
+            raise ConfigError(
+                f"dataset.negatives_label: no clip is {negatives_label!r}{nearest(str(negatives_label), self.labels)}"
+            )
         self.background, self.scene = background, scene
         if scene and background is None:
             raise ConfigError("dataset.scene: needs dataset.background, the label of what is between the clips")
@@ -345,7 +358,15 @@ class Corpus:
                 raise ConfigError(f"dataset: {text}; repair them, or take these labels out")
             tell("dataset", f"{text}: nothing is measured of them")
         part.scene = self.scene
-        return Scenes(*part.scene_parts()) if self.scene and name == "train" else part
+        if self.scene is None or name == "test":
+            return part
+        _, scene, background, rate = part.scene_parts()
+        shown: Split = part
+        negatives = share_out(self.negatives, rate, self.cache) if self.negatives else {}
+        if negatives:
+            label, size = part.index[str(self.negatives_label)], round(scene.seconds * rate)
+            shown = WithNegatives(part, negatives[name], negatives["thresholds"], label, scene.alone, size, background)
+        return Scenes(shown, scene, background, rate, negatives.get(name)) if name == "train" else shown
 
 
 def check_splits(clips: Sequence[Clip]) -> None:

@@ -10,6 +10,7 @@ from pydantic import PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root
 from datasets.labels import unify
+from datasets.scenes import SceneSettings
 from datasets.splits import draw_fold, fill_splits, name_splits
 from pipeline.core.errors import ConfigError
 from pipeline.media.formats import VIDEO
@@ -39,6 +40,9 @@ class Folder(Corpus):
         crop: PositiveFloat | None = 10.0,
         cache: str | None = "default",
         background: str | None = None,
+        scene: SceneSettings | None = None,
+        negatives: str | list[str] | None = None,
+        negatives_label: str | None = None,
     ) -> None:
         """With ``root/train`` present, and the classes in it, the sub-folders ``train``, ``val`` and ``test`` (or
         ``Training``, ``valid``, ``dev``, ...: see ``name_splits``) are the splits (without ``val``, that share of train
@@ -58,7 +62,8 @@ class Folder(Corpus):
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
         if fold:
             clips = draw_fold(clips, fold, [clip.unit for clip in clips], seed, background)
-        super().__init__(fill_splits(clips, val, test, seed, background), cache, crop, background)
+        drawn = fill_splits(clips, val, test, seed, background)
+        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label)
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """As any corpus; with a warning if videos are only heard."""

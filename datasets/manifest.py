@@ -32,6 +32,8 @@ class Manifest(Corpus):
         cache: str | None = "default",
         background: str | None = None,
         scene: SceneSettings | None = None,
+        negatives: str | list[str] | None = None,
+        negatives_label: str | None = None,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
@@ -70,7 +72,8 @@ class Manifest(Corpus):
         if "" in found and len(found) > 1:
             missing = sum(not clip.split for clip in clips)
             raise ConfigError(f"dataset.file: {missing} rows of {file} have no split, while others have one")
-        super().__init__(fill_splits(clips, val, test, seed, background), cache, crop, background, scene)
+        drawn = fill_splits(clips, val, test, seed, background)
+        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch.utils.data import Dataset
 
+from datasets.negatives import Negatives
 from pipeline.media.audio import Samples
 from pipeline.media.sample import Sample, Split
 
@@ -27,6 +28,9 @@ class SceneSettings(BaseModel):
     highest ratio of a clip's sound to the noise, in dB. ``gap``: shortest and longest pause in a ``SceneStream``, in
     seconds. ``plain``: share of training clips that stay as they are. ``trim``: up to so many seconds are cut off each
     end of a training clip (never more than a fifth of it), as where weak sounds were taken for silence.
+
+    With ``dataset.negatives``: in a share ``under`` of the scenes, a window of them takes the place of the noise; and
+    windows ``alone`` are added, that many for each training clip.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -35,6 +39,8 @@ class SceneSettings(BaseModel):
     gap: tuple[float, float] = (0.5, 3.0)
     plain: Annotated[float, Field(ge=0, le=1)] = 0.3
     trim: NonNegativeFloat = 0.0
+    under: Annotated[float, Field(ge=0, le=1)] = 0.3
+    alone: NonNegativeFloat = 0.5
 
     @model_validator(mode="after")
     def ordered(self) -> "SceneSettings":
@@ -49,9 +55,11 @@ class SceneSettings(BaseModel):
 class Scenes(Dataset[Sample | None]):
     """The clips of a split, each at a random time of a piece of noise; other times and noise in each epoch."""
 
-    def __init__(self, clips: Split, scene: SceneSettings, background: int, rate: int) -> None:
+    def __init__(
+        self, clips: Split, scene: SceneSettings, background: int, rate: int, negatives: Negatives | None = None
+    ) -> None:
         """``clips`` with known spans; ``background`` is the class whose clips are noise; ``rate`` in Hz."""
-        self.clips, self.scene, self.rate = clips, scene, rate
+        self.clips, self.scene, self.rate, self.negatives = clips, scene, rate, negatives
         self.noise = Noise(clips, background, rate)
 
     @property
@@ -80,7 +88,9 @@ class Scenes(Dataset[Sample | None]):
             sample = trim(rng, sample, self.scene.trim * self.rate)
         wave = np.zeros(ticks, np.float32)
         spans = add_clip(wave, sample, int(rng.integers(ticks - len(sample.x[0]) + 1)))
-        wave += self.noise.draw(rng, ticks) * sound_level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
+        under = self.negatives is not None and rng.random() < self.scene.under
+        noise = normalize(self.negatives.draw(rng, ticks)) if self.negatives and under else self.noise.draw(rng, ticks)
+        wave += noise * sound_level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
         return replace(sample, x=(wave,), spans=spans, key="")
 
 

@@ -1,7 +1,8 @@
 """The posteriors of a stream, kept to be decoded again and again: with other thresholds, by class."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,16 @@ from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import Decoder, Event
 from pipeline.streaming.stream import Stream
 
-BLOCK_SECONDS = 1.0  # computed at a time
+BLOCK_SECONDS = 10.0  # of sound that are computed at a time
+PICTURE_BLOCK_SECONDS = 1.0  # the same with pictures, which take more memory
+
+
+class Stretches(Protocol):
+    """Parts of recordings: how many, and of each the first tick within its recording and all of it in chunks."""
+
+    def __len__(self) -> int: ...
+
+    def chunks(self, number: int, /) -> tuple[int, Iterator[Arrays]]: ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ def run_stream(
     name: str = "",
 ) -> StreamOutput:
     """Run chunks through a model. ``true`` spans of each class in ticks may still be added while chunks are drawn."""
-    stream = Stream(model, max(1, round(BLOCK_SECONDS * model.rate / model.hop)))
+    seconds = PICTURE_BLOCK_SECONDS if model.spec.picture else BLOCK_SECONDS
+    stream = Stream(model, max(1, round(seconds * model.rate / model.hop)))
     blocks = []
     for chunk in chunks:
         stream.push(chunk if model.spec.both else chunk[0])
@@ -46,17 +57,27 @@ def run_stream(
     return StreamOutput(np.concatenate(blocks), spans, stream.ticks, name)
 
 
+def run_stretches(model: Classifier, stretches: Stretches) -> Iterator[tuple[int, StreamOutput]]:
+    """Each stretch through a model, as a stream of its own: its first tick, and what the model gave."""
+    for number in range(len(stretches)):
+        first, chunks = stretches.chunks(number)
+        yield first, run_stream(model, chunks, [[] for _ in model.labels])
+
+
 def decode_scores(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:
-    """Events ``(N, 2)`` in ticks that a new decoder of one label finds in all its scores ``(T,)``. Stretches without
-    any event are passed over.
-    """
+    """Events ``(N, 2)`` in ticks that a new decoder of one label finds in all its scores ``(T,)``."""
+    return event_spans(decode_events(decoder, scores))
+
+
+def decode_events(decoder: Decoder, scores: NDArray[np.float32]) -> list[Event]:
+    """The same events as they are. Stretches without any event are passed over."""
     events: list[Event] = []
     edges = np.flatnonzero(np.diff((scores >= decoder.low[0]).astype(np.int8), prepend=0, append=0))
     for start, end in edges.reshape(-1, 2).tolist():
         if scores[start:end].max() >= decoder.high[0]:
             decoder.pass_over(start - decoder.step)
             events += decoder.decode(scores[start : end + 1, None])
-    return event_spans(events + decoder.close())
+    return events + decoder.close()
 
 
 def detect_spans(model: Classifier, output: StreamOutput) -> dict[int, Spans]:

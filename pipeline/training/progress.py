@@ -19,6 +19,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0  # of training, in earlier processes, too
     best_epoch: int = 0
+    hard: list[tuple[int, int]] = field(default_factory=list)  # places of negatives, see ``mining.py``
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

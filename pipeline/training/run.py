@@ -173,7 +173,8 @@ def from_lists(state: Any) -> State:
 def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide what a training results in."""
     found = {key: value for key, value in settings.items() if key not in MAY_CHANGE}
-    trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in TRAINER_MAY_CHANGE}
+    without = TRAINER_MAY_CHANGE if found.get("dataset", {}).get("negatives") else TRAINER_MAY_CHANGE | {"mine"}
+    trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in without}
     return found | {"trainer": trainer}
 
 

@@ -30,6 +30,7 @@ from pipeline.model.features import Features
 from pipeline.training.devices import make_fabric
 from pipeline.training.loader import Balance, Loader, describe_clips, draw_order, loss_weights, plan_steps
 from pipeline.training.losses import Loss
+from pipeline.training.mining import mine
 from pipeline.training.pretrained import load_pretrained
 from pipeline.training.progress import Progress
 from pipeline.training.run import Run
@@ -63,6 +64,8 @@ class Trainer:
         devices: on each of ``nodes`` machines, one process each, started by torchrun.
         workers: processes that load data, each of which may take ``timeout`` seconds for a clip.
         threads: of computation (0: half the cores; all of them if there are no workers).
+        mine: epochs after which the model hears all negatives of the dataset (if it has any), so that windows in which
+            it raises alarms are drawn more often (``mining.py``); 0: never.
         save_every: steps after which last.ckpt is written; it is after each epoch, too.
         pretrained: a run's folder or model whose weights training begins with (``pretrained.py``).
         resume: a run's folder or ``last.ckpt``.
@@ -94,6 +97,7 @@ class Trainer:
     workers: NonNegativeInt = 2
     timeout: PositiveFloat = 10.0
     threads: NonNegativeInt = 0
+    mine: NonNegativeInt = 5
     save_every: PositiveInt = 200
     pretrained: str | None = None
     resume: str | None = None
@@ -234,9 +238,15 @@ class Trainer:
             self.seed((seed + 7919 * self.fabric.global_rank) % 2**32)
             run.carried = None
         train.epoch = run.progress.epoch
+        if negatives := getattr(train, "negatives", None):
+            negatives.hard = run.progress.hard
         row = {"epoch": run.progress.epoch + 1} | self.train_epoch(step, loader, train, seed)
         with run.average.applied():
             found = self.evaluate(run.model, val, run.features) if self.leads else {}
+            if negatives and self.mine and row["epoch"] % self.mine == 0:
+                run.progress.hard = self.fabric.broadcast(mine(run.model, negatives).places if self.leads else [])
+                held_out: Any = getattr(val, "negatives", None)
+                row["val_false_alarms"] = mine(run.model, held_out).an_hour if self.leads and held_out else 0.0
         row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1") if found}
         row["seconds"] = round(run.seconds - started, 2)
         shared: dict[str, Any] = self.fabric.broadcast(row)
