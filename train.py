@@ -46,10 +46,9 @@ def train(
     from pipeline.model.classifier import PARTS, Classifier
     from pipeline.training.trainer import Trainer
 
-    wishes = {"false_alarms": false_alarms, "events": events}
-    given = [key for key, value in wishes.items() if value is not None]
-    if given and decoder.get("threshold") is not None:
-        raise ConfigError(f"{' and '.join(given)}, decoder.threshold: both say where events begin; leave one out")
+    for key, value in {"false_alarms": false_alarms, "events": events}.items():
+        if value is not None and decoder.get("threshold") is not None:
+            raise ConfigError(f"{key} and decoder.threshold: each says where events begin; set only one of them")
     started = time.perf_counter()
     heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
@@ -87,10 +86,9 @@ def test_and_report(
     more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **count_clips(splits), "settings": settings}
     if (overrides := read_overrides(out)) is not None:
         more["overrides"] = overrides
-    silence = getattr(splits["val"], "held_out", None)
-    wish, f1 = settings["false_alarms"], bool(settings["events"])
+    wish, f1, silence = settings["false_alarms"], bool(settings["events"]), hasattr(splits["val"], "held_out")
     if not trial and (wish is not None or f1 or silence):
-        more["events"] = tune_decoder(best, {split: splits[split] for split in found}, wish, f1, silence)
+        more["events"] = tune_decoder(best, {split: splits[split] for split in found}, wish, f1)
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     if heard and not trial:
         more["streams"] = evaluate_recordings(best, heard)

@@ -59,11 +59,11 @@ class Negatives:
     def __len__(self) -> int:
         return len(self.stretches)
 
-    def chunks(self, number: int) -> tuple[int, Iterator[Arrays]]:
-        """The first sample of a stretch, and all of it in blocks."""
+    def chunks(self, number: int) -> tuple[str, int, Iterator[Arrays]]:
+        """A stretch: its recording's name, its first sample there, and all of it in blocks."""
         recording, start, end = self.stretches[number]
         blocks = ((recording.window(at, min(BLOCK, end - at)),) for at in range(start, end, BLOCK))
-        return start, blocks
+        return recording.path.name, start, blocks
 
     def draw(self, rng: Rng, count: int) -> Samples:
         """A window of ``count`` samples; where a stretch is shorter, all of it, repeated."""

@@ -283,7 +283,6 @@ def test_tables_of_recordings(stream):
         "false_alarms and decoder.threshold: each says where events begin",
     ),
     (["events=f1", "decoder.threshold=0.5"], "events and decoder.threshold: each says where events begin"),
-    (["events=f1", "false_alarms=3"], "set only one of them"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_before_the_training(stream, tmp_path, arguments, message):
     stream.write_bytes(b"no sound")

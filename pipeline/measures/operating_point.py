@@ -6,6 +6,7 @@ the rule of three of Hanley & Lippman-Hand, JAMA 249, 1983). So two figures are 
 the rate of the last alarms is followed beyond where they end, and what can be promised.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
-from pipeline.measures.stream_output import StreamOutput, decode_scores
+from pipeline.measures.stream_output import StreamOutput, Stretches, decode_scores, run_stretches
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import RELEASE_SHARE
 
@@ -23,6 +24,7 @@ LEVELS = 1 / (1 + np.exp(-np.linspace(-3, 9, 97)))  # thresholds, evenly spaced 
 TAIL = 3, 40  # false alarms: between these many, their logarithm is followed as a straight line over the log odds
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # false alarms an hour, at which misses are told
 CONFIDENCE = 0.95
+SUSPECTS = 10  # places in negatives that are told
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ class Curve:
         kept = np.flatnonzero(self.expected <= wish)
         return int(kept[self.hits[kept].argmax()]) if len(kept) else None
 
-    def below(self, place: int) -> float:
-        """So many false alarms an hour are not exceeded, at ``CONFIDENCE``: the upper limit of a Poisson rate."""
-        return float(chi2.ppf(CONFIDENCE, 2 * int(self.false[place]) + 2) / 2 / self.hours)
+
+def upper_limit(count: int, hours: float) -> float:
+    """The rate an hour that a Poisson process, of which so many events came, does not exceed, at ``CONFIDENCE``."""
+    return float(chi2.ppf(CONFIDENCE, 2 * count + 2) / 2 / hours)
 
 
 def measure_curve(model: Classifier, heard: Sequence[StreamOutput], silent: Sequence[StreamOutput]) -> Curve:
@@ -86,12 +89,39 @@ def describe(curve: Curve, place: int, wish: float | None = None) -> dict[str, A
         "false": int(curve.false[place]),
         "hours": round(curve.hours, 4),
         "expected": round(float(curve.expected[place]), 3),
-        "below": round(curve.below(place), 2),
+        "below": round(upper_limit(int(curve.false[place]), curve.hours), 2),
         "found": int(curve.hits[place]),
         "true": curve.truths,
     }
 
 
-def misses(curve: Curve) -> list[dict[str, Any]]:
-    """What the best threshold brings at each of the ``RATES``; those that no threshold keeps to are left out."""
-    return [describe(curve, place, rate) for rate in RATES if (place := curve.best(rate)) is not None]
+def tune_on_silence(model: Classifier, heard: StreamOutput, negatives: Stretches, wish: float | None) -> dict[str, Any]:
+    """Set the model's threshold by a ``wish`` (None: leave it); what is brought by the best threshold at each of the
+    ``RATES`` that can be kept, by the one that was ``chosen``, and where in the negatives the scores are highest.
+    """
+    live, silent, suspects = model.for_streaming(), [], list[tuple[float, str, float, str]]()
+    for first, output in run_stretches(live, negatives):
+        silent.append(output)
+        for index in model.decoder().audible:
+            peak = int(output.posteriors[:, index].argmax())
+            second = round((first + peak * live.hop) / live.rate, 1)
+            suspects.append((-float(output.posteriors[peak, index]), output.name, second, live.labels[index]))
+    curve = measure_curve(model, [heard], silent)
+    rates = [(rate, place) for rate in RATES if (place := curve.best(rate)) is not None]
+    chosen = None
+    if wish is not None:
+        place = curve.best(wish)
+        if place is None:
+            place = len(LEVELS) - 1
+            told = f"no threshold keeps to {wish:g} an hour; took the highest, with {curve.expected[place]:.3g} an hour"
+            warnings.warn(f"false_alarms: {told}", stacklevel=2)
+        chosen, level = describe(curve, place, wish), float(LEVELS[place])
+        model.config["decoder"] |= {"threshold": level, "release": level * RELEASE_SHARE}
+    return {
+        "hours": curve.hours,
+        "misses": [describe(curve, place, rate) for rate, place in rates],
+        "chosen": chosen,
+        "suspects": [
+            (name, second, label, round(-score, 3)) for score, name, second, label in sorted(suspects)[:SUSPECTS]
+        ],
+    }

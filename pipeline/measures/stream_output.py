@@ -18,11 +18,11 @@ PICTURE_BLOCK_SECONDS = 1.0  # the same with pictures, which take more memory
 
 
 class Stretches(Protocol):
-    """Parts of recordings: how many, and of each the first tick within its recording and all of it in chunks."""
+    """Parts of recordings: how many, and of each its recording's name, its first tick there, and all in chunks."""
 
     def __len__(self) -> int: ...
 
-    def chunks(self, number: int, /) -> tuple[int, Iterator[Arrays]]: ...
+    def chunks(self, number: int, /) -> tuple[str, int, Iterator[Arrays]]: ...
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def run_stream(
 def run_stretches(model: Classifier, stretches: Stretches) -> Iterator[tuple[int, StreamOutput]]:
     """Each stretch through a model, as a stream of its own: its first tick, and what the model gave."""
     for number in range(len(stretches)):
-        first, chunks = stretches.chunks(number)
-        yield first, run_stream(model, chunks, [[] for _ in model.labels])
+        name, first, chunks = stretches.chunks(number)
+        yield first, run_stream(model, chunks, [[] for _ in model.labels], name)
 
 
 def decode_scores(decoder: Decoder, scores: NDArray[np.float32]) -> Spans:

@@ -17,20 +17,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, count_alarms, match_events
-from pipeline.measures.operating_point import LEVELS as FINE
-from pipeline.measures.operating_point import describe, measure_curve, misses
+from pipeline.measures.operating_point import tune_on_silence
 from pipeline.measures.stream_output import (
     StreamOutput,
-    Stretches,
     decode_scores,
     detect_spans,
     run_stream,
-    run_stretches,
     to_events,
 )
 from pipeline.media.input_spec import Arrays
 from pipeline.media.sample import Split
-from pipeline.media.walk import tell
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import RELEASE_SHARE, label_levels
 
@@ -141,28 +137,19 @@ def to_figures(count: Alarms) -> dict[str, Any]:
 
 
 def tune_decoder(
-    model: Classifier, splits: Mapping[str, Split], wish: float | None, f1: bool, silence: Stretches | None = None
+    model: Classifier, splits: Mapping[str, Split], wish: float | None, f1: bool = False
 ) -> dict[str, Any]:
     """Choose the decoder's settings on the split ``val`` and set them: those with the most F1, if so wanted, and then
     the thresholds by a ``wish`` (None: there is none); how the model does with them on each of the splits, and how many
-    seconds all took. With ``silence``, in which there are no events, the false alarms of the wish are counted there
-    (``operating_point.py``).
+    seconds all took. Where ``val`` has negatives ``held_out``, false alarms are counted there (``operating_point.py``).
     """
     started, live = time.perf_counter(), model.for_streaming()
     streams = {name: run_split(live, split) for name, split in splits.items()}
-    done: dict[str, Any] = {}
     if f1:
         model.config["decoder"] |= tune_f1(model, streams["val"])[0]
-    if silence:
-        curve = measure_curve(model, [streams["val"]], [output for _, output in run_stretches(live, silence)])
-        done["silence"] = {"misses": misses(curve)}
-        if wish is not None:
-            place = curve.best(wish)
-            if place is None:
-                place = len(FINE) - 1
-                tell("false_alarms", f"no threshold keeps to {wish:g} an hour; the highest is taken")
-            model.config["decoder"] |= {"threshold": float(FINE[place]), "release": float(FINE[place]) * RELEASE_SHARE}
-            done["silence"]["chosen"] = describe(curve, place, wish)
+    done: dict[str, Any] = {}
+    if negatives := getattr(splits["val"], "held_out", None):
+        done["silence"] = tune_on_silence(model, streams["val"], negatives, wish)
     elif wish is not None:
         model.config["decoder"] |= {"threshold": tune_false_alarms(model, streams["val"], wish)}
     done |= {name: evaluate_decoder(model, found) for name, found in streams.items()}

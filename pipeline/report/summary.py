@@ -31,6 +31,8 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     if "events" in metrics:
         title = alarm_title(metrics["events"], split)
         console.print(make_table(title, *list_thresholds(metrics["events"], split)))
+    if silence := metrics.get("events", {}).get("silence"):
+        console.print(describe_silence(silence), highlight=False)
     if "streams" in metrics:
         console.print(describe_streams(metrics["streams"]), highlight=False)
     console.print(
@@ -57,6 +59,16 @@ def describe_streams(streams: Mapping[str, Any]) -> str:
         f"{micro['truths']} true, {micro['answers']} found), {missed}{streams['false_an_hour']:.1f} false alarms an "
         f"hour{after}"
     )
+
+
+def describe_silence(silence: Mapping[str, Any]) -> str:
+    """What was found for some rates of false alarms, and what can be promised."""
+    rates = ", ".join(f"{row['found'] / max(1, row['true']):.1%} at {row['wish']:g}" for row in silence["misses"])
+    text = f"silence, {60 * silence['hours']:.1f} min of negatives: found {rates} false alarms an hour"
+    if chosen := silence["chosen"]:
+        promise = f"expected {chosen['expected']:.2g} an hour, promised (95 %) below {chosen['below']:.2g}"
+        text += f"; threshold {chosen['threshold']:.4f}: {promise}"
+    return text
 
 
 def class_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

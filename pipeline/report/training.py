@@ -21,6 +21,7 @@ LEARNING = {  # the figures that are drawn by epoch, by plot and name
     "Losses": {"training loss": "train_loss", "validation loss": "val_loss"},
     "Accuracies": {"training accuracy": "train_accuracy", "validation accuracy": "val_accuracy"},
     "Learning rate": {"learning rate": "lr"},
+    "False alarms": {"an hour, on negatives held out": "val_false_alarms"},
 }
 Figures = Mapping[str, Any]
 
@@ -32,7 +33,7 @@ def render_training(
     predictions by split.
     """
     split = "test" if "test" in found else "val"
-    row, overrides = metrics[split], metrics.get("overrides")
+    row, overrides, silence = metrics[split], metrics.get("overrides"), metrics.get("events", {}).get("silence")
     given = [one for one in overrides or () if not one.startswith("trainer.resume=")]
     return page.render(
         "training.html",
@@ -51,6 +52,8 @@ def render_training(
         learning=plot_learning(history),
         curves=plot_curves(metrics["streams"]) if "streams" in metrics else None,
         thresholds=list_thresholds(metrics["events"], split) if "events" in metrics else None,
+        silence=silence,
+        suspects=[tuple(map(str, one)) for one in silence["suspects"]] if silence else None,
         worst=list(list_worst(found[split], spec)),
         command=None if overrides is None else shlex.join(["python", "train.py", *given]),
         settings=flatten(metrics["settings"]),
@@ -109,11 +112,13 @@ def plot_online(online: Figures) -> Plot | None:
 def plot_learning(history: Sequence[Figures]) -> list[Plot]:
     """Losses, accuracies and the learning rate by epoch."""
     made = []
-    for label, keys in LEARNING.items() if history else ():
+    for label, keys in LEARNING.items():
         lines = {
             name: [(row["epoch"], row[key]) for row in history if isinstance(row.get(key), int | float)]
             for name, key in keys.items()
         }
+        if not any(lines.values()):
+            continue
         limits, number = ((0, 1), page.format_percent) if label == "Accuracies" else (None, page.format_number)
         made.append(plot_lines(lines, "epoch", label, limits, (), number, whole=True))
     return made

@@ -1,0 +1,96 @@
+"""How much does a model miss, and how often does it say something where nothing is?
+
+    python benchmarks/false_alarms.py MODEL RECORDINGS... [--events STREAMS...] [decoder.KEY=VALUE ...]
+
+RECORDINGS (or folders of them) hold none of the model's events: what it finds there is false. STREAMS have their truth
+beside them, NAME.csv with start, end, label in seconds: of their events, the share found is counted (an answer that
+begins in an event, or 0.2 s before it). A line for each of some rates of false alarms: the threshold, one for all
+labels, that finds most of those that keep to it, as counted here, without any extrapolation; so it is the best that
+could have been chosen, not what a user gets. The last line is what a user gets: the model's own decoder. "below": the
+upper limit of the rate, at 95 %.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from table import report  # beside this file
+
+from pipeline.measures.detection import find_recordings, run_recording
+from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
+from pipeline.measures.operating_point import LEVELS, measure_curve, upper_limit
+from pipeline.measures.stream_output import detect_spans, run_stream
+from pipeline.media.chunks import open_chunks
+from pipeline.media.walk import media_files
+from pipeline.model.classifier import load
+from pipeline.model.decoder import merge_settings
+
+RATES = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)
+
+
+def main():
+    torch.set_num_threads(1)
+    settings = [argument for argument in sys.argv[2:] if argument.startswith("decoder.")]
+    rest = [argument for argument in sys.argv[2:] if argument not in settings]
+    at = rest.index("--events") if "--events" in rest else len(rest)
+    files = [
+        file
+        for name in rest[:at]
+        for file in (media_files(Path(name), "RECORDINGS") if Path(name).is_dir() else [Path(name)])
+    ]
+    if not files:
+        sys.exit(__doc__)
+    given = OverridesParser.create().parse_overrides(settings)
+    model = load(sys.argv[1])
+    changes = {one.key_or_group.removeprefix("decoder."): one.value() for one in given}
+    model.config["decoder"] |= merge_settings(model.config["decoder"], changes, model.labels)
+    live = model.for_streaming()
+    silent = [run_stream(live, open_chunks(file, live.spec)[1], [[] for _ in live.labels], file.name) for file in files]
+    heard = [run_recording(live, one) for one in find_recordings(rest[at + 1 :])] if rest[at + 1 :] else []
+    curve = measure_curve(live, heard, silent)
+    rows = []
+    for wanted in RATES:
+        kept = np.flatnonzero(curve.false <= wanted * curve.hours)
+        if len(kept):
+            place = int(kept[curve.hits[kept].argmax()])
+            rows.append(
+                line(
+                    f"<= {wanted:g} an hour",
+                    f"{LEVELS[place]:.4f}",
+                    int(curve.false[place]),
+                    int(curve.hits[place]),
+                    curve,
+                )
+            )
+    false = sum(len(spans) for one in silent for spans in detect_spans(live, one).values())
+    hits = sum(
+        count_alarms(one.spans[index], spans, COLLAR_SECONDS * live.rate).hits
+        for one in heard
+        for index, spans in detect_spans(live, one).items()
+    )
+    rows.append(line("own decoder", "-", false, hits, curve))
+    names = ", ".join(one.name for one in [*silent, *heard])
+    report("false-alarms", ["", "threshold", "false", "an hour", "below", "found", "of", "share"], rows,
+           f"{names}; {curve.hours:.3f} hours without events; model {model.parameter_count():,} parameters")  # fmt: skip
+
+
+def line(name, threshold, false, hits, curve):
+    share = f"{hits / curve.truths:.1%}" if curve.truths else "-"
+    return [
+        name,
+        threshold,
+        false,
+        f"{false / curve.hours:.1f}",
+        f"{upper_limit(false, curve.hours):.1f}",
+        hits,
+        curve.truths,
+        share,
+    ]
+
+
+if __name__ == "__main__":
+    main()
