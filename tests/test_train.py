@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
+import soundfile
 import torch
-from conftest import QUICK, ROOT, configured, no_file_above, ran, run, tone_clip
+from conftest import QUICK, ROOT, configured, no_file_above, noise, ran, run, tone_clip
 
 from pipeline.model.classifier import load
 
@@ -50,9 +51,14 @@ def kept(folder):
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
-def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mined", [False, True])
+def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch, mined):
     """Interrupted within two epochs; the same weights, averages and history to the bit."""
-    trained_in(tones, tmp_path / "a", *EXACT)
+    soundfile.write(tmp_path / "street.wav", noise(10 * 16000) / 8, 16000)
+    exact = [*EXACT, *mined * [f"dataset.negatives={tmp_path / 'street.wav'}", "trainer.mine=1", "trainer.batch=6", "decoder.minimum=0"]]
+    trained_in(tones, tmp_path / "a", *exact)
+    hard = json.loads(kept(tmp_path / "a")["progress"])["hard"]
+    assert bool(hard) == mined
     steps, step = itertools.count(1), torch.optim.AdamW.step
 
     def interrupted(*given, **options):
@@ -63,13 +69,13 @@ def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", interrupted)
         for more in ([], [f"trainer.resume={tmp_path / 'b'}"]):
-            refused(train(tones, tmp_path / "b", *EXACT, *more), "to go on: the same command", code=130)
+            refused(train(tones, tmp_path / "b", *exact, *more), "to go on: the same command", code=130)
             assert json.loads(kept(tmp_path / "b")["progress"])["batch"] > 0, "the middle of an epoch"
     for start, message in (
         ("b", ": goes on after epoch 1 of 3, step 2"),
         ("c", "is finished, after epoch 3, by trainer.epochs=3"),
     ):
-        assert message in trained_in(tones, tmp_path / "c", *EXACT, f"trainer.resume={tmp_path / start}")
+        assert message in trained_in(tones, tmp_path / "c", *exact, f"trainer.resume={tmp_path / start}")
         same(tmp_path / "a", tmp_path / "c")
 
 
