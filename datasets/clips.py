@@ -178,7 +178,7 @@ class Clips(Dataset[Sample | None]):
         if self.background and spec.sound:
             quiet = clip.label == self.background or not x[0].any()
             spans = [] if quiet else [(*find_sound(x[0], spec.sound), label)]
-        return Sample(x, label, spans, clip.name, key, clip.group)
+        return Sample(x, (label,), spans, clip.name, key, clip.group)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
