@@ -24,6 +24,7 @@ def train(
     head: dict[str, Any],
     smoothing: dict[str, Any],
     decoder: dict[str, Any],
+    task: dict[str, Any],
     augment: dict[str, Any] | None,
     optimizer: dict[str, Any],
     trainer: dict[str, Any],

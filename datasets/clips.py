@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
+from datasets.energy import draw_start, find_sound
 from datasets.negatives import WithNegatives, list_negatives, share_out
 from datasets.scenes import Scenes, SceneSettings, SceneStream
 from pipeline.core.atomic import atomic_write
@@ -31,7 +32,6 @@ from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
 from pipeline.media.annotations import SLACK_SECONDS
-from pipeline.media.audio import Samples
 from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.sample import Sample, Split
@@ -44,7 +44,6 @@ HINTS = {  # by the error's code: what to take for files of another kind
     "no_audio": "they have no sound, and the model takes sound: set extractor=optical_flow encoder=image_recurrent "
     "augment=pictures",
 }
-ENERGY_SAMPLES = 512  # about so many are summed where a clip's energy is looked at
 MAX_WARNINGS = 3  # where not one clip can be read
 Share = Annotated[float, Field(ge=0, lt=1)]
 CACHE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rivulet" / "clips"
@@ -179,7 +178,7 @@ class Clips(Dataset[Sample | None]):
         if self.background and spec.sound:
             quiet = clip.label == self.background or not x[0].any()
             spans = [] if quiet else [(*find_sound(x[0], spec.sound), label)]
-        return Sample(x, label, spans, clip.name, key, clip.group)
+        return Sample(x, (label,), spans, clip.name, key, clip.group)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
@@ -254,37 +253,6 @@ class Clips(Dataset[Sample | None]):
 def skip_message(clip: Clip, error: MediaError) -> str:
     """That a clip is left out, and why; readers often name the file, too, and once is enough."""
     return f"skipped {clip.name}: {str(error).replace(f'{clip.name}: ', '', 1)}"
-
-
-def draw_start(rng: np.random.Generator, wave: Samples, length: int, grain: int, depth: float = 40.0) -> int:
-    """Where a random cut of ``length`` samples begins, a multiple of ``grain``: anywhere but where it would hold
-    ``depth`` dB less than the cut that holds most. Many recordings are filled up with silence, which would be learnt as
-    the dog that barks in them.
-    """
-    step = grain if grain > 1 else ENERGY_SAMPLES
-    frames = wave[: len(wave) // step * step].reshape(-1, step)
-    energy = np.concatenate([[0.0], np.cumsum(np.einsum("ij,ij->i", frames, frames, dtype=np.float64))])
-    span = min(length // step, len(frames))
-    held = energy[span:] - energy[: len(energy) - span]
-    held = held[: (len(wave) - length) // step + 1]
-    start = int(rng.choice(np.flatnonzero(held >= held.max() * 10 ** (-depth / 10)))) * step
-    return start if grain > 1 else start + int(rng.integers(min(step, len(wave) - length - start + 1)))
-
-
-def find_sound(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:
-    """Where the sound stands in a clip, ``(start, end)`` in samples.
-
-    The stretch around the loudest 20-ms frame whose frames are at most ``depth`` dB below it and 6 dB above the clip's
-    quietest tenth, bridging pauses of up to ``gap`` seconds.
-    """
-    size = max(1, rate // 50)
-    frames = np.pad(wave, (0, -len(wave) % size)).reshape(-1, size)
-    level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
-    loudest = float(level.max())
-    loud = np.flatnonzero(level >= max(loudest - depth, min(float(np.quantile(level, 0.1)) + 6, loudest - 6)))
-    breaks = np.flatnonzero(np.diff(loud) > gap * 50) + 1
-    part = next(part for part in np.split(loud, breaks) if part[0] <= level.argmax() <= part[-1])
-    return int(part[0]) * size, min(len(wave), (int(part[-1]) + 1) * size)
 
 
 def write_cache(file: Path, tracks: dict[str, NDArray[Any]]) -> None:

@@ -77,7 +77,7 @@ class GeneratedSplit(Dataset[Sample]):
         x, events = recipe.make(rng, label, self.name, self.spec)
         spans: list[Span] = [(start, end, recipe.labels.index(name)) for start, end, name in events]
         key = f"{recipe}/{self.number}/{index}" if self.number else ""
-        return Sample(x, recipe.labels.index(label), spans, f"{label}_{index}", key)
+        return Sample(x, (recipe.labels.index(label),), spans, f"{label}_{index}", key)
 
 
 class Motions(Generated):

@@ -122,7 +122,7 @@ class WithNegatives(Dataset[Sample | None]):
         rng = np.random.default_rng([self.epoch, index])
         wave = self.negatives.draw(rng, int(rng.integers(self.size // 2, self.size + 1)))
         spans = [] if self.silent else [(0, len(wave), self.label)]
-        return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), self.label, spans, "negatives")
+        return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), (self.label,), spans, "negatives")
 
 
 def list_negatives(given: str | Sequence[str]) -> list[Path]:

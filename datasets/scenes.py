@@ -108,7 +108,7 @@ class SceneStream(Dataset[Sample | None]):
         self.pieces: list[Sample] = []
         now: list[Sample] = []
         for index in rng.permutation(len(clips)).tolist():
-            if (sample := clips[index]) is not None and sample.label != background:
+            if (sample := clips[index]) is not None and background not in sample.labels:
                 now.append(sample)
             if sum(len(sample.x[0]) + np.mean(scene.gap) * rate for sample in now) >= piece * rate:
                 self.pieces.append(join_clips(rng, now, scene, noise, rate))
@@ -135,7 +135,7 @@ def join_clips(rng: Rng, clips: list[Sample], scene: SceneSettings, noise: "Nois
     spans = [span for sample, start in zip(clips, starts, strict=True) for span in add_clip(wave, sample, start)]
     loud = float(np.mean([sound_level(sample) for sample in clips]))
     wave += noise.draw(rng, len(wave)) * loud * 10 ** (-rng.uniform(*scene.snr) / 20)
-    return Sample((wave,), clips[0].label, spans)
+    return Sample((wave,), clips[0].labels, spans)
 
 
 def trim(rng: Rng, sample: Sample, most: float) -> Sample:

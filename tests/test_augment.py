@@ -30,7 +30,7 @@ def clips(*lengths):
     """A batch whose picture t of each clip is grey t, with a span over its second half."""
     samples = [
         Sample((np.repeat(np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((24, 32, 3), np.uint8), 1, 0),),
-               number % 3, [(n // 2, n, number % 3)], key=str(number))
+               (number % 3,), [(n // 2, n, number % 3)], key=str(number))
         for number, n in enumerate(lengths)
     ]  # fmt: skip
     return collate(samples, SEEING)
@@ -94,7 +94,7 @@ def test_light_and_place():
     torch.manual_seed(0)
     images = np.zeros((1, 24, 32, 3), np.uint8)
     images[0, 6:18, 10:22] = 200
-    batch = collate([Sample((images,), 0)] * 40, SEEING)
+    batch = collate([Sample((images,), (0,))] * 40, SEEING)
     moved = augment(shift=0.2).clips(batch, SEEING).x[0][:, 0, :, :, 0].float()
     y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
     centre = torch.stack([(moved * v).sum((1, 2)) / moved.sum((1, 2)) for v in (y, x)], 1)
@@ -138,8 +138,9 @@ def test_a_flip_turns_labels_and_spans_into_their_partners():
     after = augment(flip=True, swap=[("left", "right")]).clips(batch, SEEING)
     turned = after.x[0][:, 0, 0, 0, 0] != 255
     assert 15 < turned.sum() < 45
-    expected = torch.where(turned, torch.tensor([1, 0, 2])[batch.labels], batch.labels)
-    assert torch.equal(after.labels, expected) and [row[0][2] for row in after.spans] == expected.tolist()
+    before = torch.tensor(batch.labels)[:, 0]
+    expected = torch.where(turned, torch.tensor([1, 0, 2])[before], before).tolist()
+    assert after.labels == [(label,) for label in expected] and [row[0][2] for row in after.spans] == expected
     with pytest.raises(ConfigError, match=r"augment\.swap: no clip has the label 'lefft'; did you mean 'left'"):
         augment(flip=True, swap=[("lefft", "right")])
     with pytest.raises(ConfigError, match="vectors cannot be turned round"):
@@ -159,7 +160,7 @@ def test_costly_features_are_computed_once_and_changed_each_time():
     model = Classifier(config, LABELS)
     features = Features(model, build(config["augment"], Augmentation, at="augment"))
     images = film()
-    batch = collate([Sample((images,), 0, key="a"), Sample((images[:4],), 1, key="b")], model.spec)
+    batch = collate([Sample((images,), (0,), key="a"), Sample((images[:4],), (1,), key="b")], model.spec)
     torch.manual_seed(0)
     first, _ = features.compute_augmented(batch)
     kept = {key: [y.clone() for y in tracks] for key, tracks in features.cache.tracks.items()}
@@ -177,7 +178,7 @@ def test_the_cache_of_features_is_bounded(monkeypatch):
     """Clips beyond the bound are computed each time, to the same bits; what is kept is in main memory."""
     model = Classifier(configured("train", *SMALL), LABELS)
     images = film()
-    batch = collate([Sample((images[n:],), 0, key=f"{n}") for n in range(4)], model.spec)
+    batch = collate([Sample((images[n:],), (0,), key=f"{n}") for n in range(4)], model.spec)
     expected = Features(model, None).compute(batch)
     limit = Features(model, None).cache.bytes // 2
     monkeypatch.setattr("pipeline.model.features.CACHE_BYTES", limit)
@@ -196,7 +197,7 @@ def test_features_that_change_in_time_still_fill_the_steps_of_the_model(more):
     images = film()
     for trial in range(5):
         torch.manual_seed(trial)
-        batch = collate([Sample((images,), 0, key="a"), Sample((images[:5],), 1, key="b")], model.spec)
+        batch = collate([Sample((images,), (0,), key="a"), Sample((images[:5],), (1,), key="b")], model.spec)
         y, after = features.compute_augmented(batch)
         logits, _, _ = model.logits(y)
         assert y.shape[1] % model.hop == 0 and logits.shape[1] > int(model.last_step(after.lengths).max())

@@ -41,7 +41,7 @@ CHOICES = ["light", "speaker", "far", "strong"]
 
 def batch(*waves, spans=None):
     rows = [np.asarray(wave, np.float32) for wave in waves]
-    return collate([Sample((wave,), n % 2, None if spans is None else spans[n], key=str(n))
+    return collate([Sample((wave,), (n % 2,), None if spans is None else spans[n], key=str(n))
                     for n, wave in enumerate(rows)], SOUND)  # fmt: skip
 
 

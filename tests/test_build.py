@@ -65,7 +65,7 @@ def test_nearest():
     assert nearest("zzz", ["b", "a"]) == "; expected one of: a, b"
 
 
-TRAINED = ["extractor", "encoder", "cell", "head", "smoothing", "decoder", "augment", "optimizer", "trainer", "sweep",
+TRAINED = ["extractor", "encoder", "cell", "head", "smoothing", "decoder", "task", "augment", "optimizer", "trainer", "sweep",
            "dataset", "experiment"]  # fmt: skip
 
 

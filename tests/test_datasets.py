@@ -12,7 +12,8 @@ import soundfile
 from conftest import read_csv, tone_clip, tone_clips, write_table
 from safetensors.numpy import save, save_file
 
-from datasets.clips import Clip, Clips, Corpus, draw_start, find_sound
+from datasets.clips import Clip, Clips, Corpus
+from datasets.energy import draw_start, find_sound
 from datasets.esc50 import ESC50
 from datasets.folder import Folder
 from datasets.hmdb51 import HMDB51
@@ -312,8 +313,8 @@ def test_synthetic_sounds():
     for index in range(24):
         sample, wave = train[index], train[index].x[0]
         assert wave.dtype == np.float32 and np.isfinite(wave).all() and 0.005 < np.abs(wave).max() <= 1
-        assert sample.label == index % 12 and len(sample.spans) == (data.labels[sample.label] != BACKGROUND)
-        assert all(label == sample.label and 0 <= start < end <= len(wave) for start, end, label in sample.spans)
+        assert sample.labels == (index % 12,) and len(sample.spans) == (data.labels[sample.labels[0]] != BACKGROUND)
+        assert all((label,) == sample.labels and 0 <= start < end <= len(wave) for start, end, label in sample.spans)
     again = train[5].x[0]
     assert np.array_equal(again, train[5].x[0])
     train.epoch = 1
@@ -344,9 +345,9 @@ def test_steps_whose_class_is_not_known():
     data = SyntheticSounds(clips=12, held_out=12).split("train", SOUND)
     target = collate([data[1], None, data[0]], SOUND).targets(60, 640, 3, background=0)
     known = target != IGNORE
-    assert known[:, 3:53].all() and known.sum() == 100 and target[0].max() == data[1].label
+    assert known[:, 3:53].all() and known.sum() == 100 and (int(target[0].max()),) == data[1].labels
     assert (target[1, 3:53] == 0).all()
-    assert (collate([Sample(data[0].x, 3, None)], SOUND).targets(60, 640, 3, 0) == IGNORE).all()
+    assert (collate([Sample(data[0].x, (3,), None)], SOUND).targets(60, 640, 3, 0) == IGNORE).all()
     assert collate([None], SOUND) is None
 
 

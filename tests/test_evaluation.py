@@ -14,11 +14,12 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from datasets.clips import Clip, Clips
 from pipeline.measures import cost
-from pipeline.measures.calibration import CALIBRATION_BINS, claims, histogram, score_bin
-from pipeline.measures.evaluation import Predictions, compute_metrics, predict, summarize, to_json_lines
-from pipeline.measures.uncertainty import interval, wilson
+from pipeline.measures.evaluation import predict
 from pipeline.media.sample import Sample, collate
 from pipeline.model.classifier import Classifier, load
+from pipeline.tasks.calibration import CALIBRATION_BINS, claims, histogram, score_bin
+from pipeline.tasks.classes import Classes, Classified
+from pipeline.tasks.uncertainty import interval, wilson
 from pipeline.training.trainer import Trainer
 
 LABELS = ["a", "b", "c", "d"]
@@ -31,13 +32,13 @@ def drawn(count=300):
     logits = rng.standard_normal((count, 4)) + 1.5 * np.eye(4)[truth]
     scores = np.exp(2 * logits) / np.exp(2 * logits).sum(1, keepdims=True)
     blank, right = [""] * count, [[True, False]] * count
-    return Predictions(LABELS, truth, scores.astype(np.float32), blank, blank, np.full(count, 0.5), right, 0.04)
+    return Classified(LABELS, truth, scores.astype(np.float32), blank, blank, np.full(count, 0.5), right, 0.04)
 
 
 def test_figures_are_those_of_other_libraries():
     found = drawn()
-    got = compute_metrics(found)
-    assert got["accuracy"] == accuracy_score(found.truth, found.predicted) == summarize(found)["accuracy"]
+    got = Classes().measure(found)
+    assert got["accuracy"] == accuracy_score(found.truth, found.predicted) == Classes().summarize(found)["accuracy"]
     assert got["top2"] == pytest.approx(top_k_accuracy_score(found.truth, found.scores, k=2))
     exact = found.scores / found.scores.sum(1, keepdims=True, dtype=np.float64)
     assert got["loss"] == pytest.approx(log_loss(found.truth, exact), abs=1e-5)
@@ -56,8 +57,8 @@ def test_figures_are_those_of_other_libraries():
 
 
 def test_nothing_to_measure():
-    empty = Predictions(LABELS, np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
-    got = compute_metrics(empty)
+    empty = Classified(LABELS, np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
+    got = Classes().measure(empty)
     assert got["count"] == 0 and got["accuracy"] == got["top2"] == got["calibration"]["error"] == 0
     assert (got["interval"]["low"], got["interval"]["high"]) == (0, 1)
 
@@ -123,7 +124,7 @@ def split_of(count=23):
     found = []
     for number in range(count):
         wave = (rng.standard_normal(int(rng.integers(3000, 9000))) * rng.uniform(0.01, 1)).astype(np.float32)
-        found.append(Sample((wave,), number % 3, name=f"n{number}", group=f"g{number // 4}"))
+        found.append(Sample((wave,), (number % 3,), name=f"n{number}", group=f"g{number // 4}"))
     found[5] = None  # cannot be read
     return Listed(found)
 
@@ -135,7 +136,7 @@ def test_answers_are_those_of_single_clips_in_order_and_the_worst_are_kept(batch
     found = Trainer(batch=batch, workers=0).predict(model, split, worst=3)
     good = [sample for sample in split if sample is not None]
     assert found.names == [sample.name for sample in good] and found.groups == [sample.group for sample in good]
-    assert found.truth.tolist() == [sample.label for sample in good]
+    assert found.truth.tolist() == [sample.labels[0] for sample in good]
     assert found.seconds == pytest.approx([len(sample.x[0]) / 16000 for sample in good])
     with torch.inference_mode():
         for place, sample in enumerate(good):
@@ -146,7 +147,7 @@ def test_answers_are_those_of_single_clips_in_order_and_the_worst_are_kept(batch
     assert [one.row for one in found.worst] == np.argsort(ranks, kind="stable")[:3].tolist()
     for one in found.worst:
         assert np.array_equal(one.x[0], good[one.row].x[0])
-    assert found.skipped == compute_metrics(found)["skipped"] == 1
+    assert found.skipped == Classes().measure(found)["skipped"] == 1
     assert Trainer(workers=0).evaluate(model, split)["accuracy"] == found.correct.mean()
     assert not predict(model, [collate(good, model.spec)]).worst
 
@@ -156,7 +157,7 @@ def test_groups_and_names_reach_the_answers(tmp_path, tones):
     clips = [Clip(tones / "low" / f"{n}.wav", "low", "test", group=f"room{n % 2}") for n in range(3)]
     found = Trainer(batch=2, workers=0).predict(model, Clips(clips, ["high", "low"], model.spec))
     assert found.groups == ["room0", "room1", "room0"] and found.names[2] == str(tones / "low" / "2.wav")
-    lines = [json.loads(line) for line in to_json_lines("test", found)]
+    lines = [json.loads(line) for line in Classes().to_json_lines("test", found)]
     assert [line["group"] for line in lines] == found.groups and lines[0]["truth"] == "low"
     assert lines[1]["answer"] == found.labels[found.predicted[1]]
 

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
-from pipeline.measures.metrics import Alarms, Matches, classification_report, count_alarms, match_alarms, match_events
+from pipeline.measures.metrics import Alarms, Matches, count_alarms, match_alarms, match_events
 from pipeline.model.decoder import Decoder, Event, merge_settings
+from pipeline.tasks.classification import classification_report
 
 LABELS = ["background", "a", "b"]
 HOP = 10  # ticks, of which there are 1000 a second

@@ -17,10 +17,11 @@ from pipeline.extractors.extractor import Extractor
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.sink import Sink
 from pipeline.sources.source import Source
+from pipeline.tasks.task import Task
 
 FILES = files()
 DEVICES = {"sounddevice", "cv2"}
-GROUPS = ("cell", "extractor", "dataset", "source", "sink", "engine")
+GROUPS = ("cell", "extractor", "dataset", "source", "sink", "engine", "task")
 TARGETS = {
     OmegaConf.load(path)["_target_"]: path for group in GROUPS for path in (ROOT / "conf" / group).glob("*.yaml")
 }
@@ -96,7 +97,7 @@ def test_a_yaml_names_a_class_where_it_stands(target):
     assert vars(importlib.import_module(name))[kind].__module__ == name
 
 
-@pytest.mark.parametrize("contract", [Cell, Extractor, Source, Sink, Engine])
+@pytest.mark.parametrize("contract", [Cell, Extractor, Source, Sink, Engine, Task])
 def test_every_kind_has_a_yaml(contract):
     for path in (ROOT / contract.__module__.rpartition(".")[0].replace(".", "/")).glob("*.py"):
         importlib.import_module(module(path))

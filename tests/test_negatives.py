@@ -74,7 +74,7 @@ def test_clips_are_followed_by_windows_that_differ_in_each_epoch(tmp_path):
     both = WithNegatives(Clips("ab"), negatives, negatives, 0, 1.5, RATE, 0)
     assert len(both) == 5 and both[0] == "a" and both.classes == [1, 2, 0, 0, 0] and both.skipped == 0
     first = both[3]
-    assert np.array_equal(first.x[0], both[3].x[0]) and first.label == 0 and first.spans == []
+    assert np.array_equal(first.x[0], both[3].x[0]) and first.labels == (0,) and first.spans == []
     assert RATE // 2 <= len(first.x[0]) <= RATE and not np.array_equal(first.x[0], both[4].x[0])
     both.epoch = 1
     assert both.clips.epoch == 1 and not np.array_equal(first.x[0][:1000], both[3].x[0][:1000])

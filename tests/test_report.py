@@ -16,14 +16,14 @@ from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean, shorten
 from pipeline.measures.accuracy import Prediction, Smallest
-from pipeline.measures.calibration import score_bin
-from pipeline.measures.uncertainty import wilson
 from pipeline.report import charts, page
 from pipeline.report.page import MAX_ROWS
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import FileResult, Steps, StreamInfo, StreamWarning, TimedEvent, TimedGap
 from pipeline.sinks.report import BINS_PER_DECADE, DURATION_BINS, FIRST_POWER, Report, duration_bin
 from pipeline.sinks.sink import Sink
+from pipeline.tasks.calibration import score_bin
+from pipeline.tasks.uncertainty import wilson
 
 TAGS = (
     "html head meta title style body main header section h1 h2 p div b span table thead tbody tr th td figure figcaption "

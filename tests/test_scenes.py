@@ -37,10 +37,10 @@ class Bursts:
     def __getitem__(self, index):
         t = np.arange(RATE // 2) / RATE
         if index >= 12:
-            return Sample((np.random.default_rng(index).normal(0, 0.01, len(t)).astype(np.float32),), 0, [])
+            return Sample((np.random.default_rng(index).normal(0, 0.01, len(t)).astype(np.float32),), (0,), [])
         wave = 0.2 * np.sin(2 * np.pi * (300 + 60 * index) * t) * (t >= 0.1) * (t < 0.4)
         label = self.classes[index]
-        return Sample((wave.astype(np.float32),), label, [(800, 3200, label)], key=f"{index}")
+        return Sample((wave.astype(np.float32),), (label,), [(800, 3200, label)], key=f"{index}")
 
 
 class Whole(Bursts):
@@ -48,7 +48,7 @@ class Whole(Bursts):
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)
-        return replace(sample, x=(np.resize(sample.x[0][800:3200], 4000),), spans=[(0, 4000, sample.label)])
+        return replace(sample, x=(np.resize(sample.x[0][800:3200], 4000),), spans=[(0, 4000, sample.labels[0])])
 
 
 def rms(x):
@@ -65,7 +65,7 @@ def test_a_scene_holds_its_clip_where_it_says_and_noise_as_loud_as_asked(snr):
         wave, clip = scenes[index].x[0], clips[index].x[0]
         ((begin, end, label),) = scenes[index].spans
         assert (len(wave), label, end - begin, wave.dtype) == (2 * RATE, clips.classes[index], 2400, np.float32)
-        assert scenes[index].label == label and scenes[index].key == ""
+        assert scenes[index].labels == (label,) and scenes[index].key == ""
         found = int(correlate(wave, clip, "valid").argmax())
         assert abs(found - (begin - 800)) <= RATE // 300  # a period of the lowest tone
         wave[begin - 800 : begin - 800 + len(clip)] -= clip

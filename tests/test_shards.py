@@ -94,7 +94,7 @@ def alike(manifest, packed, spec, root):
         assert found[0].keys() == found[1].keys()
         for (clip, sample), (other, same) in ((found[0][name], found[1][name]) for name in found[0]):
             assert (clip.label, clip.end, clip.group) == (other.label, other.end, other.group)
-            assert (sample.label, sample.spans, len(sample.x)) == (same.label, same.spans, len(same.x))
+            assert (sample.labels, sample.spans, len(sample.x)) == (same.labels, same.spans, len(same.x))
             assert all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(sample.x, same.x))
         total += len(found[0])
     return total
@@ -309,7 +309,7 @@ def test_we_read_shards_of_webdataset(source, tmp_path):
     assert data.labels == ["0", "1"]
     sample = data.split("train", SOUND)[3]
     expected = soundfile.read(source / "high" / "3.wav", dtype="float32")[0]
-    assert np.array_equal(sample.x[0], expected) and sample.label == 1
+    assert np.array_equal(sample.x[0], expected) and sample.labels == (1,)
     assert [len(data.split("val", SOUND)[n].x[0]) for n in range(4)] == [2400] * 4
 
 

@@ -38,7 +38,7 @@ def clips(spec, count=9, seed=0):
         )  # fmt: skip
         half = spec.ticks(x) // 2
         spans = (None, [], [(half, spec.ticks(x), number % 3)])[number % 4 if number % 4 < 3 else 0]
-        found.append(Sample(x, number % 3, spans))
+        found.append(Sample(x, (number % 3,), spans))
     found[2] = None
     return Listed(found)
 
@@ -148,7 +148,7 @@ def test_clips_are_heard_as_one_stream(kind):
     begin, expected = 0, [[], [], []]
     for sample in order:
         length = model.spec.ticks(sample.x)
-        for start, end, label in [(0, length, sample.label)] if sample.spans is None else sample.spans:
+        for start, end, label in [(0, length, sample.labels[0])] if sample.spans is None else sample.spans:
             expected[label].append([begin + start, begin + end])
         begin += length
     assert [rows.tolist() for rows in found.spans] == expected and sum(map(len, expected)) > 3

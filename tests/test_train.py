@@ -55,7 +55,11 @@ def kept(folder):
 def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch, mined):
     """Interrupted within two epochs; the same weights, averages and history to the bit."""
     soundfile.write(tmp_path / "street.wav", noise(10 * 16000) / 8, 16000)
-    exact = [*EXACT, *mined * [f"dataset.negatives={tmp_path / 'street.wav'}", "trainer.mine=1", "trainer.batch=6", "decoder.minimum=0"]]
+    exact = [
+        *EXACT,
+        *mined
+        * [f"dataset.negatives={tmp_path / 'street.wav'}", "trainer.mine=1", "trainer.batch=6", "decoder.minimum=0"],
+    ]
     trained_in(tones, tmp_path / "a", *exact)
     hard = json.loads(kept(tmp_path / "a")["progress"])["hard"]
     assert bool(hard) == mined

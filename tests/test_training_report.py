@@ -20,8 +20,6 @@ from test_report import HOSTILE, read, rows, strict
 from conf.launch import read_overrides
 from datasets.clips import Clip, Clips
 from datasets.scenes import Scenes, SceneSettings
-from pipeline.measures.evaluation import Predictions, WorstClip
-from pipeline.measures.uncertainty import effective, wilson
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
 from pipeline.report import charts
@@ -31,6 +29,9 @@ from pipeline.report.results import count_clips, write_results
 from pipeline.report.runs import Run, common_split, find_differences, find_runs, flatten, group_families, read_run
 from pipeline.report.summary import print_summary
 from pipeline.report.training import title_of
+from pipeline.tasks.classes import Classified
+from pipeline.tasks.predictions import WorstClip
+from pipeline.tasks.uncertainty import effective, wilson
 
 DATA = re.compile(r'src="data:([a-z]+/[a-z0-9]+);base64,([^"]+)"')
 
@@ -77,7 +78,7 @@ def answers_of(labels, spec, count=12, name=lambda number: f"n{number}"):
     truth, wave = rng.integers(0, len(labels), count), rng.uniform(-2, 2, 6000).astype(np.float32)
     names, groups = ([name(number // size) for number in range(count)] for size in (1, 2))
     worst = [WorstClip(number, (wave,)) for number in range(3)]
-    return Predictions(labels, truth, scores, names, groups, np.ones(count), [[True] * 3] * count, 0.1, worst)
+    return Classified(labels, truth, scores, names, groups, np.ones(count), [[True] * 3] * count, 0.1, worst)
 
 
 def finished(folder, labels=("a", "b"), seed=0, name=lambda number: f"n{number}", skipped=0, more=None, **settings):

@@ -324,7 +324,11 @@ def test_a_table_of_parts_of_videos(tmp_path, put):
 
 
 def same(one, two):
-    return all(map(np.array_equal, one.x, two.x)) and (one.label, one.spans, one.key) == (two.label, two.spans, two.key)
+    return all(map(np.array_equal, one.x, two.x)) and (one.labels, one.spans, one.key) == (
+        two.labels,
+        two.spans,
+        two.key,
+    )
 
 
 @pytest.mark.parametrize(("kind", "options"), MADE)
@@ -334,7 +338,7 @@ def test_motions_repeat_by_seed_and_change_by_epoch(kind, options):
     assert same(train[5], again[5]) and not np.array_equal(train[5].x[0], different[5].x[0])
     before = train[5]
     train.epoch = 1
-    assert not same(before, train[5]) and train[5].label == before.label and before.key == ""
+    assert not same(before, train[5]) and train[5].labels == before.labels and before.key == ""
     held = {name: data.split(name, SEEN) for name in ("val", "test")}
     for name, part in held.items():
         fixed = [part[index] for index in range(13)]
@@ -351,18 +355,18 @@ def test_motions_are_balanced_and_their_spans_fit(kind, options):
     data = kind(clips=117, held_out=13, **options)
     train = data.split("train", SEEN)
     samples = [train[index] for index in range(len(train))]
-    counts = np.bincount([sample.label for sample in samples], minlength=len(data.labels))
+    counts = np.bincount([sample.labels[0] for sample in samples], minlength=len(data.labels))
     assert counts.max() - counts.min() <= 1 and counts.sum() == 117
     for sample in samples:
         (images,) = sample.x
         assert images.dtype == np.uint8 and images.shape[1:] == (16, 16, 3) and 17 <= len(images) <= 21
-        if data.labels[sample.label] == data.background:
+        if data.labels[sample.labels[0]] == data.background:
             assert sample.spans == []
             continue
         starts, ends, found = zip(*sample.spans)
         assert ends[-1] == len(images) and ends[-1] - starts[0] == 16  # it moves for 1.6 s, up to the end
         assert starts[1:] == ends[:-1] and all(start < end for start, end in zip(starts, ends))
-        assert found[-1] == sample.label and data.labels.index(data.background) not in found
+        assert found[-1] == sample.labels[0] and data.labels.index(data.background) not in found
         assert (len(found) == 1) or options == {"classes": "motion"}
 
 
@@ -391,7 +395,7 @@ def test_a_single_picture_of_moving_shapes_tells_nothing():
     data = MovingShapes(clips=390, held_out=1, seed=7)
     train = data.split("train", InputSpec(None, Picture(10, 32, 32)))
     samples = [train[index] for index in range(390)]
-    truth = [sample.label for sample in samples]
+    truth = [sample.labels[0] for sample in samples]
     last = [sample.x[0][-16:] for sample in samples]
     single = {f"picture {step}": [clip[step].mean(2).ravel() for clip in last] for step in (4, 15)}
     moved = [np.concatenate([np.median(found[:3], 0), np.median(found[-5:], 0)]) for found in map(shifts, last)]

@@ -118,10 +118,14 @@ class AugmentPictures(Augmentation):
             return x, batch
         chosen = torch.rand(len(x)) < 0.5
         x = torch.where(chosen.to(x.device).view(-1, *[1] * (x.ndim - 1)), mirror(x), x)
-        labels = torch.where(chosen, self.turned[batch.labels], batch.labels)
+        turn, other = chosen.tolist(), self.turned.tolist()
+        labels = [
+            tuple(other[label] for label in row) if turned else row
+            for row, turned in zip(batch.labels, turn, strict=True)
+        ]
         spans = [
-            [(start, end, int(self.turned[label])) for start, end, label in row] if row and turn else row
-            for row, turn in zip(batch.spans, chosen.tolist(), strict=True)
+            [(start, end, other[label]) for start, end, label in row] if row and turned else row
+            for row, turned in zip(batch.spans, turn, strict=True)
         ]
         return x, replace(batch, labels=labels, spans=spans)
 

@@ -1,6 +1,7 @@
 """From logits to posteriors, smoothed over time."""
 
 import math
+from typing import Literal, TypeAlias
 
 import torch
 from pydantic import NonNegativeFloat
@@ -10,6 +11,7 @@ from pipeline.layers.kernels import passes
 from pipeline.layers.lean import Array, Arrays, fits
 from pipeline.layers.stage import Stage, State
 
+Link: TypeAlias = Literal["softmax", "sigmoid"]  # from logits to posteriors
 BLOCK_STEPS = 128  # steps solved at once: memory stays flat for recordings of any length
 
 

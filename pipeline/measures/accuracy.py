@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.text import shorten
-from pipeline.measures.calibration import CALIBRATION_BINS, score_bin
+from pipeline.tasks.calibration import CALIBRATION_BINS, score_bin
 
 MAX_KEYS = 1000  # of what may be anything, counted one by one
 Counts = NDArray[np.int64]

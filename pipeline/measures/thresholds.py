@@ -54,7 +54,8 @@ def run_split(model: Classifier, split: Split) -> StreamOutput:
             if sample is None:
                 continue
             ticks = model.spec.ticks(sample.x)
-            for start, end, label in [(0, ticks, sample.label)] if sample.spans is None else sample.spans:
+            whole = [(0, ticks, label) for label in sample.labels]
+            for start, end, label in whole if sample.spans is None else sample.spans:
                 true[label].append((begin + start, begin + end))
             yield sample.x
             begin += ticks

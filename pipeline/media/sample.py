@@ -15,10 +15,12 @@ IGNORE = -100  # target of a step whose class is not known (torch's ignore_index
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip in memory: its tracks ``x`` (see ``input_spec.py``), its class ``label``, and where it stands if known."""
+    """A clip in memory: its tracks ``x`` (see ``input_spec.py``), its ``labels`` (the class; all that is in it; none:
+    nothing), and where they stand. ``spans`` may overlap. None: not known; empty: it is known to hold nothing.
+    """
 
     x: Arrays
-    label: int
+    labels: tuple[int, ...]
     spans: list[Span] | None = None
     name: str = ""
     key: str = ""  # of a clip that is the same in every epoch
@@ -27,13 +29,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks, ``labels (B,)``; spans
-    in ticks, names, keys and groups by row.
+    """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks; labels, spans in ticks,
+    names, keys and groups by row.
     """
 
     x: tuple[Tensor, ...]
     lengths: Tensor
-    labels: Tensor
+    labels: list[tuple[int, ...]]
     spans: list[list[Span] | None]
     names: list[str]
     keys: list[str]
@@ -41,16 +43,11 @@ class Batch:
 
     def __getstate__(self) -> dict[str, Any]:
         """Between processes as arrays: torch puts tensors into /dev/shm, of which containers have little."""
-        tensors = {
-            "x": [track.numpy() for track in self.x],
-            "lengths": self.lengths.numpy(),
-            "labels": self.labels.numpy(),
-        }
-        return vars(self) | tensors
+        return vars(self) | {"x": [track.numpy() for track in self.x], "lengths": self.lengths.numpy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        tensors = {name: torch.from_numpy(state[name]) for name in ("lengths", "labels")}
-        vars(self).update(state | tensors, x=tuple(map(torch.from_numpy, state["x"])))
+        tensors = {"x": tuple(map(torch.from_numpy, state["x"])), "lengths": torch.from_numpy(state["lengths"])}
+        vars(self).update(state | tensors)
 
     def targets(self, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
         """The class of every output step, ``(B, steps)``: ``background`` outside the spans, ``IGNORE`` if unknown.
@@ -90,8 +87,9 @@ def own_steps(target: Tensor, spans: Sequence[Span], hop: int, count: int) -> No
 class Split(Protocol):
     """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds: a clip
     depends on the epoch and its number alone, so that a training can go on anywhere. A split that knows the class of
-    each clip in advance has them as ``classes``; one that reads files says which, as ``names``, of which ``groups`` (''
-    if unknown), and how many of them it has left out as they cannot be read, as ``skipped``.
+    each clip in advance has them as ``classes`` (a tuple for a clip of several labels, or none); one that reads files
+    says which, as ``names``, of which ``groups`` ('' if unknown), and how many of them it has left out as they cannot
+    be read, as ``skipped``.
     """
 
     epoch: int
@@ -118,7 +116,6 @@ def collate(samples: Sequence[Sample | None], spec: InputSpec) -> Batch | None:
     if not good:
         return None
     lengths = torch.tensor([spec.ticks(sample.x) for sample in good])
-    labels = torch.tensor([sample.label for sample in good])
     rows = spec.stack([sample.x for sample in good])
     texts = ([getattr(sample, field) for sample in good] for field in ("name", "key", "group"))
-    return Batch(rows, lengths, labels, [sample.spans for sample in good], *texts)
+    return Batch(rows, lengths, [sample.labels for sample in good], [sample.spans for sample in good], *texts)

@@ -31,13 +31,15 @@ from pipeline.layers.standardize import Standardize
 from pipeline.media.input_spec import Tensors
 from pipeline.model.decoder import Decoder
 from pipeline.model.golden import Golden, clip, duration, library_versions, offline, pop_golden, stage_sizes
+from pipeline.tasks.task import Task
 
 FORMAT = 1
 HEADER = "rivulet"
 MAX_HEADER_BYTES = 32_000_000
 MAX_STATE_BYTES = 4_000_000_000  # of what one stream remembers
 GRAINS = 8  # steps of the slower track that a chunk may need at most
-PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder")
+PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder", "task")
+DEFAULTS = {"task": {"_target_": "pipeline.tasks.classes.Classes"}}  # of parts that files did not always have
 
 
 class ModelHeader(BaseModel):
@@ -62,6 +64,7 @@ class Classifier(Chain):
     encoder: Chain
     head: Head
     smoothing: Stage
+    task: Task[Any]
     precision: Precision = "fp32"
     golden: Golden | None = None  # its answers on streams when it was saved
 
@@ -70,13 +73,16 @@ class Classifier(Chain):
 
         Raises ConfigError (a setting is wrong) or ValueError (settings do not go together).
         """
+        config = DEFAULTS | dict(config)
+        task: Task[Any] = build(config["task"], Task, at="task")
         extractor: Extractor = build(config["extractor"], Extractor, at="extractor")
         spec = extractor.spec
         settings = dict(config["encoder"]) | {"cell": config["cell"]}
         encoder: Chain = build(settings, Chain, at="encoder", shape=extractor.out_shape)
         step = extractor.hop * encoder.hop / spec.rate
         head = build(config["head"], Head, at="head", shape=encoder.out_shape, classes=len(labels), step=step)
-        smoothing: Stage = build(config["smoothing"], Stage, at="smoothing", shape=head.out_shape, step=step)
+        link = {} if task.link == "softmax" else {"link": task.link}
+        smoothing: Stage = build(config["smoothing"], Stage, at="smoothing", shape=head.out_shape, step=step, **link)
         super().__init__(
             extractor=extractor,
             standardize=Standardize(extractor.out_shape),
@@ -84,6 +90,7 @@ class Classifier(Chain):
             head=head,
             smoothing=smoothing,
         )
+        self.task = task
         self.config = {name: dict(config[name]) for name in PARTS}
         self.labels, self.spec, self.rate = list(labels), spec, spec.rate
         self.grain = math.lcm(spec.grain, self.hop)  # ticks of the smallest chunk
@@ -254,7 +261,7 @@ def rebuild(header: str, weights: dict[str, Tensor]) -> Classifier:
     stored = ModelHeader.model_validate_json(header)
     if stored.format != FORMAT:
         raise ModelError(f"format {stored.format}; this version reads format {FORMAT}")
-    if missing := set(PARTS) - stored.config.keys():
+    if missing := set(PARTS) - DEFAULTS.keys() - stored.config.keys():
         raise ModelError(f"the header lacks {', '.join(sorted(missing))}")
     config = with_new_names(stored.config)
     json.dumps(config, allow_nan=False)
@@ -283,7 +290,8 @@ def on_device(x: Tensors, model: Classifier) -> Tensors:
 
 def fingerprint(model: Classifier, config: Mapping[str, Any] | None = None) -> str:
     """A short hash of settings and weights: the same for the same answers. ``config`` replaces the settings."""
-    digest = hashlib.sha256(json.dumps([with_old_names(config or model.config), model.labels], sort_keys=True).encode())
+    settings = {part: value for part, value in (config or model.config).items() if value != DEFAULTS.get(part)}
+    digest = hashlib.sha256(json.dumps([with_old_names(settings), model.labels], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.measures.accuracy import Accuracy
-from pipeline.measures.calibration import calibration_error
-from pipeline.measures.metrics import precision_recall_f1
-from pipeline.measures.uncertainty import wilson
 from pipeline.report.charts import plot_reliability
 from pipeline.report.page import MAX_ROWS, format_share
+from pipeline.tasks.calibration import calibration_error
+from pipeline.tasks.classification import precision_recall_f1
+from pipeline.tasks.uncertainty import wilson
 
 MAX_MATRIX = 60  # classes of a confusion matrix that is shown as a whole
 ClassRow = tuple[str, float, float, float, int]  # label, precision, recall, F1, support

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.measures.uncertainty import wilson
 from pipeline.report.page import format_count, format_number, format_percent, format_share
+from pipeline.tasks.uncertainty import wilson
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 210, 44, 22, 12, 40  # of a figure, and of its margins, in units
 TONES = "main", "bad", "good", "warn"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pipeline.report.page as page
 from pipeline.measures.cost import measure_cost
-from pipeline.measures.evaluation import Predictions, compute_metrics, to_json_lines
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
 from pipeline.report.machine import describe_machine
 from pipeline.report.training import render_training
+from pipeline.tasks.predictions import Predictions
 
 
 def write_results(
@@ -24,11 +24,12 @@ def write_results(
     ``best_epoch`` and ``seconds``; ``clips`` and ``groups`` as ``count_clips`` counts them, and the ``overrides`` of
     the command line.
     """
-    file = out / "model.safetensors"
+    file, task = out / "model.safetensors", model.task
     metrics = measure_cost(model, file.stat().st_size if file.is_file() else None) | dict(more)
-    metrics |= {split: compute_metrics(one) for split, one in found.items()}
+    metrics |= {split: task.measure(one) for split, one in found.items()}
     metrics["machine"] = describe_machine(str(model.anchor.device))
-    page.save(out / "answers.jsonl", "".join(row for split, one in found.items() for row in to_json_lines(split, one)))
+    lines = (row for split, one in found.items() for row in task.to_json_lines(split, one))
+    page.save(out / "answers.jsonl", "".join(lines))
     page.save(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     page.save(out / "report.html", render_training(metrics, history, found, model.spec, out))
     return metrics

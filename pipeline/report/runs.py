@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
-from pipeline.measures.uncertainty import Interval, interval
+from pipeline.tasks.uncertainty import Interval, interval
 
 METRICS_FILE, ANSWERS_FILE = "metrics.json", "answers.jsonl"
 TARGET = "_target_"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 import pipeline.report.page as page
-from pipeline.measures.evaluation import Predictions
 from pipeline.media.input_spec import InputSpec
 from pipeline.report.accuracy import describe
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plot_scores, to_logarithmic, to_stairs
 from pipeline.report.clips import embed_clip
 from pipeline.report.runs import flatten
+from pipeline.tasks.predictions import Predictions
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -159,14 +159,14 @@ def list_thresholds(events: Figures, split: str) -> tuple[list[str], list[tuple[
 def list_worst(found: Predictions, spec: InputSpec) -> Iterator[Figures]:
     """The clips whose truth got the lowest scores, to be heard and seen."""
     for clip in found.worst:
-        truth, answer = int(found.truth[clip.row]), int(found.predicted[clip.row])
+        truth, answer = found.told(clip.row)
         yield {
             "tracks": embed_clip(clip.x, spec),
             "name": found.names[clip.row] or f"#{clip.row}",
             "group": found.groups[clip.row],
-            "truth": found.labels[truth],
-            "truth_score": found.scores[clip.row, truth],
-            "answer": found.labels[answer],
-            "correct": answer == truth,
+            "truth": truth,
+            "truth_score": found.of_truth[clip.row],
+            "answer": answer,
+            "correct": found.correct[clip.row],
             "score": found.confidence[clip.row],
         }

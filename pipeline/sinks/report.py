@@ -13,10 +13,10 @@ import pipeline.report.page as page
 import pipeline.sinks.items as items
 from pipeline.core.text import shorten
 from pipeline.measures.accuracy import Accuracy, CappedCounter, Prediction, Smallest
-from pipeline.measures.calibration import HISTOGRAM_BINS, score_bin
 from pipeline.report.accuracy import describe_files
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_histogram, plot_scores
 from pipeline.sinks.sink import Sink, regular_file
+from pipeline.tasks.calibration import HISTOGRAM_BINS, score_bin
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
 BINS_PER_DECADE, FIRST_POWER, DURATION_BINS = 10, -2, 70  # of durations; power of ten of the first bin, in seconds

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.core.errors import ConfigError, MediaError, UserError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Batch, Sample, Split, collate
-from pipeline.training.losses import class_weights
+from pipeline.tasks.losses import class_weights
 
 Balance: TypeAlias = Literal["none", "weights", "sampling"]
 Step: TypeAlias = list[list[int]]  # the numbers of the clips of each part of a step
@@ -113,20 +113,24 @@ def own_signals() -> Iterator[None]:
 
 
 def draw_order(split: Split, seed: int, balance: Balance, labels: int) -> list[int]:
-    """The order of an epoch; with ``sampling``, classes are drawn equally often, clips of them with replacement."""
+    """The order of an epoch; with ``sampling``, classes are drawn equally often, clips of them with replacement. A clip
+    of several is drawn as often as one of the rarest of them.
+    """
     generator = torch.Generator().manual_seed(seed)
     if balance != "sampling":
         return torch.randperm(len(split), generator=generator).tolist()
-    weights = class_weights(known_classes(split), labels)[torch.as_tensor(known_classes(split))]
+    known = [row or (labels,) for row in known_labels(split)]  # nothing is one more class
+    each = class_weights([label for row in known for label in row], labels + 1)
+    weights = torch.stack([each[list(row)].max() for row in known])
     return torch.multinomial(weights.double(), len(split), True, generator=generator).tolist()
 
 
-def known_classes(split: Split) -> Sequence[int]:
-    """The class of each clip. ConfigError if a split does not know them before it makes the clips."""
-    found: Sequence[int] | None = getattr(split, "classes", None)
+def known_labels(split: Split) -> list[tuple[int, ...]]:
+    """The labels of each clip. ConfigError if a split does not know them before it makes the clips."""
+    found: Sequence[int | tuple[int, ...]] | None = getattr(split, "classes", None)
     if found is None:
         raise ConfigError("trainer.balance: this dataset does not tell its classes in advance; set it to none")
-    return found
+    return [(one,) if isinstance(one, int) else tuple(one) for one in found]
 
 
 def plan_steps(order: Sequence[int], batch: int, parts: int = 1, rank: int = 0, world: int = 1) -> list[Step]:
@@ -149,5 +153,7 @@ def describe_clips(split: Split) -> str:
 
 def loss_weights(split: Split, balance: Balance, labels: int) -> Tensor | None:
     """The weights of the classes in the loss; None: all are the same. ConfigError if the classes are not known."""
-    found = None if balance == "none" else class_weights(known_classes(split), labels)
+    if balance == "none":
+        return None
+    found = class_weights([label for row in known_labels(split) for label in row], labels)
     return found if balance == "weights" else None

@@ -23,6 +23,6 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def best(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The epoch with the greatest validation accuracy; of equals, that with the lower loss, then the first."""
-    return max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+def best(history: Sequence[Mapping[str, Any]], figure: str = "accuracy") -> Mapping[str, Any]:
+    """The epoch whose ``figure`` of the validation clips is greatest; of equals the one with the lower loss."""
+    return max(history, key=lambda row: (row[f"val_{figure}"], -row["val_loss"]))

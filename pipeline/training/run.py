@@ -17,7 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.moved import with_new_names
 from pipeline.core.settings import differences
 from pipeline.layers.stage import State, tree
-from pipeline.model.classifier import Classifier
+from pipeline.model.classifier import DEFAULTS, Classifier
 from pipeline.model.features import Features
 from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
 from pipeline.training.devices import broadcast_weights, gather
@@ -49,7 +49,7 @@ class Run:
         self.fabric, self.model, self.out, self.settings = fabric, model, out, settings
         self.last = last
         self.features = Features(model, augment)
-        self.background = model.labels.index(background) if background is not None else None
+        self.background = model.labels.index(background) if background in model.labels else None
         groups = parameter_groups(model, optimizer)
         made: torch.optim.Optimizer = build(optimizer, torch.optim.Optimizer, at="optimizer", params=groups)
         self.rates: list[float] = [group["lr"] for group in made.param_groups]
@@ -81,7 +81,7 @@ class Run:
         progress = self.progress
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, [0.0, 0.0, 0.0]
         progress.history.append(row)
-        if self.last or best(progress.history) is row:
+        if self.last or best(progress.history, self.model.task.best) is row:
             progress.best_epoch = progress.epoch
             with self.average.applied():
                 self.best = self.weights()
@@ -124,10 +124,10 @@ class Run:
         state = load(path)
         there = with_new_names(dict(zip(("model", "labels"), json.loads(state.get("config", "[]")), strict=False)))
         here = json.loads(json.dumps({"model": self.model.config, "labels": self.model.labels}))
-        if other := differences(there.pop("model", {}), here.pop("model")) or differences(there, here):
+        if other := differences(DEFAULTS | there.pop("model", {}), here.pop("model")) or differences(there, here):
             raise ConfigError(f"trainer.resume: {path} was begun with another model: {other}; resume as it was begun")
-        settings = with_new_names(json.loads(state.get("settings", "{}")))
-        if other := differences(settings, json.loads(json.dumps(decisive(self.settings)))):
+        settings = DEFAULTS | with_new_names(json.loads(state.get("settings", "{}")))
+        if other := differences(settings, DEFAULTS | json.loads(json.dumps(decisive(self.settings)))):
             raise ConfigError(f"trainer.resume: {path} was begun with other settings: {other}; resume as it was begun")
         if other := differences(json.loads(state.get("data", "{}")), self.data):
             hint = "bring back the dataset as it was, or begin anew"

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pipeline.core.errors import ConfigError, DivergedError, NotFiniteError
 from pipeline.layers.stage import State, detach, tree
-from pipeline.media.sample import IGNORE, Batch
+from pipeline.media.sample import Batch
+from pipeline.tasks.losses import Loss
 from pipeline.training.devices import gather, sum_gradients, sum_over_processes
-from pipeline.training.losses import Loss
 from pipeline.training.run import Run
 
 NOTHING = [0.0, 0.0, 0.0]  # of losses, right answers and clips
@@ -83,19 +83,18 @@ class TrainingStep:
         return found
 
     def counts(self, batches: Sequence[Batch], targets: Sequence[Tensor]) -> list[float]:
-        """Of a whole step, on all devices: clips, and steps of time whose class is known."""
-        known = sum(int((found != IGNORE).sum()) for found in targets)
+        """Of a whole step, on all devices: clips, and steps of time whose truth is known."""
+        known = sum(map(self.run.model.task.known, targets))
         clips = sum(len(batch.labels) for batch in batches)
         return sum_over_processes(self.fabric, [float(clips), float(known)])
 
     def targets(self, x: Tensor, batch: Batch) -> Tensor:
-        """The class of each answer ``(B, T)`` to features, ``IGNORE`` where it is not known or does not count."""
-        steps = x.shape[1] // self.run.model.encoder.hop
-        if not self.frames:
-            return torch.full((len(batch.labels), steps), IGNORE)
-        return batch.targets(steps, self.run.model.hop, self.run.model.delay, self.run.background)
+        """The truth of each answer ``(B, T, ...)`` to features, unknown where it does not count."""
+        model, steps = self.run.model, x.shape[1] // self.run.model.encoder.hop
+        truth = model.task.step_truth(batch, steps, model.hop, model.delay, self.run.background)
+        return truth if self.frames else torch.full_like(truth, model.task.unknown)
 
-    def batch_loss(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, int]:
+    def batch_loss(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, float]:
         """This part's share of a step's loss, its clips mixed in pairs if so set; and how many answers were right."""
         rows, alpha = len(batch.labels), self.run.features.augment.mixup
         weight = float(torch.distributions.Beta(alpha, alpha).sample()) if alpha else 1.0
@@ -104,19 +103,20 @@ class TrainingStep:
             x = weight * x + (1 - weight) * x[order.to(x.device)]
         logits, pooled, self.run.carried = self.forward(x, self.initial(rows))
         answer = pooled[torch.arange(rows), self.run.model.last_step(batch.lengths)]
-        total = self.loss_terms(answer, logits, batch.labels, targets, counts)
+        truth = self.run.model.task.clip_truth(batch)
+        total = self.loss_terms(answer, logits, truth, targets, counts)
         if alpha:
-            other = self.loss_terms(answer, logits, batch.labels[order], targets[order], counts)
+            other = self.loss_terms(answer, logits, truth[order], targets[order], counts)
             total = weight * total + (1 - weight) * other
-        return total, int((answer.argmax(1).cpu() == batch.labels).sum())
+        return total, self.run.model.task.hits(answer, truth)
 
     def loss_terms(
-        self, answer: Tensor, logits: Tensor, labels: Tensor, targets: Tensor, counts: Sequence[float]
+        self, answer: Tensor, logits: Tensor, truth: Tensor, targets: Tensor, counts: Sequence[float]
     ) -> Tensor:
-        """Loss of the clips' answers ``(B, K)``, plus that of single steps ``(B, T, K)`` where their class is known."""
-        loss = self.loss(answer, labels) / max(1.0, counts[0])
+        """Loss of the clips' answers ``(B, K)``, plus that of single steps ``(B, T, K)`` where their truth is known."""
+        loss = self.loss(answer, truth) / max(1.0, counts[0])
         if counts[1]:
-            loss = loss + self.frames * self.loss.of_steps(logits.flatten(0, 1), targets.flatten()) / counts[1]
+            loss = loss + self.frames * self.loss.of_steps(logits.flatten(0, 1), targets.flatten(0, 1)) / counts[1]
         return loss
 
     def truncated(self, batch: Batch | None, seconds: float) -> list[float]:
@@ -138,18 +138,18 @@ class TrainingStep:
         for start in range(0, longest if clips else 0, size):
             wanted = targets[:, start : start + size]
             over = ((ends >= start) & (ends < start + size)).nonzero()[:, 0]  # the clips that end here
-            known, ending = sum_over_processes(self.fabric, [float((wanted != IGNORE).sum()), float(len(over))])
-            value, right = 0.0, 0
+            known, ending = sum_over_processes(self.fabric, [float(model.task.known(wanted)), float(len(over))])
+            value = right = 0.0
             if made and wanted.shape[1]:
                 with torch.set_grad_enabled(bool(known or ending)):
                     logits, _, state = self.forward(made[0][:, start * hop : (start + size) * hop], state)
                     pooled, past = pool(logits, past)
                 state, past = detach(state), detach(past)
                 if logits.requires_grad:
-                    answer, labels = pooled[over, ends[over] - start], made[1].labels[over]
-                    loss = self.loss_terms(answer, logits, labels, wanted, (clips, known))
+                    answer, truth = pooled[over, ends[over] - start], model.task.clip_truth(made[1])[over]
+                    loss = self.loss_terms(answer, logits, truth, wanted, (clips, known))
                     self.fabric.backward(loss)
-                    value, right = float(loss.detach()), int((answer.argmax(1).cpu() == labels).sum())
+                    value, right = float(loss.detach()), model.task.hits(answer, truth)
             if known or ending:
                 found = self.optimizer_step(value, right, (clips,))
                 total, hits = total + found[0], hits + found[1]

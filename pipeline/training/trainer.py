@@ -22,14 +22,15 @@ from pipeline.augmentations.augmentation import Augmentation
 from pipeline.core.build import Config
 from pipeline.core.errors import ConfigError, DivergedError
 from pipeline.core.progress import bar
-from pipeline.measures.evaluation import Predictions, predict, summarize
+from pipeline.measures.evaluation import predict
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Batch, Split
 from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
+from pipeline.tasks.predictions import Predictions
+from pipeline.tasks.task import Task
 from pipeline.training.devices import make_fabric
 from pipeline.training.loader import Balance, Loader, describe_clips, draw_order, loss_weights, plan_steps
-from pipeline.training.losses import Loss
 from pipeline.training.mining import mine
 from pipeline.training.pretrained import load_pretrained
 from pipeline.training.progress import Progress
@@ -43,7 +44,8 @@ FIT_BATCHES = 20  # by which features are standardised
 
 @dataclass(eq=False)
 class Trainer:
-    """Trains a classifier, keeps the best model by validation accuracy, and stops when it no longer improves.
+    """Trains a classifier, keeps the best model by its task's figure on the validation clips, and stops when that does
+    not improve any more.
 
     Attributes:
         minutes: stop after this time, even within an epoch; the learning rate then follows the clock, so that runs are
@@ -51,7 +53,7 @@ class Trainer:
         batch: clips of a step, on all devices together, in ``accumulate`` parts one after another.
         schedule: with ``warmup`` in epochs, see ``schedule.py``.
         clip: greatest gradient norm.
-        patience: epochs without a better validation accuracy.
+        patience: epochs without a better one.
         keep: the model of the epoch with the best one, or of the last epoch (without patience), where validation clips
             are few.
         ema: decay of the average of the weights, which is what is validated and kept; 0: the weights themselves.
@@ -167,7 +169,7 @@ class Trainer:
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings, self.keep == "last")
         run.data = {"train": describe_clips(train), "val": describe_clips(val)}
         loader = Loader(model.spec, self.workers, self.timeout)
-        loss = Loss(self.label_smoothing, self.focal, weights)
+        loss = model.task.loss(self.label_smoothing, self.focal, weights)
         step = TrainingStep(self.fabric, run, loss, self.frames, self.clip, self.carry)
         if self.resume:
             run.restore(Path(self.resume))
@@ -189,7 +191,7 @@ class Trainer:
                     if board:
                         for key, value in row.items():
                             board.add_scalar(key, value, progress.epoch)
-                        self.say(format_epoch(row, self.epochs, progress))
+                        self.say(format_epoch(row, self.epochs, progress, model.task))
                     if report:
                         report(progress.epoch, row)
         except KeyboardInterrupt:
@@ -247,7 +249,7 @@ class Trainer:
                 run.progress.hard = self.fabric.broadcast(mine(run.model, negatives).places if self.leads else [])
                 held_out: Any = getattr(val, "negatives", None)
                 row["val_false_alarms"] = mine(run.model, held_out).an_hour if self.leads and held_out else 0.0
-        row |= {f"val_{key}": found[key] for key in ("accuracy", "loss", "macro_f1") if found}
+        row |= {f"val_{key}": found[key] for key in run.model.task.kept if found}
         row["seconds"] = round(run.seconds - started, 2)
         shared: dict[str, Any] = self.fabric.broadcast(row)
         run.finish_epoch(shared)
@@ -278,11 +280,11 @@ class Trainer:
         total, hits, count = progress.sums
         if not count:
             raise DivergedError(f"no training clip could be read in {title}")
-        return {"train_loss": total / count, "train_accuracy": hits / count, "lr": run.rates[0] * share}
+        return {"train_loss": total / count, f"train_{run.model.task.hit}": hits / count, "lr": run.rates[0] * share}
 
     def evaluate(self, model: Classifier, split: Split, features: Features | None = None) -> dict[str, Any]:
-        """The main figures of a model on a split (``evaluation.summarize``)."""
-        return summarize(self.predict(model, split, features))
+        """The main figures of a model on a split."""
+        return model.task.summarize(self.predict(model, split, features))
 
     def predict(self, model: Classifier, split: Split, features: Features | None = None, worst: int = 0) -> Predictions:
         """What a model answers on a split. With ``features``, what they keep of the clips is used; so many of the
@@ -299,10 +301,10 @@ class Trainer:
             yield from (batch for batch in parts if batch is not None)
 
 
-def format_epoch(row: Mapping[str, Any], epochs: int, progress: Progress) -> str:
+def format_epoch(row: Mapping[str, Any], epochs: int, progress: Progress, task: Task[Any]) -> str:
     """An epoch in one line."""
     star = " *" if progress.best_epoch == progress.epoch else ""
     return (
-        f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.3f}  train {row['train_accuracy']:.1%}"
-        f"  val {row['val_accuracy']:.1%}  {row['seconds']:.1f} s{star}"
+        f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.3f}  train {row[f'train_{task.hit}']:.1%}"
+        f"  val {row[f'val_{task.best}']:.1%}  {row['seconds']:.1f} s{star}"
     )

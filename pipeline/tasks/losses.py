@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 @dataclass(frozen=True)
 class Loss:
-    """Cross-entropy with variations; a sum, so that parts of a batch add up to the whole.
+    """Base of losses with variations; a sum, so that parts of a batch add up to the whole.
 
     Attributes:
         smoothing: share of the truth that is spread over all classes (Szegedy et al. 2016).
@@ -23,9 +24,17 @@ class Loss:
     weights: Tensor | None = None
 
     @property
-    def of_steps(self) -> "Loss":
+    def of_steps(self) -> Self:
         """For single steps of time: without smoothing, and without weights, which are those of clips."""
         return replace(self, smoothing=0.0, weights=None)
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of ``(N, K)`` and truths ``(N, ...)``: their sum; what is not known costs nothing."""
+        raise NotImplementedError
+
+
+class CrossEntropy(Loss):
+    """Of one class among others."""
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of ``(N, K)`` and classes ``(N,)``, where ``IGNORE`` costs nothing: their sum."""
@@ -35,8 +44,13 @@ class Loss:
             return cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=self.smoothing)
         each = cross_entropy(logits, targets, weights, reduction="none", label_smoothing=self.smoothing)
         right = logits.softmax(1).gather(1, targets.clamp_min(0)[:, None])[:, 0]
-        wrong = (1 - right).clamp_min(1e-6)  # at 0 the root of a small gamma has no slope
-        return (wrong**self.focal * each).sum()
+        return (down_weight(right, self.focal) * each).sum()
+
+
+def down_weight(right: Tensor, focal: float) -> Tensor:
+    """What answers weigh in the focal loss by the probability of what is ``right``."""
+    wrong = (1 - right).clamp_min(1e-6)  # at 0 the root of a small gamma has no slope
+    return wrong**focal
 
 
 def class_weights(classes: Sequence[int], count: int) -> Tensor:

@@ -1,0 +1,125 @@
+"""One class for each clip and each step: the posteriors of a step add up to 1."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.core.errors import ConfigError
+from pipeline.layers.smoothing import Link
+from pipeline.media.sample import IGNORE, Batch
+from pipeline.tasks.calibration import calibration_error, claims, histogram
+from pipeline.tasks.classification import classification_report, online_accuracy
+from pipeline.tasks.losses import CrossEntropy
+from pipeline.tasks.predictions import Predictions
+from pipeline.tasks.task import Task
+from pipeline.tasks.uncertainty import interval
+
+MIN_PROBABILITY = 1e-9  # a probability below this counts as this much in the loss
+
+
+class Classified(Predictions):
+    """Predictions whose ``truth (N,)`` is the class of each clip."""
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The classes with the highest scores, ``(N,)``."""
+        return np.asarray(self.scores.argmax(1), np.int64)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each answer is right, ``(N,)``."""
+        return np.asarray(self.predicted == self.truth)
+
+    @property
+    def of_truth(self) -> NDArray[np.float32]:
+        """The scores of the truths, ``(N,)``."""
+        return np.asarray(self.scores[np.arange(len(self.truth)), self.truth], np.float32)
+
+    def told(self, row: int) -> tuple[str, str]:
+        """The class of a clip, and the one that was told."""
+        return self.labels[self.truth[row]], self.labels[self.predicted[row]]
+
+
+class Classes(Task[Classified]):
+    """Softmax and cross-entropy."""
+
+    link: Link = "softmax"
+    best, hit, kept, unknown = "accuracy", "accuracy", ("accuracy", "loss", "macro_f1"), IGNORE
+
+    def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
+        """All labels: nothing is a class, too."""
+        return list(labels)
+
+    def clip_truth(self, batch: Batch) -> Tensor:
+        """Classes ``(B,)``. ConfigError for a clip with several labels, or none."""
+        for name, labels in zip(batch.names, batch.labels, strict=True):
+            if len(labels) != 1:
+                hint = "set task=tags" if labels else "set task=tags, or dataset.background"
+                raise ConfigError(f"task: clip {name!r} has {len(labels)} labels; expected one for each clip; {hint}")
+        return torch.tensor([label for (label,) in batch.labels])
+
+    def step_truth(self, batch: Batch, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
+        """Classes ``(B, T)``: ``background`` outside the spans."""
+        return batch.targets(steps, hop, delay, background)
+
+    def known(self, truth: Tensor) -> int:
+        """Of how many steps the class is known."""
+        return int((truth != IGNORE).sum())
+
+    def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> CrossEntropy:
+        """Cross-entropy of logits ``(N, K)`` and classes ``(N,)``."""
+        return CrossEntropy(label_smoothing, focal, weights)
+
+    def hits(self, logits: Tensor, truth: Tensor) -> float:
+        """How many of the greatest logits are those of the class."""
+        return int((logits.argmax(1).cpu() == truth).sum())
+
+    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Classified:
+        """Thresholds mean nothing here: the highest score is told."""
+        return Classified(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
+
+    def right(self, found: Classified, posteriors: Tensor, truth: Tensor) -> Tensor:
+        """Whether the class has the highest posterior."""
+        return posteriors.argmax(-1).cpu() == truth[:, None]
+
+    def summarize(self, found: Classified) -> dict[str, Any]:
+        """Accuracy, macro F1, per-class figures, confusions, loss, and how soon the answers are right (``online``)."""
+        result = classification_report(found.truth.tolist(), found.predicted.tolist(), found.labels)
+        scores, truth = torch.from_numpy(found.scores), torch.from_numpy(found.truth)
+        loss = torch.nn.functional.nll_loss(scores.clamp_min(MIN_PROBABILITY).log(), truth)
+        soon = {"step": found.step, "accuracy": online_accuracy(found.right)}
+        return result | {"loss": loss.item() if len(found.truth) else 0.0, "online": soon}
+
+    def measure(self, found: Classified) -> dict[str, Any]:
+        """All of ``summarize``; how many clips could not be read, the accuracy's interval, that of the best two
+        answers, calibration, histograms of scores.
+        """
+        (low, high), method = interval(found.correct.tolist(), found.groups)
+        groups = len({group for group in found.groups if group})
+        better = (found.scores > found.of_truth[:, None]).sum(1)
+        bins = claims(found.confidence, found.correct)
+        return self.summarize(found) | {
+            "interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups},
+            "skipped": found.skipped,
+            "top2": float((better < 2).mean()) if len(better) else 0.0,
+            "seconds": round(float(found.seconds.sum()), 3),
+            "calibration": {
+                "error": calibration_error(bins),
+                "bins": dict(zip(("count", "right", "score"), bins.tolist(), strict=True)),
+            },
+            "scores": {
+                "right": histogram(found.confidence[found.correct]),
+                "wrong": histogram(found.confidence[~found.correct]),
+                "classes": {
+                    label: {
+                        "own": histogram(found.scores[found.truth == index, index]),
+                        "others": histogram(found.scores[found.truth != index, index]),
+                    }
+                    for index, label in enumerate(found.labels)
+                },
+            },
+        }

@@ -1,0 +1,106 @@
+"""The task: what the numbers of a step mean.
+
+It says what they are called, which truth they are held against, what a mistake costs, how logits become posteriors, and
+what is measured. All else (the network, streams, decoder, sinks) is the same for every task.
+
+Shapes: B clips, T steps, K columns, as many as a model has labels.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.layers.smoothing import Link
+from pipeline.media.sample import Batch
+from pipeline.tasks.losses import Loss
+from pipeline.tasks.predictions import Predictions
+
+Found = TypeVar("Found", bound=Predictions)
+
+
+class Task(Generic[Found]):
+    """Base of all tasks.
+
+    Attributes:
+        link: how logits become posteriors.
+        best: the figure, the greater the better, that chooses the epoch.
+        kept: the figures of an epoch, of those that ``summarize`` finds.
+        hit: what ``hits`` counts, in the history as ``train_...``.
+        unknown: the truth of a step of which nothing is known.
+    """
+
+    link: Link
+    best: str
+    kept: tuple[str, ...]
+    hit: str
+    unknown: float
+
+    def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
+        """The names of the K columns, of a dataset's labels and the one that means nothing."""
+        raise NotImplementedError
+
+    def clip_truth(self, batch: Batch) -> Tensor:
+        """The truth of each clip ``(B, ...)``. ConfigError for labels that the task has no words for."""
+        raise NotImplementedError
+
+    def step_truth(self, batch: Batch, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
+        """The truth of each step ``(B, T, ...)``, ``unknown`` where it is not known.
+
+        Step t answers for the ``hop`` ticks that end ``delay`` steps before it.
+        """
+        raise NotImplementedError
+
+    def known(self, truth: Tensor) -> int:
+        """Of how many steps ``(B, T, ...)`` the truth is known."""
+        raise NotImplementedError
+
+    def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> Loss:
+        """What logits ``(N, K)`` cost that are held against truths ``(N, ...)``."""
+        raise NotImplementedError
+
+    def hits(self, logits: Tensor, truth: Tensor) -> float:
+        """How many of the clips' answers ``(B, K)`` are right, or how far: a number for training to show."""
+        raise NotImplementedError
+
+    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Found:
+        """What a model of these labels answers to no clips. ``thresholds (K,)``: posteriors from which on a label is
+        told.
+        """
+        raise NotImplementedError
+
+    def add(self, found: Found, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
+        """Append the posteriors ``(B, K)`` of clips and their truths."""
+        found.scores, found.truth = np.concatenate([found.scores, scores]), np.concatenate([found.truth, truth])
+
+    def right(self, found: Found, posteriors: Tensor, truth: Tensor) -> Tensor:
+        """Whether the answers after each step ``(B, T, K)`` are those for the whole clips, ``(B, T)``."""
+        raise NotImplementedError
+
+    def summarize(self, found: Found) -> dict[str, Any]:
+        """The main figures as plain values, at least ``kept``, accuracy, macro F1, loss, ``count``, ``classes``, and
+        how soon the answers are right (``online``).
+        """
+        raise NotImplementedError
+
+    def measure(self, found: Found) -> dict[str, Any]:
+        """All figures as plain values."""
+        raise NotImplementedError
+
+    def to_json_lines(self, split: str, found: Found) -> Iterator[str]:
+        """A line of JSON for each clip: what it is, its truth, the answer and both scores. So runs can be pooled."""
+        for place, name in enumerate(found.names):
+            truth, answer = found.told(place)
+            row = {
+                "split": split,
+                "name": name,
+                "group": found.groups[place],
+                "truth": truth,
+                "answer": answer,
+                "score": round(float(found.confidence[place]), 4),
+                "truth_score": round(float(found.of_truth[place]), 4),
+            }
+            yield json.dumps(row) + "\n"
