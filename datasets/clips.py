@@ -332,8 +332,8 @@ class Corpus:
         shown: Split = part
         negatives = share_out(self.negatives, rate, self.cache) if self.negatives else {}
         if negatives:
-            label, size = part.index[str(self.negatives_label)], round(scene.seconds * rate)
-            shown = WithNegatives(part, negatives[name], negatives["thresholds"], label, scene.alone, size, background)
+            label = part.index[str(self.negatives_label)]
+            shown = WithNegatives(part, negatives[name], negatives["thresholds"], label, scene.alone, background)
         return Scenes(shown, scene, background, rate, negatives.get(name)) if name == "train" else shown
 
 

@@ -80,7 +80,9 @@ class Negatives:
 
 
 class WithNegatives(Dataset[Sample | None]):
-    """The clips of a split, and behind them windows of negatives; in each epoch others, at other levels."""
+    """The clips of a split, and behind them windows of negatives, as long as some clip; in each epoch others, at other
+    levels.
+    """
 
     def __init__(
         self,
@@ -89,13 +91,12 @@ class WithNegatives(Dataset[Sample | None]):
         held_out: Negatives,
         label: int,
         alone: float,
-        size: int,
         background: int,
     ) -> None:
         """``held_out``: what thresholds are chosen on; ``label``: the class of negatives; ``alone``: windows for each
-        clip; ``size``: most samples of a window; ``background``: the class in which nothing is.
+        clip; ``background``: the class in which nothing is.
         """
-        self.clips, self.negatives, self.held_out, self.size = clips, negatives, held_out, size
+        self.clips, self.negatives, self.held_out = clips, negatives, held_out
         self.label, self.silent = label, label == background
         self.count = round(alone * len(clips)) if negatives.samples else 0
         self.epoch = 0
@@ -120,7 +121,9 @@ class WithNegatives(Dataset[Sample | None]):
         if index < len(self.clips):
             return self.clips[index]
         rng = np.random.default_rng([self.epoch, index])
-        wave = self.negatives.draw(rng, int(rng.integers(self.size // 2, self.size + 1)))
+        if (like := self.clips[int(rng.integers(len(self.clips)))]) is None:
+            return None
+        wave = self.negatives.draw(rng, len(like.x[0]))
         spans = [] if self.silent else [(0, len(wave), self.label)]
         return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), (self.label,), spans, "negatives")
 

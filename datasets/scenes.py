@@ -29,8 +29,8 @@ class SceneSettings(BaseModel):
     seconds. ``plain``: share of training clips that stay as they are. ``trim``: up to so many seconds are cut off each
     end of a training clip (never more than a fifth of it), as where weak sounds were taken for silence.
 
-    With ``dataset.negatives``: in a share ``under`` of the scenes, a window of them takes the place of the noise; and
-    windows ``alone`` are added, that many for each training clip.
+    With ``dataset.negatives``: in a share ``under`` of the scenes, a window of them takes the place of the noise, which
+    longer clips get, too; and windows ``alone`` are added, that many for each training clip.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -82,8 +82,9 @@ class Scenes(Dataset[Sample | None]):
     def __getitem__(self, index: int) -> Sample | None:
         rng, sample = np.random.default_rng([self.epoch, index]), self.clips[index]
         ticks = round(self.scene.seconds * self.rate)
-        if sample is None or len(sample.x[0]) >= ticks or rng.random() < self.scene.plain:
+        if sample is None or (len(sample.x[0]) >= ticks and not self.negatives) or rng.random() < self.scene.plain:
             return sample
+        ticks = max(ticks, len(sample.x[0]))
         if self.scene.trim:
             sample = trim(rng, sample, self.scene.trim * self.rate)
         wave = np.zeros(ticks, np.float32)
