@@ -64,6 +64,17 @@ def exact_until(name: str, sound: soundfile.SoundFile) -> int:
     return sound.frames if plain and sound.format != "OGG" else 0
 
 
+def seeks_everywhere(name: str, sound: soundfile.SoundFile) -> bool:
+    """Whether all of a file can be read by exact seeks, and is as long as it claims."""
+    if sound.format == "FLAC" or not exact_until(name, sound):
+        return False
+    try:
+        sound.seek(sound.frames - 1)
+        return len(sound.read(1)) == 1
+    except soundfile.LibsndfileError:
+        return False
+
+
 def seek(name: str, sound: soundfile.SoundFile, wanted: int, grid: int) -> int:
     """Go to the last multiple of ``grid`` samples up to ``wanted`` from where decoding is exact; the sample it is."""
     place = min(wanted, exact_until(name, sound), sound.frames - 1) // grid * grid if wanted >= grid else 0
