@@ -6,13 +6,12 @@ what is there.
 """
 
 import io
-import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.media.part import FileBytes, bytes_at
+from pipeline.media.part import FileBytes, SizedBytes, bytes_at
 
 NEAR = 1 << 13  # a size so near to what 31, 32, 63 or 64 bits can hold is none
 MAX_SIZE = 1 << 32  # of a field of 32 bits
@@ -179,23 +178,13 @@ def au_chunks(file: FileBytes) -> Iterator[Chunk]:
         at += offset + size
 
 
-class View(io.RawIOBase):
+class View(SizedBytes):
     """Pieces of a file, and bytes of ours among them, as one file."""
 
     def __init__(self, name: str, pieces: list[bytes | tuple[int, int]]) -> None:
         """``pieces``: bytes, or an offset and a size."""
-        self.file, self.pieces, self.at = FileBytes(name), pieces, 0
+        self.file, self.pieces = FileBytes(name), pieces
         self.size = sum(len(piece) if isinstance(piece, bytes) else piece[1] for piece in pieces)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.at = max(0, {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence] + offset)
-        return self.at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         start = 0

@@ -22,18 +22,11 @@ class Part(str):
         return part
 
 
-class FileBytes(io.RawIOBase):
-    """The bytes of a file or of a ``Part``. It has no ``name`` by which a decoder could guess a format."""
+class SizedBytes(io.RawIOBase):
+    """Bytes whose number is known. Subclasses set ``size``, and read from the place ``at`` on."""
 
-    def __init__(self, name: str) -> None:
-        """OSError if there is no such file."""
-        self.part = name if isinstance(name, Part) else None
-        self.at = 0
-        if self.part is not None:
-            self.file, self.offset, self.size = os.dup(self.part.file), self.part.offset, self.part.size
-        else:
-            self.file, self.offset = os.open(name, os.O_RDONLY | os.O_CLOEXEC), 0
-            self.size = os.fstat(self.file).st_size
+    size: int
+    at: int = 0
 
     def readable(self) -> bool:
         return True
@@ -44,6 +37,19 @@ class FileBytes(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self.at = max(0, {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence] + offset)
         return self.at
+
+
+class FileBytes(SizedBytes):
+    """The bytes of a file or of a ``Part``. It has no ``name`` by which a decoder could guess a format."""
+
+    def __init__(self, name: str) -> None:
+        """OSError if there is no such file."""
+        self.part = name if isinstance(name, Part) else None
+        if self.part is not None:
+            self.file, self.offset, self.size = os.dup(self.part.file), self.part.offset, self.part.size
+        else:
+            self.file, self.offset = os.open(name, os.O_RDONLY | os.O_CLOEXEC), 0
+            self.size = os.fstat(self.file).st_size
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count = max(0, min(len(buffer), self.size - self.at))
