@@ -139,6 +139,11 @@ def test_a_tilde_is_the_home_folder_in_every_key(value, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
+def test_labels_may_begin_as_the_home_folder(tmp_path):
+    text = run("train.py", 'decoder.threshold=[["~/x",0.7]]', cwd=tmp_path).stderr.decode()
+    assert "decoder.threshold.~/x: no such label" in text
+
+
 @pytest.mark.parametrize("text", ["+out=x", "+report=x", "+anything=x", "+trainer.anything=x"])
 def test_keys_that_are_none_are_refused_and_leave_no_folder(text, tmp_path):
     done = run("train.py", text, cwd=tmp_path)

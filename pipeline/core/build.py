@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,22 +173,24 @@ def arguments_for(function: Callable[..., Any], settings: Config, at: str = "") 
 
 
 def schema(function: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters by name with their type hints. A constructor that hands ``**options`` on has those of its parent,
-    too.
-    """
-    classes = inspect.getmro(function) if inspect.isclass(function) else (None,)
+    """The parameters by name with their type hints."""
     found: dict[str, Any] = {}
-    for owner in classes:
-        if owner is not None and "__init__" not in vars(owner):
-            continue
-        target = function if owner is None else vars(owner)["__init__"]
-        hints, parameters = get_type_hints(target, include_extras=True), inspect.signature(target).parameters.values()
-        for parameter in parameters:
+    for maker in makers(function):
+        hints = get_type_hints(maker, include_extras=True)
+        for parameter in inspect.signature(maker).parameters.values():
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name != "self":
                 found.setdefault(parameter.name, hints.get(parameter.name, Any))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
     return found
+
+
+def makers(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Who takes the arguments: a class's constructor, and its parents' as long as ``**options`` are handed on."""
+    classes = inspect.getmro(function) if inspect.isclass(function) else ()
+    for maker in [vars(owner)["__init__"] for owner in classes if "__init__" in vars(owner)] or [function]:
+        yield maker
+        kinds = {parameter.kind for parameter in inspect.signature(maker).parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:

@@ -22,18 +22,17 @@ class Part(str):
         return part
 
 
-class FileBytes(io.RawIOBase):
-    """The bytes of a file or of a ``Part``. It has no ``name`` by which a decoder could guess a format."""
+class Bytes(io.RawIOBase):
+    """Base: ``size`` bytes, wherever a subclass has them from, as a file. It has no ``name`` by which a decoder could
+    guess a format.
+    """
 
-    def __init__(self, name: str) -> None:
-        """OSError if there is no such file."""
-        self.part = name if isinstance(name, Part) else None
-        self.at = 0
-        if self.part is not None:
-            self.file, self.offset, self.size = os.dup(self.part.file), self.part.offset, self.part.size
-        else:
-            self.file, self.offset = os.open(name, os.O_RDONLY | os.O_CLOEXEC), 0
-            self.size = os.fstat(self.file).st_size
+    size: int
+    at = 0
+
+    def bytes_at(self, at: int, size: int) -> bytes:
+        """So many bytes from there; fewer where the file ends, and perhaps elsewhere."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
@@ -46,24 +45,36 @@ class FileBytes(io.RawIOBase):
         return self.at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        count = max(0, min(len(buffer), self.size - self.at))
-        try:
-            data = os.pread(self.file, count, self.offset + self.at)
-        except OSError as error:
-            if self.part is None:
-                raise
-            self.part.error, data = error, b""
+        data = self.bytes_at(self.at, len(buffer))
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
+
+
+class FileBytes(Bytes):
+    """The bytes of a file or of a ``Part``."""
+
+    def __init__(self, name: str) -> None:
+        """OSError if there is no such file."""
+        self.part = name if isinstance(name, Part) else None
+        if self.part is not None:
+            self.file, self.offset, self.size = os.dup(self.part.file), self.part.offset, self.part.size
+        else:
+            self.file, self.offset = os.open(name, os.O_RDONLY | os.O_CLOEXEC), 0
+            self.size = os.fstat(self.file).st_size
+
+    def bytes_at(self, at: int, size: int) -> bytes:
+        """So many bytes from there, or fewer where the file ends."""
+        count = min(size, self.size - at)
+        try:
+            return os.pread(self.file, count, self.offset + at) if count > 0 else b""
+        except OSError as error:
+            if self.part is None:
+                raise
+            self.part.error = error
+            return b""
 
     def close(self) -> None:
         if not self.closed:
             os.close(self.file)
         super().close()
-
-
-def bytes_at(file: FileBytes, at: int, size: int) -> bytes:
-    """So many bytes from there, or fewer where the file ends."""
-    file.seek(at)
-    return file.read(size) or b""
