@@ -137,6 +137,7 @@ def test_many_files(trained, mixed, tmp_path):
         ([], 2, "source.path: is not set"),
         (["source.path=x", "decoder.threshold=2"], 2, "decoder.threshold: got 2"),
         (["source.path=x", "sink=csv", "sink.csv.path=/proc/no/out.csv"], 74, "cannot write"),
+        (["source.path=x", "sink=csv", "sink.csv.path=/proc/out.csv"], 74, "cannot write /proc/out.csv: "),
         (["source.path=x", "block=soon"], 2, "block: got 'soon'"),
         (["source=files", "source.paths=/nowhere/*.wav", "sink=csv"], 2, "holds no audio"),
         (["source=webcm"], 2, "error: source: there is no 'webcm'; did you mean 'webcam'?"),
