@@ -89,6 +89,14 @@ def test_from_python(folder, monkeypatch):
     for key, value, message in (("share", 2, "less than or equal to 1"), ("shere", 0.3, "did you mean 'share'")):
         with pytest.raises(ConfigError, match=message):
             build(leaky | {key: value}, Cell, at="cell", shape=(3,), hidden=4)
+    with pytest.raises(ConfigError, match="no such class in mycells; did you mean 'Leaky'"):
+        build(leaky | {"_target_": "mycells.Leakey"}, Cell, at="cell", shape=(3,), hidden=4)
+    with pytest.raises(ConfigError, match=r"there is no module 'mycells\.py'"):
+        allow("mycells.py")
+    monkeypatch.setenv("RIVULET_PLUGINS", "mycels")
+    with pytest.raises(ConfigError, match=r"^RIVULET_PLUGINS: there is no module 'mycels'"):
+        allow()
+    monkeypatch.setenv("RIVULET_PLUGINS", "")
     for target in ("mycells.Leaki", "mycells.Cell", "mycells.Any", "mysinks.Tally", "mycells"):
         with pytest.raises(ConfigError):
             build({"_target_": target}, Cell, at="cell", shape=(3,), hidden=4)
