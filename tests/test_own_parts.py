@@ -71,7 +71,16 @@ def test_a_yaml_of_ones_own(folder, tones):
 def test_a_sink_of_ones_own(folder):
     done = command(folder, "counts.json", "decoder.threshold=0.01", "decoder.release=0.001")
     assert done.returncode == 0, done.stderr.decode()
-    assert set(json.loads((folder / "counts.json").read_text())) <= {"high", "low"}
+    assert set(json.loads((folder / "counts.json").read_text())) <= {"high", "low"} and b"listening" in done.stdout
+    (folder / "counts.json").unlink()
+    alone = command(folder, "counts.json", "sink=[]")
+    assert alone.returncode == 0 and not alone.stdout and (folder / "counts.json").is_file(), alone.stderr.decode()
+
+
+def test_runs_are_compared_from_another_folder(folder):
+    report = [sys.executable, "-m", "pipeline.report", "run"]
+    done = subprocess.run(report, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert done.returncode == 0 and b"run" in done.stdout, done.stderr.decode()
 
 
 def test_from_python(folder, monkeypatch):
