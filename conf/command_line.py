@@ -31,16 +31,14 @@ def is_follower() -> bool:
 
 
 def arrange(arguments: list[str]) -> list[str]:
-    """Arrange a command line for Hydra, which does not take overrides after --multirun if others come before it, names
+    """Arrange a command line for Hydra, which does not take overrides after an option if others come before it, names
     the folder of several runs otherwise, would resume a training in a new folder, and cannot read most characters.
     ConfigError for what is no override.
     """
-    given = get_args_parser().parse_known_args(arguments)[0]
+    given = get_args_parser().parse_known_intermixed_args(arguments)[0]
     ready = {text: prepare(text, given.multirun) for text in given.overrides}
-    rest = [ready.get(one, one) for one in arguments]
-    several = [one for one in rest if one in ("--multirun", "-m")]
-    found = several + [one for one in rest if one not in several]
-    if several:
+    found = [one for one in arguments if one not in ready] + [ready[one] for one in arguments if one in ready]
+    if given.multirun:
         return [one.replace("hydra.run.dir=", "hydra.sweep.dir=", 1) for one in found]
     resumed = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("trainer.resume=")]
     named = any(one.lstrip("+").startswith("hydra.run.dir=") for one in arguments)
@@ -84,7 +82,7 @@ def prepare(text: str, multirun: bool = False) -> str:
 
 def searchpath() -> list[str]:
     """The user's own places of configuration: of --config-dir, and of hydra.searchpath."""
-    given = get_args_parser().parse_known_args(sys.argv[1:])[0]
+    given = get_args_parser().parse_known_intermixed_args(sys.argv[1:])[0]
     found = [f"file://{Path(given.config_dir).resolve()}"] if given.config_dir else []
     for text in given.overrides:
         if text.startswith("hydra.searchpath="):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
-from conf.command_line import prepare
+from conf.command_line import arrange, prepare
 from conf.launch import new_folder
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import open_empty
@@ -132,6 +132,11 @@ def test_what_could_be_meant_otherwise_is_refused(text, message):
     with pytest.raises(ConfigError) as caught:
         prepare(text)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [["--multirun"], ["-m"], ["--config-dir", "mine"], ["--cfg=job"]])
+def test_overrides_may_stand_before_and_behind_an_option(option):
+    assert arrange(["seed=1", *option, "name=x"]) == [*option, "seed=1", "name=x"]
 
 
 @pytest.mark.parametrize("value", ["~/sounds", "'~/sounds'", "~/sounds (1)", "[~/sounds,~/b]"])

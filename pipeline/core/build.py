@@ -136,9 +136,13 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
 
 def build(config: Config, kind: type[Kind] = object, /, at: str = "config", **given: Any) -> Kind:  # type: ignore[assignment]
     """The component that ``config`` describes, of class ``kind``; ``at`` names it in errors, e.g. ``encoder``."""
-    make = prepare(config, kind, at, **given)
+    make: Any = prepare(config, kind, at, **given)
     try:
-        return make()
+        inspect.signature(make.func).bind(**make.keywords)
+    except TypeError as error:  # an argument without a default that nobody has set
+        raise ConfigError(f"{at}: {error}") from None
+    try:
+        return make()  # type: ignore[no-any-return]
     except ConfigError:
         raise
     except ValueError as error:  # settings that do not go together: the constructor says which
