@@ -390,3 +390,9 @@ def test_pages_that_cannot_be_made(day, capsys, arguments, message, tmp_path, mo
     (tmp_path / "none.html").touch()
     code = main([one.format(day=day[0]) for one in arguments])
     assert code == (74 if "cannot write" in message else 2) and message in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_not_guessed(day, capsys):
+    with pytest.raises(SystemExit):
+        main(["--sinc=7d", str(day[0])])
+    assert "unrecognized arguments: --sinc=7d" in capsys.readouterr().err

@@ -69,7 +69,9 @@ class Bins:
 def main(arguments: Sequence[str]) -> int:
     """Make the page that the arguments ask for; 0. ConfigError and OSError say why there is none."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m pipeline.report", None, __doc__, formatter_class=formatter)
+    parser = argparse.ArgumentParser(
+        "python -m pipeline.report", None, __doc__, formatter_class=formatter, allow_abbrev=False
+    )
     parser.add_argument("database", metavar="EVENTS.sqlite", type=Path, help="what sink=sqlite has written")
     parser.add_argument("--since", default="1d", help="12h, 7d, all, or a date such as 2026-11-29 (default: 1d)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: EVENTS.html); also out=FILE")
