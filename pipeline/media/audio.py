@@ -23,6 +23,7 @@ from pipeline.media.container import admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import AudioInfo
 from pipeline.media.part import FileBytes, Part
+from pipeline.media.seek import progress, seek
 from pipeline.media.structure import MAX_PAGE_BYTES, counts_frames, examine, starts_again
 
 Samples = NDArray[np.float32]
@@ -154,19 +155,26 @@ def open_blocks(
 ) -> tuple[AudioInfo, Iterator[Samples]]:
     """Info of a recording and its mono blocks at ``rate`` Hz; the info fills up while the blocks are drawn.
 
-    Block by block and in one go give the same samples bit for bit: one streaming resampler does both.
+    Block by block and in one go give the same samples bit for bit: one streaming resampler does both. So does a part of
+    a recording, which begins by a seek only where that is exact (see ``seek.py``).
     """
     name = os.fspath(path)
     info, sound = open_audio(name)
-    return info, resample(check_blocks(decode(name, info, sound), info, start, end), info, rate)
+    begin = seek(name, sound, round(start * info.rate), BLOCK) if sound else 0
+    blocks = decode(name, info, sound, begin)
+    return info, resample(check_blocks(blocks, info, start, end, begin), info, rate)
 
 
-def decode(name: str, info: AudioInfo, sound: soundfile.SoundFile | None) -> Iterator[NDArray[np.float32]]:
-    """Raw blocks ``(n, channels)`` by libsndfile, if it has opened the file as ``sound``, or by FFmpeg."""
+def decode(
+    name: str, info: AudioInfo, sound: soundfile.SoundFile | None, begin: int = 0
+) -> Iterator[NDArray[np.float32]]:
+    """Raw blocks ``(n, channels)`` from sample ``begin`` on, by libsndfile, if it has opened the file as ``sound`` and
+    gone there, or by FFmpeg.
+    """
     if sound is None:
         yield from decode_by_ffmpeg(name, info)
         return
-    position = 0
+    position, heard = begin, progress(name, sound)
     with sound:
         while True:
             try:
@@ -179,6 +187,7 @@ def decode(name: str, info: AudioInfo, sound: soundfile.SoundFile | None) -> Ite
                     return
                 break
             position += len(block)
+            heard.until = max(heard.until or 0, position)
             yield block
     for block in decode_by_ffmpeg(name, info):  # FFmpeg goes on behind damage, and behind the end of the first of many
         if position < len(block):
@@ -246,12 +255,14 @@ def silence(length: Fraction, info: AudioInfo, name: str) -> Iterator[NDArray[np
 
 
 def check_blocks(
-    blocks: Iterator[NDArray[np.float32]], info: AudioInfo, start: float, end: float | None
+    blocks: Iterator[NDArray[np.float32]], info: AudioInfo, start: float, end: float | None, begin: int = 0
 ) -> Iterator[Samples]:
-    """Mono blocks of the asked part, with what is wrong about them noted in ``info``."""
+    """Mono blocks of the asked part, with what is wrong about them noted in ``info``; the first of ``blocks`` begins at
+    sample ``begin``.
+    """
     first = round(start * info.rate)
     last = None if end is None else round(end * info.rate)
-    position, mono_peak, peak, total, clipped = 0, 0.0, 0.0, 0.0, 0
+    position, mono_peak, peak, total, clipped = begin, 0.0, 0.0, 0.0, 0
     for block in blocks:
         left, right = max(0, first - position), (None if last is None else max(0, last - position))
         position += len(block)
