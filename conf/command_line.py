@@ -31,16 +31,14 @@ def is_follower() -> bool:
 
 
 def arrange(arguments: list[str]) -> list[str]:
-    """Arrange a command line for Hydra, which does not take overrides after --multirun if others come before it, names
+    """Arrange a command line for Hydra, which does not take overrides after an option if others come before it, names
     the folder of several runs otherwise, would resume a training in a new folder, and cannot read most characters.
     ConfigError for what is no override.
     """
-    given = get_args_parser().parse_known_args(arguments)[0]
+    given = get_args_parser().parse_known_intermixed_args(arguments)[0]
     ready = {text: prepare(text, given.multirun) for text in given.overrides}
-    rest = [ready.get(one, one) for one in arguments]
-    several = [one for one in rest if one in ("--multirun", "-m")]
-    found = several + [one for one in rest if one not in several]
-    if several:
+    found = [one for one in arguments if one not in ready] + [ready[one] for one in arguments if one in ready]
+    if given.multirun:
         return [one.replace("hydra.run.dir=", "hydra.sweep.dir=", 1) for one in found]
     resumed = [one.partition("=")[2].strip("'\"") for one in arguments if one.startswith("trainer.resume=")]
     named = any(one.lstrip("+").startswith("hydra.run.dir=") for one in arguments)
@@ -58,8 +56,12 @@ def prepare(text: str, multirun: bool = False) -> str:
     key, equals, value = text.partition("=")
     if not key.strip("+~") or (not equals and not text.startswith("~")):
         raise ConfigError(f"got {text!r}; expected KEY=VALUE (--help shows groups and keys)")
+    group = key.lstrip("+~").partition("@")[0]
+    names = options(group) if re.fullmatch(r"\w{1,50}", group) else []
+    choices = f"expected one of: {', '.join(names)}" + "; for none of them: 'sink=[]'" * (group == "sink")
     if equals and not value.strip():
-        raise ConfigError(f"{key}: got nothing; is a shell variable not set? To set no value, write {key}=null")
+        hint = choices if names else f"to set no value, write {key}=null"
+        raise ConfigError(f"{key}: got nothing; is a shell variable not set? {hint[0].upper()}{hint[1:]}")
     text = f"{key}{equals}{HOME.sub(lambda _: str(Path.home()), value)}"
     plain = quote(value) if '"' in value or value.endswith("\\") else f'"{value}"'
     how = f"as text, in bash: {shlex.quote(f'{key}={plain}')}"
@@ -67,16 +69,20 @@ def prepare(text: str, multirun: bool = False) -> str:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
         if value.startswith(STRUCTURED):
+            if value.startswith("{") and key.startswith("decoder."):  # Hydra takes plain words as keys, and no others
+                how = f"labels beyond plain words stand in pairs: '{key}=[[\"a, b\",0.5]]'"
             raise ConfigError(f"{key}: cannot read {value!r} as a list, a mapping or quoted text; {how}") from None
         return f"{key}={quote(str(Path.home()) + value[1:] if HOME.match(value) else value)}"
     if override.is_sweep_override() and not multirun:
         raise ConfigError(f"{key}: got {value!r}; {how}; as a list: '{key}=[{value}]'; one run for each: --multirun")
+    if names and equals and not override.is_sweep_override() and not isinstance(override.value(), str | list | dict):
+        raise ConfigError(f"{key}: got {value}; {choices}")
     return text
 
 
 def searchpath() -> list[str]:
     """The user's own places of configuration: of --config-dir, and of hydra.searchpath."""
-    given = get_args_parser().parse_known_args(sys.argv[1:])[0]
+    given = get_args_parser().parse_known_intermixed_args(sys.argv[1:])[0]
     found = [f"file://{Path(given.config_dir).resolve()}"] if given.config_dir else []
     for text in given.overrides:
         if text.startswith("hydra.searchpath="):
@@ -119,6 +125,9 @@ def explain(error: Exception, config_name: str) -> str:
     key = found.group(1)
     if others := options_with(key):
         return f"{key}: belongs to {' or '.join(others)}; choose {'one of them' if others[1:] else 'it'}, too"
+    group, _, name = key.rpartition(".")
+    if name == "_target_" or any(one.startswith(f"{group}._target_=") for one in sys.argv[1:]):  # one of the user's own
+        return f"{key}: is not in the yaml of {group}; to add a key of a part of your own, write +{key}=..."
     return f"{key}: no such key{nearest(key, known_keys(config_name))} (`--cfg job` shows all keys)"
 
 

@@ -175,11 +175,13 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 
 
 def expand_home(value: Any) -> Any:
-    """Settings with the home folder in place of a ``~/`` at the beginning of a text."""
+    """Settings with the home folder in place of a ``~/`` at the beginning of a text; lists within lists are pairs of
+    labels, and stay.
+    """
     if isinstance(value, dict):
         return {key: expand_home(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [expand_home(inner) for inner in value]
+        return [inner if isinstance(inner, list) else expand_home(inner) for inner in value]
     return str(Path(value).expanduser()) if isinstance(value, str) and re.match("~(/|$)", value) else value
 
 

@@ -50,6 +50,11 @@ def test_a_class_of_another_kind_is_refused():
         build({"_target_": "pipeline.training.trainer.Trainer"}, Cell, at="cell")
 
 
+def test_what_has_no_default_must_be_set():
+    with pytest.raises(ConfigError, match="cell: missing a required argument: 'hidden'"):
+        build(GRU, Cell, at="cell", shape=(3,))
+
+
 def test_a_function_is_a_schema_too():
     def program(*, seed: int, factory: Callable[..., Cell] | None = None) -> None: ...
 

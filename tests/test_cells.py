@@ -19,7 +19,9 @@ from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
 from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
 from pipeline.layers import lean
+from pipeline.layers.laws import check
 
 IMAGE = (2, 5, 4)
 
@@ -31,6 +33,51 @@ def made(option, hidden=6, **changes):
 
 
 every_cell = pytest.mark.parametrize("option", options("cell"))
+
+
+# --- equations of one's own -----------------------------------------------------------------------------------------
+
+
+def cell_of(equations, **names):
+    return type("Mine", (Cell,), {"inputs": ("z", "n"), "gates": ("z", "n"), **names, "equations": equations})
+
+
+def relu(self, m, x, h):
+    r = m.recur(h, "z", "n")
+    z = m.gate(x.z + r.z)
+    return (z * h + (1 - z) * torch.relu(x.n + r.n),)
+
+
+def test_equations_in_torch_keep_the_laws_if_they_are_not_compiled():
+    kind = cell_of(relu, compiled=False)
+    check(kind)
+    cell = kind((3,), 4)
+    x = torch.randn(2, 5, 3)
+    cell(x, cell.initial(2))[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in cell.parameters())
+
+
+def test_a_minus_is_compiled():
+    kind = cell_of(lambda self, m, x, h: (m.tanh(-(x.n + m.recur(h, "z", "n").n)),))
+    x, cell = torch.randn(2, 5, 3), kind((3,), 4)
+    (compiled, _), loop = cell(x, cell.initial(2)), cell.loop(x, cell.initial(2))[0]
+    assert torch.allclose(compiled, loop, atol=1e-6)
+
+
+@pytest.mark.parametrize(("equations", "message"), [
+    (relu, r"Mine\.equations, line \d+: relu\(\).*; with `compiled = False` any function of torch"),
+    (lambda self, m, x, h: (m.sigmoid(x.z),), r"line \d+: m has no attribute 'sigmoid'; equations have"),
+    (lambda self, m, x, h: (m.recur(h, "z", "n").n / x.z,), r"unsupported operand type\(s\) for /"),
+    (lambda self, m, x, h: m.recur(h, "z", "n").n, "'Value' object is not iterable"),
+    (lambda self, m, x, h: (h, m.recur(h, "z", "n").n), r"returns 2 values; expected 1 \(h\)"),
+    (lambda self, m, x, h: (m.recur(h, "n", "z").n,), r"m\.recur\(\.\.\., 'n', 'z'\); each of gates"),
+    (lambda self, m, x, h: (m.recur(h, "z").z,), "each of gates"),
+    (lambda self, m, x, h: (m.recur(h, "z", "n").n + m.recur(x.z * h, "n").n,), "each of gates"),
+])  # fmt: skip
+def test_equations_that_cannot_be_compiled_are_named(equations, message):
+    cell = cell_of(equations)((3,), 4)
+    with pytest.raises(ConfigError, match=message):
+        cell(torch.randn(2, 5, 3), cell.initial(2))
 
 
 # --- wrong input ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run
 
-from conf.command_line import prepare
+from conf.command_line import arrange, prepare
 from conf.launch import new_folder
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import open_empty
@@ -118,8 +118,12 @@ def test_what_hydra_can_read_stays_as_it_is(text):
             "name: got 'a,b'; as text, in bash: 'name=\"a,b\"'; as a list: 'name=[a,b]'; one run for each: --multirun",
         ),
         ("name=[a", "name: cannot read '[a' as a list, a mapping or quoted text; as text, in bash: 'name=\"[a\"'"),
+        ("decoder.release={Tür: 0.5}", "stand in pairs: 'decoder.release=[[\"a, b\",0.5]]'"),
         ("name=", "name: got nothing; is a shell variable not set?"),
         ("name= ", "name: got nothing"),
+        ("head=", "head: got nothing; is a shell variable not set? Expected one of: last, max, mean"),
+        ("head=null", "head: got null; expected one of: last, max, mean"),
+        ("sink=3", "vtt, webhook, window; for none of them: 'sink=[]'"),
         ("name", "got 'name'; expected KEY=VALUE"),
         ("=5", "got '=5'; expected KEY=VALUE"),
     ],
@@ -130,6 +134,11 @@ def test_what_could_be_meant_otherwise_is_refused(text, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("option", [["--multirun"], ["-m"], ["--config-dir", "mine"], ["--cfg=job"]])
+def test_overrides_may_stand_before_and_behind_an_option(option):
+    assert arrange(["seed=1", *option, "name=x"]) == [*option, "seed=1", "name=x"]
+
+
 @pytest.mark.parametrize("value", ["~/sounds", "'~/sounds'", "~/sounds (1)", "[~/sounds,~/b]"])
 def test_a_tilde_is_the_home_folder_in_every_key(value, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -137,6 +146,11 @@ def test_a_tilde_is_the_home_folder_in_every_key(value, tmp_path, monkeypatch):
         text = run("train.py", *arguments, cwd=tmp_path).stderr.decode()
         assert f"{tmp_path}/home/sounds" in text or "got [" in text, text
     assert not (tmp_path / "~").exists()
+
+
+def test_labels_may_begin_as_the_home_folder(tmp_path):
+    text = run("train.py", 'decoder.threshold=[["~/x",0.7]]', cwd=tmp_path).stderr.decode()
+    assert "decoder.threshold.~/x: no such label" in text
 
 
 @pytest.mark.parametrize("text", ["+out=x", "+report=x", "+anything=x", "+trainer.anything=x"])

@@ -249,6 +249,26 @@ def test_avi_has_no_time_stamps_of_sound(tmp_path, codec):
     assert codes == [] and abs(len(samples) - SECONDS * rate) < 4096
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack(">I4s8sI4sQ", 16, b"ftyp", b"isom", 1, b"free", 2**64 - 1) + bytes(99),
+        b"caff\0\1\0\0" + struct.pack(">4sQ32s4sQ", b"desc", 32, b"", b"free", 2**64 - 20) + bytes(99),
+    ],
+)
+def test_sizes_beyond_all_files_are_no_crash(tmp_path, data):
+    with pytest.raises(MediaError, match="unreadable"):
+        heard(tmp_path / "a", data)
+
+
+def test_many_pieces_take_no_time(tmp_path):
+    """A hostile file of nothing but headers: each read began at the first piece, and took as long as all before."""
+    form, count = struct.pack("<4s4sIHHIIHH", b"WAVE", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16), 30_000
+    started = time.monotonic()
+    samples, _ = heard(tmp_path / "a", b"RIFF\0\0\0\0" + form + b"data\2\0\0\0\1\0" * count)
+    assert len(samples) == count and time.monotonic() - started < 20
+
+
 AMR, AMR_WB = b"#!AMR\n" + (b"\x3c" + bytes(31)) * 50, b"#!AMR-WB\n" + (b"\x34" + bytes(50)) * 50
 
 

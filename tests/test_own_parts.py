@@ -71,7 +71,16 @@ def test_a_yaml_of_ones_own(folder, tones):
 def test_a_sink_of_ones_own(folder):
     done = command(folder, "counts.json", "decoder.threshold=0.01", "decoder.release=0.001")
     assert done.returncode == 0, done.stderr.decode()
-    assert set(json.loads((folder / "counts.json").read_text())) <= {"high", "low"}
+    assert set(json.loads((folder / "counts.json").read_text())) <= {"high", "low"} and b"listening" in done.stdout
+    (folder / "counts.json").unlink()
+    alone = command(folder, "counts.json", "sink=[]")
+    assert alone.returncode == 0 and not alone.stdout and (folder / "counts.json").is_file(), alone.stderr.decode()
+
+
+def test_runs_are_compared_from_another_folder(folder):
+    report = [sys.executable, "-m", "pipeline.report", "run"]
+    done = subprocess.run(report, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert done.returncode == 0 and b"run" in done.stdout, done.stderr.decode()
 
 
 def test_from_python(folder, monkeypatch):
@@ -89,6 +98,14 @@ def test_from_python(folder, monkeypatch):
     for key, value, message in (("share", 2, "less than or equal to 1"), ("shere", 0.3, "did you mean 'share'")):
         with pytest.raises(ConfigError, match=message):
             build(leaky | {key: value}, Cell, at="cell", shape=(3,), hidden=4)
+    with pytest.raises(ConfigError, match="no such class in mycells; did you mean 'Leaky'"):
+        build(leaky | {"_target_": "mycells.Leakey"}, Cell, at="cell", shape=(3,), hidden=4)
+    with pytest.raises(ConfigError, match=r"there is no module 'mycells\.py'"):
+        allow("mycells.py")
+    monkeypatch.setenv("RIVULET_PLUGINS", "mycels")
+    with pytest.raises(ConfigError, match=r"^RIVULET_PLUGINS: there is no module 'mycels'"):
+        allow()
+    monkeypatch.setenv("RIVULET_PLUGINS", "")
     for target in ("mycells.Leaki", "mycells.Cell", "mycells.Any", "mysinks.Tally", "mycells"):
         with pytest.raises(ConfigError):
             build({"_target_": target}, Cell, at="cell", shape=(3,), hidden=4)

@@ -330,8 +330,9 @@ def test_the_page_says_what_was_heard_when(day, capsys):
 
 @pytest.mark.parametrize(
     ("since", "events", "bars"),
-    [("all", 12, {"old"}), ("90d", 12, {"old"}), ("6w", 12, {"old"}), ("150min", 6, {}), ("2000-01-01", 12, {"old"})],
-)
+    [("all", 12, {"old"}), ("90d", 12, {"old"}), ("6w", 12, {"old"}), ("150min", 6, {}), ("2000-01-01", 12, {"old"}),
+     ("0900-01-01", 12, {"old"}), ("700000d", 12, {"old"})],
+)  # fmt: skip
 def test_the_page_of_another_time(day, capsys, since, events, bars):
     path, now = day
     text = page_of(path, capsys, f"--since={since}")
@@ -384,6 +385,14 @@ def test_a_page_while_it_is_written_and_of_nothing(tmp_path, capsys):
         (["{day}", "--out=/proc/x.html"], "cannot write /proc/x.html"),
     ],
 )
-def test_pages_that_cannot_be_made(day, capsys, arguments, message):
+def test_pages_that_cannot_be_made(day, capsys, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.html").touch()
     code = main([one.format(day=day[0]) for one in arguments])
     assert code == (74 if "cannot write" in message else 2) and message in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_not_guessed(day, capsys):
+    with pytest.raises(SystemExit):
+        main(["--sinc=7d", str(day[0])])
+    assert "unrecognized arguments: --sinc=7d" in capsys.readouterr().err

@@ -175,6 +175,8 @@ def test_labels_of_audacity_are_truth(tmp_path):
     assert find_recordings(str(tmp_path / "a.wav"))[0].events == [], "an empty track: there is nothing"
     (tmp_path / "a.txt").write_text("what was said in this recording")
     assert truth_of(str(tmp_path / "a.wav"), "beside") == [], "some other text is no truth"
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\xd8x")
+    assert find_truth(tmp_path / "a.wav").suffix == ".csv", "nor is what only begins as UTF-16"
     with pytest.raises(ConfigError, match=r"a\.csv does not exist"):
         find_recordings(str(tmp_path / "a.wav"))
     (tmp_path / "a.txt").write_text("1.0\t1.0\tclick\n")

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.batch.decoders import Again, Asked, Decoders, Ended, Message
-from pipeline.batch.decoding import grain_bytes
 from pipeline.batch.files import Limits
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import ConfigError, MediaError
@@ -158,7 +157,7 @@ class Batch:
             raise ConfigError("encoder: looks into the future (causal = False) and cannot be computed in blocks")
         self.work, self.model, self.spec = work, model, model.spec
         self.block_ticks = max(1, round(BLOCK_SECONDS * model.rate / model.grain)) * model.grain
-        block_bytes = self.block_ticks // self.spec.grain * sum(grain_bytes(self.spec))
+        block_bytes = self.block_ticks // self.spec.grain * sum(track.grain_bytes for track in self.spec.tracks)
         tile = min(MAX_FILES, 1 << max(0, (MAX_BATCH_BYTES // block_bytes).bit_length() - 1))
         self.states = StateBatch(model, self.block_ticks, tile, exact=True)
         self.size = min(work.batch, tile)  # files

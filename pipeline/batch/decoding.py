@@ -10,7 +10,6 @@ code, reason) that ends it.
 """
 
 import json
-import math
 import os
 import resource
 import signal
@@ -129,14 +128,9 @@ def check_size(info: MediaInfo, limits: Limits) -> None:
             raise MediaError("limit_duration", f"{hours:.1f} h of {sound.channels} channels at {sound.rate} Hz")
 
 
-def grain_bytes(spec: InputSpec) -> list[int]:
-    """How many bytes of each track make a grain."""
-    return [track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize for track in spec.tracks]
-
-
 def chunk_of(message: bytes, spec: InputSpec) -> Arrays:
     """The arrays of a chunk's message. ValueError if it is none."""
-    sizes = grain_bytes(spec)
+    sizes = [track.grain_bytes for track in spec.tracks]
     grains, rest = divmod(len(message) - len(CHUNK), sum(sizes))
     if rest:
         raise ValueError(f"a chunk of {len(message)} bytes")

@@ -38,6 +38,8 @@ class Cell(Stage):
         seen: names of the gates with a peephole to c.
         remember: the gate that keeps the memory when it is large (+1) or small (-1); ``forget_bias`` sets it.
         torch_kernel: the kernel of torch for these equations (``lstm``, ``gru``, ``rnn_tanh``), if any.
+        compiled: whether the engine may compile the equations. With False the readable loop runs them, which is
+            slower, and they may call any function of torch.
 
     Weights are laid out and initialised as in ``torch.nn`` (uniform in +-1/sqrt(hidden)); ``pipeline.cells.layouts``
     copies trained ones in.
@@ -49,6 +51,7 @@ class Cell(Stage):
     seen: tuple[str, ...] = ()
     remember: tuple[str, int] | None = None
     torch_kernel: str | None = None
+    compiled: bool = True
 
     def __init__(
         self,
@@ -144,8 +147,9 @@ class Cell(Stage):
     def equations(self, m: Any, x: Any, *memory: Any) -> tuple[Any, ...]:
         """One time step: ``x`` holds the blocks of W_ih x + b_ih by name; returns the new memory, y first.
 
-        ``m`` offers ``gate`` and ``tanh``; ``recur(v, *names)``: the blocks of W_hh v + b_hh; ``peep(name, c)``: the
-        peephole's product (nothing if there is none); ``norm(c)``: layer normalisation, if it is on.
+        ``m`` offers ``gate`` (the sigmoid, unless the option ``gate`` says otherwise), ``tanh``; ``recur(v, *names)``:
+        the blocks of W_hh v + b_hh; ``peep(name, c)``: the peephole's product (nothing if there is none); ``norm(c)``:
+        layer normalisation, if it is on. Each gate belongs into one ``recur``, neighbours in their order.
         """
         raise NotImplementedError(f"{type(self).__name__} has no equations")
 
@@ -239,8 +243,10 @@ class Cell(Stage):
 
     @property
     def plain(self) -> bool:
-        """Whether the equations alone decide: no normalisation, no zoneout, no dropout now."""
-        return self.norms is None and not self.zoneout and not (self.training and self.recurrent_dropout)
+        """Whether the equations alone decide, and can be compiled: no normalisation, no zoneout, no dropout now."""
+        return (
+            self.compiled and self.norms is None and not self.zoneout and not (self.training and self.recurrent_dropout)
+        )
 
     def loop(self, x: Tensor, *memory: Tensor) -> list[Tensor]:
         """The readable loop: ``[y, *memory]``."""

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,13 +52,15 @@ def allow(*names: str) -> None:
 
     They may lie in the current folder, too. ConfigError for one that is not there.
     """
-    if not (names := tuple(dict.fromkeys([*plugins(), *names]))):
+    kept = plugins()
+    if not (names := tuple(dict.fromkeys([*kept, *names]))):
         return
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # behind all others, so that it hides nothing
     for name in names:
-        if not NAME.fullmatch(name) or find_spec(name.partition(".")[0]) is None:
-            raise ConfigError(f"plugins: there is no module {name!r} in {here} or on PYTHONPATH")
+        if not NAME.fullmatch(name) or name.endswith(".py") or find_spec(name.partition(".")[0]) is None:
+            source = PLUGINS if name in kept else "plugins"
+            raise ConfigError(f"{source}: there is no module {name!r} in {here} or on PYTHONPATH")
     os.environ[PLUGINS] = ",".join(names)
 
 
@@ -97,8 +99,8 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
     """The class that ``target`` names, if it may be built here; ConfigError otherwise."""
     what = f"{at}.{TARGET}: {target!r:.200}"
     refusal = ConfigError(
-        f"{what} is not allowed; expected a {kind.__name__} class under {' or '.join([*PACKAGES, *plugins()])}, "
-        f"or one of {', '.join(EXTERNAL)}"
+        f"{what} is not allowed; expected a {kind.__name__ + ' ' if kind is not object else ''}class under "
+        f"{' or '.join([*PACKAGES, *plugins()])}, or one of {', '.join(EXTERNAL)}"
     )
     if not isinstance(target, str) or not NAME.fullmatch(target):
         raise refusal
@@ -119,6 +121,12 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
     except ImportError as error:
         limited = "; is its memory limited (ulimit -v)?" if "segment" in str(error) else ""
         raise ConfigError(f"{what} cannot be imported: {error}{limited}") from error
+    if found is None and is_plugin(module_name):
+        own = vars(importlib.import_module(module_name)).values()
+        names = [one.__name__ for one in own if inspect.isclass(one) and one.__module__ == module_name]
+        raise ConfigError(
+            f"{what}: there is no such class in {module_name}{nearest(class_name, names) if names else ''}"
+        )
     if not inspect.isclass(found) or not issubclass(found, kind):
         raise refusal
     if target not in EXTERNAL and found.__module__ != module_name and not is_plugin(found.__module__):
@@ -128,13 +136,17 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
 
 def build(config: Config, kind: type[Kind] = object, /, at: str = "config", **given: Any) -> Kind:  # type: ignore[assignment]
     """The component that ``config`` describes, of class ``kind``; ``at`` names it in errors, e.g. ``encoder``."""
-    make = prepare(config, kind, at, **given)
+    make: Any = prepare(config, kind, at, **given)
     try:
-        return make()
+        inspect.signature(make.func).bind(**make.keywords)
+    except TypeError as error:  # an argument without a default that nobody has set
+        raise ConfigError(f"{at}: {error}") from None
+    try:
+        return make()  # type: ignore[no-any-return]
     except ConfigError:
         raise
     except ValueError as error:  # settings that do not go together: the constructor says which
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{at}: {error}" if config[TARGET] in EXTERNAL else str(error)) from error
 
 
 def prepare(config: Config, kind: type[Kind], at: str, **given: Any) -> Callable[..., Kind]:
@@ -173,22 +185,24 @@ def arguments_for(function: Callable[..., Any], settings: Config, at: str = "") 
 
 
 def schema(function: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters by name with their type hints. A constructor that hands ``**options`` on has those of its parent,
-    too.
-    """
-    classes = inspect.getmro(function) if inspect.isclass(function) else (None,)
+    """The parameters by name with their type hints."""
     found: dict[str, Any] = {}
-    for owner in classes:
-        if owner is not None and "__init__" not in vars(owner):
-            continue
-        target = function if owner is None else vars(owner)["__init__"]
-        hints, parameters = get_type_hints(target, include_extras=True), inspect.signature(target).parameters.values()
-        for parameter in parameters:
+    for maker in makers(function):
+        hints = get_type_hints(maker, include_extras=True)
+        for parameter in inspect.signature(maker).parameters.values():
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name != "self":
                 found.setdefault(parameter.name, hints.get(parameter.name, Any))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
     return found
+
+
+def makers(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Who takes the arguments: a class's constructor, and its parents' as long as ``**options`` are handed on."""
+    classes = inspect.getmro(function) if inspect.isclass(function) else ()
+    for maker in [vars(owner)["__init__"] for owner in classes if "__init__" in vars(owner)] or [function]:
+        yield maker
+        kinds = {parameter.kind for parameter in inspect.signature(maker).parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
@@ -203,8 +217,18 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     try:
         return TypeAdapter(hint, config=None if is_model(hint) else LAX).validate_python(value)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        raise ConfigError(f"{path}: got {value!r}; {problem[0].lower()}{problem[1:]}. Set {path}=...") from None
+        raise ConfigError(explain(error, value, hint, path)) from None
+
+
+def explain(error: ValidationError, value: Any, hint: Any, path: str) -> str:
+    """What is wrong with a value: which one inside of it, and what each kind that it could be of expects."""
+    first, *others = error.errors()
+    if isinstance(value, Mapping) and get_origin(hint) is dict and len(first["loc"]) == 1 and first["loc"][0] in value:
+        path, value = f"{path}.{first['loc'][0]}", first["input"]
+    wanted = [first["msg"][0].lower() + first["msg"][1:]]
+    if get_origin(hint) in (Union, types.UnionType) and all(len(other["loc"]) == 1 for other in (first, *others)):
+        wanted += [other["msg"].removeprefix("Input should be ").partition(", ")[0] for other in others]
+    return f"{path}: got {value!r}; {', or '.join(wanted)}. Set {path}=..."
 
 
 def is_model(hint: Any) -> bool:

@@ -40,7 +40,10 @@ class Journal:
             open(self.path, "ab").close()
         elif self.path and not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.path.parent).close()  # not under its name: another run may take it
+            try:
+                tempfile.TemporaryFile(dir=self.path.parent).close()  # not under its name: another run may take it
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def open(self) -> int | None:
         """Empty the file; its descriptor (None: standard output)."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.core.build import makers
 from pipeline.layers.stage import Stage, State, leaves, pick, stack, tree
 
 TOLERANCE = 1e-5  # of the greatest number
@@ -47,13 +48,8 @@ def check(part: Stage | Callable[..., Stage], /, *, examples: int = 5, seed: int
 
 def made(kind: Callable[..., Stage], settings: dict[str, Any]) -> Stage:
     """A stage of a kind, with small sizes where none are set."""
-    needed = set[str]()
-    kinds = [base for base in kind.__mro__ if "__init__" in vars(base)] if isinstance(kind, type) else [kind]
-    for maker in kinds:
-        parameters = inspect.signature(maker).parameters.values()
-        needed |= {parameter.name for parameter in parameters if parameter.default is parameter.empty}
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break  # or else it hands on what its base takes
+    parameters = [one for maker in makers(kind) for one in inspect.signature(maker).parameters.values()]
+    needed = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
     return kind(**{name: size for name, size in SIZES.items() if name in needed} | settings)
 
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
+from pipeline.core.errors import ConfigError
+
 Node: TypeAlias = tuple[Any, ...]  # (operation, *indices of arguments), or for a leaf (kind, *name)
 LEAVES = ("const", "x", "u", "state", "peep", "dstate", "dv")
+KNOWN = "equations have +, -, * and the m of pipeline/cells/cell.py; with `compiled = False` any function of torch"
 
 
 class Value:
@@ -30,6 +33,9 @@ class Value:
 
     def __mul__(self, other: "Value | float") -> "Value":
         return self.tape.apply("mul", self, other)
+
+    def __neg__(self) -> "Value":
+        return self * -1.0
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -177,11 +183,13 @@ class Recorded:
 
 
 def record(cell: Any) -> Recorded:
-    """Run the equations of a ``pipeline.cells.cell.Cell`` once with symbols, and differentiate them."""
+    """Run the equations of a ``pipeline.cells.cell.Cell`` once with symbols, and differentiate them. ConfigError if
+    they cannot be recorded.
+    """
     tape = Tape(cell.seen, cell.gate)
     x = SimpleNamespace(**{name: tape.put("x", name) for name in cell.inputs})
     states = [tape.put("state", k) for k in range(len(cell.memory))]
-    new = list(cell.equations(tape, x, *states))
+    new = run(cell, tape, x, states)
     seeds = [(value, tape.put("dstate", k)) for k, value in enumerate(new)]
     seeds += [(product.operand, tape.put("dv", p)) for p, product in enumerate(tape.products) if product.of is None]
     of = tape.backward(seeds)
@@ -190,3 +198,26 @@ def record(cell: Any) -> Recorded:
         for kind, names in (("x", cell.inputs), ("u", cell.gates), ("peep", cell.seen))
     )
     return Recorded(tape, cell.inputs, cell.gates, new, dx, du, dp, [of("state", k) for k in range(len(states))])
+
+
+def run(cell: Any, tape: Tape, x: SimpleNamespace, states: list[Value]) -> list[Value]:
+    """The new memory by the equations. ConfigError if they use what the tape does not know, or are not complete."""
+    name = f"{type(cell).__name__}.equations"
+    try:
+        new = list(cell.equations(tape, x, *states))
+    except (AttributeError, TypeError) as error:
+        frame = error.__traceback__ and error.__traceback__.tb_next
+        where = f"{name}, line {frame.tb_lineno}" if frame else name
+        reason = str(error).replace("'Tape' object", "m")
+        raise ConfigError(f"{where}: {reason}; {KNOWN}") from error
+    if len(new) != len(cell.memory):
+        raise ConfigError(f"{name}: returns {len(new)} values; expected {len(cell.memory)} ({', '.join(cell.memory)})")
+    runs = [cell.gates[k : k + n] for k in range(len(cell.gates)) for n in range(1, len(cell.gates) + 1)]
+    used = [gate for product in tape.products for gate in product.names]
+    if sorted(used) != sorted(cell.gates) or any(product.names not in runs for product in tape.products):
+        given = ", ".join(f"m.recur(..., {', '.join(map(repr, product.names))})" for product in tape.products)
+        raise ConfigError(
+            f"{name}: has {given or 'no m.recur'}; each of gates = {cell.gates} belongs into one m.recur, "
+            "in their order and without gaps"
+        )
+    return new

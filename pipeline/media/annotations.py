@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
@@ -41,7 +42,7 @@ def find_truth(recording: Path) -> Path:
     """
     table, track = recording.with_suffix(".csv"), recording.with_suffix(".txt")
     if track.is_file() and not table.exists():
-        with open_text(str(track), "") as file:
+        with suppress(UnicodeError), open_text(str(track), "") as file:
             if not (first := file.readline()).strip() or is_label(first):
                 return track
     return table

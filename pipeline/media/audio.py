@@ -22,7 +22,7 @@ from pipeline.media.chunked import Structure
 from pipeline.media.container import admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import AudioInfo
-from pipeline.media.part import FileBytes, Part, bytes_at
+from pipeline.media.part import FileBytes, Part
 from pipeline.media.seek import progress, seek
 from pipeline.media.structure import MAX_PAGE_BYTES, counts_frames, examine, starts_again
 
@@ -115,8 +115,8 @@ def probe_by_ffmpeg(name: str) -> AudioInfo:
 def is_chained(name: str) -> bool:
     """Whether an Ogg file is several streams one after another: then the serial number of its last page is another."""
     with FileBytes(name) as file:
-        first = bytes_at(file, 0, 18)
-        tail = bytes_at(file, max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
+        first = file.bytes_at(0, 18)
+        tail = file.bytes_at(max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
     at = tail.rfind(b"OggS")
     return tail[at + 14 : at + 18] != first[14:18]
 

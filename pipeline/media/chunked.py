@@ -7,11 +7,13 @@ what is there.
 
 import io
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
-from pipeline.media.part import FileBytes, SizedBytes, bytes_at
+from pipeline.media.part import Bytes, FileBytes
 
 NEAR = 1 << 13  # a size so near to what 31, 32, 63 or 64 bits can hold is none
 MAX_SIZE = 1 << 32  # of a field of 32 bits
@@ -106,7 +108,7 @@ def examine_samples(file: FileBytes, form: Form, found: Structure) -> None:
     layout, spans, claimed = b"", list[tuple[int, int]](), True
     for chunk in chunks(file, form) if form.chunk else au_chunks(file):
         if chunk.name == form.layout:
-            other = bytes_at(file, chunk.body, min(chunk.size, MAX_LAYOUT_BYTES))
+            other = file.bytes_at(chunk.body, min(chunk.size, MAX_LAYOUT_BYTES))
             if layout and alike(layout, form) != alike(other, form):
                 found.warnings.append("rate_change")
                 break
@@ -150,7 +152,7 @@ def chunks(file: FileBytes, form: Form) -> Iterator[Chunk]:
     """The chunks of a file, and of others of its kind that follow."""
     at, length, long = form.head, struct.calcsize(form.chunk), 0
     for _ in range(MAX_CHUNKS):
-        header = bytes_at(file, at, length)
+        header = file.bytes_at(at, length)
         if len(header) < length:
             return
         name, size = struct.unpack(form.chunk, header)
@@ -161,7 +163,7 @@ def chunks(file: FileBytes, form: Form) -> Iterator[Chunk]:
             return
         size, wide = max(0, size - form.counted), form.chunk.endswith("Q")
         if name == b"ds64":  # of RF64: the size of the samples
-            long = int.from_bytes(bytes_at(file, at + length + 8, 8), "little")
+            long = int.from_bytes(file.bytes_at(at + length + 8, 8), "little")
         if name == form.samples and size == MAX_SIZE - 1 and long:
             size, wide = long, True
         yield Chunk(name, at + length, size, wide)
@@ -171,37 +173,33 @@ def chunks(file: FileBytes, form: Form) -> Iterator[Chunk]:
 def au_chunks(file: FileBytes) -> Iterator[Chunk]:
     """The same of AU, which has a header before the samples, and no names."""
     at = 0
-    while len(header := bytes_at(file, at, 12)) == 12 and header.startswith(b".snd"):
+    for _ in range(MAX_CHUNKS):
+        header = file.bytes_at(at, 12)
+        if len(header) < 12 or not header.startswith(b".snd"):
+            return
         offset, size = struct.unpack(">II", header[4:])
         yield Chunk(b"desc", at + 12, 12)
         yield Chunk(b".snd", at + offset, size)
         at += offset + size
 
 
-class View(SizedBytes):
+class View(Bytes):
     """Pieces of a file, and bytes of ours among them, as one file."""
 
     def __init__(self, name: str, pieces: list[bytes | tuple[int, int]]) -> None:
         """``pieces``: bytes, or an offset and a size."""
         self.file, self.pieces = FileBytes(name), pieces
-        self.size = sum(len(piece) if isinstance(piece, bytes) else piece[1] for piece in pieces)
+        sizes = (len(piece) if isinstance(piece, bytes) else piece[1] for piece in pieces)
+        *self.starts, self.size = accumulate(sizes, initial=0)
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        start = 0
-        for piece in self.pieces:
-            size = len(piece) if isinstance(piece, bytes) else piece[1]
-            inside = self.at - start
-            if inside < size:
-                count = min(len(buffer), size - inside)
-                if isinstance(piece, bytes):
-                    data = piece[inside : inside + count]
-                else:
-                    data = bytes_at(self.file, piece[0] + inside, count)
-                buffer[: len(data)] = data
-                self.at += len(data)
-                return len(data)
-            start += size
-        return 0
+    def bytes_at(self, at: int, size: int) -> bytes:
+        """So many bytes from there, or fewer where a piece ends."""
+        number = bisect_right(self.starts, at) - 1  # there can be a million
+        piece, inside = self.pieces[number], at - self.starts[number]
+        if isinstance(piece, bytes):
+            return piece[inside : inside + size]
+        offset, length = piece
+        return self.file.bytes_at(offset + inside, min(size, length - inside))
 
     def close(self) -> None:
         self.file.close()

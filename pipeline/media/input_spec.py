@@ -7,6 +7,7 @@ picture's period whether there is sound, and whether there is a picture. What is
 The clock ticks in samples if there is sound, else in pictures; ``grain`` is the number of ticks of the smallest chunk.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -32,6 +33,11 @@ class Track(NamedTuple):
     shape: tuple[int, ...]
     kind: type
     hold: bool
+
+    @property
+    def grain_bytes(self) -> int:
+        """How many bytes make a grain."""
+        return self.steps * math.prod(self.shape) * np.dtype(self.kind).itemsize
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,17 @@ class Part(str):
         return part
 
 
-class SizedBytes(io.RawIOBase):
-    """Bytes whose number is known. Subclasses set ``size``, and read from the place ``at`` on."""
+class Bytes(io.RawIOBase):
+    """Base: ``size`` bytes, wherever a subclass has them from, as a file. It has no ``name`` by which a decoder could
+    guess a format.
+    """
 
     size: int
-    at: int = 0
+    at = 0
+
+    def bytes_at(self, at: int, size: int) -> bytes:
+        """So many bytes from there; fewer where the file ends, and perhaps elsewhere."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
@@ -38,9 +44,15 @@ class SizedBytes(io.RawIOBase):
         self.at = max(0, {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence] + offset)
         return self.at
 
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self.bytes_at(self.at, len(buffer))
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)
 
-class FileBytes(SizedBytes):
-    """The bytes of a file or of a ``Part``. It has no ``name`` by which a decoder could guess a format."""
+
+class FileBytes(Bytes):
+    """The bytes of a file or of a ``Part``."""
 
     def __init__(self, name: str) -> None:
         """OSError if there is no such file."""
@@ -51,25 +63,18 @@ class FileBytes(SizedBytes):
             self.file, self.offset = os.open(name, os.O_RDONLY | os.O_CLOEXEC), 0
             self.size = os.fstat(self.file).st_size
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        count = max(0, min(len(buffer), self.size - self.at))
+    def bytes_at(self, at: int, size: int) -> bytes:
+        """So many bytes from there, or fewer where the file ends."""
+        count = min(size, self.size - at)
         try:
-            data = os.pread(self.file, count, self.offset + self.at)
+            return os.pread(self.file, count, self.offset + at) if count > 0 else b""
         except OSError as error:
             if self.part is None:
                 raise
-            self.part.error, data = error, b""
-        buffer[: len(data)] = data
-        self.at += len(data)
-        return len(data)
+            self.part.error = error
+            return b""
 
     def close(self) -> None:
         if not self.closed:
             os.close(self.file)
         super().close()
-
-
-def bytes_at(file: FileBytes, at: int, size: int) -> bytes:
-    """So many bytes from there, or fewer where the file ends."""
-    file.seek(at)
-    return file.read(size) or b""

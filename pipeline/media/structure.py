@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 
 from pipeline.media.chunked import FORMS, MAX_CHUNKS, MAX_SIZE, NEAR, Structure, examine_samples
-from pipeline.media.part import FileBytes, bytes_at
+from pipeline.media.part import FileBytes
 
 FLAC_START, OGG_START = b"fLaC\0\0\0\x22", b"OggS\0\2"  # the first bytes of what may come again
 MAX_PAGE_BYTES = 1 << 16  # of Ogg
@@ -37,7 +37,7 @@ def examine(name: str, head: bytes) -> Structure:
 # ---------------------------------------------------------------- whether the end is there
 def ends_of_riff(file: FileBytes) -> list[str]:
     """AVI: the size of all."""
-    size = int.from_bytes(bytes_at(file, 4, 4), "little")
+    size = int.from_bytes(file.bytes_at(4, 4), "little")
     known = 0 < size < MAX_SIZE - NEAR and size != file.size
     return ["truncated"] if known and 8 + size > file.size + 1 else []  # a last byte of padding may be missing
 
@@ -46,7 +46,7 @@ def ends_of_mp4(file: FileBytes) -> list[str]:
     """A box that is longer than the file, or a second header."""
     at, headers = 0, 0
     for _ in range(MAX_CHUNKS):
-        start = bytes_at(file, at, 16)
+        start = file.bytes_at(at, 16)
         size, name = struct.unpack(">I4s", start[:8].ljust(8, b"\0"))
         if not name.isalnum():
             break
@@ -61,12 +61,12 @@ def ends_of_mp4(file: FileBytes) -> list[str]:
 
 def ends_of_matroska(file: FileBytes) -> list[str]:
     """The size of the segment, which is behind a header."""
-    start = bytes_at(file, 0, 64)
+    start = file.bytes_at(0, 64)
     header, at = vint(start, 4)
     at += header
-    if bytes_at(file, at, 4) != b"\x18\x53\x80\x67":
+    if file.bytes_at(at, 4) != b"\x18\x53\x80\x67":
         return []
-    size, length = vint(bytes_at(file, at, 12), 4)
+    size, length = vint(file.bytes_at(at, 12), 4)
     return ["truncated"] if size + 1 < 1 << 7 * (length - 4) and at + length + size > file.size else []
 
 
@@ -78,8 +78,8 @@ def vint(data: bytes, at: int) -> tuple[int, int]:
 
 def ends_of_asf(file: FileBytes) -> list[str]:
     """An object that is longer than the file, or a second header; a pipe leaves the size of the packets unknown."""
-    at, start = 0, bytes_at(file, 0, 16)
-    while len(header := bytes_at(file, at, 24)) == 24:
+    at, start = 0, file.bytes_at(0, 16)
+    while len(header := file.bytes_at(at, 24)) == 24:
         size = int.from_bytes(header[16:], "little")
         if at and header[:16] == start:
             return ["joined"]
@@ -91,7 +91,7 @@ def ends_of_asf(file: FileBytes) -> list[str]:
 
 def ends_of_ogg(file: FileBytes) -> list[str]:
     """Whether the last page is whole and says that it is the last."""
-    tail = bytes_at(file, max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
+    tail = file.bytes_at(max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
     page = tail[tail.rfind(b"OggS") :]
     whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
     return [] if whole and page[5] & 4 else ["truncated"]
@@ -99,7 +99,7 @@ def ends_of_ogg(file: FileBytes) -> list[str]:
 
 def ends_of_amr(file: FileBytes) -> list[str]:
     """The last frame; and another header, which is read as if it were one."""
-    data = bytes_at(file, 0, MAX_AMR_BYTES)
+    data = file.bytes_at(0, MAX_AMR_BYTES)
     sizes, at, found = AMR_WB if data.startswith(b"#!AMR-WB") else AMR_NB, 0, set[str]()
     while at < len(data):
         if data.startswith(b"#!AMR", at):
@@ -112,18 +112,18 @@ def ends_of_amr(file: FileBytes) -> list[str]:
 
 def ends_of_gif(file: FileBytes) -> list[str]:
     """Its last byte."""
-    return [] if bytes_at(file, max(0, file.size - 512), 512).rstrip(b"\0").endswith(b";") else ["truncated"]
+    return [] if file.bytes_at(max(0, file.size - 512), 512).rstrip(b"\0").endswith(b";") else ["truncated"]
 
 
 def ends_of_jpeg(file: FileBytes) -> list[str]:
     """The mark at the end of the last picture."""
-    tail = bytes_at(file, max(0, file.size - 512), 512).rstrip(b"\0")
+    tail = file.bytes_at(max(0, file.size - 512), 512).rstrip(b"\0")
     return [] if tail.endswith(b"\xff\xd9") else ["truncated"]
 
 
 def ends_of_png(file: FileBytes) -> list[str]:
     """Its last chunk, and a second first one."""
-    missing = b"IEND" not in bytes_at(file, max(0, file.size - 512), 512)
+    missing = b"IEND" not in file.bytes_at(max(0, file.size - 512), 512)
     return (["truncated"] if missing else []) + (["joined"] if found_again(file, b"\x89PNG\r\n\x1a\n") else [])
 
 
@@ -131,7 +131,7 @@ def ends_of_flv(file: FileBytes) -> list[str]:
     """The last tag, whose size stands behind it if the writer likes; and another header."""
     at, found = 0, list[str]()
     for _ in range(MAX_CHUNKS):
-        tag = bytes_at(file, at, 9)
+        tag = file.bytes_at(at, 9)
         if len(tag) < 5:
             return [*found, *(["truncated"] if at > file.size + 4 else [])]
         if tag.startswith(b"FLV"):
@@ -146,10 +146,13 @@ def ends_of_flv(file: FileBytes) -> list[str]:
 
 def ends_of_voc(file: FileBytes) -> list[str]:
     """A block that is longer than the file, or a header behind the last block; of that, the writer may say nothing."""
-    at = int.from_bytes(bytes_at(file, 20, 2), "little")
-    while len(block := bytes_at(file, at, 4)) == 4 and block[0]:
+    at = int.from_bytes(file.bytes_at(20, 2), "little")
+    for _ in range(MAX_CHUNKS):
+        block = file.bytes_at(at, 4)
+        if len(block) < 4 or not block[0]:
+            break
         at += 4 + int.from_bytes(block[1:], "little")
-    again = bytes_at(file, at + 1, 8) == b"Creative"
+    again = file.bytes_at(at + 1, 8) == b"Creative"
     return (["truncated"] if at > file.size else []) + (["joined"] if again else [])
 
 
@@ -159,7 +162,7 @@ def ends_of_tta(file: FileBytes) -> list[str]:
 
 def ends_of_ps(file: FileBytes) -> list[str]:
     """The packets of the last pack."""
-    tail = bytes_at(file, max(0, file.size - SCANNED_BYTES), SCANNED_BYTES)
+    tail = file.bytes_at(max(0, file.size - SCANNED_BYTES), SCANNED_BYTES)
     at = tail.rfind(b"\0\0\1\xba")
     second = tail[at + 4 : at + 5] > b"\x3f"  # MPEG-2, with stuffing bytes
     at += 14 + (tail[at + 13 : at + 14] or b"\0")[0] % 8 if second else 12
@@ -170,7 +173,7 @@ def ends_of_ps(file: FileBytes) -> list[str]:
 
 def ends_of_ts(file: FileBytes) -> list[str]:
     """The last packet; in files that begin with one."""
-    head = bytes_at(file, 0, 2 * 204 + 5)
+    head = file.bytes_at(0, 2 * 204 + 5)
     for size, sync in ((188, 0), (192, 4), (204, 0)):
         if head[sync::size][:3] == b"GGG":
             return ["truncated"] if file.size % size else []
@@ -200,17 +203,17 @@ def is_moving(file: FileBytes, head: bytes) -> bool:
     """Whether a file that begins like a single picture is an animation: a PNG that says so, or a JPEG behind a JPEG."""
     if head.startswith(b"\x89PNG"):
         at = 8
-        while len(chunk := bytes_at(file, at, 12)) == 12 and chunk[4:8] not in (b"IDAT", b"acTL"):
+        while len(chunk := file.bytes_at(at, 12)) == 12 and chunk[4:8] not in (b"IDAT", b"acTL"):
             at += 12 + int.from_bytes(chunk[:4], "big")
         return chunk[4:8] == b"acTL" and chunk[8:12] > b"\0\0\0\1"
     if not head.startswith(b"\xff\xd8\xff"):
         return False
     at = 2
-    while len(segment := bytes_at(file, at, 8)) == 8 and segment[0] == 0xFF and segment[1] != START_OF_SCAN:
+    while len(segment := file.bytes_at(at, 8)) == 8 and segment[0] == 0xFF and segment[1] != START_OF_SCAN:
         if segment[4:8] == b"MPF\0":  # a photograph with others of the same moment
             return False
         at += 2 + int.from_bytes(segment[2:4], "big")
-    scan = bytes_at(file, at, MAX_JPEG_BYTES)
+    scan = file.bytes_at(at, MAX_JPEG_BYTES)
     end = scan.find(b"\xff\xd9") + 2
     return end > 1 and scan[end : end + MAX_PADDING_BYTES].lstrip(b"\0").startswith(b"\xff\xd8\xff")
 
@@ -219,7 +222,7 @@ def is_moving(file: FileBytes, head: bytes) -> bool:
 def starts_again(name: str) -> bool:
     """Whether another FLAC, or another stream of Ogg, follows in a file of these."""
     with FileBytes(name) as file:
-        head = bytes_at(file, 0, MAX_PAGE_BYTES)
+        head = file.bytes_at(0, MAX_PAGE_BYTES)
         if head.startswith(OGG_START):  # streams that are played at once begin with it, one after another
             first = re.search(rb"OggS\0[^\x02]", head)
             return first is not None and found_again(file, OGG_START, first.start())
@@ -229,11 +232,11 @@ def starts_again(name: str) -> bool:
 def counts_frames(name: str) -> bool:
     """Whether the first frame of an MP3 tells how many there are; an encoder that writes to a pipe leaves that out."""
     with FileBytes(name) as file:
-        at, tag = 0, bytes_at(file, 0, 10)
+        at, tag = 0, file.bytes_at(0, 10)
         while tag.startswith(b"ID3") and len(tag) == 10:
             at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-            tag = bytes_at(file, at, 10)
-        return bool(re.search(rb"Xing|Info|VBRI", bytes_at(file, at, 256)))
+            tag = file.bytes_at(at, 10)
+        return bool(re.search(rb"Xing|Info|VBRI", file.bytes_at(at, 256)))
 
 
 def found_again(file: FileBytes, sign: bytes, start: int = 1) -> bool:

@@ -1,8 +1,7 @@
 """Video files to pictures: probe, decode by time stamp, upright and in true colours, resampled to a model's rate.
 
 PyAV reads. Pictures come one by one, so an hour streams in flat memory, and only those that the model will see are
-converted. What is doubtful is a code in the ``warnings`` of the
-result, what is unusable a ``MediaError`` with a code.
+converted. What is doubtful is a code in the ``warnings`` of the result, what is unusable a ``MediaError`` with a code.
 """
 
 import os
@@ -144,18 +143,18 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
 
-def decode(name: str, info: VideoInfo, threads: int = 0) -> Timed:
+def decode(name: str, info: VideoInfo) -> Timed:
     """Frames of the first video track: start and end in seconds after the first frame's start, and the frame.
 
-    ``threads`` decode (0: three per core). Frames whose time stamps fall or repeat are dropped, except in a file
-    that has none better (see ``period_by_order``); damaged packets are left out.
+    Frames whose time stamps fall or repeat are dropped, except in a file that has none better (see
+    ``period_by_order``); damaged packets are left out.
     """
     converter = VideoReformatter()
     zero: Fraction | None = None
     last, period, size = Fraction(-1), Fraction(0), (0, 0)
     with open_video(name) as container:
         by_order = period_by_order(name) if container.format.name == "avi" else None
-        for number, frame in enumerate(frames_of(container, info, threads)):
+        for number, frame in enumerate(frames_of(container, info)):
             check_pixels(frame.width, frame.height, name)
             if by_order and zero is not None:
                 info.warn("time_stamps")
@@ -202,11 +201,11 @@ def period_by_order(name: str) -> Fraction | None:
         return 1 / track.average_rate if any(after < before for before, after in pairwise(stamps)) else None
 
 
-def frames_of(container: av.container.InputContainer, info: VideoInfo, threads: int = 0) -> Iterator[av.VideoFrame]:
+def frames_of(container: av.container.InputContainer, info: VideoInfo) -> Iterator[av.VideoFrame]:
     """Decoded frames, with what is doubtful about them noted; packets that cannot be decoded are left out."""
     track = tracks(container)[0]
     track.thread_type = "AUTO"
-    track.codec_context.thread_count = threads or DECODED_AHEAD
+    track.codec_context.thread_count = DECODED_AHEAD
     track.codec_context.options = {"max_pixels": str(MAX_DECODED_PIXELS)}  # or a small file could take all memory
     for frame in decoded_frames(container, track, info.warn):
         if frame.is_corrupt:
@@ -238,7 +237,6 @@ def open_frames(
     picture: Picture,
     start: float = 0.0,
     end: float | None = None,
-    threads: int = 0,
     view: View | None = None,
     beside: Fraction | None = None,
 ) -> tuple[VideoInfo, Iterator[Images]]:
@@ -250,8 +248,7 @@ def open_frames(
     """
     name = os.fspath(path)
     info = probe_video(name)
-    frames = decode(name, info, threads)
-    frames = on_clock(frames, info, view, beside)
+    frames = on_clock(decode(name, info), info, view, beside)
     return info, stack(pictures_of(frames, info, picture, start, end), 1 if view else BLOCK)
 
 

@@ -69,16 +69,18 @@ class Bins:
 def main(arguments: Sequence[str]) -> int:
     """Make the page that the arguments ask for; 0. ConfigError and OSError say why there is none."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m pipeline.report", None, __doc__, formatter_class=formatter)
+    parser = argparse.ArgumentParser(
+        "python -m pipeline.report", None, __doc__, formatter_class=formatter, allow_abbrev=False
+    )
     parser.add_argument("database", metavar="EVENTS.sqlite", type=Path, help="what sink=sqlite has written")
     parser.add_argument("--since", default="1d", help="12h, 7d, all, or a date such as 2026-11-29 (default: 1d)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: EVENTS.html); also out=FILE")
     options = parser.parse_args([f"--{one}" if one.startswith(("out=", "since=")) else one for one in arguments])
     path = options.database.expanduser()
     out = (options.out or path.with_suffix(".html")).expanduser()
-    if out.exists() and out.samefile(path):
-        raise ConfigError(f"--out: {out} is the database; choose another name")
     with closing(open_database(path, "python -m pipeline.report")) as database, database_errors(path):
+        if out.exists() and out.samefile(path):
+            raise ConfigError(f"--out: {out} is the database; choose another name")
         since = read_since(options.since, database)
         text = render_events(database, path, since, out)
         count = database.execute(f"SELECT count(*) FROM {WITHIN.format('events')}", {"since": since}).fetchone()[0]
@@ -88,15 +90,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_since(text: str, database: sqlite3.Connection) -> str:
-    """A moment in UTC, as it stands in the database: so long ago, at a date here, or the oldest of all."""
-    now = datetime.now(UTC)
+    """A moment in UTC, as it stands in the database: so long ago, or at a date here, but not before the oldest."""
+    query = "SELECT min(began) FROM (SELECT began FROM streams UNION SELECT min(time) FROM events)"
+    now, oldest = datetime.now(UTC), database.execute(query).fetchone()[0]
     if text == "all":
-        oldest = "SELECT min(began) FROM (SELECT began FROM streams UNION SELECT min(time) FROM events)"
-        return str(database.execute(oldest).fetchone()[0] or to_text(now))
+        return oldest or to_text(now)
     try:
-        if age := read_quantity(text, AGES):
-            return to_text(now - timedelta(seconds=age))
-        return to_text(datetime.fromisoformat(text).astimezone(UTC))
+        age = read_quantity(text, AGES)
+        since = now - timedelta(seconds=age) if age else datetime.fromisoformat(text).astimezone(UTC)
+        return max(to_text(since), oldest or "")
     except (ValueError, OverflowError):
         raise ConfigError(
             f"--since: got {text!r}; expected an age (12h, 7d), all, or a date (2026-11-29, 2026-11-29T18:30)"
@@ -104,7 +106,7 @@ def read_since(text: str, database: sqlite3.Connection) -> str:
 
 
 def to_text(time: datetime) -> str:
-    return f"{time:%Y-%m-%dT%H:%M:%S}.000Z"
+    return f"{time.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def read_utc(text: str) -> datetime:

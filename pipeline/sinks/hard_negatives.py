@@ -1,10 +1,7 @@
 """Sounds that the model took for something, cut out of recordings that hold nothing: what to train it on next."""
 
 import csv
-import hashlib
 import io
-import os
-import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +18,7 @@ from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import Journal
 from pipeline.core.spreadsheet import protect, unprotect
-from pipeline.core.text import clean
+from pipeline.core.text import clean, slug
 from pipeline.media.annotations import Times, beyond_end, find_truth, read_truth
 from pipeline.media.audio import Samples, open_blocks, probe
 from pipeline.sinks.items import FileResult, Item, StreamInfo, TimedEvent
@@ -30,7 +27,6 @@ from pipeline.sinks.sink import Sink
 TABLE = "hard_negatives.csv"
 COLUMNS = ("path", "label", "group", "recording", "from", "to", "answer", "score")
 BACKGROUND = "background"  # the label of nothing, where a model has none
-NAME_CHARACTERS = 60  # of a recording's name that are kept
 
 
 class Cut(NamedTuple):
@@ -113,8 +109,7 @@ class HardNegatives(Sink):
             raise ConfigError("sink.hard_negatives.truth: is of one recording; for more of them take beside, or null")
         cuts = false_alarms(events, truth_of(recording, self.truth), self.context, bounds)
         self.recordings += 1
-        mark = hashlib.blake2b(os.fsencode(Path(recording).resolve()), digest_size=3).hexdigest()  # of one stem, many
-        name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', Path(recording).stem)[:NAME_CHARACTERS]}-{mark}"
+        name = slug(Path(recording).stem, str(Path(recording).resolve()), only_ascii=True)
         assert self.label is not None
         parts = with_highest_scores([piece for one in cuts for piece in pieces(one, self.longest)], self.most)
         for cut, samples, rate in cut_out(recording, parts):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.text import clean
 from pipeline.media.picture import Image
 from pipeline.sinks.items import TimedEvent
 
@@ -216,11 +217,6 @@ def colour_of(labels: list[str], label: str) -> Colour:
     return COLOURS[labels.index(label) % len(COLOURS)]
 
 
-def plain(text: str) -> str:
-    """One line without control characters, and without halves of letters, on which OpenCV crashes."""
-    return "".join(letter if letter.isprintable() else " " for letter in text.encode("utf-8", "replace").decode())
-
-
 @lru_cache(1)
 def font() -> tuple[Any, Any]:
     """OpenCV and its sans-serif; ConfigError if it has none."""
@@ -244,14 +240,14 @@ class Pen:
 
     def width(self, text: str, size: float = 1.0, weight: int = 400) -> float:
         """Width of a text in em."""
-        ends = self.cv2.getTextSize((0, 0), plain(text), (0, 0), self.face, round(size * self.em), weight, 0, ENDLESS)
+        ends = self.cv2.getTextSize((0, 0), clean(text), (0, 0), self.face, round(size * self.em), weight, 0, ENDLESS)
         return float(ends[2]) / self.em
 
     def text(
         self, x: float, y: float, text: str, colour: Colour, size: float = 1.0, weight: int = 400, room: float = 1e9
     ) -> None:
         """Text; its end is left out where it is wider than the room."""
-        line = plain(text)
+        line = clean(text)
         if self.width(line, size, weight) > room:
             line = line[:LONGEST]
             while line and self.width(line + "…", size, weight) > room:

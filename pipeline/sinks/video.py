@@ -5,6 +5,7 @@ from collections import deque
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.journal import Journal
 from pipeline.media.video_writer import VideoWriter
 from pipeline.sinks.items import Frame, StreamInfo, TimedGap
 from pipeline.sinks.screen import Screen
@@ -34,11 +35,7 @@ class Video(Screen):
 
     def start(self, stream: StreamInfo) -> None:
         """Leave a file that is there as it is until the first picture. OSError if it cannot be written."""
-        existed = self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        open(self.path, "ab").close()
-        if not existed:
-            self.path.unlink()
+        Journal(str(self.path), None)
         super().start(stream)
 
     def show(self, frame: Frame) -> None:

@@ -7,7 +7,6 @@ that is larger than the bytes are.
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -155,10 +154,7 @@ def card_of(model: Classifier, text: str) -> Card:
 
 def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
     """SnapshotError if what is waiting, or a block of ``size`` ticks, is larger than ``MAX_WAITING_BYTES``."""
-    block = sum(
-        size // model.spec.grain * track.steps * math.prod(track.shape) * np.dtype(track.kind).itemsize
-        for track in model.spec.tracks
-    )
+    block = size // model.spec.grain * sum(track.grain_bytes for track in model.spec.tracks)
     found = sum(array.nbytes for array in waiting)
     if block > MAX_WAITING_BYTES or found > MAX_WAITING_BYTES:
         raise refused(f"a block of {block} bytes, and {found} waiting; expected {MAX_WAITING_BYTES} of each at most")
