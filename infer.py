@@ -56,6 +56,8 @@ def infer(
     with_events = where is None or mining or output != "labels"
     model = loaded(checkpoint, device, automatic if threads is None else threads, precision, window, live=with_events)
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
+    if model.task.link == "sigmoid":
+        model.config["decoder"] |= settings  # whose thresholds say what is told of whole files, too
     if where is None and selftest and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with sinks(sink, mining) as target:

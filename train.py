@@ -45,6 +45,7 @@ def train(
     from pipeline.core.errors import ConfigError
     from pipeline.measures.detection import check_recordings, find_recordings
     from pipeline.model.classifier import PARTS, Classifier
+    from pipeline.tasks.task import Task
     from pipeline.training.trainer import Trainer
 
     for key, value in {"false_alarms": false_alarms, "events": events}.items():
@@ -56,14 +57,15 @@ def train(
     change = build(augment, Augmentation, at="augment") if augment else None
     data: Any = build(dataset, at="dataset")
     coach.seed(seed)
-    model = Classifier({part: settings[part] for part in PARTS}, data.labels)
+    aim = build(task, Task, at="task")
+    model = Classifier({part: settings[part] for part in PARTS}, aim.columns(data.labels, data.background))
     if change:
         change.setup(model.labels, model.extractor)  # refuses what does not suit before the data are read
     coach.begin(model)
     check_recordings(heard, model)
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
-    splits = coach.splits(data, model.spec)
+    splits = coach.splits(data, model)
     both = splits["train"], splits["val"]
     progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
     if not coach.leads:
@@ -95,7 +97,7 @@ def test_and_report(
         more["streams"] = evaluate_recordings(best, heard)
     more["seconds"] = round(progress.seconds + time.perf_counter() - started, 1)
     metrics = write_results(best, found, more, progress.history, out)
-    print_summary(metrics, out, every=len(best.decoder().audible) == len(best.labels))
+    print_summary(metrics, out, every=best.task.link == "softmax" and len(best.decoder().audible) == len(best.labels))
     return OK
 
 

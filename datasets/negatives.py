@@ -63,7 +63,7 @@ class Negatives:
         """A stretch: its recording's name, its first sample there, and all of it in blocks."""
         recording, start, end = self.stretches[number]
         blocks = ((recording.window(at, min(BLOCK, end - at)),) for at in range(start, end, BLOCK))
-        return recording.path.name, start, blocks
+        return Path(recording.path).name, start, blocks
 
     def draw(self, rng: Rng, count: int) -> Samples:
         """A window of ``count`` samples; where a stretch is shorter, all of it, repeated."""
@@ -148,8 +148,8 @@ def share_out(files: Sequence[Path], rate: int, keep: Path | None, seed: int = 0
     edges = np.cumsum([0.0, *SHARES.values()])
     order = np.random.default_rng(seed).permutation(len(files))
     for number, place in enumerate(order.tolist()):
-        recording = Recording(files[place], rate, keep)
         try:
+            recording = Recording(files[place], rate, keep)
             free = free_stretches(recording)
         except MediaError as error:
             tell("dataset.negatives", f"skipped {files[place]}: {error}")
@@ -169,7 +169,7 @@ def share_out(files: Sequence[Path], rate: int, keep: Path | None, seed: int = 0
 
 def free_stretches(recording: Recording) -> list[Stretch]:
     """All of a recording but the events of the table beside it."""
-    truth, rate = find_truth(recording.path), recording.rate
+    truth, rate = find_truth(Path(recording.path)), recording.rate
     events = read_truth(truth, "dataset.negatives") if truth.exists() else []
     found, position = [], 0
     for begin, end, _ in [*sorted(events), (recording.seconds + ROOM_SECONDS, 0.0, "")]:

@@ -89,6 +89,12 @@ def seeing(extractor, encoder, cell):
     return Classifier(config, ["a", "b", "c"])
 
 
+def tagging():
+    """A classifier of several labels at once."""
+    config = configured("train", "task=tags", "encoder=conv_recurrent", "encoder.hidden=12", "extractor.mels=20")
+    return Classifier(config, ["a", "b", "c"])
+
+
 CASES = {
     **{f"{g}={o}": (component, g, o) for g in ("extractor", "head", "smoothing") for o in options(g)},
     **{f"head={o},window={w}": (head, o, w) for o in options("head") for w in (0.02, 0.1)},
@@ -103,6 +109,8 @@ CASES = {
     "classifier,frame_cnn": (seeing, "frame_cnn", "recurrent", "lstm"),
     "classifier,audiovisual": (seeing, "audiovisual", "recurrent", "gru"),
     "fuse": (Fuse, 3, 2),
+    "smoothing of sigmoids": (EMA, (4,), 0.02, 0.05, "sigmoid"),
+    "classifier of tags": (tagging,),
 }
 
 

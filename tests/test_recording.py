@@ -45,15 +45,15 @@ def test_windows_are_those_of_the_whole(tmp_path, kind, keep):
     path = recorded(tmp_path, kind)
     recording = Recording(path, 16000, tmp_path / "kept" if keep else None)
     assert max(differences(pickle.loads(pickle.dumps(recording)), read(path, 16000)[0])) == 0
-    files = [*tmp_path.glob("kept/*/*")]
-    assert len(files) == (1 if keep and kind in ("flac", "mkv", "opus") else 0)
+    assert len([*tmp_path.glob("kept/*/*")]) == keep
 
 
 @pytest.mark.parametrize(("source", "rate"), [(44100, 16000), (8000, 16000), (11025, 16000), (16000, 44100), (48000, 16000),
                                               (48000, 8000), (192000, 8000), (44101, 16000), (22050, 8000)])  # fmt: skip
 def test_windows_at_another_rate(tmp_path, source, rate):
     path = recorded(tmp_path, "wav", source, 4)
-    assert max(differences(Recording(path, rate, tmp_path / "kept"), read(path, rate)[0])) < 1e-6
+    assert max(differences(Recording(path, rate, None), read(path, rate)[0])) < 1e-6
+    assert max(differences(Recording(path, rate, tmp_path / "kept"), read(path, rate)[0])) == 0
 
 
 def test_of_a_recording_of_unknown_length(tmp_path):

@@ -164,6 +164,7 @@ class Batch:
         self.max_waiting = WAITING_BYTES * self.block_ticks // block_bytes  # ticks
         self.waiting = 0  # ticks
         self.open: dict[int, OpenFile] = {}
+        self.thresholds = model.decoder(**(work.decoder or {})).high
 
     @property
     def need(self) -> Need:
@@ -269,14 +270,13 @@ class Batch:
         """The result of a file that has an answer."""
         assert file.ended is not None and file.scores is not None
         entry, labels, scores = file.entry, self.model.labels, file.scores.tolist()
-        best = int(np.argmax(file.scores))
         events = None if file.decoder is None else (*file.events, *self.timed(file, file.decoder.close()))
         return FileResult(
             entry.path, entry.start, entry.end,
             status="warning" if file.ended.warnings else "ok",
             code=" ".join(file.ended.warnings),
-            label=labels[best],
-            score=round(scores[best], 4),
+            label=self.model.task.choose(file.scores, labels, self.thresholds),
+            score=round(max(scores), 4),
             seconds=round(file.ended.seconds, 3),
             truth=entry.truth,
             posteriors={label: round(score, 6) for label, score in zip(labels, scores, strict=True)},

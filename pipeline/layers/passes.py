@@ -94,6 +94,23 @@ def smooth(x: Array, decay: float, average: Array, weight: Array) -> tuple[Array
 
 
 @njit(nogil=True, error_model="numpy")
+def smooth_each(x: Array, decay: float, average: Array, weight: Array) -> tuple[Array, ...]:
+    """The same with a sigmoid of each logit instead of the softmax."""
+    y, average, weight, keep, gain = np.empty_like(x), average.copy(), weight.copy(), f4(decay), f4(1.0 - decay)
+    for b in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            row, out = x[b, t], y[b, t]
+            weight[b, 0] = keep * weight[b, 0] + gain
+            for k in range(len(row)):
+                below = -abs(row[k])
+                part = exp(f4(-80.0) if below < f4(-80.0) else below)  # NaN is not below and comes through
+                there = (f4(1.0) if row[k] > f4(0.0) else part) / (f4(1.0) + part)
+                average[b, k] = keep * average[b, k] + gain * there
+                out[k] = average[b, k] / weight[b, 0]
+    return y, average, weight
+
+
+@njit(nogil=True, error_model="numpy")
 def running_mean(x: Array, past: Array, seen: Array) -> tuple[Array, ...]:
     """Mean of the newest steps: logits ``(B, T, K)``, ``past (B, window - 1, K)`` and the steps ``seen (B, 1)`` before
     to the means, and both after.

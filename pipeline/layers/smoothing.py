@@ -16,17 +16,20 @@ BLOCK_STEPS = 128  # steps solved at once: memory stays flat for recordings of a
 
 
 class EMA(Stage):
-    """Softmax, then an exponential moving average: ``(B, T, K) -> (B, T, K)``.
+    """Softmax or sigmoid, then an exponential moving average: ``(B, T, K) -> (B, T, K)``.
 
     a = exp(-step / seconds);  s(t) = a s(t-1) + (1 - a) p(t);  w(t) = a w(t-1) + (1 - a);  y(t) = s(t) / w(t).
     Dividing by the weight seen so far removes the pull towards the zero start (Kingma & Ba 2015), so y is a
-    distribution from the first step on. ``seconds=0`` leaves the posteriors as they are.
+    mean of posteriors from the first step on. ``seconds=0`` leaves the posteriors as they are.
     """
 
-    def __init__(self, shape: tuple[int, ...], step: float, seconds: NonNegativeFloat = 0.05) -> None:
-        """``shape`` of a step of logits; ``step`` in seconds; time constant ``seconds``."""
+    def __init__(
+        self, shape: tuple[int, ...], step: float, seconds: NonNegativeFloat = 0.05, link: Link = "softmax"
+    ) -> None:
+        """``shape`` of a step of logits; ``step`` in seconds; time constant ``seconds``; ``link``: what p(t) is."""
         super().__init__()
         self.in_shape = self.out_shape = shape
+        self.link = link
         self.decay = math.exp(-step / seconds) if seconds else 0.0
 
     def initial(self, batch: int) -> State:
@@ -37,7 +40,7 @@ class EMA(Stage):
         """Posteriors of every step."""
         average, weight = state
         outputs = []
-        for block in torch.split(x.softmax(-1), BLOCK_STEPS, 1):
+        for block in torch.split(x.softmax(-1) if self.link == "softmax" else x.sigmoid(), BLOCK_STEPS, 1):
             kernel, carry = closed_form(self.decay, block)
             averages = kernel @ block + carry * average[:, None]
             weights = kernel.sum(1, keepdim=True) + carry * weight[:, None]
@@ -50,7 +53,8 @@ class EMA(Stage):
         rows, _, classes = x.shape
         if not fits(state, (rows, classes), (rows, 1)):
             return None
-        y, *after = passes().smooth(x, self.decay, *state)
+        smooth = passes().smooth if self.link == "softmax" else passes().smooth_each
+        y, *after = smooth(x, self.decay, *state)
         return y, tuple(after)
 
 

@@ -26,9 +26,13 @@ def predict(
     found.step = model.hop / model.rate
     kept, lengths = Smallest[WorstClip](worst), [found.seconds]
     for batch in batches:
-        y = model.posteriors(features.compute(batch))
-        last, truth, first = model.last_step(batch.lengths), task.clip_truth(batch), len(found.names)
+        hidden = model.encode(features.compute(batch))
+        y, last, first = model.pooled(hidden), model.last_step(batch.lengths), len(found.names)
+        truth = task.clip_truth(batch, len(model.labels))
         task.add(found, y[torch.arange(len(y)), last].float().cpu().numpy(), truth.numpy())
+        if task.stepwise:
+            known = task.step_truth(batch, hidden.shape[1], model.hop, model.delay, None, len(model.labels))
+            task.add_steps(found, model.head.stages[0](hidden, ())[0], known)
         lengths.append(batch.lengths.numpy() / model.rate)
         hits = task.right(found, y, truth).tolist()
         for row, spans, end in zip(hits, batch.spans, last.tolist(), strict=True):

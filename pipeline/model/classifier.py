@@ -125,9 +125,18 @@ class Classifier(Chain):
 
     def posteriors(self, features: Tensor) -> Tensor:
         """Posteriors ``(B, T, K)`` from standardised features of whole clips: the rest of the chain."""
-        for stage in (self.encoder, self.head, self.smoothing):
-            features, _ = stage(features, stage.initial(len(features)))
-        return features
+        return self.pooled(self.encode(features))
+
+    def encode(self, features: Tensor) -> Tensor:
+        """What the encoder makes ``(B, T, F)`` of whole clips."""
+        hidden, _ = self.encoder(features, self.encoder.initial(len(features)))
+        return hidden
+
+    def pooled(self, hidden: Tensor) -> Tensor:
+        """Posteriors ``(B, T, K)`` from what the encoder makes."""
+        for stage in (self.head, self.smoothing):
+            hidden, _ = stage(hidden, stage.initial(len(hidden)))
+        return hidden
 
     def grain_of(self, track: int) -> int:
         """Ticks per step of a track: a picture's period for the second of two."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
+from pipeline.model.classifier import DEFAULTS
 from pipeline.tasks.uncertainty import Interval, interval
 
 METRICS_FILE, ANSWERS_FILE = "metrics.json", "answers.jsonl"
@@ -58,7 +59,7 @@ def read_run(folder: Path) -> Run:
     """A finished run. ConfigError if its files are missing, broken, or of another version."""
     try:
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        settings = flatten(metrics["settings"])
+        settings = flatten(DEFAULTS | metrics["settings"])
         _ = [float(metrics[key]) for key in ("parameters", "multiply_adds", "epochs", "seconds")]
         for split in (metrics["val"], *([metrics["test"]] if "test" in metrics else [])):
             _ = [float(split["interval"][side]) for side in ("low", "high")]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from pipeline.report.tags import COLUMNS, label_row
 from pipeline.report.terminal import make_table
 from pipeline.report.training import list_thresholds
 
@@ -25,8 +26,15 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     found = metrics[split]
     low, high = (f"{100 * found['interval'][side]:.1f}" for side in ("low", "high"))
     lost = f" ({found['skipped']} more could not be read)" if found["skipped"] else ""
-    title = f"{split}: {found['count']} clips{lost}, accuracy {found['accuracy']:.1%} ({low} to {high} at 95 %)"
-    console.print(make_table(title, CLASS_COLUMNS, class_rows(found)))
+    right = f"{found['accuracy']:.1%} ({low} to {high} at 95 %)"
+    if "map" in found:
+        steps = "" if found["frame_map"] is None else f", of steps {found['frame_map']:.3f}"
+        title = f"{split}: {found['count']} clips{lost}, mAP {found['map']:.3f}{steps}, exactly right {right}"
+        tags = (label_row(label, one, found["thresholds"][label]) for label, one in found["classes"].items())
+        console.print(make_table(title, COLUMNS, tags))
+    else:
+        title = f"{split}: {found['count']} clips{lost}, accuracy {right}"
+        console.print(make_table(title, CLASS_COLUMNS, class_rows(found)))
     console.print(describe_online(found["online"]), highlight=False)
     if "events" in metrics:
         title = alarm_title(metrics["events"], split)

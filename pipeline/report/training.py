@@ -13,6 +13,7 @@ from pipeline.report.accuracy import describe
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plot_scores, to_logarithmic, to_stairs
 from pipeline.report.clips import embed_clip
 from pipeline.report.runs import flatten
+from pipeline.report.tags import describe_tags
 from pipeline.tasks.predictions import Predictions
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
@@ -20,6 +21,7 @@ SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 LEARNING = {  # the figures that are drawn by epoch, by plot and name
     "Losses": {"training loss": "train_loss", "validation loss": "val_loss"},
     "Accuracies": {"training accuracy": "train_accuracy", "validation accuracy": "val_accuracy"},
+    "Mean average precision": {"clips": "val_map", "steps": "val_frame_map"},
     "Learning rate": {"learning rate": "lr"},
     "False alarms": {"an hour, on negatives held out": "val_false_alarms"},
 }
@@ -43,10 +45,9 @@ def render_training(
         other="val" if split == "test" and "val" in metrics else "",
         row=row,
         clips=list(clip_tiles(metrics, split)),
-        accuracy=describe_split(row),
-        scores=plot_scores(
-            {key: row["scores"][key] for key in ("right", "wrong")}, "score of the answer", "Clips by score"
-        ),
+        accuracy=None if "map" in row else describe_split(row),
+        tags=describe_tags(row) if "map" in row else None,
+        scores=None if "map" in row else plot_answers(row["scores"]),
         small=list(outline_classes(row["scores"]["classes"])),
         online=plot_online(row["online"]),
         learning=plot_learning(history),
@@ -96,6 +97,11 @@ def describe_split(row: Figures) -> Figures:
     return {"hits": int(matrix.trace())} | describe(rows, list(row["classes"]), pairs, matrix.reshape(-1)[pairs], bins)
 
 
+def plot_answers(scores: Figures) -> Plot:
+    """How sure right and wrong answers are."""
+    return plot_scores({key: scores[key] for key in ("right", "wrong")}, "score of the answer", "Clips by score")
+
+
 def outline_classes(classes: Figures) -> Iterator[tuple[str, Drawing]]:
     """Of few classes, the scores for their own clips and for all others."""
     for label, one in classes.items() if len(classes) <= MAX_HISTOGRAMS else ():
@@ -118,8 +124,10 @@ def plot_learning(history: Sequence[Figures]) -> list[Plot]:
             for name, key in keys.items()
         }
         if not any(lines.values()):
-            continue
-        limits, number = ((0, 1), page.format_percent) if label == "Accuracies" else (None, page.format_number)
+            continue  # of another task
+        lines = {name: line for name, line in lines.items() if line}
+        share = label in ("Accuracies", "Mean average precision")
+        limits, number = ((0, 1), page.format_percent) if share else (None, page.format_number)
         made.append(plot_lines(lines, "epoch", label, limits, (), number, whole=True))
     return made
 

@@ -138,8 +138,9 @@ class Console(Words):
 
     def file(self, result: items.FileResult) -> None:
         """A classified file, as a line, and a line for each of its events."""
-        answer = f"{clean(result.label):<16} {result.score:.2f}" if result.label else result.code
-        doubt = result.code if result.label else result.reason
+        answered = result.score is not None  # of several labels, none may be told
+        answer = f"{clean(result.label) or '–':<16} {result.score:.2f}" if answered else result.code
+        doubt = result.code if answered else result.reason
         note = f"  ({clean(doubt)})" if doubt else ""
         events = result.events or ()
         if result.events is not None and result.status != "error":

@@ -147,7 +147,8 @@ class FileResult:
 
     Attributes:
         status: ok, warning (``code`` says what is doubtful) or error (no answer; ``code`` and ``reason`` say why).
-        label, score, seconds: the best class, its posterior, and the duration; "" and None if there is no answer.
+        label: the best class; of a model of tags all labels that reach their thresholds, joined by ", "; "" if none.
+        score, seconds: the highest posterior, and the duration; None if there is no answer.
         posteriors: by class; of None if there is no answer.
         events: None if no events were looked for.
         timed, labelled: whether rows have the columns of parts, and of truths, though this file has none.

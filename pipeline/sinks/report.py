@@ -24,6 +24,7 @@ TICK_SECONDS = (0.01, 0.1, 1, 10, 60, 600, 3600, 36000)  # on the axis of durati
 FINE_TICK_SECONDS = (
     0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1200, 3600, 7200, 18000, 36000
 )  # fmt: skip
+NOTHING = "–"  # told of a file in which no label reaches its threshold
 MAX_EXAMPLES = 3  # files for each code
 
 
@@ -55,6 +56,7 @@ class Report(Sink):
         self.unsure = Smallest[Prediction](worst)
         self.warnings, self.errors = Problems(), Problems()
         self.accuracy: Accuracy | None = None
+        self.several = False  # whether a file was told to hold several labels, or none
         self.event_counts: Counter[str] = Counter()
         self.searched_seconds: float | None = None  # seconds in which events were looked for
         self.gap_count, self.lost_seconds, self.step_count = 0, 0.0, 0  # of a stream
@@ -85,7 +87,8 @@ class Report(Sink):
         self.unwritten = False  # before all files are known
         self.labels = self.labels or list(result.posteriors)
         status, seconds, score, place = result.status, result.seconds, result.score, place_of(result)
-        answer = result.label or None
+        answer = (result.label or NOTHING) if score is not None else None
+        self.several = self.several or not (answer is None or answer in self.labels)
         self.statuses[status] += 1
         if seconds is not None:
             self.total_seconds += seconds
@@ -131,7 +134,7 @@ class Report(Sink):
             report=self,
             took=(datetime.now().astimezone() - self.began).total_seconds(),
             about=({"name": self.name} if self.name else {}) | self.about,
-            accuracy=describe_files(self.accuracy) if self.accuracy else None,
+            accuracy=describe_files(self.accuracy) if self.accuracy and not self.several else None,
             labels=[(n, count, f"{count:,}", page.format_share(count, self.answers.total())) for n, count in answers],
             scores=plot_scores({"": self.scores}, "score", "Number of files by score"),
             small=[(n, count, self.outlines(n)) for n, count in answers[: MAX_HISTOGRAMS * several]],

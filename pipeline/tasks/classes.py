@@ -54,7 +54,7 @@ class Classes(Task[Classified]):
         """All labels: nothing is a class, too."""
         return list(labels)
 
-    def clip_truth(self, batch: Batch) -> Tensor:
+    def clip_truth(self, batch: Batch, columns: int) -> Tensor:
         """Classes ``(B,)``. ConfigError for a clip with several labels, or none."""
         for name, labels in zip(batch.names, batch.labels, strict=True):
             if len(labels) != 1:
@@ -62,7 +62,9 @@ class Classes(Task[Classified]):
                 raise ConfigError(f"task: clip {name!r} has {len(labels)} labels; expected one for each clip; {hint}")
         return torch.tensor([label for (label,) in batch.labels])
 
-    def step_truth(self, batch: Batch, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
+    def step_truth(
+        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
+    ) -> Tensor:
         """Classes ``(B, T)``: ``background`` outside the spans."""
         return batch.targets(steps, hop, delay, background)
 
@@ -81,6 +83,10 @@ class Classes(Task[Classified]):
     def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Classified:
         """Thresholds mean nothing here: the highest score is told."""
         return Classified(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
+
+    def choose(self, scores: NDArray[np.float32], labels: Sequence[str], thresholds: NDArray[np.float32]) -> str:
+        """The label with the highest posterior."""
+        return labels[int(np.argmax(scores))]
 
     def right(self, found: Classified, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether the class has the highest posterior."""

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Loss:
     """Base of losses with variations; a sum, so that parts of a batch add up to the whole.
 
     Attributes:
-        smoothing: share of the truth that is spread over all classes (Szegedy et al. 2016).
+        smoothing: share of the truth that is spread over all answers (Szegedy et al. 2016).
         focal: gamma of Lin et al. (2017): answers that are right already weigh (1 - p)^gamma; 0 is off.
         weights: of the classes ``(K,)``, 1 on average over the training data; None: all are 1.
     """
@@ -45,6 +45,25 @@ class CrossEntropy(Loss):
         each = cross_entropy(logits, targets, weights, reduction="none", label_smoothing=self.smoothing)
         right = logits.softmax(1).gather(1, targets.clamp_min(0)[:, None])[:, 0]
         return (down_weight(right, self.focal) * each).sum()
+
+
+class BinaryCrossEntropy(Loss):
+    """Of each label by itself; the mean of the labels. ``smoothing`` goes half to being there, half to not being there;
+    ``weights`` are those of labels that are there.
+    """
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of ``(N, K)`` and truths ``(N, K)`` from 0 to 1, where NaN costs nothing: the sum of the rows."""
+        logits, targets = logits.float(), targets.to(logits.device)
+        known = ~targets.isnan()
+        truth = targets.nan_to_num()
+        smooth = truth * (1 - self.smoothing) + self.smoothing / 2
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        each = binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none")
+        if self.focal:
+            told = logits.sigmoid()
+            each = down_weight(truth * told + (1 - truth) * (1 - told), self.focal) * each
+        return torch.where(known, each, 0.0).sum() / max(1, logits.shape[1])
 
 
 def down_weight(right: Tensor, focal: float) -> Tensor:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import Batch
+from pipeline.media.sample import Batch, Split
+from pipeline.tasks.columns import InColumns
 from pipeline.tasks.losses import Loss
 from pipeline.tasks.predictions import Predictions
 
@@ -31,6 +32,7 @@ class Task(Generic[Found]):
         kept: the figures of an epoch, of those that ``summarize`` finds.
         hit: what ``hits`` counts, in the history as ``train_...``.
         unknown: the truth of a step of which nothing is known.
+        stepwise: whether posteriors of single steps are measured, too (``add_steps``).
     """
 
     link: Link
@@ -38,16 +40,30 @@ class Task(Generic[Found]):
     kept: tuple[str, ...]
     hit: str
     unknown: float
+    stepwise: bool = False
 
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
         """The names of the K columns, of a dataset's labels and the one that means nothing."""
         raise NotImplementedError
 
-    def clip_truth(self, batch: Batch) -> Tensor:
+    def nothing(self, background: int | None) -> tuple[int, ...]:
+        """The labels of a clip that has none; ``background``: the one that means nothing, if there is one."""
+        return () if background is None else (background,)
+
+    def in_columns(self, split: Split, labels: Sequence[str], background: str | None) -> Split:
+        """A split of a dataset with these labels, as a model is trained on it."""
+        columns = self.columns(labels, background)
+        places = {number: columns.index(label) for number, label in enumerate(labels) if label in columns}
+        quiet = labels.index(background) if background in labels else None
+        return InColumns(split, places, self.nothing(quiet))
+
+    def clip_truth(self, batch: Batch, columns: int) -> Tensor:
         """The truth of each clip ``(B, ...)``. ConfigError for labels that the task has no words for."""
         raise NotImplementedError
 
-    def step_truth(self, batch: Batch, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
+    def step_truth(
+        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
+    ) -> Tensor:
         """The truth of each step ``(B, T, ...)``, ``unknown`` where it is not known.
 
         Step t answers for the ``hop`` ticks that end ``delay`` steps before it.
@@ -75,6 +91,13 @@ class Task(Generic[Found]):
     def add(self, found: Found, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
         """Append the posteriors ``(B, K)`` of clips and their truths."""
         found.scores, found.truth = np.concatenate([found.scores, scores]), np.concatenate([found.truth, truth])
+
+    def add_steps(self, found: Found, logits: Tensor, truth: Tensor) -> None:
+        """Take what is told of single steps ``(B, T, K)``, and their truth ``(B, T, ...)``."""
+
+    def choose(self, scores: NDArray[np.float32], labels: Sequence[str], thresholds: NDArray[np.float32]) -> str:
+        """What is told of a file, by the posteriors of its labels, all ``(K,)``."""
+        raise NotImplementedError
 
     def right(self, found: Found, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether the answers after each step ``(B, T, K)`` are those for the whole clips, ``(B, T)``."""

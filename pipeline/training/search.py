@@ -26,6 +26,7 @@ from pipeline.core.moved import with_new_names
 from pipeline.core.search_space import Choices, Part, quote, to_override
 from pipeline.core.settings import differences
 from pipeline.core.text import clean
+from pipeline.model.classifier import DEFAULTS
 from pipeline.report.sweep import TrialResult, rank_trials, render_sweep
 from pipeline.training.progress import Train, best
 
@@ -41,7 +42,9 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 @dataclass
 class Search:
-    """One search under way in the folder ``out``; see ``Sweep``. ``epochs``: of a trial that is not pruned."""
+    """One search under way in the folder ``out``; see ``Sweep``. ``epochs``: of a trial that is not pruned;
+    ``figure``: of the validation clips, the greater the better.
+    """
 
     train: Train
     given: Sequence[str]
@@ -55,6 +58,7 @@ class Search:
     sampler: str
     pruner: str
     warmup: int
+    figure: str = "accuracy"
 
     def run(self) -> None:
         """Search, print the results, and test the best trial."""
@@ -108,7 +112,7 @@ class Search:
         def report(epoch: int, row: Mapping[str, Any]) -> None:
             trial.set_user_attr("seconds", attrs.get("seconds", 0.0) + time.monotonic() - began)
             if epoch not in reported:
-                trial.report(row["val_accuracy"], epoch)
+                trial.report(row[f"val_{self.figure}"], epoch)
             if epoch < self.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -130,11 +134,12 @@ class Search:
     def finish(self, trial: Trial, state: TrialState) -> None:
         """Keep what a trial has reached."""
         lines = (self.out / str(trial.number) / "history.jsonl").read_text().splitlines()
-        row, done = best([json.loads(line) for line in lines]), state is TrialState.COMPLETE
+        row, done = best([json.loads(line) for line in lines], self.figure), state is TrialState.COMPLETE
         for key, value in (("loss", row["val_loss"]), ("epoch", row["epoch"]), ("epochs", len(lines))):
             trial.set_user_attr(key, value)
-        self.study.tell(trial, row["val_accuracy"] if done else None, None if done else state)
-        console.print(f"trial {trial.number}: {'' if done else 'pruned, '}validation {row['val_accuracy']:.1%}")
+        reached = row[f"val_{self.figure}"]
+        self.study.tell(trial, reached if done else None, None if done else state)
+        console.print(f"trial {trial.number}: {'' if done else 'pruned, '}validation {reached:.1%}")
 
     def fail(self, trial: Trial, why: str) -> None:
         trial.set_user_attr("error", why)
@@ -184,8 +189,8 @@ class Search:
             return
         self.save_page()
         ranked = rank_trials(self.results())
-        table = Table(title=f"{len(self.study.trials)} trials, by validation accuracy", title_justify="left")
-        for column in ("trial", "accuracy", "epochs", "seconds", *short_names(list(self.space))):
+        table = Table(title=f"{len(self.study.trials)} trials, by validation {self.figure}", title_justify="left")
+        for column in ("trial", self.figure, "epochs", "seconds", *short_names(list(self.space))):
             table.add_column(column, justify="right", overflow="fold")
         for one in ranked[:MAX_ROWS]:
             values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in one.settings.values())
@@ -252,7 +257,8 @@ def open_study(path: Path, about: Mapping[str, Any]) -> optuna.Study:
     if path.exists():
         study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(path))
         there = {key: with_new_names(study.user_attrs.get(key)) for key in about}
-        other = differences(there.get("settings"), about.get("settings")) or differences(there, about)
+        then, now = (DEFAULTS | (part.get("settings") or {}) for part in (there, about))
+        other = differences(then, now) or differences(there | {"settings": then}, {**about, "settings": now})
         if not other:
             return study
         if has_learned(study):

@@ -91,7 +91,7 @@ class TrainingStep:
     def targets(self, x: Tensor, batch: Batch) -> Tensor:
         """The truth of each answer ``(B, T, ...)`` to features, unknown where it does not count."""
         model, steps = self.run.model, x.shape[1] // self.run.model.encoder.hop
-        truth = model.task.step_truth(batch, steps, model.hop, model.delay, self.run.background)
+        truth = model.task.step_truth(batch, steps, model.hop, model.delay, self.run.background, len(model.labels))
         return truth if self.frames else torch.full_like(truth, model.task.unknown)
 
     def batch_loss(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, float]:
@@ -103,7 +103,7 @@ class TrainingStep:
             x = weight * x + (1 - weight) * x[order.to(x.device)]
         logits, pooled, self.run.carried = self.forward(x, self.initial(rows))
         answer = pooled[torch.arange(rows), self.run.model.last_step(batch.lengths)]
-        truth = self.run.model.task.clip_truth(batch)
+        truth = self.run.model.task.clip_truth(batch, len(self.run.model.labels))
         total = self.loss_terms(answer, logits, truth, targets, counts)
         if alpha:
             other = self.loss_terms(answer, logits, truth[order], targets[order], counts)
@@ -133,6 +133,7 @@ class TrainingStep:
         ends = model.last_step(made[1].lengths).clamp(max=targets.shape[1] - 1) if made else torch.empty(0)
         longest = max(gather(self.fabric, targets.shape[1]))
         clips = self.counts([made[1]] if made else [], [])[0]
+        whole = model.task.clip_truth(made[1], len(model.labels)) if made else torch.empty(0)
         total = hits = 0.0
         state, past = (self.initial(len(made[1].labels)), pool.initial(len(made[1].labels))) if made else ((), ())
         for start in range(0, longest if clips else 0, size):
@@ -146,7 +147,7 @@ class TrainingStep:
                     pooled, past = pool(logits, past)
                 state, past = detach(state), detach(past)
                 if logits.requires_grad:
-                    answer, truth = pooled[over, ends[over] - start], model.task.clip_truth(made[1])[over]
+                    answer, truth = pooled[over, ends[over] - start], whole[over]
                     loss = self.loss_terms(answer, logits, truth, wanted, (clips, known))
                     self.fabric.backward(loss)
                     value, right = float(loss.detach()), model.task.hits(answer, truth)

@@ -2,7 +2,9 @@
 
 A trial is an ordinary run in a folder of its own, but it is not tested. What is known of all is in ``study.db``
 (SQLite) beside them; a sweep that ended in whatever way goes on there, and the trial that was being trained goes on
-from its ``last.ckpt``. Only validation accuracy is looked at; in the end the best trial is tested, once.
+from its ``last.ckpt``. Only the figure of the validation clips
+by which an epoch is chosen, too, is looked at: accuracy, or the mean average precision of tags. In the end the best
+trial is tested, once.
 """
 
 import os
@@ -14,16 +16,18 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.core.build import Config
+from pipeline.core.build import Config, build
 from pipeline.core.errors import ConfigError
 from pipeline.core.search_space import keys_of, parse_space
+from pipeline.model.classifier import DEFAULTS
+from pipeline.tasks.task import Task
 from pipeline.training.progress import Train
 
 FIXED_KEYS = "seed", "sampler", "pruner", "warmup"  # of a sweep: with others, it would end with other trials
 
 
 class Sweep:
-    """Trains again and again, and finds the settings of the best validation accuracy."""
+    """Trains again and again, and finds the settings of the best figure of the validation clips."""
 
     def __init__(
         self,
@@ -65,7 +69,8 @@ class Sweep:
             own = {key: getattr(self, key) for key in FIXED_KEYS}
             about = {"settings": settings, "space": {key: vars(part) for key, part in space.items()}, "sweep": own}
             study = open_study(out / "study.db", about)
-            Search(train, given, space, study, trainer.get("epochs", 1), out, **options).run()
+            task: Task[Any] = build(settings.get("task", DEFAULTS["task"]), Task, at="task")
+            Search(train, given, space, study, trainer.get("epochs", 1), out, figure=task.best, **options).run()
 
 
 @contextmanager

@@ -116,10 +116,13 @@ class Trainer:
         """Whether this is the process that writes files and speaks."""
         return bool(self.fabric.global_rank == 0)
 
-    def splits(self, data: Any, spec: InputSpec) -> dict[str, Split]:
-        """The splits of a dataset; of the processes of a node, one goes ahead, and the others find its cache."""
+    def splits(self, data: Any, model: Classifier) -> dict[str, Split]:
+        """The splits of a dataset, with the labels as the model's task has them; of the processes of a node, one goes
+        ahead, and the others find its cache.
+        """
         with self.fabric.rank_zero_first(local=True):
-            return {name: data.split(name, spec) for name in ("train", "val", "test")}
+            found = {name: data.split(name, model.spec) for name in ("train", "val", "test")}
+        return {name: model.task.in_columns(split, data.labels, data.background) for name, split in found.items()}
 
     def begin(self, model: Classifier) -> None:
         """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, if any.
@@ -249,7 +252,7 @@ class Trainer:
                 run.progress.hard = self.fabric.broadcast(mine(run.model, negatives).places if self.leads else [])
                 held_out: Any = getattr(val, "negatives", None)
                 row["val_false_alarms"] = mine(run.model, held_out).an_hour if self.leads and held_out else 0.0
-        row |= {f"val_{key}": found[key] for key in run.model.task.kept if found}
+        row |= {f"val_{key}": found[key] for key in run.model.task.kept if found.get(key) is not None}
         row["seconds"] = round(run.seconds - started, 2)
         shared: dict[str, Any] = self.fabric.broadcast(row)
         run.finish_epoch(shared)
