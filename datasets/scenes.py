@@ -40,7 +40,7 @@ class SceneSettings(BaseModel):
     plain: Annotated[float, Field(ge=0, le=1)] = 0.3
     trim: NonNegativeFloat = 0.0
     under: Annotated[float, Field(ge=0, le=1)] = 0.3
-    alone: NonNegativeFloat = 0.5
+    alone: NonNegativeFloat = 1.0
 
     @model_validator(mode="after")
     def ordered(self) -> "SceneSettings":

@@ -121,6 +121,8 @@ def test_no_other_thresholds_that_keep_to_the_wish_find_more(seed, wish):
         assert expected[[0, 1], places].sum() <= wish
         cheaper = sums <= expected[[0, 1], places].sum()
         assert hits[[0, 1], places].sum() == (hits[0][:, None] + hits[1][None])[cheaper].max()
+    few = Curves(hits, np.array([50, 3]), false, 1.0).best(wish)
+    assert few is None or (few[0] == few[1] and expected[:, few[0]].sum() <= wish)
 
 
 def test_curves_are_those_of_whole_decoders():

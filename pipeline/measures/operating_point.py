@@ -5,8 +5,8 @@ without any alarm promise little: an event that never came in h hours may still 
 the rule of three of Hanley & Lippman-Hand, JAMA 249, 1983). So two figures are kept apart: what is expected, for which
 the rate of the last alarms is followed beyond where they end, and what can be promised.
 
-Each label has its own threshold. Some are said by chance more often than others, and it costs most to be sure of all
-alike: of all thresholds that keep to the wish together, those with the most hits are taken.
+With enough events, each label has its own threshold. Some are said by chance more often than others, and it costs most
+to be sure of all alike: of all thresholds that keep to the wish together, those with the most hits are taken.
 """
 
 import warnings
@@ -29,6 +29,7 @@ TAIL = 3, 40  # false alarms of all labels: between these many, their logarithm 
 SLOPE = -1.0  # of the line, where there are too few alarms to tell: posteriors that mean what they say
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # false alarms an hour, at which misses are told
 PRICES = np.geomspace(1e-4, 1e4, 161)  # hits that a false alarm an hour costs
+ENOUGH = 20  # events of each label, for thresholds of their own
 CONFIDENCE = 0.95
 SUSPECTS = 10  # places in negatives that are told
 Counts = NDArray[np.int64]
@@ -70,13 +71,16 @@ class Curves:
         do.
 
         Each label takes the threshold with the most hits less the price of its false alarms; the price rises until the
-        wish is kept (Lagrange's multiplier), so all labels pay the same for a hit.
+        wish is kept (Lagrange's multiplier), so all labels pay the same for a hit. Where a label has fewer than
+        ``ENOUGH`` events, all have the same threshold: a handful says little about one of them.
         """
-        expected = self.expected()
+        hits, expected = self.hits, self.expected()
+        if self.truths.min(initial=ENOUGH) < ENOUGH:
+            hits, expected = hits.sum(0, keepdims=True), expected.sum(0, keepdims=True)
         for price in PRICES:
-            places: NDArray[np.int64] = (self.hits - price * expected).argmax(1)  # the lowest of equals
+            places: NDArray[np.int64] = (hits - price * expected).argmax(1)  # the lowest of equals
             if expected[np.arange(len(places)), places].sum() <= wish:
-                return places
+                return np.broadcast_to(places, len(self.hits))
         return None
 
     def describe(self, places: NDArray[np.int64], wish: float | None = None) -> dict[str, Any]:
