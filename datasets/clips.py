@@ -337,8 +337,8 @@ class Corpus:
         return Scenes(shown, scene, background, rate, negatives.get(name)) if name == "train" else shown
 
 
-def check_splits(clips: Sequence[Clip]) -> None:
-    """What would make a result meaningless is an error now."""
+def check_splits(clips: Sequence[Clip], fewest: int = 2) -> None:
+    """What would make a result meaningless is an error now; ``fewest`` labels can be told apart."""
     counts = Counter(clip.split for clip in clips)
     if unknown := counts.keys() - {*SPLITS, ""}:
         raise ConfigError(f"dataset: split {min(unknown)!r} is none of {', '.join(SPLITS)}; name it in dataset.splits")
@@ -352,7 +352,7 @@ def check_splits(clips: Sequence[Clip]) -> None:
     for clip in clips:
         if clip.label not in trained:
             raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but no clip of train ({clip.name})")
-    if len(trained) < 2:
+    if len(trained) < fewest:
         raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
     places = defaultdict(set)
     for clip in clips:
