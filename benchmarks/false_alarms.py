@@ -22,7 +22,7 @@ from table import report  # beside this file
 
 from pipeline.measures.detection import find_recordings, run_recording
 from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
-from pipeline.measures.operating_point import LEVELS, measure_curve, upper_limit
+from pipeline.measures.operating_point import LEVELS, measure_curves, upper_limit
 from pipeline.measures.stream_output import detect_spans, run_stream
 from pipeline.media.chunks import open_chunks
 from pipeline.media.walk import media_files
@@ -51,45 +51,31 @@ def main():
     live = model.for_streaming()
     silent = [run_stream(live, open_chunks(file, live.spec)[1], [[] for _ in live.labels], file.name) for file in files]
     heard = [run_recording(live, one) for one in find_recordings(rest[at + 1 :])] if rest[at + 1 :] else []
-    curve = measure_curve(live, heard, silent)
+    curves = measure_curves(live, heard, silent)
+    found, alarms = curves.hits.sum(0), curves.false.sum(0)
     rows = []
     for wanted in RATES:
-        kept = np.flatnonzero(curve.false <= wanted * curve.hours)
+        kept = np.flatnonzero(alarms <= wanted * curves.hours)
         if len(kept):
-            place = int(kept[curve.hits[kept].argmax()])
-            rows.append(
-                line(
-                    f"<= {wanted:g} an hour",
-                    f"{LEVELS[place]:.4f}",
-                    int(curve.false[place]),
-                    int(curve.hits[place]),
-                    curve,
-                )
-            )
+            place = int(kept[found[kept].argmax()])
+            name = f"<= {wanted:g} an hour"
+            rows.append(line(name, f"{LEVELS[place]:.4f}", int(alarms[place]), int(found[place]), curves))
     false = sum(len(spans) for one in silent for spans in detect_spans(live, one).values())
     hits = sum(
         count_alarms(one.spans[index], spans, COLLAR_SECONDS * live.rate).hits
         for one in heard
         for index, spans in detect_spans(live, one).items()
     )
-    rows.append(line("own decoder", "-", false, hits, curve))
+    rows.append(line("own decoder", "-", false, hits, curves))
     names = ", ".join(one.name for one in [*silent, *heard])
     report("false-alarms", ["", "threshold", "false", "an hour", "below", "found", "of", "share"], rows,
-           f"{names}; {curve.hours:.3f} hours without events; model {model.parameter_count():,} parameters")  # fmt: skip
+           f"{names}; {curves.hours:.3f} hours without events; model {model.parameter_count():,} parameters")  # fmt: skip
 
 
-def line(name, threshold, false, hits, curve):
-    share = f"{hits / curve.truths:.1%}" if curve.truths else "-"
-    return [
-        name,
-        threshold,
-        false,
-        f"{false / curve.hours:.1f}",
-        f"{upper_limit(false, curve.hours):.1f}",
-        hits,
-        curve.truths,
-        share,
-    ]
+def line(name, threshold, false, hits, curves):
+    truths, hours = int(curves.truths.sum()), curves.hours
+    share = f"{hits / truths:.1%}" if truths else "-"
+    return [name, threshold, false, f"{false / hours:.1f}", f"{upper_limit(false, hours):.1f}", hits, truths, share]
 
 
 if __name__ == "__main__":

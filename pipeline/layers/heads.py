@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
@@ -21,6 +23,8 @@ class Head(Chain):
     ``delay`` seconds are granted to the network before it must answer: in training the target of time t is asked for
     at t + delay, and in streaming time stamps are set back by it.
     """
+
+    linear: "Linear"
 
     def __init__(
         self,
@@ -50,6 +54,15 @@ class Linear(Stage):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""
         return self.map(self.dropout(x)), state
+
+    @torch.no_grad()
+    def scale(self, factor: ArrayLike, shift: ArrayLike) -> None:
+        """Multiply each logit, and add to it ``(classes,)``, for ever. Pools take that as it is, where factors are
+        positive.
+        """
+        factors, shifts = (torch.as_tensor(np.asarray(one)).to(self.map.bias) for one in (factor, shift))
+        self.map.weight.mul_(factors[:, None])
+        self.map.bias.mul_(factors).add_(shifts)
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """The same, without dropout."""

@@ -1,9 +1,12 @@
-"""The operating point: the threshold at which a live model keeps to a wish, at most so many false alarms an hour.
+"""The operating point: the thresholds at which a live model keeps to a wish, at most so many false alarms an hour.
 
 False alarms are counted on recordings in which there is nothing to be found, hits on streams with known events. Minutes
 without any alarm promise little: an event that never came in h hours may still come ``3 / h`` times an hour (at 95 %:
 the rule of three of Hanley & Lippman-Hand, JAMA 249, 1983). So two figures are kept apart: what is expected, for which
 the rate of the last alarms is followed beyond where they end, and what can be promised.
+
+Each label has its own threshold. Some are said by chance more often than others, and it costs most to be sure of all
+alike: of all thresholds that keep to the wish together, those with the most hits are taken.
 """
 
 import warnings
@@ -20,44 +23,74 @@ from pipeline.measures.stream_output import StreamOutput, Stretches, decode_scor
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import RELEASE_SHARE
 
-LEVELS = 1 / (1 + np.exp(-np.linspace(-3, 9, 97)))  # thresholds, evenly spaced in log odds
-TAIL = 3, 40  # false alarms: between these many, their logarithm is followed as a straight line over the log odds
+ODDS = np.linspace(-3, 9, 97)  # log odds of the thresholds that are tried
+LEVELS = 1 / (1 + np.exp(-ODDS))
+TAIL = 3, 40  # false alarms of all labels: between these many, their logarithm falls as a straight line over the odds
+SLOPE = -1.0  # of the line, where there are too few alarms to tell: posteriors that mean what they say
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # false alarms an hour, at which misses are told
+PRICES = np.geomspace(1e-4, 1e4, 161)  # hits that a false alarm an hour costs
 CONFIDENCE = 0.95
 SUSPECTS = 10  # places in negatives that are told
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Curve:
-    """At each of the thresholds ``LEVELS``: how many ``hits`` of so many ``truths``, and how many ``false`` alarms in
-    so many ``hours`` without any true event.
+class Curves:
+    """At each of the thresholds ``LEVELS (L,)``, of each of K labels: how many ``hits (K, L)`` of so many ``truths
+    (K,)``, and how many ``false`` alarms ``(K, L)`` in so many ``hours`` without any true event.
     """
 
-    hits: NDArray[np.int64]
-    truths: int
-    false: NDArray[np.int64]
+    hits: Counts
+    truths: Counts
+    false: Counts
     hours: float
 
-    @property
     def expected(self) -> NDArray[np.float64]:
-        """False alarms an hour to be expected: those counted, or where they are few, on the line of the tail."""
-        least, most = TAIL
-        counted = self.false / self.hours
-        odds = np.log(LEVELS / (1 - LEVELS))
-        last = int(np.flatnonzero(self.false > most).max(initial=-1)) + 1
-        tail = np.arange(len(LEVELS)) >= last
-        used = tail & (self.false >= least)
-        if len(np.unique(self.false[used])) < 2:
-            return np.maximum.accumulate(counted[::-1])[::-1]
-        slope, start = np.polyfit(odds[used], np.log(self.false[used]), 1, w=np.sqrt(self.false[used]))
-        line = np.exp(start + min(slope, 0.0) * odds) / self.hours
-        found = np.where(tail & (self.false < least), np.maximum(line, 0.0), counted)
-        return np.maximum.accumulate(found[::-1])[::-1]
+        """False alarms an hour to be expected ``(K, L)``.
 
-    def best(self, wish: float) -> int | None:
-        """The place of the lowest threshold with the most hits of those that keep to the wish; None if none does."""
-        kept = np.flatnonzero(self.expected <= wish)
-        return int(kept[self.hits[kept].argmax()]) if len(kept) else None
+        Of all labels together, those counted, and where they are few, along the line of the tail. Each label has its
+        share of them, which is counted where there are many: a single label has too few for a line of its own.
+        """
+        total = self.false.sum(0)
+        last = int(np.flatnonzero(total >= TAIL[0]).max(initial=0))
+        used = np.flatnonzero((total >= TAIL[0]) & (total <= TAIL[1]))
+        slope = SLOPE
+        if len(np.unique(total[used])) > 2:
+            slope = float(np.polyfit(ODDS[used], np.log(total[used]), 1, w=np.sqrt(total[used]))[0])
+        start = max(float(total[last]), 0.5)
+        whole = np.where(np.arange(len(ODDS)) <= last, total, start * np.exp(min(0.0, slope) * (ODDS - ODDS[last])))
+        many = self.false[:, int(np.flatnonzero(total >= TAIL[1]).max(initial=0))] + 0.5
+        rates: NDArray[np.float64] = (
+            np.maximum.accumulate(whole[::-1])[::-1] * (many / many.sum())[:, None] / self.hours
+        )
+        return rates
+
+    def best(self, wish: float) -> NDArray[np.int64] | None:
+        """Places of the thresholds ``(K,)`` with the most hits of those that keep to the wish together; None if none
+        do.
+
+        Each label takes the threshold with the most hits less the price of its false alarms; the price rises until the
+        wish is kept (Lagrange's multiplier), so all labels pay the same for a hit.
+        """
+        expected = self.expected()
+        for price in PRICES:
+            places: NDArray[np.int64] = (self.hits - price * expected).argmax(1)  # the lowest of equals
+            if expected[np.arange(len(places)), places].sum() <= wish:
+                return places
+        return None
+
+    def describe(self, places: NDArray[np.int64], wish: float | None = None) -> dict[str, Any]:
+        """What thresholds bring, as plain values."""
+        rows = np.arange(len(places))
+        false = int(self.false[rows, places].sum())
+        return {
+            "wish": wish,
+            "false": false,
+            "expected": round(float(self.expected()[rows, places].sum()), 3),
+            "below": round(upper_limit(false, self.hours), 2),
+            "found": int(self.hits[rows, places].sum()),
+            "true": int(self.truths.sum()),
+        }
 
 
 def upper_limit(count: int, hours: float) -> float:
@@ -65,39 +98,25 @@ def upper_limit(count: int, hours: float) -> float:
     return float(chi2.ppf(CONFIDENCE, 2 * count + 2) / 2 / hours)
 
 
-def measure_curve(model: Classifier, heard: Sequence[StreamOutput], silent: Sequence[StreamOutput]) -> Curve:
-    """One threshold for all labels after the other; the decoder's other settings are the model's."""
+def measure_curves(model: Classifier, heard: Sequence[StreamOutput], silent: Sequence[StreamOutput]) -> Curves:
+    """Of all audible labels, one threshold after the other; the decoder's other settings are the model's."""
     own, collar = model.decoder(), COLLAR_SECONDS * model.rate
-    hits, false, truths = np.zeros(len(LEVELS), np.int64), np.zeros(len(LEVELS), np.int64), 0
-    for index in own.audible:
-        truths += sum(len(one.spans[index]) for one in heard)
+    hits, false = np.zeros((2, len(own.audible), len(LEVELS)), np.int64)
+    for row, index in enumerate(own.audible):
         for place, level in enumerate(LEVELS.tolist()):
             decoder = own.for_label(index, level, level * RELEASE_SHARE)
             for one in heard:
                 found = decode_scores(decoder.for_label(0), one.posteriors[:, index])
-                hits[place] += count_alarms(one.spans[index], found, collar).hits
+                hits[row, place] += count_alarms(one.spans[index], found, collar).hits
             for one in silent:
-                false[place] += len(decode_scores(decoder.for_label(0), one.posteriors[:, index]))
-    return Curve(hits, truths, false, sum(one.ticks for one in silent) / model.rate / 3600)
-
-
-def describe(curve: Curve, place: int, wish: float | None = None) -> dict[str, Any]:
-    """What a threshold brings, as plain values."""
-    return {
-        "wish": wish,
-        "threshold": round(float(LEVELS[place]), 5),
-        "false": int(curve.false[place]),
-        "hours": round(curve.hours, 4),
-        "expected": round(float(curve.expected[place]), 3),
-        "below": round(upper_limit(int(curve.false[place]), curve.hours), 2),
-        "found": int(curve.hits[place]),
-        "true": curve.truths,
-    }
+                false[row, place] += len(decode_scores(decoder.for_label(0), one.posteriors[:, index]))
+    truths = np.array([sum(len(one.spans[index]) for one in heard) for index in own.audible])
+    return Curves(hits, truths, false, sum(one.ticks for one in silent) / model.rate / 3600)
 
 
 def tune_on_silence(model: Classifier, heard: StreamOutput, negatives: Stretches, wish: float | None) -> dict[str, Any]:
-    """Set the model's threshold by a ``wish`` (None: leave it); what is brought by the best threshold at each of the
-    ``RATES`` that can be kept, by the one that was ``chosen``, and where in the negatives the scores are highest.
+    """Set the model's thresholds by a ``wish`` (None: leave them); what is brought by the best ones at each of the
+    ``RATES`` that can be kept, by those that were ``chosen``, and where in the negatives the scores are highest.
     """
     live, silent, suspects = model.for_streaming(), [], list[tuple[float, str, float, str]]()
     for first, output in run_stretches(live, negatives):
@@ -106,22 +125,23 @@ def tune_on_silence(model: Classifier, heard: StreamOutput, negatives: Stretches
             peak = int(output.posteriors[:, index].argmax())
             second = round((first + peak * live.hop) / live.rate, 1)
             suspects.append((-float(output.posteriors[peak, index]), output.name, second, live.labels[index]))
-    curve = measure_curve(model, [heard], silent)
-    rates = [(rate, place) for rate in RATES if (place := curve.best(rate)) is not None]
+    curves = measure_curves(model, [heard], silent)
+    rates = [(rate, places) for rate in RATES if (places := curves.best(rate)) is not None]
     chosen = None
     if wish is not None:
-        place = curve.best(wish)
-        if place is None:
-            place = len(LEVELS) - 1
-            told = f"no threshold keeps to {wish:g} an hour; took the highest, with {curve.expected[place]:.3g} an hour"
+        if (places := curves.best(wish)) is None:
+            places = np.full(len(curves.truths), len(LEVELS) - 1)
+            least = curves.describe(places)["expected"]
+            told = f"no thresholds keep to {wish:g} an hour; took the highest, with {least:.3g} an hour"
             warnings.warn(f"false_alarms: {told}", stacklevel=2)
-        chosen, level = describe(curve, place, wish), float(LEVELS[place])
-        model.config["decoder"] |= {"threshold": level, "release": level * RELEASE_SHARE}
+        labels = [model.labels[index] for index in model.decoder().audible]
+        levels = dict(zip(labels, LEVELS[places].round(5).tolist(), strict=True))
+        releases = {label: level * RELEASE_SHARE for label, level in levels.items()}
+        model.config["decoder"] |= {"threshold": levels, "release": releases}
+        chosen = curves.describe(places, wish) | {"thresholds": levels}
     return {
-        "hours": curve.hours,
-        "misses": [describe(curve, place, rate) for rate, place in rates],
+        "hours": curves.hours,
+        "misses": [curves.describe(places, rate) for rate, places in rates],
         "chosen": chosen,
-        "suspects": [
-            (name, second, label, round(-score, 3)) for score, name, second, label in sorted(suspects)[:SUSPECTS]
-        ],
+        "suspects": [(*place, round(-score, 3)) for score, *place in sorted(suspects)[:SUSPECTS]],
     }

@@ -74,8 +74,7 @@ def describe_silence(silence: Mapping[str, Any]) -> str:
     rates = ", ".join(f"{row['found'] / max(1, row['true']):.1%} at {row['wish']:g}" for row in silence["misses"])
     text = f"silence, {60 * silence['hours']:.1f} min of negatives: found {rates} false alarms an hour"
     if chosen := silence["chosen"]:
-        promise = f"expected {chosen['expected']:.2g} an hour, promised (95 %) below {chosen['below']:.2g}"
-        text += f"; threshold {chosen['threshold']:.4f}: {promise}"
+        text += f"; chosen: expected {chosen['expected']:.2g} an hour, promised (95 %) below {chosen['below']:.2g}"
     return text
 
 

@@ -2,9 +2,13 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, logit
 
 CALIBRATION_BINS = 15  # bins of scores for the calibration error (Guo et al. 2017)
 HISTOGRAM_BINS = 20  # bins of a histogram of scores
+MIN_SCORE = 1e-7  # nearer to 0 or 1, a score is taken for this much
+MAX_SCALE = 20.0  # of logits; where all answers are right, there would be no end
 
 
 def score_bin(score: float, bins: int) -> int:
@@ -33,3 +37,36 @@ def calibration_error(claims: NDArray[np.float64]) -> float:
     """Expected calibration error of bins ``(3, B)``: answers, right ones, sum of scores (Guo et al. 2017)."""
     count, right, claimed = claims
     return float(np.abs(right - claimed).sum() / max(1, count.sum()))
+
+
+def fit_temperature(scores: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
+    """By what logits are to be multiplied so that their softmax is most likely, of posteriors ``(N, K)`` and classes
+    ``(N,)``: the inverse of the temperature of Guo et al. (ICML 2017), section 4.2.
+    """
+    logits = np.log(scores.clip(MIN_SCORE).astype(np.float64))
+
+    def loss(exponent: float) -> float:
+        return -float(log_softmax(np.exp(exponent) * logits, axis=1)[np.arange(len(truth)), truth].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(MAX_SCALE), np.log(MAX_SCALE)), method="bounded").x))
+
+
+def fit_sigmoid(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """By what the logits of one label are to be multiplied, and what is to be added, so that posteriors ``(N,)`` are
+    most likely. The targets are those of Platt (1999), not quite 0 and 1; 1 and 0 where only one of both occurs.
+    """
+    there, missing = int(truth.sum()), int((~truth).sum())
+    if not there or not missing:
+        return 1.0, 0.0
+    logits = logit(scores.astype(np.float64).clip(MIN_SCORE, 1 - MIN_SCORE))
+    target = np.where(truth, (there + 1) / (there + 2), 1 / (missing + 2))
+
+    def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        y = np.exp(point[0]) * logits + point[1]
+        slope = (expit(y) - target) / len(y)
+        cost = float(np.mean(np.logaddexp(0, y) - target * y))
+        return cost, np.array([(slope * np.exp(point[0]) * logits).sum(), slope.sum()])
+
+    limit = np.log(MAX_SCALE)
+    exponent, shift = minimize(loss, np.zeros(2), jac=True, bounds=[(-limit, limit), (None, None)]).x
+    return float(np.exp(exponent)), float(shift)

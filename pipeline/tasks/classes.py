@@ -12,7 +12,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
 from pipeline.media.annotations import first_overlap
 from pipeline.media.sample import IGNORE, Batch, Split
-from pipeline.tasks.calibration import calibration_error, claims, histogram
+from pipeline.tasks.calibration import calibration_error, claims, fit_temperature, histogram
 from pipeline.tasks.classification import classification_report, online_accuracy
 from pipeline.tasks.losses import CrossEntropy
 from pipeline.tasks.predictions import Predictions
@@ -103,6 +103,11 @@ class Classes(Task[Classified]):
     def right(self, found: Classified, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether the class has the highest posterior."""
         return posteriors.argmax(-1).cpu() == truth[:, None]
+
+    def calibrate(self, found: Classified) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """One temperature for all classes: more of them fit validation clips, and no others (Guo et al. 2017)."""
+        columns = len(found.labels)
+        return np.full(columns, fit_temperature(found.scores, found.truth)), np.zeros(columns)
 
     def summarize(self, found: Classified) -> dict[str, Any]:
         """Accuracy, macro F1, per-class figures, confusions, loss, and how soon the answers are right (``online``)."""

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from pipeline.layers.smoothing import Link
 from pipeline.media.sample import Batch, own_steps
-from pipeline.tasks.calibration import histogram
+from pipeline.tasks.calibration import fit_sigmoid, histogram
 from pipeline.tasks.classification import online_accuracy, precision_recall_f1
 from pipeline.tasks.losses import BinaryCrossEntropy
 from pipeline.tasks.precision_recall import STEP_BINS, average_precisions, binned_average_precision, mean_known, thinned
@@ -135,6 +135,11 @@ class Tags(Task[Tagged]):
     def choose(self, scores: NDArray[np.float32], labels: Sequence[str], thresholds: NDArray[np.float32]) -> str:
         """The labels that reach their thresholds, joined by ', '; '' if none does."""
         return join(label for label, told in zip(labels, scores >= thresholds, strict=True) if told)
+
+    def calibrate(self, found: Tagged) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A scale and a shift for each label."""
+        scale, shift = np.transpose([fit_sigmoid(*pair) for pair in zip(found.scores.T, found.truth.T, strict=True)])
+        return scale, shift
 
     def summarize(self, found: Tagged) -> dict[str, Any]:
         """Mean average precision of clips and of steps (``frame_map``, None if no times are known), macro F1, accuracy

@@ -103,6 +103,12 @@ class Task(Generic[Found]):
         """Whether the answers after each step ``(B, T, K)`` are those for the whole clips, ``(B, T)``."""
         raise NotImplementedError
 
+    def calibrate(self, found: Found) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """By what the logits of each label are to be multiplied, and what is to be added ``(K,)``, so that posteriors
+        mean what they say.
+        """
+        raise NotImplementedError
+
     def summarize(self, found: Found) -> dict[str, Any]:
         """The main figures as plain values, at least ``kept``, accuracy, macro F1, loss, ``count``, ``classes``, and
         how soon the answers are right (``online``).
