@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field, PositiveFloat
 
 from datasets.clips import CACHE_FOLDER, Clip, Share, check_splits, existing_root
@@ -108,9 +109,8 @@ class AnnotatedRecordings:
         self.check_ends(truth.table, truth.events, truth.path, recording.seconds)
         rate, most = recording.rate, recording.samples
         edges = ((round(one.start * rate), min(round(one.end * rate), most), one.label) for one in truth.events)
-        return AnnotatedRecording(
-            recording, truth, labels, tuple((a, b, numbers[label]) for a, b, label in edges if a < b)
-        )
+        spans = [(begin, end, numbers[label]) for begin, end, label in edges if begin < end]
+        return AnnotatedRecording(recording, truth, labels, np.array(spans, np.int64).reshape(-1, 3))
 
     def check_ends(self, table: Path, events: Sequence[Event], path: Path, seconds: float) -> None:
         """Tell which events end behind the recording's end; ConfigError if one begins there."""

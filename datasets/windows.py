@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from datasets.truths import Truth
@@ -18,14 +19,16 @@ REST = 0.1  # of a window: a shorter rest at the end of a recording belongs to t
 Rng = np.random.Generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnnotatedRecording:
-    """A recording and its truth: ``labels`` as numbers, ``spans`` in samples; None if the times are not known."""
+    """A recording and its truth: ``labels`` as numbers; ``spans (N, 3)``: start and end in samples, label; None if the
+    times are not known.
+    """
 
     recording: Recording
     truth: Truth
     labels: tuple[int, ...]
-    spans: tuple[Span, ...] | None
+    spans: NDArray[np.int64] | None
 
     def within(self, start: int, count: int) -> tuple[tuple[int, ...], list[Span] | None]:
         """What is in a window: its labels, and its spans, cut at its edges. The labels are those of events of which it
@@ -33,14 +36,12 @@ class AnnotatedRecording:
         """
         if self.spans is None:
             return self.labels, None
-        labels, found = set[int](), list[Span]()
-        for begin, end, label in self.spans:
-            first, last = max(begin - start, 0), min(end - start, count)
-            if first < last:
-                found.append((first, last, label))
-                if 2 * (last - first) >= min(end - begin, count):
-                    labels.add(label)
-        return tuple(sorted(labels)), found
+        begins, ends, labels = self.spans.T
+        first, last = np.maximum(begins - start, 0), np.minimum(ends - start, count)
+        there = first < last
+        enough = there & (2 * (last - first) >= np.minimum(ends - begins, count))
+        found: list[Span] = [(a, b, c) for a, b, c in np.stack([first, last, labels], 1)[there].tolist()]
+        return tuple(np.unique(labels[enough]).tolist()), found
 
 
 class Windows(Dataset[Sample | None]):
@@ -64,8 +65,8 @@ class Windows(Dataset[Sample | None]):
         self.targets = [
             (number, begin, end)
             for number, part in enumerate(parts)
-            for begin, end, _ in part.spans or ()
-            if part.recording.samples > size
+            if part.spans is not None and part.recording.samples > size
+            for begin, end, _ in part.spans.tolist()
         ]
         if not drawn:
             self.classes = [parts[number].within(start, count)[0] for number, start, count in self.places]
@@ -80,10 +81,8 @@ class Windows(Dataset[Sample | None]):
 
     @property
     def names(self) -> list[str]:
-        """Which windows they are, and what is in their recordings."""
-        return [
-            f"{self.name(place)} {self.parts[place[0]].labels} {self.parts[place[0]].spans}" for place in self.places
-        ]
+        """Which windows they are, and what is in them."""
+        return [f"{self.name(place)} {self.parts[place[0]].within(*place[1:])}" for place in self.places]
 
     @property
     def groups(self) -> list[str]:

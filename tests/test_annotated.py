@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from datasets.annotated import AnnotatedRecordings
 from datasets.truths import read_all, read_beside
+from datasets.windows import AnnotatedRecording
 from pipeline.core.errors import ConfigError
 from pipeline.media.annotations import first_overlap
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
+from pipeline.media.sample import collate
 from pipeline.tasks.classes import Classes
 
 RATE = 1000
@@ -103,9 +105,7 @@ def test_training_draws_windows_around_events(long):
 
 @given(st.integers(0, 3000), st.integers(1, 3000), st.integers(0, 2000), st.integers(100, 1000))
 def test_a_window_has_the_labels_of_which_it_holds_half(begin, length, start, count):
-    from datasets.windows import AnnotatedRecording
-
-    labels, spans = AnnotatedRecording(None, None, (7,), ((begin, begin + length, 7),)).within(start, count)
+    labels, spans = AnnotatedRecording(None, None, (7,), np.array([[begin, begin + length, 7]])).within(start, count)
     inside = set(range(begin, begin + length)) & set(range(start, start + count))
     assert spans == ([(min(inside) - start, max(inside) + 1 - start, 7)] if inside else [])
     assert labels == ((7,) if len(inside) >= min(length, count) / 2 and inside else ())
@@ -166,7 +166,7 @@ def test_what_makes_no_sense_is_refused_with_its_row_and_key(tmp_path, rows, sai
 def test_events_behind_the_end_are_cut_or_refused(tmp_path, capsys):
     recordings(tmp_path, t=5, v=2)
     late = [row("t.wav", 0, 1, "a", split="train"), row("t.wav", 4, 7, "b", split="train"), *SPLITS]
-    assert dataset(tmp_path, late).split("train", SPEC).parts[0].spans == ((0, 1000, 0), (4000, 5000, 1))
+    assert dataset(tmp_path, late).split("train", SPEC).parts[0].spans.tolist() == [[0, 1000, 0], [4000, 5000, 1]]
     assert "dataset.file" in (told := capsys.readouterr().err) and "end of t.wav (5.00 s) are cut there: row 2" in told
     late[1] |= {"start": 4000, "end": 4500}
     with pytest.raises(
@@ -244,8 +244,6 @@ def test_classes_take_events_one_after_another_and_refuse_those_that_overlap(tmp
         Classes().in_columns(data.split(split, SPEC), data.labels, None)
     rows[15] |= {"start": 0.6}
     data = dataset(tmp_path, rows, val=0.3, test=0.0, crop=1.5)
-    from pipeline.media.sample import collate
-
     made = Classes().in_columns(data.split("train", SPEC), data.labels, None)
     assert made[0].labels == (0, 1)
     assert Classes().clip_truth(collate([made[0]], SPEC), 2).tolist() == [1], "the one that is there longest"
