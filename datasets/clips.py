@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
-from datasets.energy import draw_start, find_sound
+from datasets.energy import draw_start, find_sound, find_sounds
 from datasets.negatives import WithNegatives, list_negatives, share_out
 from datasets.scenes import Scenes, SceneSettings, SceneStream
 from pipeline.core.atomic import atomic_write
@@ -177,7 +177,8 @@ class Clips(Dataset[Sample | None]):
         label, spans = self.index[clip.label], None
         if self.background and spec.sound:
             quiet = clip.label == self.background or not x[0].any()
-            spans = [] if quiet else [(*find_sound(x[0], spec.sound), label)]
+            find = find_sounds if self.scene and self.scene.together else lambda *sound: [find_sound(*sound)]
+            spans = [] if quiet else [(*times, label) for times in find(x[0], spec.sound)]
         return Sample(x, (label,), spans, clip.name, key, clip.group)
 
     def load(self, clip: Clip) -> Arrays:
@@ -337,8 +338,8 @@ class Corpus:
         return Scenes(shown, scene, background, rate, negatives.get(name)) if name == "train" else shown
 
 
-def check_splits(clips: Sequence[Clip]) -> None:
-    """What would make a result meaningless is an error now."""
+def check_splits(clips: Sequence[Clip], fewest: int = 2) -> None:
+    """What would make a result meaningless is an error now; ``fewest`` labels can be told apart."""
     counts = Counter(clip.split for clip in clips)
     if unknown := counts.keys() - {*SPLITS, ""}:
         raise ConfigError(f"dataset: split {min(unknown)!r} is none of {', '.join(SPLITS)}; name it in dataset.splits")
@@ -352,7 +353,7 @@ def check_splits(clips: Sequence[Clip]) -> None:
     for clip in clips:
         if clip.label not in trained:
             raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but no clip of train ({clip.name})")
-    if len(trained) < 2:
+    if len(trained) < fewest:
         raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
     places = defaultdict(set)
     for clip in clips:

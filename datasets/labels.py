@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from datasets.clips import Clip
@@ -17,22 +17,28 @@ def unify(clips: Sequence[Clip], at: str) -> list[Clip]:
     are taken for one label, labels that look alike, and clips that are listed again.
     """
     spelt = {raw: to_label(raw) or raw for raw in sorted({clip.label for clip in clips})}
-    spellings, alike = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    spellings = defaultdict[str, list[str]](list)
     for raw, label in spelt.items():
         spellings[label].append(raw)
-    for label in spellings:
-        plain = unicodedata.normalize("NFKC", label).casefold()
-        alike[re.sub(r"[\s_-]+", " ", plain)].append(label)
     for label, found in spellings.items():
         if len(found) > 1:
             tell(at, f"{', '.join(map(ascii, found))} are taken for one label, {label!r}")
+    tell_alike(spellings, at)
+    clips = [clip if spelt[clip.label] == clip.label else replace(clip, label=spelt[clip.label]) for clip in clips]
+    tell_repeated(clips, at)
+    return clips
+
+
+def tell_alike(labels: Iterable[str], at: str) -> None:
+    """Say which labels differ only in their case, blanks and such."""
+    alike = defaultdict[str, list[str]](list)
+    for label in labels:
+        plain = unicodedata.normalize("NFKC", label).casefold()
+        alike[re.sub(r"[\s_-]+", " ", plain)].append(label)
     for found in alike.values():
         if len(found) > 1:
             named = " and ".join(map(repr, found))
             tell(at, f"the labels {named} look alike, and are classes of their own; if they are one, spell them alike")
-    clips = [clip if spelt[clip.label] == clip.label else replace(clip, label=spelt[clip.label]) for clip in clips]
-    tell_repeated(clips, at)
-    return clips
 
 
 def tell_repeated(clips: Sequence[Clip], at: str) -> None:

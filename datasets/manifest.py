@@ -1,6 +1,5 @@
 """A table of clips, with ``path`` and ``label``, and optionally ``split``, ``start``, ``end``, a group."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import PositiveFloat
@@ -8,7 +7,7 @@ from pydantic import PositiveFloat
 from datasets.clips import Clip, Corpus, Share, existing_root
 from datasets.labels import unify
 from datasets.scenes import SceneSettings
-from datasets.splits import draw_fold, fill_splits, name_splits
+from datasets.splits import choose_splits
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.media.tables import Row, read_table, to_label, to_part, to_text
@@ -53,26 +52,9 @@ class Manifest(Corpus):
                 raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")
         clips = [to_clip(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
         clips, background = unify(clips, "dataset.file"), background and to_label(background)
-        if fold and splits:
-            raise ConfigError("dataset.splits: has no meaning with dataset.fold, which makes the splits")
-        if fold:
-            column = fold_by or group or ""
-            units = [to_label(row.get(column)) or clip.unit for row, clip in zip(rows, clips, strict=True)]
-            clips = draw_fold(clips, fold, units, seed, background)
-        elif splits:
-            names = {name: split for split, listed in splits.items() for name in listed}
-            for split, listed in splits.items():
-                if other := next((name for name in listed if names[name] != split), None):
-                    raise ConfigError(f"dataset.splits: {other!r} is in {split} and {names[other]}")
-            clips = [replace(clip, split=names[clip.split]) for clip in clips if clip.split in names]
-        else:
-            names = name_splits({clip.split for clip in clips} - {""})
-            clips = [replace(clip, split=names.get(clip.split, clip.split)) for clip in clips]
-        found = {clip.split for clip in clips}
-        if "" in found and len(found) > 1:
-            missing = sum(not clip.split for clip in clips)
-            raise ConfigError(f"dataset.file: {missing} rows of {file} have no split, while others have one")
-        drawn = fill_splits(clips, val, test, seed, background)
+        column = fold_by or group or ""
+        units = [to_label(row.get(column)) or clip.unit for row, clip in zip(rows, clips, strict=True)]
+        drawn = choose_splits(clips, splits, fold, units, val, test, seed, background)
         super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label)
 
 
@@ -90,9 +72,15 @@ def read_rows(path: Path) -> list[Row]:
 
 def to_clip(row: Row, folder: Path, where: str, group: str | None) -> Clip:
     """A row as a clip; ConfigError if its path leaves the folder or its times make no sense."""
-    path = folder / to_text(row["path"])
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(f"dataset.file: {where}: path {row['path']!r} leads out of {str(folder)!r}")
+    path = path_inside(folder, to_text(row["path"]), where)
     named = to_label(row.get(group)) if group else ""
     split = to_label(row.get("split"))
     return Clip(path, to_text(row["label"]), split, *to_part(row, f"dataset.file: {where}"), named)
+
+
+def path_inside(folder: Path, name: str, where: str) -> Path:
+    """A path that a row names; ConfigError if it leaves the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"dataset.file: {where}: path {name!r} leads out of {str(folder)!r}")
+    return path

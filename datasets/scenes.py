@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch.utils.data import Dataset
 
 from datasets.negatives import Negatives
@@ -20,6 +20,7 @@ from pipeline.media.sample import Sample, Split
 TEXTURE_COUNT = 48  # of noise that are drawn; as many, at most, are made of background clips
 TEXTURE_SECONDS = 8.0
 MAX_STREAM_SECONDS = 1800.0
+BESIDE = 6.0  # dB
 Rng = np.random.Generator
 
 
@@ -28,6 +29,9 @@ class SceneSettings(BaseModel):
     highest ratio of a clip's sound to the noise, in dB. ``gap``: shortest and longest pause in a ``SceneStream``, in
     seconds. ``plain``: share of training clips that stay as they are. ``trim``: up to so many seconds are cut off each
     end of a training clip (never more than a fifth of it), as where weak sounds were taken for silence.
+
+    ``together``: fewest and most clips in one scene, each at a time of its own, the others up to ``BESIDE`` dB softer
+    or louder than the first; for tags. None: one.
 
     With ``dataset.negatives``: in a share ``under`` of the scenes, a window of them takes the place of the noise, which
     longer clips get, too; and windows ``alone`` are added, that many for each training clip.
@@ -41,19 +45,22 @@ class SceneSettings(BaseModel):
     trim: NonNegativeFloat = 0.0
     under: Annotated[float, Field(ge=0, le=1)] = 0.3
     alone: NonNegativeFloat = 1.0
+    together: tuple[PositiveInt, PositiveInt] | None = None
 
     @model_validator(mode="after")
     def ordered(self) -> "SceneSettings":
         """ValueError for a range that begins after its end."""
-        for key in ("snr", "gap"):
-            low, high = getattr(self, key)
+        for key in ("snr", "gap", "together"):
+            low, high = getattr(self, key) or (0, 0)
             if low > high or (key == "gap" and low < 0):
                 raise ValueError(f"{key}: got {low} to {high}; expected the lower one first, pauses from 0")
         return self
 
 
 class Scenes(Dataset[Sample | None]):
-    """The clips of a split, each at a random time of a piece of noise; other times and noise in each epoch."""
+    """The clips of a split, each at a random time of a piece of noise, alone or with others; all of that is another in
+    each epoch.
+    """
 
     def __init__(
         self, clips: Split, scene: SceneSettings, background: int, rate: int, negatives: Negatives | None = None
@@ -61,6 +68,14 @@ class Scenes(Dataset[Sample | None]):
         """``clips`` with known spans; ``background`` is the class whose clips are noise; ``rate`` in Hz."""
         self.clips, self.scene, self.rate, self.negatives = clips, scene, rate, negatives
         self.noise = Noise(clips, background, rate)
+        if scene.together:
+            self.sounds = [index for index, label in enumerate(self.classes) if label != background]
+
+    @property
+    def overlap(self) -> str:
+        """In words, that labels may be at the same time; '' if they may not."""
+        several = self.scene.together and self.scene.together[1] > 1
+        return "dataset.scene.together puts several labels into one scene" if several else ""
 
     @property
     def epoch(self) -> int:
@@ -82,17 +97,37 @@ class Scenes(Dataset[Sample | None]):
     def __getitem__(self, index: int) -> Sample | None:
         rng, sample = np.random.default_rng([self.epoch, index]), self.clips[index]
         ticks = round(self.scene.seconds * self.rate)
-        if sample is None or (len(sample.x[0]) >= ticks and not self.negatives) or rng.random() < self.scene.plain:
+        alone = not self.negatives and not self.scene.together
+        if sample is None or (len(sample.x[0]) >= ticks and alone) or rng.random() < self.scene.plain:
             return sample
         ticks = max(ticks, len(sample.x[0]))
         if self.scene.trim:
             sample = trim(rng, sample, self.scene.trim * self.rate)
+        parts = [sample, *self.beside(rng, sample, ticks)]
         wave = np.zeros(ticks, np.float32)
-        spans = add_clip(wave, sample, int(rng.integers(ticks - len(sample.x[0]) + 1)))
+        spans = [span for one in parts for span in add_clip(wave, one, int(rng.integers(ticks - len(one.x[0]) + 1)))]
         under = self.negatives is not None and rng.random() < self.scene.under
         noise = normalize(self.negatives.draw(rng, ticks)) if self.negatives and under else self.noise.draw(rng, ticks)
         wave += noise * sound_level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
-        return replace(sample, x=(wave,), spans=spans, key="")
+        labels = tuple(dict.fromkeys(label for one in parts for label in one.labels))
+        return replace(sample, x=(wave,), labels=labels, spans=spans, key="")
+
+    def beside(self, rng: Rng, sample: Sample, ticks: int) -> list[Sample]:
+        """Other clips for a scene of so many ``ticks``, about as loud as its first one. None without ``together``."""
+        if not self.scene.together or sample.spans == []:
+            return []
+        low, high = self.scene.together
+        found = []
+        for index in rng.choice(self.sounds, int(rng.integers(low, high + 1)) - 1).tolist():
+            other, decibel = self.clips[index], rng.uniform(-BESIDE, BESIDE)
+            if other is not None and other.spans:
+                other = trim(rng, other, self.scene.trim * self.rate)
+                gain = sound_level(sample) / sound_level(other) * 10 ** (decibel / 20)
+                spans = [(a, min(b, ticks), label) for a, b, label in other.spans or [] if a < ticks]
+                if not spans:
+                    continue
+                found.append(replace(other, x=((other.x[0][:ticks] * np.float32(gain)),), spans=spans))
+        return found
 
 
 class SceneStream(Dataset[Sample | None]):
@@ -156,8 +191,8 @@ def add_clip(wave: Samples, sample: Sample, start: int) -> list[tuple[int, int, 
 
 def sound_level(sample: Sample) -> float:
     """RMS of a clip where its sound is; of all of it, if nothing is known."""
-    begin, end, _ = (sample.spans or [(0, len(sample.x[0]), 0)])[0]
-    return float(np.sqrt(np.mean(np.square(sample.x[0][begin:end])) + 1e-12))
+    there = [sample.x[0][begin:end] for begin, end, _ in sample.spans or [(0, len(sample.x[0]), 0)]]
+    return float(np.sqrt(np.mean(np.square(np.concatenate(there))) + 1e-12))
 
 
 class Noise:

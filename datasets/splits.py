@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +70,41 @@ def fill_splits(clips: Sequence[Clip], val: float, test: float, seed: int, backg
             raise ConfigError(f"dataset.val, dataset.test: {val:g} and {test:g} leave nothing for train; lower them")
         return divide(clips, {"train": 1 - val - test, "val": val, "test": test}, seed, background)
     return list(clips) if "val" in found else hold_out(clips, val, seed, background)
+
+
+def choose_splits(
+    clips: Sequence[Clip],
+    splits: Mapping[str, Sequence[str]] | None,
+    fold: str | None,
+    together: Sequence[str],
+    val: float,
+    test: float,
+    seed: int,
+    background: str | None,
+) -> list[Clip]:
+    """The clips of a table in the splits train, val and test: those of a ``fold`` (see ``draw_fold``), or what
+    ``splits`` says that the names in its column ``split`` mean, without those of other names, or what they mean by
+    themselves; what is missing is drawn (see ``fill_splits``). ConfigError if these contradict, or some clips alone
+    have no split.
+    """
+    if fold and splits:
+        raise ConfigError("dataset.splits: has no meaning with dataset.fold, which makes the splits")
+    if fold:
+        clips = draw_fold(clips, fold, together, seed, background)
+    elif splits:
+        names = {name: split for split, listed in splits.items() for name in listed}
+        for split, listed in splits.items():
+            if other := next((name for name in listed if names[name] != split), None):
+                raise ConfigError(f"dataset.splits: {other!r} is in {split} and {names[other]}")
+        clips = [replace(clip, split=names[clip.split]) for clip in clips if clip.split in names]
+    else:
+        names = name_splits({clip.split for clip in clips} - {""})
+        clips = [replace(clip, split=names.get(clip.split, clip.split)) for clip in clips]
+    found = {clip.split for clip in clips}
+    if "" in found and len(found) > 1:
+        missing = sum(not clip.split for clip in clips)
+        raise ConfigError(f"dataset.file: {missing} clips have no split, while others have one")
+    return fill_splits(clips, val, test, seed, background)
 
 
 def assign(groups: list[str], shares: dict[str, float]) -> dict[str, str]:

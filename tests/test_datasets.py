@@ -216,7 +216,7 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table, count, by):
     ([*parts(label="x", split="train"), *parts(label="x", split="val")], {}, "only one label"),
     (parts(), {"group": "speker"}, "has no column 'speker'"),
     (parts(), {"file": "."}, "cannot be read as a table: .*Is a directory"),
-    ([*parts(split="train"), *parts(split="val"), *parts()], {}, "20 rows of manifest.csv have no split"),
+    ([*parts(split="train"), *parts(split="val"), *parts()], {}, "20 clips have no split"),
     (parts(), {"fold": "1/2", "splits": {"train": ["a"]}}, "dataset.splits: has no meaning with dataset.fold"),
     (parts(), {"file": "other.csv"}, "does not exist"),
     (parts(), {"fold": "3/2"}, "expected one such as 1/5"),

@@ -1,11 +1,13 @@
 """Clips in noise: what is drawn, where the times are, and how decoders are chosen on such a stream."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import QUICK, configured, ran, small_model, tone_clip, write_table
 from pydantic import ValidationError
 from scipy.signal import correlate
@@ -20,6 +22,7 @@ from pipeline.measures.thresholds import GRID, match_with, run_split, tune_f1
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample
 from pipeline.model.decoder import Decoder
+from pipeline.tasks.classes import Classes
 
 RATE = 8000
 INTAKE = InputSpec(sound=RATE)
@@ -94,6 +97,54 @@ def test_some_clips_stay_as_they_are():
     assert 0.3 < kept / 480 < 0.5
 
 
+def test_clips_sound_together_at_times_and_levels_of_their_own():
+    clips, counts, apart = Bursts(), set(), []
+    scenes = Scenes(clips, SceneSettings(plain=0.0, snr=(60.0, 60.0), together=(1, 3)), 0, RATE)
+    for index in range(12):
+        for scenes.epoch in range(8):
+            sample = scenes[index]
+            counts.add(len(sample.spans))
+            assert set(sample.labels) == {label for _, _, label in sample.spans} and len(sample.x[0]) == 2 * RATE
+            assert sample.labels[0] == clips.classes[index], "the first is the clip of that number"
+            expected = np.zeros(2 * RATE)
+            bursts = [clips[other].x[0][800:3200] for other in range(12)]
+            for begin, end, label in sample.spans:  # least squares, burst by burst, finds which ones they are
+                fits = [np.dot(sample.x[0][begin:end], burst) / np.dot(burst, burst) for burst in bursts]
+                best = max(range(12), key=lambda n: abs(fits[n]))
+                if all(end <= a or b <= begin for a, b, _ in sample.spans if (a, b) != (begin, end)):
+                    expected[begin:end] += fits[best] * bursts[best]
+                    assert clips.classes[best] == label
+                    apart.append(20 * np.log10(fits[best]))
+                    assert rms(sample.x[0][begin:end] - expected[begin:end]) < 0.02 * rms(sample.x[0][begin:end])
+    assert counts == {1, 2, 3} and -6.1 < min(apart) < -3 and 3 < max(apart) < 6.1
+    assert scenes[13].labels == (0,) and scenes[13].spans == [], "nothing stays nothing"
+
+
+def test_of_classes_there_is_one_at_a_time():
+    for together, refused in (((1, 3), True), ((1, 1), False), (None, False)):
+        scenes = Scenes(Bursts(), SceneSettings(together=together), 0, RATE)
+        with (
+            pytest.raises(ConfigError, match=r"task: dataset\.scene\.together .*set task=tags")
+            if refused
+            else nullcontext()
+        ):
+            Classes().in_columns(scenes, ["nothing", "a", "b"], "nothing")
+
+
+def test_every_stretch_of_a_clip_that_sounds_with_others_is_known(tmp_path):
+    t = np.arange(RATE) / RATE
+    wave = 0.3 * np.sin(2 * np.pi * 440 * t) * ((t < 0.2) | ((t > 0.5) & (t < 0.6)) | (t > 0.8))
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.wav", wave, RATE)
+    rows = [{"path": f"{n}.wav", "label": "ab"[n % 2], "split": ("train", "val")[n // 2]} for n in range(4)]
+    write_table(tmp_path / "manifest.csv", rows)
+    for together, count in (((1, 2), 3), (None, 1)):
+        scene = SceneSettings(together=together, plain=1.0)
+        found = Manifest(str(tmp_path), cache=None, background="nothing", scene=scene).split("train", INTAKE)[0].spans
+        assert len(found) == count
+    assert found == [(0, 1600, 0)]
+
+
 def test_the_ends_of_clips_are_cut_off_with_their_times():
     scenes = Scenes(Bursts(), SceneSettings(snr=(60.0, 60.0), plain=0.0, trim=0.15), 0, RATE)
     clips, lengths = Bursts(), set()
@@ -150,6 +201,8 @@ def test_textures_differ_in_colour_and_have_one_level():
 def test_scene_settings_are_checked():
     with pytest.raises(ValidationError, match="snr"):
         SceneSettings(snr=(10.0, 0.0))
+    with pytest.raises(ValidationError, match="together"):
+        SceneSettings(together=(3, 1))
     with pytest.raises(ValidationError, match="gap"):
         SceneSettings(gap=(-1.0, 0.0))
     with pytest.raises(ConfigError, match="lower one first"):

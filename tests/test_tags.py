@@ -51,7 +51,7 @@ def test_the_truth_of_steps_is_every_label_that_is_there():
     assert truth[0, 2:].T.tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]]
     assert not truth[1, 2:].any() and truth[2].isnan().all(), "its times are not known"
     assert not truth[3, 2:].any(), "what has no label is nowhere"
-    assert Tags().clip_truth(batch, 3).tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert Tags().clip_truth(batch, 3).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]]
 
 
 def test_a_label_that_means_nothing_has_no_column():

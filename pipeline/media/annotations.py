@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
@@ -14,6 +15,7 @@ COLUMNS = ("start", "end", "label")
 SCORE = re.compile(r"(.+) [01]\.\d\d")  # behind a label, as sink=labels writes it
 SLACK_SECONDS = 0.2  # by which an event may end behind its recording: that is rounding
 Times = tuple[float, float, str]  # start and end in seconds, label
+E = TypeVar("E", bound=tuple[Any, ...])
 
 
 def read_truth(path: str | Path, key: str) -> list[Times]:
@@ -57,3 +59,16 @@ def beyond_end(events: Sequence[Times], seconds: float | None) -> str:
     start, end, _ = events[late[0] - 1]
     of = f"{len(late)} of {len(events)} true events end behind the recording's end ({seconds:.2f} s): {rows}"
     return f"{of} ({start:g} to {end:g}); expected seconds, not milliseconds or samples"
+
+
+def first_overlap(events: Iterable[E]) -> tuple[E, E] | None:
+    """Two events of different labels that overlap, in the order of their starts; None if there are none. An event
+    begins with start, end and label, in any unit.
+    """
+    now: E | None = None
+    for event in sorted(events):
+        if now is not None and event[0] < now[1] and event[2] != now[2]:
+            return now, event
+        if now is None or event[1] > now[1]:
+            now = event
+    return None

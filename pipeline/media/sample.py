@@ -87,9 +87,9 @@ def own_steps(target: Tensor, spans: Sequence[Span], hop: int, count: int) -> No
 class Split(Protocol):
     """One split of a dataset. ``epoch`` chooses the random draws of a split that makes or cuts its sounds: a clip
     depends on the epoch and its number alone, so that a training can go on anywhere. A split that knows the class of
-    each clip in advance has them as ``classes`` (a tuple for a clip of several labels, or none); one that reads files
-    says which, as ``names``, of which ``groups`` ('' if unknown), and how many of them it has left out as they cannot
-    be read, as ``skipped``.
+    each clip in advance has them as ``classes`` (a tuple for a clip of several labels, or none); one in which labels
+    overlap says where, as ``overlap``; one that reads files says which, as ``names``, of which ``groups`` ('' if
+    unknown), and how many of them it has left out as they cannot be read, as ``skipped``.
     """
 
     epoch: int

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import IGNORE, Batch
+from pipeline.media.annotations import first_overlap
+from pipeline.media.sample import IGNORE, Batch, Split
 from pipeline.tasks.calibration import calibration_error, claims, fit_temperature, histogram
 from pipeline.tasks.classification import classification_report, online_accuracy
 from pipeline.tasks.losses import CrossEntropy
@@ -54,13 +55,24 @@ class Classes(Task[Classified]):
         """All labels: nothing is a class, too."""
         return list(labels)
 
+    def in_columns(self, split: Split, labels: Sequence[str], background: str | None) -> Split:
+        """As of any task. ConfigError for a split that says (``overlap``) that labels overlap in it."""
+        if told := getattr(split, "overlap", ""):
+            raise ConfigError(f"task: {told}; expected one label at a time; set task=tags")
+        return super().in_columns(split, labels, background)
+
     def clip_truth(self, batch: Batch, columns: int) -> Tensor:
-        """Classes ``(B,)``. ConfigError for a clip with several labels, or none."""
-        for name, labels in zip(batch.names, batch.labels, strict=True):
-            if len(labels) != 1:
+        """Classes ``(B,)``; of labels that are there one after another, the one that is there longest. ConfigError for
+        a clip with several labels at once, or none.
+        """
+        found = []
+        for name, labels, spans in zip(batch.names, batch.labels, batch.spans, strict=True):
+            if not labels or (len(labels) > 1 and (spans is None or first_overlap(spans))):
                 hint = "set task=tags" if labels else "set task=tags, or dataset.background"
                 raise ConfigError(f"task: clip {name!r} has {len(labels)} labels; expected one for each clip; {hint}")
-        return torch.tensor([label for (label,) in batch.labels])
+            ticks = {label: sum(end - start for start, end, one in spans or () if one == label) for label in labels}
+            found.append(max(labels, key=lambda label: ticks[label]))
+        return torch.tensor(found)
 
     def step_truth(
         self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int

@@ -72,10 +72,10 @@ class Tags(Task[Tagged]):
         return ()
 
     def clip_truth(self, batch: Batch, columns: int) -> Tensor:
-        """1 for each label of a clip, also of those of its spans, else 0: ``(B, K)``."""
+        """1 for each label of a clip, else 0: ``(B, K)``. (The end of an event that is cut off may be no label.)"""
         truth = torch.zeros(len(batch.labels), columns)
-        for row, labels, spans in zip(truth, batch.labels, batch.spans, strict=True):
-            row[[*labels, *(label for _, _, label in spans or ())]] = 1.0
+        for row, labels in zip(truth, batch.labels, strict=True):
+            row[list(labels)] = 1.0
         return truth
 
     def step_truth(
