@@ -58,7 +58,7 @@ def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch
     exact = [
         *EXACT,
         *mined
-        * [f"dataset.negatives={tmp_path / 'street.wav'}", "trainer.mine=1", "trainer.batch=6", "decoder.minimum=0"],
+        * [f"dataset.negatives={tmp_path / 'street.wav'}", "trainer.mine=1", "trainer.batch=8", "decoder.minimum=0"],
     ]
     trained_in(tones, tmp_path / "a", *exact)
     hard = json.loads(kept(tmp_path / "a")["progress"])["hard"]
