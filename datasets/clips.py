@@ -313,6 +313,8 @@ class Corpus:
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
+        if self.negatives:
+            spec.require_sound("dataset.negatives")
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
         part = Clips(clips, self.labels, spec, self.cache, crop, self.background)

@@ -81,6 +81,19 @@ def test_clips_are_followed_by_windows_that_differ_in_each_epoch(tmp_path):
     assert both.clips.epoch == 1 and not np.array_equal(first.x[0][:1000], both[3].x[0][:1000])
 
 
+@pytest.mark.parametrize(("settings", "message"), [
+    (["dataset.negatives=/nowhere"], "dataset.negatives: there is no '/nowhere'"),
+    (["dataset.negatives={street}", "dataset.negatives_label=a_cat"], "dataset.negatives_label: no clip is 'a_cat'"),
+    (["dataset.negatives={street}", "extractor=optical_flow", "encoder=image_recurrent", "augment=pictures"],
+     "dataset.negatives gives sound alone, but the model takes pictures"),
+])  # fmt: skip
+def test_what_cannot_be_is_told(tmp_path, settings, message):
+    tone_clips(tmp_path / "clips")
+    settings = [one.format(street=recording(tmp_path)) for one in settings]
+    done = run("train.py", "dataset=folder", f"dataset.root={tmp_path / 'clips'}", *settings)
+    assert done.returncode == 2 and message in done.stderr.decode() and "Traceback" not in done.stderr.decode()
+
+
 def test_alarms_are_mined_where_the_live_model_raises_them(tmp_path):
     model = lively_model()
     model.config["decoder"] |= {"threshold": 0.5, "minimum": 0.0}
