@@ -250,11 +250,12 @@ def test_a_sink_that_fails_over_a_clip_is_left_out(tmp_path, capsys):
                 raise OSError(28, "No space left on device")
 
     for order in (1, -1):
-        sinks = [("clips", Clips(str(tmp_path / str(order)))), ("failing", Failing())]
+        clips, failing = Clips(str(tmp_path / str(order))), Failing()
+        sinks = [("clips", clips), ("failing", failing)]
         target = Fanout(dict(sinks[::order]))
         target.start(StreamInfo("a stream", ["dog"], 8000, 80))
         play(target, 20, [event("dog", 5.0, 6.0)])
-        wait_for(lambda order=order: files(tmp_path / str(order)))
+        wait_for(lambda clips=clips, failing=failing: clips.written or failing.clips)
         play(target, 30, since=20)
         with pytest.raises(OSError, match="No space"):
             target.close()
