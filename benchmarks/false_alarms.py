@@ -25,7 +25,7 @@ from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
 from pipeline.measures.operating_point import LEVELS, measure_curves, upper_limit
 from pipeline.measures.stream_output import detect_spans, run_stream
 from pipeline.media.chunks import open_chunks
-from pipeline.media.walk import media_files
+from pipeline.media.walk import list_files
 from pipeline.model.classifier import load
 from pipeline.model.decoder import merge_settings
 
@@ -37,11 +37,7 @@ def main():
     settings = [argument for argument in sys.argv[2:] if argument.startswith("decoder.")]
     rest = [argument for argument in sys.argv[2:] if argument not in settings]
     at = rest.index("--events") if "--events" in rest else len(rest)
-    files = [
-        file
-        for name in rest[:at]
-        for file in (media_files(Path(name), "RECORDINGS") if Path(name).is_dir() else [Path(name)])
-    ]
+    files = list_files(rest[:at], "RECORDINGS")
     if not files:
         sys.exit(__doc__)
     given = OverridesParser.create().parse_overrides(settings)

@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
 from datasets.energy import draw_start, find_sound, find_sounds
-from datasets.negatives import WithNegatives, list_negatives, share_out
+from datasets.negatives import WithNegatives, share_out
 from datasets.scenes import Scenes, SceneSettings, SceneStream
 from pipeline.core.atomic import atomic_write
 from pipeline.core.build import nearest
@@ -35,7 +35,7 @@ from pipeline.media.annotations import SLACK_SECONDS
 from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.sample import Sample, Split
-from pipeline.media.walk import tell
+from pipeline.media.walk import list_files, tell
 
 SPLITS = ("train", "val", "test")
 HINTS = {  # by the error's code: what to take for files of another kind
@@ -294,7 +294,9 @@ class Corpus:
         self.crop = crop
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
-        self.negatives = [] if negatives is None else list_negatives(negatives)
+        self.negatives = [] if negatives is None else list_files(negatives, "dataset.negatives")
+        if negatives is not None and not self.negatives:
+            raise ConfigError(f"dataset.negatives: no recordings in {negatives!r}; expected some without the classes")
         if self.negatives:
             background, scene = background or "background", scene or SceneSettings()
         self.negatives_label = negatives_label or background

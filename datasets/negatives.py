@@ -20,7 +20,7 @@ from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays
 from pipeline.media.recording import Recording
 from pipeline.media.sample import Sample, Split
-from pipeline.media.walk import media_files, tell
+from pipeline.media.walk import tell
 
 SHARES = {"train": 0.7, "val": 0.1, "thresholds": 0.2}
 MANY = 20  # recordings; from here on each of them is in one split
@@ -126,19 +126,6 @@ class WithNegatives(Dataset[Sample | None]):
         wave = self.negatives.draw(rng, len(like.x[0]))
         spans = [] if self.silent else [(0, len(wave), self.label)]
         return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), (self.label,), spans, "negatives")
-
-
-def list_negatives(given: str | Sequence[str]) -> list[Path]:
-    """The recordings of the setting ``dataset.negatives``: files, or all of a folder. ConfigError if there are none."""
-    files: list[Path] = []
-    for name in [given] if isinstance(given, str) else given:
-        path = Path(name).expanduser()
-        if not path.exists():
-            raise ConfigError(f"dataset.negatives: there is no {name!r}; expected recordings, or a folder of them")
-        files += media_files(path, "dataset.negatives") if path.is_dir() else [path]
-    if not files:
-        raise ConfigError(f"dataset.negatives: no recordings in {given!r}; expected some without any of the classes")
-    return list(dict.fromkeys(files))
 
 
 def share_out(files: Sequence[Path], rate: int, keep: Path | None, seed: int = 0) -> dict[str, Negatives]:

@@ -11,11 +11,12 @@ from conftest import QUICK, lively_model, noise, read_jsonl, run, tone_clips
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.negatives import MANY, SHARES, Negatives, Stretch, WithNegatives, list_negatives, share_out
+from datasets.negatives import MANY, SHARES, Negatives, Stretch, WithNegatives, share_out
 from pipeline.core.errors import ConfigError
 from pipeline.measures.operating_point import LEVELS, ODDS, Curves, measure_curves, upper_limit
 from pipeline.measures.stream_output import StreamOutput
 from pipeline.media.sample import Sample
+from pipeline.media.walk import list_files
 from pipeline.training.mining import mine
 
 RATE = 16000
@@ -44,12 +45,12 @@ def test_many_recordings_are_shared_out_whole_and_what_cannot_be_read_is_told(tm
     for number in range(MANY):
         recording(tmp_path, f"r{number}", 1, number)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    found = share_out(list_negatives(str(tmp_path)), RATE, None)
+    found = share_out(list_files(str(tmp_path), "dataset.negatives"), RATE, None)
     names = {split: {Path(one.recording.path).name for one in part.stretches} for split, part in found.items()}
     assert sum(map(len, names.values())) == len(set.union(*names.values())) == MANY
     assert [len(names[split]) for split in SHARES] == [14, 2, 4] and "broken.wav" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"dataset.negatives: there is no '/nowhere'"):
-        list_negatives(["/nowhere"])
+        list_files(["/nowhere"], "dataset.negatives")
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(10, 3000))
@@ -83,6 +84,7 @@ def test_clips_are_followed_by_windows_that_differ_in_each_epoch(tmp_path):
 
 @pytest.mark.parametrize(("settings", "message"), [
     (["dataset.negatives=/nowhere"], "dataset.negatives: there is no '/nowhere'"),
+    (["dataset.negatives=[]"], "dataset.negatives: no recordings in []"),
     (["dataset.negatives={street}", "dataset.negatives_label=a_cat"], "dataset.negatives_label: no clip is 'a_cat'"),
     (["dataset.negatives={street}", "extractor=optical_flow", "encoder=image_recurrent", "augment=pictures"],
      "dataset.negatives gives sound alone, but the model takes pictures"),

@@ -1,7 +1,6 @@
 """Recordings that training data are mixed with: noises and impulse responses, decoded once and kept in memory."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.audio import read
-from pipeline.media.walk import media_files
+from pipeline.media.walk import list_files
 
 
 def read_recordings(given: str | list[str], rate: int, at: str, each: float, total: float) -> list[Tensor]:
@@ -19,7 +18,7 @@ def read_recordings(given: str | list[str], rate: int, at: str, each: float, tot
     Where there is more, files are taken in an order that is the same each time but not that of their names. Files that
     cannot be read are skipped with a warning; ConfigError if nothing is left.
     """
-    files = [file for name in ([given] if isinstance(given, str) else given) for file in list_files(name, at)]
+    files = list_files(given, at)
     found, seconds = list[Tensor](), 0.0
     for number in np.random.default_rng(0).permutation(len(files)):
         if seconds >= total:
@@ -36,13 +35,3 @@ def read_recordings(given: str | list[str], rate: int, at: str, each: float, tot
     if not found:
         raise ConfigError(f"{at}: found no sound in {given!r}; expected a folder with recordings, or a list of files")
     return found
-
-
-def list_files(name: str, at: str) -> list[Path]:
-    """A file, or the media files of a folder; ConfigError if there is neither."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return media_files(path, at)
-    if not path.exists():
-        raise ConfigError(f"{at}: there is no {name!r}; expected a folder with recordings, or a list of files")
-    return [path]

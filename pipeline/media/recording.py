@@ -2,8 +2,8 @@
 
 A window holds the samples of the whole recording, decoded and resampled from its start: the same bits if the rates are
 equal or the recording is kept, else within 1e-6. A recording is decoded once, into a file of plain samples (230 MB
-an hour at 16 kHz), from which a window takes a tenth of a millisecond. Without a place to keep it, one in which every
-seek is exact (see ``seek.py``) is read where it lies, in milliseconds, and any other from its start for each window.
+an hour at 16 kHz), from which a second takes 0.15 ms. Without a place to keep it, one in which every
+seek is exact (see ``seek.py``) is read where it lies (7 ms), and any other from its start for each window.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
@@ -99,3 +99,16 @@ def media_names(top: str, key: str) -> Iterator[str]:
 def media_files(folder: Path, key: str) -> list[Path]:
     """The same as paths."""
     return [folder / name for name in media_names(str(folder), key)]
+
+
+def list_files(given: str | Sequence[str], key: str) -> list[Path]:
+    """Files as they are named, and all media files of folders, each once; ConfigError, which names the ``key``, if one
+    is not there.
+    """
+    files: list[Path] = []
+    for name in [given] if isinstance(given, str) else given:
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise ConfigError(f"{key}: there is no {name!r}; expected a folder with recordings, or a list of files")
+        files += media_files(path, key) if path.is_dir() else [path]
+    return list(dict.fromkeys(files))
