@@ -17,6 +17,7 @@ from pipeline.measures.operating_point import LEVELS, ODDS, Curves, measure_curv
 from pipeline.measures.stream_output import StreamOutput
 from pipeline.media.sample import Sample
 from pipeline.media.walk import list_files
+from pipeline.report.summary import describe_silence
 from pipeline.training.mining import mine
 
 RATE = 16000
@@ -153,6 +154,11 @@ def test_curves_are_those_of_whole_decoders():
         :, place
     ].tolist()
     assert len(events) and curves.truths.tolist() == [2, 1]
+
+
+def test_a_model_that_is_never_silent_is_told():
+    told = describe_silence({"hours": 0.5, "misses": [], "chosen": None})
+    assert told == "silence, 30.0 min of negatives: no thresholds keep to 10 false alarms an hour"
 
 
 def test_training_with_negatives_and_its_resumption(tmp_path):

@@ -72,7 +72,8 @@ def describe_streams(streams: Mapping[str, Any]) -> str:
 def describe_silence(silence: Mapping[str, Any]) -> str:
     """What was found for some rates of false alarms, and what can be promised."""
     rates = ", ".join(f"{row['found'] / max(1, row['true']):.1%} at {row['wish']:g}" for row in silence["misses"])
-    text = f"silence, {60 * silence['hours']:.1f} min of negatives: found {rates} false alarms an hour"
+    found = f"found {rates} false alarms an hour" if rates else "no thresholds keep to 10 false alarms an hour"
+    text = f"silence, {60 * silence['hours']:.1f} min of negatives: {found}"
     if chosen := silence["chosen"]:
         text += f"; chosen: expected {chosen['expected']:.2g} an hour, promised (95 %) below {chosen['below']:.2g}"
     return text
