@@ -15,6 +15,7 @@ def infer(
     checkpoint: str | None,
     device: Literal["cpu", "cuda", "mps"],
     threads: NonNegativeInt | None,
+    compute: Literal["auto", "onnx", "torch"],
     precision: Precision,
     block: PositiveFloat,
     selftest: bool,
@@ -34,13 +35,14 @@ def infer(
     where, automatic = None, 1
     if isinstance(origin, Files):
         where = build(engine, Engine, at="engine")
-        where.prepare()
         automatic = where.threads()
 
-    from pipeline.batch.job import classify_files  # imports torch, as all that follow
+    from pipeline.batch.job import classify_files
     from pipeline.batch.ledgers import Ledgers
-    from pipeline.model.classifier import model_file
+    from pipeline.core.errors import ConfigError
     from pipeline.model.decoder import merge_settings
+    from pipeline.model.file import model_file
+    from pipeline.model.open import open_model
     from pipeline.sinks.items import Metadata
     from pipeline.sinks.listen import listen
     from pipeline.sources.source import Source
@@ -54,14 +56,19 @@ def infer(
             return finished(origin.merge(target), origin.fail_on)
     mining = output == "hard_negatives" or "hard_negatives" in sink
     with_events = where is None or mining or output != "labels"
-    model = loaded(checkpoint, device, automatic if threads is None else threads, precision, window, live=with_events)
+    if checkpoint is None:
+        raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
+    count = automatic if threads is None else threads
+    model: Any = open_model(checkpoint, compute, with_events, block, count, device, precision, window)
+    if where is not None:
+        where.prepare(bool(model.spec.picture))
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
-    if model.task.link == "sigmoid":
+    if model.link == "sigmoid":
         model.config["decoder"] |= settings  # whose thresholds say what is told of whole files, too
     if where is None and selftest and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with sinks(sink, mining) as target:
-        target.check_overwrites([model_file(checkpoint or "")])
+        target.check_overwrites([model_file(checkpoint)])
         target.setup(model.labels, background_labels(model))
         target.write(Metadata({"model": str(checkpoint), "output": "events" if with_events else "labels"}))
         if where is not None:
@@ -69,25 +76,6 @@ def infer(
             return finished(tally, origin.fail_on, note)
         target.check_overwrites(origin.reads)
         return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
-
-
-def loaded(checkpoint: str | None, device: str, threads: int, precision: Precision, window: Window, live: bool) -> Any:
-    """The model, on its device, computed by so many threads (0: as many as torch likes); ``live``: for streams."""
-    import torch
-
-    from pipeline.core.errors import ConfigError
-    from pipeline.model.classifier import load
-
-    if threads:
-        torch.set_num_threads(threads)
-    if checkpoint is None:
-        raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
-    if device != "cpu" and not getattr(torch, device).is_available():
-        raise ConfigError(f"device: {device!r} is not there; set device=cpu")
-    model = load(checkpoint, device).with_precision(precision)
-    if window != "auto":
-        return model.with_window(window)
-    return model.for_streaming() if live else model
 
 
 def sinks(settings: dict[str, dict[str, Any]], mining: bool = False) -> Any:

@@ -45,7 +45,8 @@ def train(
     from pipeline.core.build import build
     from pipeline.core.errors import ConfigError
     from pipeline.measures.detection import check_recordings, find_recordings
-    from pipeline.model.classifier import PARTS, Classifier
+    from pipeline.model.classifier import Classifier
+    from pipeline.model.file import PARTS
     from pipeline.tasks.task import Task
     from pipeline.training.trainer import Trainer
 

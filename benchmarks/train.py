@@ -46,7 +46,8 @@ from torchaudio.transforms import FrequencyMasking, MelSpectrogram, TimeMasking
 from datasets.manifest import Manifest
 from pipeline.augmentations.augmentation import Augmentation
 from pipeline.core.build import build
-from pipeline.model.classifier import PARTS, Classifier
+from pipeline.model.classifier import Classifier
+from pipeline.model.file import PARTS
 from pipeline.training.trainer import Trainer
 
 RATE, HOP = 16000, 160

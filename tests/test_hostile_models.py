@@ -11,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.core.errors import ModelError
-from pipeline.model.classifier import HEADER, PARTS, load
+from pipeline.model.classifier import load
+from pipeline.model.file import HEADER, PARTS
 
 GRU = "pipeline.cells.gru.GRU"
 NAMES = [

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from pipeline.core.errors import ConfigError, ModelError
 from pipeline.extractors.frame_cnn import FrameCNN
-from pipeline.model.classifier import HEADER, Classifier, fingerprint, load
+from pipeline.model.classifier import Classifier, fingerprint, load
+from pipeline.model.file import HEADER
 from pipeline.streaming.stream import Stream
 from pipeline.training.pretrained import load_pretrained
 

@@ -32,7 +32,8 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
 from pipeline.media.video import decode as decode_video
 from pipeline.media.video import probe_video, read_frames
-from pipeline.model.classifier import HEADER, Classifier, load
+from pipeline.model.classifier import Classifier, load
+from pipeline.model.file import HEADER
 
 SCRIPT = ROOT.parent / "shared" / "oddmedia" / "make_odd.py"
 STATUS = {"ok": "ok", "warn": "warning", "error": "error", "refuse": "error"}

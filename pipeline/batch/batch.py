@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pipeline.batch.decoders import Again, Asked, Decoders, Ended, Message
 from pipeline.batch.files import Limits
 from pipeline.batch.listing import Entry
-from pipeline.core.errors import ConfigError, MediaError
+from pipeline.core.errors import MediaError
 from pipeline.media.input_spec import Arrays, concatenate
-from pipeline.model.classifier import Classifier, fingerprint
 from pipeline.model.decoder import Decoder, Event
+from pipeline.model.stream_model import StreamModel
 from pipeline.sinks.items import FileResult, TimedEvent
 from pipeline.streaming.state_batch import StateBatch
 
@@ -69,7 +69,7 @@ class Work:
     ``decoder``: its settings, changed by these, make events; None: none are made.
     """
 
-    model: Classifier
+    model: StreamModel
     batch: int = MAX_FILES
     workers: int = 2
     limits: Limits = DEFAULT_LIMITS
@@ -84,16 +84,15 @@ class Work:
 
     def identity(self) -> dict[str, Any]:
         """What decides about the results: the same for the same results of the same files."""
-        model, head, limits = self.model, dict(self.model.config["head"]), self.limits
+        model, limits = self.model, self.limits
         settings = {
-            "window": head.pop("window", None),
-            "precision": model.precision,
-            "device": model.anchor.device.type,
+            "window": model.config["head"].get("window"),
+            **model.engine,
             "longest": limits.longest,
             "largest": limits.largest,
         }
         return {
-            "model": fingerprint(model, {**model.config, "head": head}),
+            "model": model.identity(window=False),
             "settings": settings,
             "decoder": self.decoder,
         }
@@ -153,10 +152,8 @@ class Batch:
 
     def __init__(self, work: Work) -> None:
         model = work.model
-        if not model.causal:
-            raise ConfigError("encoder: looks into the future (causal = False) and cannot be computed in blocks")
         self.work, self.model, self.spec = work, model, model.spec
-        self.block_ticks = max(1, round(BLOCK_SECONDS * model.rate / model.grain)) * model.grain
+        self.block_ticks = max(1, round(BLOCK_SECONDS * model.rate / model.unit)) * model.unit
         block_bytes = self.block_ticks // self.spec.grain * sum(track.grain_bytes for track in self.spec.tracks)
         tile = min(MAX_FILES, 1 << max(0, (MAX_BATCH_BYTES // block_bytes).bit_length() - 1))
         self.states = StateBatch(model, self.block_ticks, tile, exact=True)
@@ -164,7 +161,7 @@ class Batch:
         self.max_waiting = WAITING_BYTES * self.block_ticks // block_bytes  # ticks
         self.waiting = 0  # ticks
         self.open: dict[int, OpenFile] = {}
-        self.thresholds = model.decoder(**(work.decoder or {})).high
+        self.rule = model.decoder(**(work.decoder or {}))
 
     @property
     def need(self) -> Need:
@@ -275,7 +272,7 @@ class Batch:
             entry.path, entry.start, entry.end,
             status="warning" if file.ended.warnings else "ok",
             code=" ".join(file.ended.warnings),
-            label=self.model.task.choose(file.scores, labels, self.thresholds),
+            label=self.rule.choose(file.scores, self.model.link),
             score=round(max(scores), 4),
             seconds=round(file.ended.seconds, 3),
             truth=entry.truth,

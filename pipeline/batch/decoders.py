@@ -102,7 +102,7 @@ class Decoders:
     def __init__(self, entries: Iterable[Asked], spec: InputSpec, workers: int, limits: Limits) -> None:
         """``entries`` with their numbers, in order; the processes start now."""
         self.entries, self.spec, self.limits = iter(entries), spec, limits
-        self.context = context()
+        self.context = context(bool(spec.picture))
         self.waiting: deque[Asked] = deque()  # entries that were drawn, and that no process has
         self.retried: set[int] = set()  # files whose process died: each is tried again, alone in a new process
         self.failed_starts = 0  # in a row

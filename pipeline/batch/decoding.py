@@ -20,7 +20,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.batch.files import Limits
@@ -37,9 +36,11 @@ SPARE_SECONDS = 5  # of work beyond the parent's patience, should there be no pa
 def serve(requests: Connection, answers: Connection, spec: InputSpec, limits: Limits) -> None:
     """Decode what is asked for, one after another, until the parent has gone."""
     if spec.picture:
+        import torch
+
+        torch.set_num_threads(1)  # pictures are resized by it
         spec.picture.fit(np.zeros((1, 1, 3), np.uint8))  # imports what needs a temporary file
     confine(limits)
-    torch.set_num_threads(1)  # pictures are resized by it
     try:
         answers.send_bytes(READY)
         while True:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # so that an engine can prepare itself before torch is import
 class Engine:
     """Base of all engines. The results do not depend on which it is."""
 
-    def prepare(self) -> None:
-        """Begin what takes long, while the program imports what it needs itself."""
+    def prepare(self, pictures: bool) -> None:
+        """Begin what takes long, while the program goes on; ``pictures``: what will be classified has some."""
 
     def threads(self) -> int:
         """How many threads compute, unless the user says: by the machine alone, as bits may depend on them."""

@@ -27,7 +27,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.settings import differences
 from pipeline.media.tables import to_label
 from pipeline.media.walk import tell
-from pipeline.model.classifier import Classifier
+from pipeline.model.stream_model import StreamModel
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import FileResult, Metadata
 from pipeline.streaming.interrupts import Interrupts, welcoming
@@ -156,7 +156,7 @@ class Job:
 
 
 def classify_files(
-    model: Classifier, files: Files, sink: Fanout, engine: Engine, decoder: Mapping[str, Any] | None
+    model: StreamModel, files: Files, sink: Fanout, engine: Engine, decoder: Mapping[str, Any] | None
 ) -> tuple[Tally, str]:
     """Classify all files; ``decoder``: its settings, if events are looked for. The sum of the results, and what else
     people want to know. ConfigError if a sink has no use for files, or would write over one that is read.
@@ -165,7 +165,7 @@ def classify_files(
     entries = files.entries()
     if own := {to_label(label): label for label in model.labels if to_label(label) != label}:  # a model of before
         entries = [entry._replace(truth=own.get(entry.truth, entry.truth)) for entry in entries]
-    several = model.task.link == "sigmoid"  # a truth may then name several labels, as an answer does
+    several = model.link == "sigmoid"  # a truth may then name several labels, as an answer does
     if strange := sorted({entry.truth for entry in entries if not several} - {"", *model.labels}):
         tell("source.paths", f"labels that the model does not have: {', '.join(map(repr, strange[:8]))}")
     sink.check_overwrites([*files.given, *(entry.path for entry in entries)])

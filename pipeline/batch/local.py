@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Local(Engine):
     """The engine for one machine, and for each of many that have shards."""
 
-    def prepare(self) -> None:
+    def prepare(self, pictures: bool) -> None:
         """Start the process that those that decode are copies of."""
-        start_server()
+        start_server(pictures)
 
     def threads(self) -> int:
         """One for each core that as many processes as decode by default leave."""

@@ -62,7 +62,7 @@ class Ray(Engine):
 
     def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
         """As tasks are done. UserError if Ray gives up."""
-        if work.model.anchor.device.type != "cpu":
+        if work.model.engine["device"] != "cpu":
             raise ConfigError("device: engine=ray computes on CPUs; set device=cpu")
         Batch(work)  # says what is wrong with the model
         work = replace(work, workers=min(work.workers, max(1, int(self.cpus))))

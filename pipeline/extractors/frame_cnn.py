@@ -14,7 +14,7 @@ from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.extractors.pixels import Pixels, Rate, Size
 from pipeline.layers.precision import shorten_all
-from pipeline.layers.stage import State
+from pipeline.layers.stage import State, pieces
 from pipeline.media.picture import Fit
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
@@ -96,7 +96,7 @@ class FrameCNN(Pixels):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""
         images = x.flatten(0, 1)
-        y = torch.cat([self.vectors(part) for part in torch.split(images, AT_ONCE)])
+        y = torch.cat([self.vectors(part) for part in pieces(images, AT_ONCE, 0)])
         return y.view(*x.shape[:2], *self.out_shape), state
 
     def vectors(self, images: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class FrameCNN(Pixels):
         """Numbers as torchvision's weights expect them, with the channels last in memory."""
         rows = images.permute(0, 2, 3, 1).flatten(2).to(self.anchor.dtype)
         y = torch.addcmul(self.shift, rows, self.scale)
-        return y.view(len(images), *self.in_shape[1:], 3).permute(0, 3, 1, 2)
+        return y.view(*y.shape[:2], -1, 3).permute(0, 3, 1, 2)
 
 
 def small(channels: int) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.extractors.extractor import Extractor
 from pipeline.layers.kernels import FEW_STEPS, passes
 from pipeline.layers.lean import Array, Arrays, fits
-from pipeline.layers.stage import State, left_context
+from pipeline.layers.stage import State, left_context, pieces, power_spectrum, windows
 from pipeline.media.input_spec import InputSpec
 
 LANES = 16  # numbers that the compiled transform computes at a time
@@ -50,7 +50,7 @@ class Frames(Extractor):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The frames that end in this chunk."""
         joined, state = left_context(state, x)
-        return joined.unfold(1, self.window, self.hop), state
+        return windows(joined, self.window, self.hop), state
 
 
 class MelSpectrum(Frames):
@@ -98,17 +98,14 @@ class MelSpectrum(Frames):
         """Always in the precision of the samples: half precision is not enough for a power spectrum."""
         frames, state = super().forward(x, state)
         with torch.autocast(x.device.type, enabled=False):
-            if not x.is_cpu or torch.is_grad_enabled() or frames.shape[0] * frames.shape[1] <= MANY_FRAMES:
+            if not x.is_cpu or torch.is_grad_enabled():
                 return self.power(frames), state
             axis, size = (1, MANY_FRAMES) if frames.shape[1] > MANY_FRAMES else (0, MANY_FRAMES // frames.shape[1])
-            parts: tuple[Tensor, ...] = torch.split(frames, size, axis)
-            return torch.cat([self.power(part) for part in parts], axis), state
+            return torch.cat([self.power(part) for part in pieces(frames, size, axis)], axis), state
 
     def power(self, frames: Tensor) -> Tensor:
         """Mel power ``(B, T, mels)`` of frames ``(B, T, window)``."""
-        spectrum = torch.fft.rfft(frames * self.hann, self.fft)
-        power: Tensor = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
-        return power
+        return power_spectrum(frames * self.hann, self.fft) @ self.filters
 
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """A few frames: the transform is two small products, as torch prepares a plan in every call."""

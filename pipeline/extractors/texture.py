@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.extractors.extractor import Extractor
 from pipeline.extractors.spectral import MelSpectrum
-from pipeline.layers.stage import State, left_context
+from pipeline.layers.stage import State, left_context, pieces, power_spectrum, windows
 
 BLOCK = 64  # windows that are looked at together
 LEAST = 8  # frames of a window
@@ -89,8 +89,8 @@ class Texture(Extractor):
         y, samples = self.spectrum(x, samples)
         with torch.autocast(x.device.type, enabled=False):  # half precision is not enough for differences of logarithms
             joined, frames = left_context(frames, (y + self.spectrum.floor).log())
-            windows: tuple[Tensor, ...] = torch.split(joined.unfold(1, self.span, self.every), BLOCK, 1)
-            return torch.cat([self.statistics(part) for part in windows], 1), (samples, frames)
+            parts = pieces(windows(joined, self.span, self.every), BLOCK, 1)
+            return torch.cat([self.statistics(part) for part in parts], 1), (samples, frames)
 
     def statistics(self, x: Tensor) -> Tensor:
         """Of windows ``(B, T, mels, span)``."""
@@ -102,8 +102,8 @@ class Texture(Extractor):
         pairs = weights[..., 1:] * weights[..., :-1]
         change = (x.diff(dim=-1).abs() * pairs[:, :, None]).sum(-1) / pairs.sum(-1)[..., None].clamp(min=1)
         bands = x.transpose(2, 3) @ self.mix
-        waves = torch.fft.rfft((bands - bands.mean(2, keepdim=True)) * self.hann[:, None], dim=2)
-        power = (waves.real.square() + waves.imag.square()).transpose(2, 3) @ self.octaves
+        waves = (bands - bands.mean(2, keepdim=True)).transpose(2, 3) * self.hann
+        power = power_spectrum(waves, self.span) @ self.octaves
         level = mean - mean.mean(-1, keepdim=True)
         share = weights.mean(-1, keepdim=True)
         return torch.cat([level, (deviation + LITTLE**2).sqrt(), change, share, power.log1p().flatten(2)], -1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.layers.stage import Stage, State
+from pipeline.layers.stage import Stage, State, running_max
 
 
 class Fuse(Stage):
@@ -30,7 +30,7 @@ class Fuse(Stage):
         held, known = state
         changed = news.round() != 0
         steps = torch.arange(1, x.shape[1] + 1, device=x.device).view(1, -1, 1)
-        latest = (changed * steps).cummax(1).values  # 0: from before this chunk
+        latest = running_max(changed * steps)  # 0: from before this chunk
         slow = torch.where(news > 0, slow, torch.zeros_like(slow))
         vectors, marks = torch.cat([held[:, None], slow], 1), torch.cat([known[:, None], (news > 0).to(slow)], 1)
         vectors = vectors.gather(1, latest.expand(-1, -1, self.slow))

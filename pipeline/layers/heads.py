@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool1d
 
 from pipeline.layers.kernels import passes
 from pipeline.layers.lean import Array, Arrays, fits, own, unchanged
-from pipeline.layers.stage import Chain, Stage, State, left_context
+from pipeline.layers.stage import Chain, Stage, State, left_context, running_max, windows
 
 
 class Head(Chain):
@@ -102,7 +102,7 @@ class Max(Last):
         joined, recent = left_context(state, x)
         if self.window:
             return max_pool1d(joined.transpose(1, 2), self.window, 1).transpose(1, 2), recent
-        pooled = joined.cummax(1).values
+        pooled = running_max(joined)
         return pooled[:, 1:], pooled[:, -1:].clone()
 
 
@@ -122,7 +122,7 @@ class Mean(Last):
         count, seen = (seen + steps)[:, :, None], seen + x.shape[1]
         if self.window:
             joined, recent = left_context(past, x)
-            total = joined.unfold(1, self.window, 1).sum(-1)
+            total = windows(joined, self.window, 1).sum(-1)
             return total / count.clamp(max=self.window), (recent, seen)
         pooled = (past[:, None] * (count[:, :1] - 1) + x.cumsum(1)) / count
         return pooled, (pooled[:, -1].clone(), seen)

@@ -19,9 +19,10 @@ Shapes here and everywhere: B batch, T time, F features, C H W channels, height,
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -209,6 +210,48 @@ def detach(state: State) -> State:
 def shape_of(x: Any) -> tuple[Any, ...]:
     """Trailing shape of one step of a chunk; of each track, if it has several."""
     return tuple(shape_of(track) for track in x) if isinstance(x, tuple) else tuple(x.shape[2:])
+
+
+def pieces(x: Tensor, size: int, axis: int) -> tuple[Tensor, ...]:
+    """``torch.split``; in one piece while a graph is exported, which must not depend on how large a batch is."""
+    return (x,) if torch.compiler.is_exporting() else torch.split(x, size, axis)
+
+
+def windows(x: Tensor, size: int, hop: int) -> Tensor:
+    """Overlapping windows over time, as by ``unfold``: ``(B, (T - 1) * hop + size, ...)`` to ``(B, T, ..., size)``.
+
+    In a graph that is exported they are put together of pieces of ``hop`` steps: runtimes gather numbers one by one.
+    """
+    if not torch.compiler.is_exporting():
+        return x.unfold(1, size, hop)
+    times = -(-size // hop)
+    x = x.movedim(1, -1)
+    x = torch.nn.functional.pad(x, (times * hop - size, 0))
+    x = x.reshape(*x.shape[:-1], -1, hop)
+    steps = x.shape[-2] - times + 1
+    found = torch.cat([x[..., k : k + steps, :] for k in range(times)], -1)[..., times * hop - size :]
+    return found.movedim(-2, 1)
+
+
+def power_spectrum(x: Tensor, size: int) -> Tensor:
+    """Squared magnitudes ``(..., size // 2 + 1)`` of the Fourier transform of ``(..., N)``, padded with zeros to
+    ``size``. In a graph that is exported it is a product with waves: runtimes have no fast transform.
+    """
+    if not torch.compiler.is_exporting():
+        spectrum = torch.fft.rfft(x, size)
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
+        return power
+    angles = 2 * np.pi / size * np.outer(np.arange(x.shape[-1]), np.arange(size // 2 + 1))
+    waves = torch.from_numpy(np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(np.float32))
+    real, imaginary = (x @ waves).chunk(2, -1)
+    return real.square() + imaginary.square()
+
+
+def running_max(x: Tensor) -> Tensor:
+    """The greatest so far over time of ``(B, T, ...)``; in an exported graph step by step, as ONNX has no cummax."""
+    if not torch.compiler.is_exporting():
+        return x.cummax(1).values
+    return torch.stack([*accumulate(x.unbind(1), torch.maximum)], 1)
 
 
 def left_context(past: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.cells.cell import Cell
 from pipeline.extractors.spectral import MelSpectrum
+from pipeline.layers.tracks import to_tensors
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.classifier import Classifier, on_device
 from pipeline.streaming.stream import Stream
@@ -37,7 +38,7 @@ def count_multiply_adds(model: Classifier) -> float:
         counted.append(cell_products(stage, made[0]) if isinstance(stage, Cell) else transform_products(stage, made[0]))
 
     hooks = [stage.register_forward_hook(note) for stage in stages.values()]
-    x = on_device(model.spec.tensors(model.spec.stack([silent_chunk(model.spec, ticks)])), model)
+    x = on_device(to_tensors(model.spec, model.spec.stack([silent_chunk(model.spec, ticks)])), model)
     counter: Any = FlopCounterMode(display=False)
     try:
         with counter, torch.no_grad():

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.core.errors import ConfigError
 from pipeline.media.audio import Samples
@@ -23,7 +21,6 @@ from pipeline.media.picture import Images, Picture
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
 Chunk: TypeAlias = Samples | Images | Arrays
-Tensors: TypeAlias = Any  # a tensor, or a tuple of them, with the batch on axis 0
 
 
 class Track(NamedTuple):
@@ -149,26 +146,12 @@ class InputSpec:
             found.append(np.repeat(held, ticks // self.grain * track.steps, axis=0))
         return tuple(found)
 
-    def stack(self, rows: Sequence[Arrays]) -> tuple[Tensor, ...]:
+    def stack(self, rows: Sequence[Arrays]) -> Arrays:
         """Chunks side by side, ``(B, steps, ...)`` per track, the shorter ones extended to the longest."""
         longest = max(self.ticks(parts) for parts in rows)
         longest += -longest % self.grain
         padded = [self.pad(parts, longest) for parts in rows]
-        return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*padded, strict=True))
-
-    def tensors(self, x: tuple[Tensor, ...], ticks: int = 0) -> Tensors:
-        """What a model is called with, extended to ``ticks`` (a multiple of the grain).
-
-        Samples ``(B, N)``; pictures ``(B, T, 3, H, W)``, a view with the channels last in memory.
-        """
-        longer = []
-        for tensor, track in zip(x, self.tracks, strict=True):
-            missing = ticks // self.grain * track.steps - tensor.shape[1]
-            if missing > 0:
-                held = tensor[:, -1:] if track.hold else torch.zeros_like(tensor[:, :1])
-                tensor = torch.cat([tensor, held.expand(-1, missing, *held.shape[2:])], 1)
-            longer.append(tensor.permute(0, 1, 4, 2, 3) if tensor.ndim == 5 else tensor)
-        return tuple(longer) if self.both else longer[0]
+        return tuple(np.stack(arrays) for arrays in zip(*padded, strict=True))
 
     def from_pictures(self, images: Images) -> Arrays:
         """A chunk of pictures alone, fitted already; for a model of both, its sound is absent."""

@@ -12,7 +12,6 @@ from math import ceil
 from typing import Literal, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB
@@ -69,7 +68,9 @@ def middle(image: Image, height: int, width: int) -> Image:
 
 def resized(image: Image, height: int, width: int) -> Image:
     """Antialiased bilinear resize; on the channels-last view, which is several times faster than on planes."""
-    functional = import_module(TRANSFORMS).functional  # takes most of a second at first, which sound can do without
+    import torch  # sound can do without
+
+    functional = import_module(TRANSFORMS).functional
     view = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     small: torch.Tensor = functional.resize(view, [height, width], antialias=True)
     return np.ascontiguousarray(small.permute(1, 2, 0).numpy())

@@ -116,6 +116,6 @@ def collate(samples: Sequence[Sample | None], spec: InputSpec) -> Batch | None:
     if not good:
         return None
     lengths = torch.tensor([spec.ticks(sample.x) for sample in good])
-    rows = spec.stack([sample.x for sample in good])
+    rows = tuple(map(torch.from_numpy, spec.stack([sample.x for sample in good])))
     texts = ([getattr(sample, field) for sample in good] for field in ("name", "key", "group"))
     return Batch(rows, lengths, [sample.labels for sample in good], [sample.spans for sample in good], *texts)

@@ -5,52 +5,49 @@ and the decoder. Loading builds components through ``build`` and copies numbers:
 """
 
 import copy
-import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.core.atomic import atomic_write
 from pipeline.core.build import build
-from pipeline.core.errors import ModelError
-from pipeline.core.moved import with_new_names, with_old_names
+from pipeline.core.errors import ConfigError, ModelError, NotFiniteError
+from pipeline.core.moved import with_new_names
 from pipeline.extractors.extractor import Extractor
 from pipeline.layers.heads import Head
 from pipeline.layers.precision import Precision, lower
 from pipeline.layers.stage import Chain, Stage, State, leaves, tree
 from pipeline.layers.standardize import Standardize
-from pipeline.media.input_spec import Tensors
+from pipeline.layers.tracks import Tensors, to_tensors
+from pipeline.media.input_spec import Arrays
 from pipeline.model.decoder import Decoder
-from pipeline.model.golden import Golden, clip, duration, library_versions, offline, pop_golden, stage_sizes
+from pipeline.model.file import (
+    DEFAULTS,
+    FORMAT,
+    HEADER,
+    MAX_HEADER_BYTES,
+    PARTS,
+    ModelHeader,
+    identify,
+    model_file,
+    without_window,
+)  # fmt: skip
+from pipeline.model.golden import Golden, check_golden, offline, pop_golden, stage_sizes
+from pipeline.model.golden_clip import clip, duration, library_versions
+from pipeline.model.stream_model import Memory
 from pipeline.tasks.task import Task
 
-FORMAT = 1
-HEADER = "rivulet"
-MAX_HEADER_BYTES = 32_000_000
 MAX_STATE_BYTES = 4_000_000_000  # of what one stream remembers
 GRAINS = 8  # steps of the slower track that a chunk may need at most
-PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder", "task")
-DEFAULTS = {"task": {"_target_": "pipeline.tasks.classes.Classes"}}  # of parts that files did not always have
-
-
-class ModelHeader(BaseModel):
-    """The header of a model file. ``config`` holds one component per name in ``PARTS``."""
-
-    model_config = ConfigDict(extra="forbid")
-    format: int
-    labels: list[str]
-    config: dict[str, dict[str, Any]]
-    trained: dict[str, Any] = {}  # where the model comes from: the run's whole configuration and its figures
-    versions: dict[str, str] = {}  # of the libraries that gave the golden answers
 
 
 class Classifier(Chain):
@@ -181,14 +178,75 @@ class Classifier(Chain):
         answer: Tensor = y[torch.arange(len(y)), self.last_step(lengths)]
         return answer
 
-    def pad(self, x: tuple[Tensor, ...], longest: int) -> Tensors:
+    def pad(self, x: Sequence[Any], longest: int) -> Tensors:
         """Clips as one batch, padded to whole steps that hold ``longest`` ticks and the delay."""
         ticks = longest + self.delay * self.hop
-        return self.spec.tensors(x, ticks + -ticks % self.grain)
+        return to_tensors(self.spec, x, ticks + -ticks % self.grain)
 
     def last_step(self, lengths: Tensor) -> Tensor:
         """Index of the last output step of clips of ``lengths`` ticks."""
         return (lengths + self.hop - 1).div(self.hop, rounding_mode="floor").clamp(min=1) - 1 + self.delay
+
+    @property
+    def link(self) -> str:
+        """``softmax`` or ``sigmoid``."""
+        return self.task.link
+
+    @property
+    def unit(self) -> int:
+        """It computes any block."""
+        return self.grain
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What computes it, and where."""
+        return {"device": self.anchor.device.type, "precision": self.precision}
+
+    def begin(self, rows: int) -> Memory:
+        """See ``StreamModel``."""
+        return tuple(plain(leaf.detach().contiguous().clone()) for leaf in leaves(self.initial(rows)))
+
+    @torch.inference_mode()
+    def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:
+        """See ``StreamModel``."""
+        flat = (torch.as_tensor(part, device=self.anchor.device) for part in memory)
+        try:
+            y, state = self(
+                on_device(to_tensors(self.spec, block), self),
+                nested(self.__dict__.setdefault("like", self.initial(1)), flat),
+            )
+        except NotFiniteError:  # of a cell, which does not say in which row
+            if len(block[0]) == 1:
+                steps = self.spec.ticks(tuple(part[0] for part in block)) // self.hop
+                return np.full((1, steps, len(self.labels)), np.nan, np.float32), memory
+            rows = [([part[k : k + 1] for part in one] for one in (block, memory)) for k in range(len(block[0]))]
+            each = [self.advance(tuple(b), tuple(m)) for b, m in rows]
+            after = zip(*(m for _, m in each), strict=True)
+            return np.concatenate([y for y, _ in each]), tuple(np.concatenate(parts) for parts in after)
+        return y.float().cpu().numpy(), tuple(plain(leaf.contiguous()) for leaf in leaves(state))
+
+    def check_golden(self, parts: Arrays, found: NDArray[np.float32]) -> None:
+        """See ``golden.py``."""
+        check_golden(self, on_device(self.pad(self.spec.stack([parts]), self.spec.ticks(parts)), self), found)
+
+    def check_block(self, ticks: int) -> None:
+        """ConfigError if it is not causal: then it has no blocks."""
+        if not self.causal:
+            blind = next((name for name in self.names if not self.get_submodule(name).causal), "model")
+            raise ConfigError(f"{blind}: looks into the future (causal = False) and cannot be streamed; choose another")
+
+    def identity(self, window: bool = True) -> str:
+        """A short hash of settings and weights; without ``window``, the same for any window of the head. Computed again
+        only when a weight has changed: it takes a thousand times as long as to look for that.
+        """
+        tensors = [*self.parameters(), *self.buffers()]
+        now = window, *(n for t in tensors for n in (t.data_ptr(), 0 if t.is_inference() else t._version))
+        known: dict[Any, str] = self.__dict__.setdefault("identities", {})
+        if now not in known:
+            config = self.config if window else without_window(self.config)
+            weights = [(name, tensor_bytes(tensor)) for name, tensor in self.state_dict().items()]
+            known[now] = identify(config, self.labels, weights)
+        return known[now]
 
     def decoder(self, **settings: Any) -> Decoder:
         """A new decoder with the model's settings, changed by ``settings``."""
@@ -223,16 +281,6 @@ class Classifier(Chain):
     def golden_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the golden answers: posteriors, and a size for each stage."""
         return (-(-duration(self.spec, self.grain) // self.hop), len(self.labels)), (len(self.names),)
-
-
-def model_file(path: str | Path) -> Path:
-    """A model's file: ``path`` itself, or the one in a run's folder. ModelError for a folder without any."""
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        return path
-    if not (path / "model.safetensors").is_file():
-        raise ModelError(f"checkpoint={path}: a folder without model.safetensors; give a run's folder or its model")
-    return path / "model.safetensors"
 
 
 def load(path: str | Path, device: str = "cpu") -> Classifier:
@@ -297,10 +345,16 @@ def on_device(x: Tensors, model: Classifier) -> Tensors:
     return tree(lambda track: track.to(model.anchor.device), x)
 
 
-def fingerprint(model: Classifier, config: Mapping[str, Any] | None = None) -> str:
-    """A short hash of settings and weights: the same for the same answers. ``config`` replaces the settings."""
-    settings = {part: value for part, value in (config or model.config).items() if value != DEFAULTS.get(part)}
-    digest = hashlib.sha256(json.dumps([with_old_names(settings), model.labels], sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+def plain(tensor: Tensor) -> Any:
+    """The array of a tensor on the processor; on another device, the tensor."""
+    return tensor.numpy() if tensor.is_cpu else tensor
+
+
+def nested(like: State, flat: Iterator[Tensor]) -> State:
+    """Flat tensors as a state of the same nesting."""
+    return next(flat) if isinstance(like, Tensor) else tuple(nested(part, flat) for part in like)
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The bytes of a tensor's numbers."""
+    return tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -202,6 +202,14 @@ class Decoder:
         other.step, other.open, other.free = 0, {}, {}
         return other
 
+    def choose(self, scores: NDArray[np.float32], link: str) -> str:
+        """What is told of a whole file by its posteriors ``(K,)``: the label with the highest; with ``sigmoid`` those
+        that reach their thresholds, joined by ', '.
+        """
+        if link == "softmax":
+            return self.labels[int(np.argmax(scores))]
+        return ", ".join(label for label, told in zip(self.labels, scores >= self.high, strict=True) if told)
+
     def snapshot(self) -> dict[str, Any]:
         """The state as plain values for JSON, without labels and settings, which are the model's."""
         return {

@@ -1,14 +1,11 @@
-"""The golden clip: half a second of computed input, and the answers that a model gave to it when it was saved.
+"""The answers that a model gave to the golden clip when it was saved.
 
 The same model is given the clip again elsewhere, with other versions of libraries or on another processor. That shows
 whether its answers are still the same and, if not, which stage is the first to differ.
 """
 
-import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -16,16 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.core.errors import ModelError
 from pipeline.layers.stage import Chain
-from pipeline.media.audio import Samples
-from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.model.golden_clip import LIBRARIES, TOLERANCE, difference, library_versions
 
-CLIP_SECONDS = 0.5
-SEED = 20261125
-TOLERANCE = 1e-4  # of a posterior
 SIZE_TOLERANCE = 1e-3  # share by which a stage's mean size may differ
+LOOSE_TOLERANCE = 0.02  # of a posterior: bf16, and processors that choose another algorithm for another length
+OFF = "turn this check off with selftest=false"
 NAMES = "golden.posteriors", "golden.sizes"  # in a model's file
-LIBRARIES = "torch", "torchvision", "numpy", "numba", "soxr", "librosa"
 
 
 @dataclass(frozen=True)
@@ -58,53 +53,6 @@ def pop_golden(
         raise ValueError("its golden answers are not those of such a model")
     posteriors, sizes = (tensor.float().numpy() for tensor in found)
     return Golden(posteriors, sizes, versions)
-
-
-def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that compute answers."""
-    found = {}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def noise(count: int) -> NDArray[np.float64]:
-    """Uniform numbers from -1 to 1, always the same: the raw output of this generator is fixed."""
-    return np.random.PCG64(SEED).random_raw(count) / 2.0**63 - 1.0
-
-
-def sound(rate: int, count: int | None = None) -> Samples:
-    """A chirp over noise, ``(N,)``: half a second of it, or so many samples."""
-    size = round(CLIP_SECONDS * rate) if count is None else count
-    t = np.arange(size) / rate
-    chirp = np.sin(2 * np.pi * (100 * t + (0.2 * rate - 100) / (2 * CLIP_SECONDS) * t**2))
-    wave: Samples = (0.3 * chirp + 0.05 * noise(size)).astype(np.float32)
-    return wave
-
-
-def pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """A bright bar that moves over noise, ``(T, H, W, 3)``."""
-    images = 64 + 64 * noise(count * height * width * 3).reshape(count, height, width, 3)
-    for number, image in enumerate(images):
-        image[:, (number * max(1, width // 8)) % width :][:, : max(1, width // 4)] += 110
-    return images.astype(np.uint8)
-
-
-def duration(spec: InputSpec, grain: int) -> int:
-    """Ticks of the golden clip for what a model takes, whose smallest chunk has ``grain`` ticks."""
-    return math.ceil(CLIP_SECONDS * spec.rate / grain) * grain
-
-
-def clip(spec: InputSpec, grain: int) -> Arrays:
-    """The golden clip itself."""
-    count = duration(spec, grain)
-    found: list[NDArray[Any]] = [sound(spec.rate, count)] if spec.sound else []
-    if spec.picture:
-        found.append(pictures(count // spec.grain, spec.picture.height, spec.picture.width))
-    if spec.both:
-        found.append(np.ones((count // spec.grain, 2), np.float32))
-    return tuple(found)
 
 
 @torch.inference_mode()
@@ -141,3 +89,26 @@ def changed_versions(before: Mapping[str, str]) -> str:
     others = {name: before[name] for name in LIBRARIES if name in before and before[name] != now.get(name)}
     found = [f"{name} was {old!r:.40} and is {now.get(name)!r}" for name, old in others.items()]
     return ", ".join(found) or "the versions of the libraries are the same"
+
+
+def check_golden(model: Any, x: Any, streamed: NDArray[np.float32]) -> None:
+    """Whether a stream's answers to the golden clip ``x`` are those of the offline path of a ``Classifier``, and these
+    the ones that were stored with it; that is looked at only on the processor, with the window for streams and in full
+    precision, as they were stored. ModelError says what differs.
+    """
+    expected = offline(model, x)[: len(streamed)]
+    exact = model.precision == "fp32" and model.anchor.device.type == "cpu"
+    apart = difference(streamed, expected)
+    if apart > (TOLERANCE if exact else LOOSE_TOLERANCE):
+        raise ModelError(
+            f"self-test: the stream differs from the offline path by {apart:.2g}: a fault of the stream, or of a "
+            f"stage's state; set precision=fp32 and device=cpu, or {OFF}"
+        )
+    golden, head = model.golden, model.config["head"]
+    if golden is not None and exact and head.get("window") == head.get("live"):
+        apart = difference(expected, golden.posteriors)
+        if apart > TOLERANCE:
+            raise ModelError(
+                f"self-test: the answers differ by {apart:.2g} from those stored with the model: "
+                f"{explain_difference(model, x, golden)}; install what it was made with, save it again, or {OFF}"
+            )

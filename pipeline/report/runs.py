@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
-from pipeline.model.classifier import DEFAULTS
+from pipeline.model.file import DEFAULTS
 from pipeline.tasks.uncertainty import Interval, interval
 
 METRICS_FILE, ANSWERS_FILE = "metrics.json", "answers.jsonl"

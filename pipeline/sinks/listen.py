@@ -5,15 +5,15 @@ from contextlib import suppress
 
 import pipeline.sinks.items as items
 from pipeline.core.errors import ConfigError
-from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import Decoder, Event
+from pipeline.model.stream_model import StreamModel
 from pipeline.sinks.sink import Closed, Sink
 from pipeline.sources.source import Gap, Piece, Source
 from pipeline.streaming.interrupts import Interrupts, welcoming
 from pipeline.streaming.stream import Stream
 
 
-def listen(model: Classifier, source: Source, sink: Sink, block: float, decoder: Decoder | None = None) -> bool:
+def listen(model: StreamModel, source: Source, sink: Sink, block: float, decoder: Decoder | None = None) -> bool:
     """Stream a source, ``block`` seconds at a time; on Ctrl-C, what has been received so far is answered and kept.
 
     The sink starts with the first piece, or with the end of a source that has none: one that cannot be read leaves no

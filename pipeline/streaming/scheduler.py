@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays, Chunk
-from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import Event
+from pipeline.model.stream_model import StreamModel
 from pipeline.sources.source import BEHIND, Gap, Policy
 from pipeline.streaming.state_batch import StateBatch
 from pipeline.streaming.stream import Stream
@@ -67,7 +67,7 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Classifier,
+        model: StreamModel,
         block: int = 10,
         tile: int = 64,
         exact: bool = True,
@@ -79,7 +79,7 @@ class Scheduler:
         """``block``: steps of a block, as the streams have it. ``tile``: rows of a batch at most; above 64, log-mel and
         the recurrent kernels are slower per row.
 
-        ``exact``: no answer depends on the others of its batch, not even by a rounding; the model's stages are tried
+        ``exact``: no answer depends on the others of its batch, not even by a rounding; the model is tried
         for that here, with the threads set now. Otherwise batches are as large as it comes. ``overload``: what becomes
         of blocks that have waited for more than ``patience`` seconds. ``keep``: they are answered, late. ``drop``:
         every stream passes over all blocks that have waited for half of it, with the policy ``gap``; an ``Answer`` with

@@ -9,27 +9,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from pipeline.core.errors import SnapshotError
-from pipeline.layers.stage import State, leaves, tree
 from pipeline.media.input_spec import Arrays
-from pipeline.model.classifier import Classifier, fingerprint
-from pipeline.streaming.guard import TEXTS, Counts, finite
+from pipeline.model.stream_model import Memory, StreamModel
+from pipeline.streaming.guard import TEXTS, Counts, finite, to_numpy
 
 FORMAT = 1
 HEADER = "rivulet-stream"  # one entry: a digest, and the card; of several, the order would not be fixed
 MAX_WAITING_BYTES = 1 << 26  # bytes of what is waiting, and of a block, at most
 MAX_HEADER_BYTES = 1 << 20  # bytes of the header at most
 MAX_COUNT = 2**62  # no counter is larger
-KNOWN: "WeakKeyDictionary[Classifier, tuple[tuple[int, ...], str]]" = WeakKeyDictionary()
 Counter = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
@@ -39,6 +35,7 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     format: int = FORMAT
     model: str = ""
+    engine: str = "torch"  # what computed the state: another goes on from it, with other last bits
     size: Annotated[int, Field(ge=1, le=MAX_COUNT)]
     ticks: Counter
     surplus: Counter
@@ -50,11 +47,11 @@ class Card(BaseModel):
     guard: Counts
 
 
-class Memory(NamedTuple):
+class Remembered(NamedTuple):
     """All that a stream remembers; ``held``: the last good posteriors ``(K,)``."""
 
     card: Card
-    state: State
+    state: Memory
     waiting: Arrays
     newest: Arrays
     held: NDArray[np.float32]
@@ -65,18 +62,19 @@ def refused(why: str) -> SnapshotError:
     return SnapshotError(f"snapshot: {why}; take another with Stream.snapshot()")
 
 
-def pack(model: Classifier, memory: Memory) -> bytes:
+def pack(model: StreamModel, memory: Remembered) -> bytes:
     """Bytes for ``unpack``. SnapshotError if what is waiting is larger than ``MAX_WAITING_BYTES``."""
     check_size(model, memory.card.size, memory.waiting)
-    text = memory.card.model_copy(update={"model": identity(model)}).model_dump_json()
+    known = {"model": model.identity(), "engine": model.engine.get("compute", "torch")}
+    text = memory.card.model_copy(update=known).model_dump_json()
     named = arrays_of(memory.state, memory.waiting, memory.newest, memory.held)
     return save(named, {HEADER: f"{digest_of(text, named)} {text}"})
 
 
-def unpack(model: Classifier, data: bytes) -> Memory:
+def unpack(model: StreamModel, data: bytes) -> Remembered:
     """What ``pack`` was given, on the model's device. SnapshotError says what is wrong with the bytes."""
-    initial = model.initial(1)
-    most = 2 * MAX_WAITING_BYTES + 2 * MAX_HEADER_BYTES + sum(leaf.nbytes for leaf in leaves(initial))
+    initial = model.begin(1)
+    most = 2 * MAX_WAITING_BYTES + 2 * MAX_HEADER_BYTES + sum(array.nbytes for array in initial)
     if len(data) > most:
         raise refused(f"{len(data)} bytes; a stream of this model has {most} at most")
     text, digest = header_of(data)
@@ -98,18 +96,17 @@ def unpack(model: Classifier, data: bytes) -> Memory:
     tracks = range(len(model.spec.tracks))
     waiting, newest = (tuple(named[f"{what}.{number}"].copy() for number in tracks) for what in ("waiting", "newest"))
     check_tracks(model, card, waiting, newest)
-    fresh = (torch.tensor(named[name], device=model.anchor.device) for name in expected)  # the state comes first
-    state = tree(lambda _: next(fresh), initial)
-    counts = [leaf for leaf in leaves(state) if not leaf.is_floating_point()]
-    out_of_range = any(bool(((leaf < 0) | (leaf > MAX_COUNT)).any()) for leaf in counts)
-    if out_of_range or not finite(state, initial) or not finite(named["held"]):
+    state = tuple(named[f"state.{number}"].copy() for number in range(len(initial)))
+    counts = [array for array in state if array.dtype.kind != "f"]
+    out_of_range = any(((array < 0) | (array > MAX_COUNT)).any() for array in counts)
+    if out_of_range or not finite(state, initial) or not finite((named["held"],)):
         raise refused("its state is not finite, or counts less than nothing")
-    return Memory(card, state, waiting, newest, named["held"].copy())
+    return Remembered(card, state, waiting, newest, named["held"].copy())
 
 
-def arrays_of(state: State, waiting: Arrays, newest: Arrays, held: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+def arrays_of(state: Memory, waiting: Arrays, newest: Arrays, held: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot by their names in it."""
-    groups = {"state": [leaf.numpy(force=True) for leaf in leaves(state)], "waiting": waiting, "newest": newest}
+    groups = {"state": [to_numpy(array) for array in state], "waiting": waiting, "newest": newest}
     named = {f"{what}.{number}": array for what, arrays in groups.items() for number, array in enumerate(arrays)}
     return {name: np.ascontiguousarray(array) for name, array in named.items()} | {"held": held}
 
@@ -129,7 +126,7 @@ def header_of(data: bytes) -> tuple[str, str]:
     return text, digest
 
 
-def card_of(model: Classifier, text: str) -> Card:
+def card_of(model: StreamModel, text: str) -> Card:
     """The header, if all that it says can be true of a stream of this model."""
     try:
         version = json.loads(text).get("format")
@@ -138,8 +135,8 @@ def card_of(model: Classifier, text: str) -> Card:
         card = Card.model_validate_json(text)
     except (ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise refused(f"its header is not right ({error})") from None
-    if card.model != identity(model):
-        raise refused(f"of the model {card.model!r:.40}, but this one is {identity(model)!r}")
+    if card.model != model.identity():
+        raise refused(f"of the model {card.model!r:.40}, but this one is {model.identity()!r}")
     ranges = {
         "size": card.size % model.grain == 0,
         "surplus": card.surplus < model.grain,
@@ -152,7 +149,7 @@ def card_of(model: Classifier, text: str) -> Card:
     return card
 
 
-def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
+def check_size(model: StreamModel, size: int, waiting: Arrays) -> None:
     """SnapshotError if what is waiting, or a block of ``size`` ticks, is larger than ``MAX_WAITING_BYTES``."""
     block = size // model.spec.grain * sum(track.grain_bytes for track in model.spec.tracks)
     found = sum(array.nbytes for array in waiting)
@@ -160,7 +157,7 @@ def check_size(model: Classifier, size: int, waiting: Arrays) -> None:
         raise refused(f"a block of {block} bytes, and {found} waiting; expected {MAX_WAITING_BYTES} of each at most")
 
 
-def check_tracks(model: Classifier, card: Card, waiting: Arrays, newest: Arrays) -> None:
+def check_tracks(model: StreamModel, card: Card, waiting: Arrays, newest: Arrays) -> None:
     """SnapshotError if what is waiting is too large, not finite, or not what the counters tell."""
     spec, ticks = model.spec, model.spec.ticks(waiting)
     check_size(model, card.size, waiting)
@@ -170,18 +167,8 @@ def check_tracks(model: Classifier, card: Card, waiting: Arrays, newest: Arrays)
     received = (card.steps + model.delay - card.skip) * model.hop + ticks
     if card.end is None and received != card.ticks:
         raise refused(f"its counters contradict each other: {card.ticks} ticks, of which {received} are known")
-    if any(not finite(array) for array in waiting[1:] if array.dtype == np.float32):
+    if not finite(waiting[1:]):
         raise refused("its marks are not finite")
-
-
-def identity(model: Classifier) -> str:
-    """The model's fingerprint, computed again only when a weight has changed: it takes a thousand times as long."""
-    tensors = [*model.parameters(), *model.buffers()]
-    now = tuple(n for t in tensors for n in (t.data_ptr(), 0 if t.is_inference() else t._version))
-    known = KNOWN.get(model)
-    if known is None or known[0] != now:
-        known = KNOWN[model] = now, fingerprint(model)
-    return known[1]
 
 
 def digest_of(text: str, named: Mapping[str, NDArray[Any]]) -> str:

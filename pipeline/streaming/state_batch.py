@@ -1,206 +1,163 @@
-"""The states of many streams in one tree of tensors, a row for each, and steps of a model from some of these rows.
+"""The memories of many streams as rows of arrays, and steps of a model from some of these rows.
 
 A library may compute a row of a batch otherwise, by a rounding, in a batch of another size or at another place. So
-there are few batch sizes, each filled up with spare rows, and every stage is tried with each of them: with full data,
-the same in all rows. A stage whose rows do not all agree to the bit computes them one after another. Then an answer
-does not depend on the rows that share its batch, on their number or on its place.
+there are few batch sizes, each filled up with spare rows, and the model is tried with each of them: with full data, the
+same in all rows. Sizes whose rows do not all agree to the bit are not used; if only single rows are left, streams are
+computed one after another. Then an answer does not depend on the rows that share its batch, on their number or on its
+place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pipeline.core.errors import NotFiniteError
-from pipeline.layers.lean import row_by_row
-from pipeline.layers.stage import Chain, Stage, State, detach, pick, tree
 from pipeline.media.input_spec import Arrays
-from pipeline.model.classifier import Classifier, on_device
+from pipeline.model.stream_model import Memory, StreamModel
+from pipeline.streaming.guard import to_numpy
 
 FIRST_ROWS = 64  # twice as many when they are full
-SPARE = 0  # the row that fills batches up: the initial state, which is never written to
+SPARE = 0  # the row that fills batches up: the initial memory, which is never written to
 VALUES = 200  # numbers of an answer that are compared in every row, at least
 
 
 class StateBatch:
-    """States of a model's streams, as rows, and the model's step on at most ``tile`` of them.
+    """Memories of a model's streams, as rows, and the model's step on at most ``tile`` of them.
 
     Attributes:
         sizes: the batch sizes, in ascending order.
-        serial: the stages that compute a batch row by row.
-        rows: the states ``(rows, ...)``.
+        rows: the memories, arrays ``(rows, ...)``.
         free: the rows that belong to nobody.
     """
 
-    def __init__(self, model: Classifier, size: int, tile: int, exact: bool) -> None:
-        """``size``: ticks of a block. ``exact``: no answer depends on the others of its batch; the stages are tried
-        here, with the threads set now.
+    def __init__(self, model: StreamModel, size: int, tile: int, exact: bool) -> None:
+        """``size``: ticks of a block. ``exact``: no answer depends on the others of its batch; the model is tried here,
+        with the threads set now.
         """
+        model.check_block(size)
         self.model, self.tile = model, tile
-        self.sizes, self.serial = independent(model, size, tile) if exact else ([*range(1, tile + 1)], frozenset())
-        self.rows, self.count, self.free = own(model.initial(FIRST_ROWS)), FIRST_ROWS, [*range(FIRST_ROWS - 1, 0, -1)]
+        self.sizes = independent_sizes(model, size, tile) if exact else [*range(1, tile + 1)]
+        self.rows, self.free = model.begin(FIRST_ROWS), [*range(FIRST_ROWS - 1, SPARE, -1)]
 
     def reserve(self) -> int:
         """A row for one more stream, which begins anew."""
         if not self.free:
-            self.rows = tree(lambda old, new: torch.cat([old, new]), self.rows, own(self.model.initial(self.count)))
-            self.free = [*range(2 * self.count - 1, self.count - 1, -1)]
-            self.count *= 2
+            count = len(self.rows[0]) if self.rows else FIRST_ROWS
+            more = self.model.begin(2 * count)
+            for new, old in zip(more, self.rows, strict=True):
+                new[:count] = old
+            self.rows, self.free = more, [*range(2 * count - 1, count - 1, -1)]
         row: int = self.free.pop()
         self.write(row, self.read(SPARE))
         return row
 
-    def read(self, row: int) -> State:
-        """The state of a row, as a value of its own."""
-        return pick(self.rows, row)
+    def read(self, row: int) -> Memory:
+        """The memory of a row, as a value of its own."""
+        return tuple(array[[row]] for array in self.rows)
 
-    @torch.inference_mode()
-    def write(self, row: int, state: State) -> None:
-        """Copy a state, a batch of one, into a row."""
-        tree(lambda whole, new: whole[row : row + 1].copy_(new), self.rows, state)
+    def write(self, row: int, memory: Memory) -> None:
+        """Copy a memory, a batch of one, into a row."""
+        for array, new in zip(self.rows, memory, strict=True):
+            array[row] = new[0] if type(new) is type(array) else array.new_tensor(new[0])
 
-    @torch.inference_mode()
     def run(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """A block from each of some rows: posteriors ``(B, T, K)``, and which of them are finite, as their new states
-        are, ``(B,)``. Those states are in their rows now. The other rows are as they were, and their posteriors NaN.
+        """A block from each of some rows: posteriors ``(B, T, K)``, and which of them are finite, as their new memories
+        are, ``(B,)``. Those memories are in their rows now. The other rows are as they were, and their posteriors NaN.
         """
-        try:
-            y, state = self.batch(rows, blocks)
-        except NotFiniteError:  # of a cell, which does not say in which row
-            if len(rows) > 1:
-                each = [self.run([row], [block]) for row, block in zip(rows, blocks, strict=True)]
-                return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
-            steps = self.model.spec.ticks(blocks[0]) // self.model.hop
-            return np.full((1, steps, len(self.model.labels)), np.nan, np.float32), np.zeros(1, bool)
-        good = np.isfinite(y).all(axis=(1, 2)) & self.finite(state, len(rows))
-        y[~good] = np.nan
+        most = self.sizes[-1]
+        parts = [self.batch(rows[k : k + most], blocks[k : k + most]) for k in range(0, len(rows), most)]
+        return np.concatenate([y for y, _ in parts]), np.concatenate([good for _, good in parts])
+
+    def batch(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The same in a batch of one of the ``sizes``."""
+        spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
+        index = [*rows, *[SPARE] * spare]
+        x = self.model.spec.stack([*blocks, *[blocks[0]] * spare])
+        y, memory = self.model.advance(x, tuple(array[index] for array in self.rows))
+        y = y[: len(rows)]
+        good = np.isfinite(y).all(axis=(1, 2)) & self.finite(memory, len(rows))
         kept = np.flatnonzero(good).tolist()
-        index = self.index([rows[row] for row in kept])
+        for array, new in zip(self.rows, memory, strict=True):
+            array[[rows[row] for row in kept]] = new[kept]
         if len(kept) < len(rows):
-            chosen = self.index(kept)
-            state = tree(lambda new: new.index_select(0, chosen), state)
-        tree(lambda whole, new: whole.index_copy_(0, index, new[: len(kept)]), self.rows, state)
+            y = np.where(good[:, None, None], y, np.float32(np.nan))
         return y, good
 
-    def batch(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], State]:
-        """In a batch of one of the ``sizes``: posteriors of the blocks, and the next states of the whole batch."""
-        spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
-        index = self.index([*rows, *[SPARE] * spare])
-        state = tree(lambda whole: whole.index_select(0, index), self.rows)
-        x = self.model.spec.tensors(self.model.spec.stack([*blocks, *[blocks[0]] * spare]))
-        with row_by_row(self.serial):
-            y, state = self.model(on_device(x, self.model), state)
-        return y[: len(rows)].float().cpu().numpy(), state
-
-    def index(self, rows: Sequence[int]) -> Tensor:
-        """Rows as a tensor where the states are."""
-        return torch.tensor(rows, dtype=torch.int64, device=self.model.anchor.device)
-
-    def finite(self, state: State, count: int) -> NDArray[np.bool_]:
+    def finite(self, memory: Memory, count: int) -> NDArray[np.bool_]:
         """Which of the first ``count`` rows have only finite numbers, or those that they begin with."""
         found = np.ones(count, bool)
-
-        def look(tensor: Tensor, first: Tensor) -> Tensor:
-            sums = tensor.flatten(1).sum(1)[:count].cpu().numpy()  # faster than to look at each number
+        for array, first in zip(memory, self.rows, strict=True):
+            sums = to_numpy(array.reshape(len(array), -1).sum(1)[:count])  # faster than to look at each number
             for row in np.flatnonzero(~np.isfinite(sums)):
-                found[row] &= bool((tensor[row].isfinite() | (tensor[row] == first[SPARE])).all())
-            return tensor
-
-        tree(look, state, self.rows)
+                one = to_numpy(array[row])
+                found[row] &= bool((np.isfinite(one) | (one == to_numpy(first[SPARE]))).all())
         return found
 
 
-def own(state: State) -> State:
-    """A state that owns its memory, whole rows of it."""
-    return tree(lambda tensor: tensor.clone(memory_format=torch.contiguous_format), detach(state))
-
-
-@torch.inference_mode()
-def independent(model: Classifier, size: int, tile: int) -> tuple[list[int], frozenset[Stage]]:
-    """The batch sizes (``tile``, and halves of it) in which rows are independent to the bit in blocks of ``size``
-    ticks, and the stages that must compute row by row for that.
+def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
+    """The batch sizes (``tile``, and halves of it) in which rows of ``size`` ticks are independent to the bit; single
+    rows, if there are none.
     """
-    generator = torch.Generator().manual_seed(0)
-    sizes, serial = [tile], set[Stage]()
+    random, sizes, compared = np.random.default_rng(0), [tile], 0
     while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
-    x = on_device(model.spec.tensors(full(model, size, generator)), model)
-    for stage in single_stages(model):
-        y, state = stage(x, stage.initial(1))
-        found = agreeing(stage, x, state, sizes, generator)
-        if found:
-            sizes = found
-        else:
-            serial.add(stage)
-        x = y
-    return sizes, frozenset(serial)
+    memory = model.begin(1)
+    for _ in range(2):  # so that what is remembered is full, too
+        _, memory = model.advance(full_block(model, size, 1, random), memory)
+    while sizes and compared < VALUES:
+        block = full_block(model, size, 1, random)
+        expected = model.advance(repeated(block, sizes[-1]), repeated(memory, sizes[-1]))
+        one = alone(expected)
+        bad = [count for count in sizes if not agrees(model, block, memory, one, count, random)]
+        sizes = [count for count in sizes if count > max(bad, default=0)]
+        compared += one[0].size
+    return sizes or [1]
 
 
-def single_stages(chain: Chain) -> Iterator[Stage]:
-    """The stages of a chain and of the chains within it, in order."""
-    for stage in chain.stages:
-        yield from single_stages(stage) if isinstance(stage, Chain) else [stage]
-
-
-def full(model: Classifier, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """A block in which every track is present all the time: noise, and marks that say so."""
-    found = []
+def full_block(model: StreamModel, size: int, rows: int, random: np.random.Generator) -> Arrays:
+    """Blocks ``(rows, steps, ...)`` in which every track is present all the time: noise, and marks that say so."""
+    found: list[NDArray[Any]] = []
     for track in model.spec.tracks:
-        shape = 1, size // model.spec.grain * track.steps, *track.shape
+        shape = rows, size // model.spec.grain * track.steps, *track.shape
         if track.kind is not np.float32:
-            found.append(torch.randint(256, shape, generator=generator, dtype=torch.uint8))
+            found.append(random.integers(256, size=shape, dtype=np.uint8))
         else:
-            found.append(torch.ones(shape) if track.shape else 0.1 * torch.randn(shape, generator=generator))
+            found.append(np.ones(shape, np.float32) if track.shape else random.normal(0, 0.1, shape).astype(np.float32))
     return tuple(found)
 
 
-def agreeing(stage: Stage, x: Any, state: State, sizes: list[int], generator: torch.Generator) -> list[int]:
-    """The greatest of the ``sizes`` in which a stage gives the same bits for a row at any place, among equal rows and
-    among others, from blocks like ``x`` (a batch of one) and a ``state``. Shapes decide in which order a kernel adds
-    up, not values.
+def agrees(
+    model: StreamModel, block: Arrays, memory: Memory, one: Memory, count: int, random: np.random.Generator
+) -> bool:
+    """Whether a row gives the same bits at any place of a batch of ``count``, among equal rows and among others: those
+    that it gives as ``one``. Shapes decide in which order a kernel adds up, not values.
     """
-
-    def varied(tensor: Tensor) -> Tensor:
-        if tensor.is_floating_point():
-            return tensor * (0.5 + torch.rand(tensor.shape, generator=generator)).to(tensor)
-        return torch.randint(256, tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
-
-    def among_others(tensor: Tensor) -> Tensor:
-        others = varied(tensor)
-        others[::2] = tensor[::2]
-        return others
-
-    def agree(size: int) -> bool:
-        block, before, after = (repeated(value, size) for value in (given, state, expected))
-        if not equal(stage(block, before), after):
-            return False
-        return equal(alternate(stage(tree(among_others, block), before)), alternate(after))
-
-    compared = 0
-    while sizes and compared < VALUES:
-        given = tree(varied, x)
-        expected = pick(stage(repeated(given, sizes[-1]), repeated(state, sizes[-1])), 0)
-        bad = next((size for size in reversed(sizes) if not agree(size)), 0)
-        sizes = [size for size in sizes if size > bad]
-        compared += max(1, expected[0].numel())
-    return sizes
+    equal_rows = model.advance(repeated(block, count), repeated(memory, count))
+    if not all(same(array, first) for array, first in zip(flat(equal_rows), one, strict=True)):
+        return False
+    others = full_block(model, len(block[0][0]), count, random)
+    for other, part in zip(others, block, strict=True):
+        other[::2] = part
+    among = model.advance(others, repeated(memory, count))
+    return all(same(array[::2], first) for array, first in zip(flat(among), one, strict=True))
 
 
-def repeated(state: State, size: int) -> State:
-    """A batch of one as one of ``size``."""
-    return tree(lambda tensor: tensor.expand(size, *tensor.shape[1:]).contiguous(), state)
+def flat(answer: tuple[NDArray[np.float32], Memory]) -> Memory:
+    """Posteriors and memory as one tuple."""
+    return answer[0], *answer[1]
 
 
-def alternate(state: State) -> State:
-    """Every other row."""
-    return tree(lambda tensor: tensor[::2], state)
+def alone(answer: tuple[NDArray[np.float32], Memory]) -> Memory:
+    """The first row of an answer."""
+    return tuple(to_numpy(array[:1]) for array in flat(answer))
 
 
-def equal(one: State, other: State) -> bool:
-    """Whether two states are the same to the bit."""
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    return all(map(equal, one, other))
+def same(rows: Any, one: NDArray[Any]) -> bool:
+    """Whether all rows are ``one``, to the bit."""
+    return np.array_equal(to_numpy(rows), np.broadcast_to(one, rows.shape), equal_nan=one.dtype.kind == "f")
+
+
+def repeated(arrays: Memory, count: int) -> Memory:
+    """A batch of one as one of ``count``."""
+    return tuple(array[[0] * count] for array in arrays)

@@ -8,17 +8,14 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.core.errors import ConfigError, NotFiniteError
-from pipeline.layers.stage import State, detach
 from pipeline.media.input_spec import Arrays, Chunk, concatenate
-from pipeline.model.classifier import Classifier, on_device
 from pipeline.model.decoder import Decoder, Event
+from pipeline.model.stream_model import Memory, StreamModel
 from pipeline.sources.source import Policy
 from pipeline.streaming.guard import Guard, finite
-from pipeline.streaming.snapshot import Card, Memory, pack, refused, unpack
+from pipeline.streaming.snapshot import Card, Remembered, pack, refused, unpack
 
 MAX_FILL_SECONDS = 10.0  # seconds of a gap that are computed at most
 COUNTERS = "size", "ticks", "surplus", "skip", "steps", "end", "closed"  # of a stream, in its snapshots
@@ -34,18 +31,16 @@ class Stream:
         guard: what it has met that was not sound, in ``guard.counts``; see ``guard.py`` for what is done about it.
     """
 
-    def __init__(self, model: Classifier, block: int = 10, decoder: Decoder | None = None) -> None:
+    def __init__(self, model: StreamModel, block: int = 10, decoder: Decoder | None = None) -> None:
         """``block`` output steps are computed at a time, with sound and pictures rounded up to whole pictures: more is
-        faster, less answers sooner. ConfigError if the model is not causal.
+        faster, less answers sooner. ConfigError if the model is not causal, or cannot compute such blocks.
         """
-        if not model.causal:
-            blind = next(name for name, stage in zip(model.names, model.stages, strict=True) if not stage.causal)
-            raise ConfigError(f"{blind}: looks into the future (causal = False) and cannot be streamed; choose another")
         self.model, self.spec = model, model.spec
         self.size = -(-block * model.hop // model.grain) * model.grain  # ticks
+        model.check_block(self.size)
         self.decoder = decoder or model.decoder()
-        self.fetch: Callable[[], State] | None = None
-        self.value = detach(model.initial(1))
+        self.fetch: Callable[[], Memory] | None = None
+        self.value = model.begin(1)
         self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels))
         self.waiting = self.newest = self.spec.empty()
         self.ticks = 0  # received so far, and passed in gaps
@@ -57,12 +52,12 @@ class Stream:
         self.posteriors = np.zeros((0, len(model.labels)), np.float32)
 
     @property
-    def state(self) -> State:
+    def state(self) -> Memory:
         """The model's state: a plain value, which no later step changes."""
         return self.value if self.fetch is None else self.fetch()
 
     @state.setter
-    def state(self, state: State) -> None:
+    def state(self, state: Memory) -> None:
         self.fetch, self.value = None, state
 
     def push(self, chunk: Chunk) -> list[Event]:
@@ -73,8 +68,9 @@ class Stream:
         events: list[Event] = []
         answers = [self.posteriors]
         while self.ready():
-            y, state = step(self.model, self.take(), self.state)
-            good = finite(y) and finite(state, self.guard.initial)
+            y, state = self.model.advance(tuple(part[None] for part in self.take()), self.state)
+            y = y[0]
+            good = finite((y,)) and finite(state, self.guard.initial)
             if good:
                 self.state = state
             events += self.answer(y, good)
@@ -164,7 +160,7 @@ class Stream:
         ticks, self.surplus = ticks - counted, self.surplus - counted
         if how == "reset":
             events = self.flush()
-            self.state, self.end = detach(self.model.initial(1)), None
+            self.state, self.end = self.model.begin(1), None
             self.guard.reset()
             self.waiting = self.newest = self.spec.empty()
             self.jump(ticks)
@@ -188,7 +184,7 @@ class Stream:
         self.ticks -= ticks + later
         events = self.decoder.close() if how == "reset" else []
         if how == "reset":
-            self.state = detach(self.model.initial(1))
+            self.state = self.model.begin(1)
             self.guard.reset()
         self.jump(ticks)
         self.ticks += later
@@ -210,10 +206,10 @@ class Stream:
         """
         counters = {name: getattr(self, name) for name in COUNTERS}
         card = Card(**counters, decoder=self.decoder.snapshot(), guard=self.guard.counts)
-        return pack(self.model, Memory(card, self.state, self.waiting, self.newest, self.guard.held))
+        return pack(self.model, Remembered(card, self.state, self.waiting, self.newest, self.guard.held))
 
     @classmethod
-    def restore(cls, model: Classifier, data: bytes, decoder: Decoder | None = None) -> Self:
+    def restore(cls, model: StreamModel, data: bytes, decoder: Decoder | None = None) -> Self:
         """The stream of a ``snapshot``, in any process: it goes on as if nothing had been, bit for bit.
 
         ``decoder``: a new one with the settings that the stream's had, if they were not the model's. SnapshotError if
@@ -237,16 +233,3 @@ class Stream:
     def open(self) -> list[Event]:
         """The events that have begun and not ended."""
         return self.decoder.open_events()
-
-
-@torch.inference_mode()
-def step(model: Classifier, block: Arrays, state: State) -> tuple[NDArray[np.float32], State]:
-    """One block through the model: posteriors ``(T, K)`` and the next state. Where a memory is not finite, which cells
-    refuse, NaN and the state as it was.
-    """
-    x = model.spec.tensors(model.spec.stack([block]))
-    try:
-        y, state = model(on_device(x, model), state)
-    except NotFiniteError:
-        return np.full((model.spec.ticks(block) // model.hop, len(model.labels)), np.nan, np.float32), state
-    return y[0].float().cpu().numpy(), state

@@ -96,10 +96,6 @@ class Classes(Task[Classified]):
         """Thresholds mean nothing here: the highest score is told."""
         return Classified(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
 
-    def choose(self, scores: NDArray[np.float32], labels: Sequence[str], thresholds: NDArray[np.float32]) -> str:
-        """The label with the highest posterior."""
-        return labels[int(np.argmax(scores))]
-
     def right(self, found: Classified, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether the class has the highest posterior."""
         return posteriors.argmax(-1).cpu() == truth[:, None]

@@ -132,10 +132,6 @@ class Tags(Task[Tagged]):
         told = posteriors.float().cpu() >= torch.from_numpy(found.thresholds)
         return (told == (truth > 0.5)[:, None]).all(-1)
 
-    def choose(self, scores: NDArray[np.float32], labels: Sequence[str], thresholds: NDArray[np.float32]) -> str:
-        """The labels that reach their thresholds, joined by ', '; '' if none does."""
-        return join(label for label, told in zip(labels, scores >= thresholds, strict=True) if told)
-
     def calibrate(self, found: Tagged) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """A scale and a shift for each label."""
         scale, shift = np.transpose([fit_sigmoid(*pair) for pair in zip(found.scores.T, found.truth.T, strict=True)])

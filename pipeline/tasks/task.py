@@ -95,10 +95,6 @@ class Task(Generic[Found]):
     def add_steps(self, found: Found, logits: Tensor, truth: Tensor) -> None:
         """Take what is told of single steps ``(B, T, K)``, and their truth ``(B, T, ...)``."""
 
-    def choose(self, scores: NDArray[np.float32], labels: Sequence[str], thresholds: NDArray[np.float32]) -> str:
-        """What is told of a file, by the posteriors of its labels, all ``(K,)``."""
-        raise NotImplementedError
-
     def right(self, found: Found, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether the answers after each step ``(B, T, K)`` are those for the whole clips, ``(B, T)``."""
         raise NotImplementedError

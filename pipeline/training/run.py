@@ -17,8 +17,9 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.moved import with_new_names
 from pipeline.core.settings import differences
 from pipeline.layers.stage import State, tree
-from pipeline.model.classifier import DEFAULTS, Classifier
+from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
+from pipeline.model.file import DEFAULTS
 from pipeline.training.checkpoint import FILE, generators, load, save, set_generators
 from pipeline.training.devices import broadcast_weights, gather
 from pipeline.training.progress import Progress, best

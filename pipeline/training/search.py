@@ -26,7 +26,7 @@ from pipeline.core.moved import with_new_names
 from pipeline.core.search_space import Choices, Part, quote, to_override
 from pipeline.core.settings import differences
 from pipeline.core.text import clean
-from pipeline.model.classifier import DEFAULTS
+from pipeline.model.file import DEFAULTS
 from pipeline.report.sweep import TrialResult, rank_trials, render_sweep
 from pipeline.training.progress import Train, best
 

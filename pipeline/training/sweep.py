@@ -19,7 +19,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pipeline.core.build import Config, build
 from pipeline.core.errors import ConfigError
 from pipeline.core.search_space import keys_of, parse_space
-from pipeline.model.classifier import DEFAULTS
+from pipeline.model.file import DEFAULTS
 from pipeline.tasks.task import Task
 from pipeline.training.progress import Train
 

@@ -1,0 +1,77 @@
+"""A trained model as files that any ONNX runtime computes, each proven to answer as the model does."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.atomic import atomic_write
+from pipeline.core.errors import ModelError
+from pipeline.exporting.graph import to_graph
+from pipeline.model.classifier import Classifier
+from pipeline.model.file import CLIPS_GRAPH, GRAPH
+from pipeline.model.golden_clip import clip
+from pipeline.model.onnx_model import OnnxModel
+from pipeline.model.stream_model import Memory, block_ticks
+from pipeline.streaming.state_batch import full_block
+
+TOLERANCE = 1e-5  # of a posterior
+BATCHES = 1, 3, 64
+PICTURE_BATCHES = 1, 3, 8  # the same for pictures, which take longer
+BLOCKS = 50  # that are carried on
+BLOCK_SECONDS = 0.1  # computed at a time by streams, unless they ask for something else
+
+
+def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS) -> list[Path]:
+    """Write ``model.onnx`` for streams, ``block`` seconds at a time, and ``clips.onnx`` for whole clips where the head
+    pools another window for them. ConfigError if the model cannot be exported; ModelError if a graph answers otherwise:
+    then no file is written.
+    """
+    window = model.config["head"].get("window")
+    stream = model.for_streaming()
+    wanted = {GRAPH: stream} if stream.config["head"].get("window") == window else {GRAPH: stream, CLIPS_GRAPH: model}
+    found = {name: to_graph(one, block_ticks(one, block), window) for name, one in wanted.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in found.items():
+        new = folder / f".{name}"
+        with atomic_write(new) as file:
+            file.write(data)
+        try:
+            prove(wanted[name], OnnxModel(new))
+            new.replace(folder / name)
+        finally:
+            new.unlink(missing_ok=True)
+    if CLIPS_GRAPH not in found:
+        (folder / CLIPS_GRAPH).unlink(missing_ok=True)  # of another model
+    return [folder / name for name in found]
+
+
+def prove(model: Classifier, graph: OnnxModel) -> float:
+    """The greatest difference of a posterior from torch's, on the golden clip and on noise in batches of several sizes,
+    one of them carried on for ``BLOCKS`` blocks. ModelError if it is above ``TOLERANCE``.
+    """
+    apart, random, unit = 0.0, np.random.default_rng(0), graph.unit
+    parts = model.spec.stack([clip(model.spec, unit)])
+    blocks = [tuple(piece) for piece in graph.pieces(parts)]
+    apart = max(apart, compare(model, graph, blocks, graph.begin(1)))
+    for rows in BATCHES if model.spec.picture is None else PICTURE_BATCHES:
+        count = BLOCKS if rows == BATCHES[1] else 3
+        noise = [full_block(model, unit, rows, random) for _ in range(count)]
+        used = tuple(np.full_like(array, np.nan if array.dtype.kind == "f" else 7) for array in graph.begin(rows))
+        apart = max(apart, compare(model, graph, noise, used))
+    if not apart <= TOLERANCE:
+        raise ModelError(
+            f"export: the graph's answers differ by {apart:.2g} from torch's; expected {TOLERANCE:g} at most: a "
+            "fault of the exporter, or of a stage; nothing was written"
+        )
+    return apart
+
+
+def compare(model: Classifier, graph: OnnxModel, blocks: list[tuple[np.ndarray, ...]], used: Memory) -> float:
+    """The greatest difference over some blocks; the graph begins with a ``used`` memory, which ``start`` must undo."""
+    apart, start, memory = 0.0, np.ones((len(blocks[0][0]), 1), np.float32), model.begin(len(blocks[0][0]))
+    for block in blocks:
+        y, memory = model.advance(block, memory)
+        found, *after = graph.session.run(None, dict(zip(graph.inputs, (*block, start, *used), strict=True)))
+        start, used = np.zeros_like(start), tuple(after)
+        apart = max(apart, float(np.abs(y - found).max()))
+    return apart

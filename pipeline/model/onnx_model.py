@@ -1,0 +1,195 @@
+"""A model whose step is an ONNX graph, computed by onnxruntime: what ``pipeline.exporting`` writes, read without torch.
+
+The file is one graph with standard operators. Its metadata hold a JSON card under ``rivulet`` and, as the last bytes of
+the file, a SHA-256 of all bytes before, so that damage is found. Reading runs nothing but the graph.
+"""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError, ModelError
+from pipeline.core.moved import with_new_names
+from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.media.picture import Picture
+from pipeline.model.decoder import Decoder
+from pipeline.model.golden_clip import TOLERANCE, difference
+from pipeline.model.stream_model import Memory
+
+FORMAT = 1
+KEY = "rivulet"
+SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # protobuf of metadata_props {key: "sha256", value: 64 hex digits}
+SEAL_BYTES = len(SEAL) + 64
+ANEW = "write it again with `python -m pipeline.exporting RUN`, or compute with torch: compute=torch"
+
+
+class StateCard(BaseModel):
+    """One array of the memory, without the axis of rows. ``initial``: one number for all, or base64 of all of them."""
+
+    model_config = ConfigDict(extra="forbid")
+    shape: list[PositiveInt]
+    type: str  # of numpy
+    initial: float | str
+
+    def begin(self, rows: int) -> NDArray[Any]:
+        """The array before the first tick, ``(rows, *shape)``."""
+        kind = np.dtype(self.type)
+        if self.initial in ("inf", "-inf") or not isinstance(self.initial, str):
+            return np.full((rows, *self.shape), self.initial, kind)
+        one = np.frombuffer(base64.b64decode(self.initial), kind).reshape(self.shape)
+        return np.repeat(one[None], rows, axis=0)
+
+    @classmethod
+    def of(cls, first: NDArray[Any]) -> "StateCard":
+        """The card of an initial array ``(1, *shape)``."""
+        values = np.unique(first)
+        text: float | str = base64.b64encode(np.ascontiguousarray(first[0]).tobytes()).decode()
+        if len(values) == 1:
+            text = float(values[0]) if np.isfinite(values[0]) else str(values[0])
+        return cls(shape=list(first.shape[1:]), type=str(first.dtype), initial=text)
+
+
+class Card(BaseModel):
+    """What a graph says of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int = FORMAT
+    labels: list[str]
+    link: str
+    config: dict[str, dict[str, Any]]
+    spec: dict[str, Any]  # sound: samples a second; picture: rate, height, width, how
+    hop: PositiveInt
+    grain: PositiveInt
+    delay: int
+    block: PositiveInt  # ticks
+    clip_window: float | None  # of the head, in seconds, for whole clips
+    states: list[StateCard]
+    identity: str  # of the model it was made of
+    weights: str  # the same, whatever the head's window is
+    promise: dict[str, Any] = {}  # what the thresholds keep to, and on how much it was measured
+    golden: list[list[float]] = []  # posteriors of the golden clip
+    versions: dict[str, str] = {}
+    licences: dict[str, str] = {}  # of borrowed parts
+
+
+class OnnxModel:
+    """See ``StreamModel``. A block is a multiple of the graph's own, and is computed in pieces of that."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """ModelError for a file that is not ours, of another version or damaged; ConfigError without onnxruntime."""
+        self.path, self.session = path, session_of(unsealed(path), threads, path)
+        self.card = card = card_of(self.session, path)
+        picture = card.spec.get("picture")
+        self.spec = InputSpec(card.spec.get("sound"), Picture(**picture) if picture else None)
+        self.labels, self.config, self.rate = card.labels, with_new_names(card.config), self.spec.rate
+        self.hop, self.delay, self.grain, self.unit = card.hop, card.delay, card.grain, card.block
+        self.link, self.engine = card.link, {"device": "cpu", "precision": "fp32", "compute": "onnx"}
+        self.inputs = [one.name for one in self.session.get_inputs()]
+
+    def begin(self, rows: int) -> Memory:
+        """The card's initial states."""
+        return tuple(state.begin(rows) for state in self.card.states)
+
+    def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:
+        """By the graph, once for each of its own blocks."""
+        going_on, found = np.zeros((len(block[0]), 1), np.float32), []
+        for piece in self.pieces(block):
+            y, *after = self.session.run(None, dict(zip(self.inputs, (*piece, going_on, *memory), strict=True)))
+            memory = tuple(after)
+            found.append(y)
+        return found[0] if len(found) == 1 else np.concatenate(found, 1), memory
+
+    def pieces(self, block: Arrays) -> list[Arrays]:
+        """A block in pieces of the graph's own size."""
+        grains = self.card.block // self.spec.grain
+        sizes = [grains * track.steps for track in self.spec.tracks]
+        count = block[0].shape[1] // sizes[0]
+        if count == 1:
+            return [block]
+        return [
+            tuple(part[:, k * size : (k + 1) * size] for part, size in zip(block, sizes, strict=True))
+            for k in range(count)
+        ]
+
+    def decoder(self, **settings: Any) -> Decoder:
+        """A new decoder with the model's settings, changed by ``settings``."""
+        config = self.config["decoder"] | settings
+        return build(config, Decoder, at="decoder", labels=self.labels, hop=self.hop, rate=self.rate)
+
+    def identity(self, window: bool = True) -> str:
+        """That of the model it was made of."""
+        return self.card.identity if window else self.card.weights
+
+    def check_golden(self, parts: Arrays, found: NDArray[np.float32]) -> None:
+        """ModelError if posteriors of the golden clip are not those that torch gave when the graph was made."""
+        if self.card.golden and (apart := difference(found, np.array(self.card.golden, np.float32))) > TOLERANCE:
+            raise ModelError(
+                f"self-test: the answers differ by {apart:.2g} from those stored with {self.path.name}; {ANEW}, or "
+                "turn this check off with selftest=false"
+            )
+
+    def check_block(self, ticks: int) -> None:
+        """ConfigError unless a block is a multiple of the graph's own."""
+        if ticks % self.card.block:
+            raise ConfigError(
+                f"block: {ticks / self.rate:g} s; {self.path.name} computes {self.card.block / self.rate:g} s at a "
+                "time, so expected a multiple of that; or compute=torch"
+            )
+
+
+def session_of(data: bytes, threads: int, path: Path) -> Any:
+    """An onnxruntime session on so many threads (0: as many as it likes)."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError(
+            "compute=onnx needs onnxruntime, which is not installed: pip install onnxruntime, or compute=torch"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of onnxruntime, of which there are many
+        raise ModelError(f"{path}: onnxruntime refuses it ({str(error)[:200]}); {ANEW}") from error
+
+
+def seal(data: bytes) -> bytes:
+    """A graph with its digest behind it; protobuf reads that as one more entry of the metadata."""
+    return data + SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def unsealed(path: Path) -> bytes:
+    """The bytes of a graph. ModelError for a file that is none of ours, or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; {ANEW}") from None
+    body, tail = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+    if not tail.startswith(SEAL):
+        raise ModelError(f"{path}: no graph of Rivulet, or not a whole one; {ANEW}")
+    if tail[len(SEAL) :] != hashlib.sha256(body).hexdigest().encode():
+        raise ModelError(f"{path}: damaged: its digest is another; {ANEW}")
+    return data
+
+
+def card_of(session: Any, path: Path) -> Card:
+    """What a graph says of itself. ModelError if that cannot be true."""
+    text = session.get_modelmeta().custom_metadata_map.get(KEY, "null")
+    try:
+        version = (json.loads(text) or {}).get("format")
+        if version != FORMAT:
+            raise ModelError(f"{path}: a graph of format {version!r:.40}; this version reads {FORMAT}; {ANEW}")
+        card = Card.model_validate_json(text)
+    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: its card is not right ({error}); {ANEW}") from None
+    inputs, outputs = len(session.get_inputs()), len(session.get_outputs())
+    if outputs != 1 + len(card.states) or inputs <= outputs:
+        raise ModelError(f"{path}: {inputs} inputs and {outputs} outputs for {len(card.states)} states; {ANEW}")
+    return card
