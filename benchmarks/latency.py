@@ -3,7 +3,7 @@
     python benchmarks/latency.py [MODEL.safetensors]
 
 Ours is Stream.push on 10-, 20- and 100-ms chunks, with the block as long as the chunk: log-mel (64), one or two GRU
-layers of 128 (or the model given), mean head, smoothing, guards and event decoder. The baselines do the same work the
+layers of 128 (or the model given), mean head, smoothing, guards and event decoder, by the exported graph and by torch. The baselines do the same work the
 usual ways, with the same weights' shapes, in the same run:
 
 * by hand: torchaudio's log-mel of the chunk behind its context, nn.GRU and nn.Linear, all states kept by hand (no layer
@@ -26,15 +26,17 @@ import librosa
 import numpy as np
 import torch
 import torchaudio
+from graphs import as_graph  # beside this file, as the next
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from table import report  # beside this file
+from table import report
 
 from pipeline.encoders.recurrent import RecurrentLayer
 from pipeline.model.classifier import Classifier, load
 from pipeline.streaming.stream import Stream
 
 ROUNDS = 300
+OURS = "Rivulet, Stream.push"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -105,13 +107,15 @@ class ByHand:
 def measure(name, model, milliseconds):
     """Rows for one chunk size: median and 99th percentile of every way."""
     size = model.rate * milliseconds // 1000
-    first = {"Rivulet, Stream.push": Stream(model, max(1, size // model.hop))}
+    steps = max(1, size // model.hop)
+    graph = as_graph(model, Stream(model, steps).size)
+    first = {OURS: Stream(graph, steps), "Rivulet, compute=torch": Stream(model, steps)}
     if all(isinstance(stage, RecurrentLayer) for stage in model.encoder.stages):
         first["torchaudio, nn.GRU by hand"] = ByHand(model)
     times = take_turns(first, size)
     times |= take_turns({"torchaudio, last second anew": by_torchaudio(model)}, size)
     times |= take_turns({"librosa, last second anew": by_librosa(model)}, size)
-    base = np.median(times["Rivulet, Stream.push"])
+    base = np.median(times[OURS])
     percentiles = {way: np.percentile(taken, [50, 99]) * 1e6 for way, taken in times.items()}
     return [
         [name, f"{milliseconds} ms", way, f"{p50:.0f}", f"{p99:.0f}", f"{p50 / base / 1e6:.2f}"]

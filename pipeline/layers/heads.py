@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool1d
 
 from pipeline.layers.kernels import passes
 from pipeline.layers.lean import Array, Arrays, fits, own, unchanged
-from pipeline.layers.stage import Chain, Stage, State, left_context, running_max, windows
+from pipeline.layers.stage import Chain, Stage, State, left_context, running_max, sliding_sum
 
 
 class Head(Chain):
@@ -122,7 +122,7 @@ class Mean(Last):
         count, seen = (seen + steps)[:, :, None], seen + x.shape[1]
         if self.window:
             joined, recent = left_context(past, x)
-            total = windows(joined, self.window, 1).sum(-1)
+            total = sliding_sum(joined, self.window)
             return total / count.clamp(max=self.window), (recent, seen)
         pooled = (past[:, None] * (count[:, :1] - 1) + x.cumsum(1)) / count
         return pooled, (pooled[:, -1].clone(), seen)

@@ -235,16 +235,30 @@ def windows(x: Tensor, size: int, hop: int) -> Tensor:
 
 def power_spectrum(x: Tensor, size: int) -> Tensor:
     """Squared magnitudes ``(..., size // 2 + 1)`` of the Fourier transform of ``(..., N)``, padded with zeros to
-    ``size``. In a graph that is exported it is a product with waves: runtimes have no fast transform.
+    ``size``. In a graph that is exported two products with waves, as runtimes have no fast transform: of the parts that
+    are even and odd about the middle, where time is counted from, which changes no magnitude.
     """
     if not torch.compiler.is_exporting():
         spectrum = torch.fft.rfft(x, size)
         power: Tensor = spectrum.real.square() + spectrum.imag.square()
         return power
-    angles = 2 * np.pi / size * np.outer(np.arange(x.shape[-1]), np.arange(size // 2 + 1))
-    waves = torch.from_numpy(np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(np.float32))
-    real, imaginary = (x @ waves).chunk(2, -1)
-    return real.square() + imaginary.square()
+    half, count = x.shape[-1] // 2, x.shape[-1]
+    times = np.arange(count - half, count) - (count - 1) / 2
+    angles = 2 * np.pi / size * np.outer(times, np.arange(size // 2 + 1))
+    cosines, sines = (torch.from_numpy(wave(angles).astype(np.float32)) for wave in (np.cos, np.sin))
+    late, early = x[..., count - half :], x[..., :half].flip(-1)
+    even, odd = (late + early) @ cosines, (late - early) @ sines
+    if count % 2:
+        even = even + x[..., half : half + 1]
+    return even * even + odd * odd
+
+
+def sliding_sum(x: Tensor, size: int) -> Tensor:
+    """Sums over the last ``size`` steps, ``(B, size - 1 + T, F)`` to ``(B, T, F)``; in an exported graph one product."""
+    if not torch.compiler.is_exporting():
+        return x.unfold(1, size, 1).sum(-1)
+    steps = x.shape[1] - size + 1
+    return torch.ones(steps, x.shape[1]).triu().tril(size - 1) @ x
 
 
 def running_max(x: Tensor) -> Tensor:
