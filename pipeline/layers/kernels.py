@@ -1,8 +1,8 @@
 """The compiled engine: a cell's equations and their gradient as machine code, for float32 on a CPU.
 
 What is left in the time loop is one matrix product per step (torch) and one pass over the gates (a kernel), where the
-readable loop makes a dozen small torch calls. The kernels are written from the tape of the equations and compiled by
-numba, which keeps them under ``~/.cache/rivulet`` (or where ``RIVULET_CACHE`` points). ``RIVULET_ENGINE=off`` turns it off.
+readable loop makes a dozen small torch calls. The kernels are written from the tape of the equations. Numba compiles
+them and keeps them under ``~/.cache/rivulet``, or where ``RIVULET_CACHE`` points. ``RIVULET_ENGINE=off`` turns it off.
 """
 
 import hashlib
