@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.package import PackageFile
 from pipeline.layers.stage import Stage
 from pipeline.layers.standardize import Standardize
 from pipeline.media.input_spec import InputSpec
@@ -15,6 +16,8 @@ class Extractor(Stage):
         spec: what it takes, and on which clock.
         costly: fixed and slow, so that a training does better to compute it once for each clip.
         uncounted: computed by another library, so that ``cost.py`` cannot count it.
+        learning_share: at which share of the learning rate it learns.
+        borrowed: the weights of others that it has, if any.
         compares: each picture with the one before, so that what it makes of the first after a loss means nothing.
     """
 
@@ -22,6 +25,8 @@ class Extractor(Stage):
     costly = False
     compares = False
     uncounted = False
+    learning_share = 1.0
+    borrowed: PackageFile | None = None
 
     def fetch(self) -> None:
         """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
