@@ -1,5 +1,6 @@
 """What an extractor is: the first Stage of a model, which says what the model takes in."""
 
+import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError
@@ -29,6 +30,10 @@ class Extractor(Stage):
     def fronts(self) -> list[tuple["Extractor", Standardize | None]]:
         """The extractor of each track, with its own normalisation; None: the model's is enough."""
         return [(self, None)]
+
+    def lasting(self) -> Tensor:
+        """Which features ``(F,)``, or ``(1,)`` for all of them, no training changes, so that their mean stays."""
+        return torch.tensor([not any(parameter.requires_grad for parameter in self.parameters())])
 
     def bands(self) -> Tensor | None:
         """Hz around which its features ``(F,)`` stand, rising; None if they are no axis of frequency."""

@@ -60,8 +60,7 @@ class Features:
                 steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
         for (front, standardize), rows in zip(model.fronts(), found, strict=True):
-            if not any(parameter.requires_grad for parameter in front.parameters()):
-                standardize.fit(rows)
+            standardize.fit(rows, front.lasting())
 
     @cached_property
     def cache(self) -> FeatureCache:
