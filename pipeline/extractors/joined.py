@@ -26,7 +26,8 @@ class Joined(Extractor):
         self.delay = max(-(-part.delay * part.hop // self.hop) for part in parts)
         for part in parts:
             self.refuse_other(part, round(span * self.spec.rate / part.hop))
-        self.costly = any(part.costly for part in parts)
+        learns = any(parameter.requires_grad for part in parts for parameter in part.parameters())
+        self.costly = any(part.costly for part in parts) and not learns
         self.parts = nn.ModuleList(self.in_time(part, round(span * self.spec.rate / part.hop)) for part in parts)
         self.in_shape, self.out_shape = (), (sum(part.out_shape[0] for part in self.chains()),)
 
@@ -59,11 +60,6 @@ class Joined(Extractor):
     def chains(self) -> list[Chain]:
         """The parts in order."""
         return [cast(Chain, part) for part in self.parts]
-
-    def fetch(self) -> None:
-        """Of each part."""
-        for part in self.chains():
-            cast(Extractor, part.stages[0]).fetch()
 
     def lasting(self) -> Tensor:
         """Of each part."""

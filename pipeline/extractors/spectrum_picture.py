@@ -24,6 +24,7 @@ class SpectrumPicture(Windows):
     """
 
     costly = True
+    borrowed = efficientnet.WEIGHTS
 
     def __init__(
         self,

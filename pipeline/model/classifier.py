@@ -101,6 +101,12 @@ class Classifier(Chain):
             )
         self.decoder()  # refuses a wrong setting before the training
 
+    def fetch(self) -> None:
+        """Read the weights of others that extractors begin with. ConfigError if they are missing."""
+        for part in self.modules():
+            if isinstance(part, Extractor):
+                part.fetch()
+
     def extract(self, x: Tensors) -> list[Tensor]:
         """Features of each track of whole clips, before normalisation."""
         tracks = x if isinstance(x, tuple) else (x,)

@@ -47,19 +47,19 @@ class Features:
     @torch.inference_mode()
     def fit(self, batches: Iterator[Batch], count: int = 20) -> None:
         """Mean and deviation of the features over a random part of the training data; an extractor that learns has
-        none that last. Pretrained weights come first.
+        none that last, unless it borrowed what it begins with.
         """
         model = self.model
-        found: list[list[Tensor]] = [[] for _ in model.fronts()]
-        for front, _ in model.fronts():
-            front.fetch()
+        fronts = model.fronts() if model.spec.both else [(model.extractor, model.standardize)]
+        found: list[list[Tensor]] = [[] for _ in fronts]
         for batch in islice(batches, count):
             x = on_device(model.pad(batch.x, int(batch.lengths.max())), model)
             there = x[2].amax(1) > 0 if isinstance(x, tuple) else torch.ones(len(batch.labels), 1)
-            for track, ((front, _), y) in enumerate(zip(model.fronts(), model.extract(x), strict=True)):
+            tracks = model.extract(x) if model.spec.both else [model.extractor.join(model.extract(x), None)]
+            for track, ((front, _), y) in enumerate(zip(fronts, tracks, strict=True)):
                 steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
-        for (front, standardize), rows in zip(model.fronts(), found, strict=True):
+        for (front, standardize), rows in zip(fronts, found, strict=True):
             standardize.fit(rows, front.lasting())
 
     @cached_property

@@ -10,6 +10,7 @@ from pipeline.model.classifier import Classifier, load
 SAME_PARTS = ("extractor", "encoder", "cell")  # the same weights mean something else with other settings of these
 TRAINING_KEYS = {  # settings of how weights begin and are learnt, which do not change their meaning
     "dropout", "recurrent_dropout", "zoneout", "checkpoint", "forget_bias", "orthogonal", "weights", "frozen",
+    "tune", "tune_rate", "path",
 }  # fmt: skip
 
 

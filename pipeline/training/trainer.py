@@ -125,10 +125,11 @@ class Trainer:
         return {name: model.task.in_columns(split, data.labels, data.background) for name, split in found.items()}
 
     def begin(self, model: Classifier) -> None:
-        """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, if any.
+        """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, or those
+        that its extractors borrow, if any.
 
         ``fit`` does so, too; call it earlier to find out early what does not suit. ConfigError for a model of other
-        parts than the pretrained one, ModelError if there is none.
+        parts than the pretrained one, or for weights that are missing; ModelError if there is no pretrained one.
         """
         if model is self.ready:
             return
@@ -138,6 +139,8 @@ class Trainer:
         torch.set_num_threads(self.threads or (max(1, cores // 2) if self.workers else cores))
         if self.pretrained and not self.resume:
             self.say(load_pretrained(model, self.pretrained))
+        elif not self.resume:
+            model.fetch()
         self.ready = model
 
     def say(self, text: str) -> None:
