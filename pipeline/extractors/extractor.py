@@ -1,5 +1,7 @@
 """What an extractor is: the first Stage of a model, which says what the model takes in."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,10 @@ class Extractor(Stage):
 
     def fetch(self) -> None:
         """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
+
+    def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Its settings as a model's file has them: with what it has found out itself."""
+        return config
 
     def fronts(self) -> list[tuple["Extractor", Standardize | None]]:
         """The extractor of each track, with its own normalisation; None: the model's is enough."""

@@ -1,6 +1,6 @@
 """Several extractors of sound side by side, on one hop."""
 
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -58,13 +58,22 @@ class Joined(Extractor):
         return Chain(**stages)
 
     def chains(self) -> list[Chain]:
-        """The parts in order."""
+        """The parts in order, each on the common hop."""
         return [cast(Chain, part) for part in self.parts]
+
+    def extractors(self) -> list[Extractor]:
+        """The parts as they are."""
+        return [cast(Extractor, chain.stages[0]) for chain in self.chains()]
 
     def lasting(self) -> Tensor:
         """Of each part."""
-        found = [cast(Extractor, part.stages[0]).lasting().expand(part.out_shape) for part in self.chains()]
-        return torch.cat(found)
+        every = zip(self.extractors(), self.chains(), strict=True)
+        return torch.cat([part.lasting().expand(chain.out_shape) for part, chain in every])
+
+    def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Of each part."""
+        every = zip(self.extractors(), config["parts"], strict=True)
+        return config | {"parts": [part.recorded(own) for part, own in every]}
 
     def initial(self, batch: int) -> State:
         """Of each part."""
