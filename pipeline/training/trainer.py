@@ -246,6 +246,8 @@ class Trainer:
             self.seed((seed + 7919 * self.fabric.global_rank) % 2**32)
             run.carried = None
         train.epoch = run.progress.epoch
+        if hasattr(train, "done") and not self.workers:  # other processes do not know what is kept
+            train.done = run.features.has
         if negatives := getattr(train, "negatives", None):
             negatives.hard = run.progress.hard
         row = {"epoch": run.progress.epoch + 1} | self.train_epoch(step, loader, train, seed)
