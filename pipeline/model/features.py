@@ -147,7 +147,7 @@ class Features:
             one = Batch(**lists | {"x": clip})
             if batch.copies[row]:
                 with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]))
+                    torch.default_generator.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]))
                     one = self.augment.clips(one, spec)
             clip, length = one.x, int(one.lengths)
             self.cache.times[name] = one.lengths[0], one.spans[0]
