@@ -26,9 +26,8 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from numba.core.caching import FunctionCache
-from omegaconf import OmegaConf
 
-from conf.launch import launch
+from conf.launch import launch, to_plain
 from infer import infer
 from pipeline.model.classifier import Classifier
 from train import compare, train
@@ -84,7 +83,7 @@ def configured(name="train", *overrides):
 @functools.cache
 def composed(name, overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return OmegaConf.to_container(compose(name, overrides=list(overrides)), resolve=True)
+        return to_plain(compose(name, overrides=list(overrides)))
 
 
 def options(group):

@@ -1,5 +1,8 @@
 """What an extractor is: the first Stage of a model, which says what the model takes in."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError
@@ -31,9 +34,17 @@ class Extractor(Stage):
     def fetch(self) -> None:
         """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
 
+    def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Its settings as a model's file has them: with what it has found out itself."""
+        return config
+
     def fronts(self) -> list[tuple["Extractor", Standardize | None]]:
         """The extractor of each track, with its own normalisation; None: the model's is enough."""
         return [(self, None)]
+
+    def lasting(self) -> Tensor:
+        """Which features ``(F,)``, or ``(1,)`` for all, have a mean that lasts, as training hardly changes it."""
+        return torch.tensor([bool(self.borrowed) or not any(one.requires_grad for one in self.parameters())])
 
     def bands(self) -> Tensor | None:
         """Hz around which its features ``(F,)`` stand, rising; None if they are no axis of frequency."""

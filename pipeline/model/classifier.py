@@ -89,6 +89,7 @@ class Classifier(Chain):
         )
         self.task = task
         self.config = {name: dict(config[name]) for name in PARTS}
+        self.config["extractor"] = extractor.recorded(self.config["extractor"])
         self.labels, self.spec, self.rate = list(labels), spec, spec.rate
         self.grain = math.lcm(spec.grain, self.hop)  # ticks of the smallest chunk
         if self.grain > GRAINS * max(spec.grain, self.hop):

@@ -47,7 +47,7 @@ class Features:
         self.augment.setup(model.labels, model.extractor)
         self.costly = getattr(model.extractor, "costly", False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def fit(self, batches: Iterator[Batch], count: int = 20) -> None:
         """Mean and deviation of the features over a random part of the training data; an extractor that learns has
         none that last, unless it borrowed what it begins with.
@@ -56,15 +56,14 @@ class Features:
         fronts = model.fronts() if model.spec.both else [(model.extractor, model.standardize)]
         found: list[list[Tensor]] = [[] for _ in fronts]
         for batch in islice(batches, count):
-            x = on_device(model.pad(batch.x, int(batch.lengths.max())), model)
-            there = x[2].amax(1) > 0 if isinstance(x, tuple) else torch.ones(len(batch.labels), 1)
-            tracks = model.extract(x) if model.spec.both else [model.extractor.join(model.extract(x), None)]
+            tracks, present = self.tracks(batch, self.costly and not self.augment.raw and all(batch.keys))
+            there = torch.ones(len(batch.labels), 1) if present is None else present.amax(1) > 0
+            tracks = tracks if model.spec.both else [model.extractor.join(tracks, None)]
             for track, ((front, _), y) in enumerate(zip(fronts, tracks, strict=True)):
                 steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
         for (front, standardize), rows in zip(fronts, found, strict=True):
-            if front.borrowed or not any(parameter.requires_grad for parameter in front.parameters()):
-                standardize.fit(rows)
+            standardize.fit(rows, front.lasting())
 
     @cached_property
     def cache(self) -> FeatureCache:

@@ -176,6 +176,8 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in settings.items() if key not in MAY_CHANGE}
     without = TRAINER_MAY_CHANGE if found.get("dataset", {}).get("negatives") else TRAINER_MAY_CHANGE | {"mine"}
     trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in without}
+    if not found.get("dataset", {}).get("copies", 1):  # which trainings did not always have
+        found["dataset"] = {key: value for key, value in found["dataset"].items() if key != "copies"}
     return found | {"trainer": trainer}
 
 
