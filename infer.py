@@ -21,6 +21,7 @@ def infer(
     window: Window,
     output: Literal["labels", "events", "hard_negatives"],
     decoder: dict[str, Any],
+    gate: dict[str, Any] | None,
     engine: dict[str, Any],
     source: dict[str, Any],
     sink: dict[str, dict[str, Any]],
@@ -31,11 +32,11 @@ def infer(
     from pipeline.core.build import build
 
     origin: Any = build(source, at="source")
-    where, automatic = None, 1
+    where = None
     if isinstance(origin, Files):
         where = build(engine, Engine, at="engine")
         where.prepare()
-        automatic = where.threads()
+        threads = where.threads() if threads is None else threads
 
     from pipeline.batch.job import classify_files  # imports torch, as all that follow
     from pipeline.batch.ledgers import Ledgers
@@ -54,7 +55,7 @@ def infer(
             return finished(origin.merge(target), origin.fail_on)
     mining = output == "hard_negatives" or "hard_negatives" in sink
     with_events = where is None or mining or output != "labels"
-    model = loaded(checkpoint, device, automatic if threads is None else threads, precision, window, live=with_events)
+    model = loaded(checkpoint, device, threads, precision, window, gate, live=with_events)
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
     if model.task.link == "sigmoid":
         model.config["decoder"] |= settings  # whose thresholds say what is told of whole files, too
@@ -71,22 +72,33 @@ def infer(
         return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
 
 
-def loaded(checkpoint: str | None, device: str, threads: int, precision: Precision, window: Window, live: bool) -> Any:
-    """The model, on its device, computed by so many threads (0: as many as torch likes); ``live``: for streams."""
+def loaded(
+    checkpoint: str | None,
+    device: str,
+    threads: int | None,
+    precision: Precision,
+    window: Window,
+    gate: dict[str, Any] | None,
+    live: bool,
+) -> Any:
+    """The model, on its device, computed by so many threads (None: 1; 0: as many as torch likes); ``live``: for
+    streams, with its own ``gate`` or another.
+    """
     import torch
 
     from pipeline.core.errors import ConfigError
     from pipeline.model.classifier import load
 
-    if threads:
-        torch.set_num_threads(threads)
+    if threads != 0:
+        torch.set_num_threads(threads or 1)
     if checkpoint is None:
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
     if device != "cpu" and not getattr(torch, device).is_available():
         raise ConfigError(f"device: {device!r} is not there; set device=cpu")
     model = load(checkpoint, device).with_precision(precision)
+    model = model if gate is None else model.with_gate(gate)
     if window != "auto":
-        return model.with_window(window)
+        return model.with_window(window, gated=live)
     return model.for_streaming() if live else model
 
 

@@ -161,8 +161,7 @@ class Chain(Stage):
     def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """The same; a stage without ``lean`` gets its tensors."""
         after, serial = [], MODE.serial
-        for module, before in zip(self._modules.values(), state, strict=True):
-            stage = cast(Stage, module)
+        for stage, before in zip(self.stages, state, strict=True):
             direct = stage.able and x.shape[1] and not (serial and stage in serial) and not hooked(stage)
             answer = stage.lean(x, before) if direct else None
             if answer is None:

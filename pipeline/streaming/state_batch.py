@@ -127,8 +127,10 @@ def independent(model: Classifier, size: int, tile: int) -> tuple[list[int], fro
     sizes, serial = [tile], set[Stage]()
     while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
-    x = on_device(model.spec.tensors(full(model, size, generator)), model)
-    for stage in single_stages(model):
+    block = x = on_device(model.spec.tensors(full(model, size, generator)), model)
+    for stage in [*single_stages(model), *([model.gate] if model.gated and model.gate else [])]:
+        if stage is model.gate:
+            x = block[0] if isinstance(block, tuple) else block
         y, state = stage(x, stage.initial(1))
         found = agreeing(stage, x, state, sizes, generator)
         if found:
