@@ -88,7 +88,7 @@ HEARING = {
     "gru": ["head.window=0.3", "encoder.layers=2"],
     "lstm, delayed": ["cell=lstm", "head.delay=0.06", "head=max", "head.window=0.1"],
     "convolutions": ["encoder=conv_recurrent"],
-    "gate": ["gate=voice", "gate.back=0.1", "gate.least=0.03"],
+    "gate": ["gate=voice", "gate.threshold=0.5", "gate.least=0.03", "gate.back=0.1"],
 }
 SEEING = {
     "pictures": [*PICTURES, "cell=conv_gru", "head.window=0.4"],

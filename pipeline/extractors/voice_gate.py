@@ -20,8 +20,8 @@ class VoiceGate(Stage):
         self,
         rate: PositiveInt,
         hop: PositiveInt,
-        threshold: Share = 0.5,
-        least: NonNegativeFloat = 0.1,
+        threshold: Share = 0.2,
+        least: NonNegativeFloat = 0.04,
         back: PositiveFloat = 0.8,
         path: str | None = None,
     ) -> None:
