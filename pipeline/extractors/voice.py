@@ -113,7 +113,7 @@ class Voice(Extractor):
     def initial(self, batch: int) -> State:
         """Silence."""
         memories = (self.zeros(batch, self.turns, 128), self.zeros(batch, self.turns, 128))
-        return self.zeros(batch, max(0, self.window - self.ends[0])), memories
+        return self.zeros(batch, max(1, self.window - self.ends[0])), memories
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """All windows at once, then the memories from one to the next."""
