@@ -296,3 +296,13 @@ def trained(tones, tmp_path_factory):
     source = ["dataset=folder", f"dataset.root={tones}", f"dataset.cache={out.parent / 'cache'}"]
     ran("train.py", *source, *QUICK, "trainer.epochs=8", f"hydra.run.dir={out}")
     return out
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory):
+    """A file like that of Google's speech embedding, with random weights."""
+    from references import write_speech_network
+
+    path = tmp_path_factory.mktemp("speech") / "embedding_model.onnx"
+    write_speech_network(path)
+    return path

