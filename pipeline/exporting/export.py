@@ -23,8 +23,8 @@ BLOCK_SECONDS = 0.1  # computed at a time by streams, unless they ask for someth
 
 def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS) -> list[Path]:
     """Write ``model.onnx`` for streams, ``block`` seconds at a time, and ``clips.onnx`` for whole clips where the head
-    pools another window for them, or where there is a gate. ConfigError if the model cannot be exported; ModelError if a
-    graph answers otherwise: then no file is written.
+    pools another window for them, or where there is a gate. ConfigError if the model cannot be exported; ModelError if
+    a graph answers otherwise: then no file is written.
     """
     window = model.config["head"].get("window")
     stream = model.for_streaming()

@@ -28,8 +28,8 @@ def open_model(
     """A model for streams (``live``) or whole clips, and the file that was asked for: a run's folder, its
     ``model.safetensors``, or an exported ``.onnx``.
 
-    ``block``: seconds that will be computed at a time. ``threads``: 0 for as many as the library likes. ``gate``: another
-    than the model's own. ``auto`` takes torch where the graph is missing or cannot do what is asked for. ConfigError or
+    ``block``: seconds that will be computed at a time. ``threads``: 0 for as many as the library likes. ``gate``:
+    another than the model's own. ``auto`` takes torch where the graph is missing or cannot do what is asked for. ConfigError or
     ModelError says what is wrong.
     """
     if checkpoint is None:
