@@ -29,8 +29,8 @@ def open_model(
     ``model.safetensors``, or an exported ``.onnx``.
 
     ``block``: seconds that will be computed at a time. ``threads``: 0 for as many as the library likes. ``gate``:
-    another than the model's own. ``auto`` takes torch where the graph is missing or cannot do what is asked for. ConfigError or
-    ModelError says what is wrong.
+    another than the model's own. ``auto`` takes torch where the graph is missing or cannot do what is asked for.
+    ConfigError or ModelError says what is wrong.
     """
     if checkpoint is None:
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
