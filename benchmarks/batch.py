@@ -44,6 +44,8 @@ import soundfile
 import torch
 from table import report  # beside this file
 
+from pipeline.exporting.export import export
+
 DATA = Path(os.environ.get("RIVULET_DATA", ROOT.parent / "shared" / "data"))
 REAL = ("sc12", "fsdd", "esc10")
 MADE = {"wav 10 s": 10.0, "wav 1 s": 1.0}
@@ -151,10 +153,10 @@ def alone(paths, model):
 
 def work(way, listing, out, checkpoint):
     """What the process of a way does; it prints how long the files took."""
-    from pipeline.model.classifier import load
+    from pipeline.model.open import open_model
 
     torch.set_num_threads(1)
-    model, paths = load(checkpoint), Path(listing).read_text().splitlines()
+    (model, _), paths = open_model(checkpoint, live=False), Path(listing).read_text().splitlines()
     if way == "alone":
         alone(paths[:WARM], model)
         print(json.dumps(alone(paths, model)))
@@ -196,7 +198,9 @@ class Trial:
 
     def __init__(self, folder):
         self.folder, self.checkpoint = Path(folder), Path(folder) / "model.safetensors"
-        plain_model().save(self.checkpoint)
+        model = plain_model()
+        model.save(self.checkpoint)
+        export(model, self.folder)
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
 
     def infer(self, paths):
