@@ -11,6 +11,7 @@ import logging
 import warnings
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from pipeline.layers.stage import leaves
 from pipeline.layers.tracks import to_tensors
 from pipeline.model.classifier import Classifier, nested
 from pipeline.model.golden_clip import library_versions
-from pipeline.model.onnx_model import KEY, Card, StateCard, seal
+from pipeline.model.onnx_model import KEY, NEVER, Card, EventCard, StateCard, seal
 
 TRACKS = "sound", "picture", "present"
 MAX_BATCH = 1 << 16
@@ -92,7 +93,7 @@ def to_graph(model: Classifier, block: int, clip_window: float | None) -> bytes:
 def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
     """What the graph says of itself."""
     golden = model.golden_answers()
-    picture = model.spec.picture
+    picture, decoder = model.spec.picture, model.decoder()
     return Card(
         labels=model.labels,
         link=model.link,
@@ -103,6 +104,13 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
         delay=model.delay,
         block=block,
         clip_window=clip_window,
+        events=EventCard(
+            high=np.minimum(decoder.high, NEVER).tolist(),
+            low=decoder.low.tolist(),
+            minimum=decoder.minimum,
+            merge=decoder.merge,
+            refractory=decoder.refractory,
+        ),
         states=[StateCard.of(array) for array in model.begin(1)],
         identity=model.identity(),
         weights=model.identity(window=False),
