@@ -31,6 +31,7 @@ def train(
     false_alarms: NonNegativeFloat | None,
     events: Literal["f1"] | None,
     calibrate: bool,
+    export: bool,
     streams: str | list[str] | None,
     out: Path = Path(),
     report: Callable[[int, Mapping[str, Any]], None] | None = None,
@@ -98,12 +99,29 @@ def test_and_report(
         more["events"] = tune_decoder(best, {split: splits[split] for split in found}, wish, f1)
     if "events" in more or settings["calibrate"]:
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
+    if settings["export"] and not trial:
+        more["export"] = write_graphs(best, out)
     if heard and not trial:
         more["streams"] = evaluate_recordings(best, heard)
     more["seconds"] = round(progress.seconds + time.perf_counter() - started, 1)
     metrics = write_results(best, found, more, progress.history, out)
     print_summary(metrics, out, every=best.task.link == "softmax" and len(best.decoder().audible) == len(best.labels))
     return OK
+
+
+def write_graphs(model: Any, out: Path) -> dict[str, Any]:
+    """Export the model beside its weights, for ``infer.py``; a model that cannot be exported is told. Figures of it."""
+    from pipeline.core.errors import UserError
+    from pipeline.exporting.export import export
+
+    started = time.perf_counter()
+    try:
+        written = export(model, out)
+    except UserError as error:
+        print(f"note: no graph beside the weights, so infer.py will compute with torch: {error}", file=sys.stderr)
+        return {"error": str(error)}
+    size = {path.name: path.stat().st_size for path in written}
+    return {"bytes": size, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def compare(jobs: list[Job]) -> None:

@@ -24,13 +24,14 @@ ROOMS = {
     "tasks": "core media layers",
     "model": "core media layers cells extractors encoders augmentations tasks",
     "streaming": "core media layers sources model",
+    "exporting": "core media layers cells model streaming",
     "measures": "core media layers cells extractors tasks model streaming",
     "report": "core media tasks model streaming measures",
     "sinks": "core media sources tasks model streaming measures report",
     "training": "core media layers augmentations tasks model streaming measures report",
     "batch": "core media sources model streaming measures report sinks",
     "conf": "core training",
-    "train": "conf core media augmentations tasks model measures report training",
+    "train": "conf core exporting media augmentations tasks model measures report training",
     "infer": "conf core media sources model streaming sinks batch",
 }
 

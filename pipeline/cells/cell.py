@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
 from pipeline.core.errors import NotFiniteError
-from pipeline.layers.kernels import FEW_ROWS, learning, stream, unroll
-from pipeline.layers.lean import Array, Arrays, array, fits, serves
+from pipeline.layers.kernels import serves, unroll
 from pipeline.layers.stage import Stage, State
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -172,32 +171,16 @@ class Cell(Stage):
         Raises ValueError for a state of another batch, shape, precision or device, and (on a CPU) for NaN or infinity.
         """
         given = memory = self.memory_of(state, x)
-        compiled = self.plain and serves(x)
-        run, finite = self.fused(x, memory), None
-        if run is None and compiled and len(x) <= FEW_ROWS and not learning(self, x, memory):
-            answer, finite = stream(self, array(x.contiguous()), [array(m) for m in memory])
-            run = [torch.from_numpy(part) for part in answer]
-        elif run is None:
-            run = unroll(self, x, memory) if compiled else self.loop(x, *memory)
+        run = self.fused(x, memory)
+        if run is None:
+            run = unroll(self, x, memory) if self.plain and serves(x) else self.loop(x, *memory)
         y, *memory = run
-        if finite is None:
-            finite = not x.is_cpu or torch.compiler.is_compiling() or all(map(self.finite, (x, *given)))
+        finite = not x.is_cpu or torch.compiler.is_compiling() or all(map(self.finite, (x, *given)))
         if not finite:
             for name, tensor in (("x", x), *zip(self.memory, given, strict=True)):
                 if not self.finite(tensor):
                     raise NotFiniteError(f"{type(self).__name__}: {name} {tuple(tensor.shape)} holds NaN or infinity")
         return y, memory[0] if len(memory) == 1 else tuple(memory)
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """By the engine, where it is the fastest; what is not finite is left to ``forward``, which tells."""
-        memory = state if isinstance(state, tuple) else (state,)
-        rows, steps = x.shape[:2]
-        if rows > FEW_ROWS or steps >= LONG_STEPS or x.ndim != 3 or not self.plain:
-            return None
-        if len(memory) != len(self.memory) or not fits(memory, *[(rows, *self.out_shape)] * len(memory)):
-            return None
-        (y, *last), finite = stream(self, x, memory)
-        return (y, tuple(last) if len(last) > 1 else last[0]) if finite else None
 
     def fused(self, x: Tensor, memory: list[Tensor]) -> list[Tensor] | None:
         """``[y, *memory]`` by torch's kernel; None where there is none that serves, or the engine is faster: on a CPU

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, gelu, linear
 
-from pipeline.layers.kernels import passes
-from pipeline.layers.lean import Array, Arrays, fits, own, unchanged
 from pipeline.layers.stage import Stage, State, left_context
 
 FEW_STEPS = 64  # steps of all rows up to which the compiled convolution is the faster
@@ -65,16 +63,6 @@ class CausalConv(Convolved):
             seen = [x[:, k * self.dilation : k * self.dilation + steps : self.hop] for k in range(kernel.shape[2])]
             return linear(torch.cat(seen, -1), kernel.transpose(1, 2).flatten(1), self.conv.bias)
         return conv1d(x.transpose(1, 2), self.conv.weight, self.conv.bias, self.hop, 0, self.dilation).transpose(1, 2)
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """The same for a few steps, without dropout."""
-        rows, steps, size = x.shape
-        few = rows * steps <= FEW_STEPS * self.hop and fits(state, (rows, self.past, size))
-        if self.training or not few or not unchanged(self.conv, nn.Conv1d) or not unchanged(self.norm, nn.LayerNorm):
-            return None
-        y, past = passes().convolve(x, state, *own(self.conv), self.hop, self.dilation)
-        y = passes().gelu(passes().normalise(y, *own(self.norm), self.norm.eps))
-        return (x + y if self.residual else y), past
 
 
 class SpectrumConv(Convolved):

@@ -12,7 +12,6 @@ from pipeline.encoders.convolution import CausalConv, SpectrumConv
 from pipeline.encoders.recurrent import RecurrentLayer
 from pipeline.encoders.stem import ImageConv, ImagePool, ToVector
 from pipeline.encoders.unroll import checkpointed
-from pipeline.layers.lean import Array, Arrays
 from pipeline.layers.stage import Chain, Stage, State
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -123,10 +122,6 @@ class Encoder(Chain):
         if self.checkpoint and self.training and x.shape[1] > self.checkpoint:
             return checkpointed(self, x, state, self.checkpoint)
         return super().forward(x, state)
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """Blocks are for training alone."""
-        return None if self.training else super().lean(x, state)
 
 
 def sizes_of(hidden: int | list[int], layers: int) -> list[int]:

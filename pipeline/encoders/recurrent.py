@@ -5,8 +5,6 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from pipeline.cells.cell import Cell
-from pipeline.layers.kernels import passes
-from pipeline.layers.lean import Array, Arrays, hooked, own, unchanged
 from pipeline.layers.stage import Stage, State
 
 
@@ -44,18 +42,4 @@ class RecurrentLayer(Stage):
         """The state is the cell's own: normalisation acts on what is passed on, not on what is remembered."""
         y, state = self.cell(x, state)
         y = self.after(y.movedim(2, -1)).movedim(-1, 2)
-        return (x + y if self.residual else y), state
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """The same, without dropout."""
-        norm, _ = self.after
-        plain = self.cell.able and (unchanged(norm, nn.LayerNorm) or unchanged(norm, nn.Identity))
-        if self.training or not plain or hooked(self.cell) or hooked(self.after):
-            return None
-        answer = self.cell.lean(x, state)
-        if answer is None:
-            return None
-        y, state = answer
-        if isinstance(norm, nn.LayerNorm):
-            y = passes().normalise(y, *own(norm), norm.eps)
         return (x + y if self.residual else y), state

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.extractors.pixels import Pixels, Rate, Size, grey
-from pipeline.layers.lean import Array
 from pipeline.layers.stage import State
 from pipeline.media.picture import Fit
 
@@ -15,7 +15,7 @@ CELL = 4  # pixels a side, over which ``CellMotion`` averages
 LEVELS, ITERATIONS, NEAR, SMOOTH = 3, 3, 5, 1.2  # Farnebäck's usual figures
 
 
-def farneback(before: Array, now: Array, window: int) -> Array:
+def farneback(before: NDArray[Any], now: NDArray[Any], window: int) -> NDArray[Any]:
     """Motion of every pixel in pixels, right and down, ``(H, W, 2)``, between grey pictures ``(H, W)`` uint8.
 
     Polynomial expansion (Farnebäck, SCIA 2003), averaged over ``window`` pixels.
@@ -23,20 +23,20 @@ def farneback(before: Array, now: Array, window: int) -> Array:
     import cv2
 
     figures: Any = (None, 0.5, LEVELS, window, ITERATIONS, NEAR, SMOOTH, 0)
-    flow: Array = cv2.calcOpticalFlowFarneback(before, now, *figures)
+    flow: NDArray[Any] = cv2.calcOpticalFlowFarneback(before, now, *figures)
     return flow
 
 
-def steady(flow: Array) -> Array:
+def steady(flow: NDArray[Any]) -> NDArray[Any]:
     """Motion ``(H, W, 2)`` without that of the camera, which is the median of all pixels."""
-    rest: Array = flow - np.median(flow.reshape(-1, 2), axis=0)
+    rest: NDArray[Any] = flow - np.median(flow.reshape(-1, 2), axis=0)
     return rest
 
 
-def averaged(pixels: Array, rows: int, columns: int) -> Array:
+def averaged(pixels: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     """``(H, W, ...)`` to means of cells ``(rows, columns, ...)`` that divide the picture."""
     height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
-    means: Array = pixels.reshape(rows, height, columns, width, *pixels.shape[2:]).mean((1, 3))
+    means: NDArray[Any] = pixels.reshape(rows, height, columns, width, *pixels.shape[2:]).mean((1, 3))
     return means
 
 
@@ -79,7 +79,7 @@ class CellMotion(Pixels):
             torch.from_numpy(np.stack(parts)).to(self.anchor) for parts in zip(*after, strict=True)
         )
 
-    def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Any, ...]:
+    def row(self, images: NDArray[Any], greys: NDArray[Any], state: list[NDArray[Any]]) -> tuple[Any, ...]:
         """One row's pictures ``(T, H, W, 3)``, and in grey, to what ``finish`` takes, and the next state."""
         raise NotImplementedError(f"{type(self).__name__} has no row")
 
@@ -87,20 +87,20 @@ class CellMotion(Pixels):
         """What the rows found, stacked, to the features."""
         return found[0]
 
-    def flow(self, before: Array, now: Array) -> Array:
+    def flow(self, before: NDArray[Any], now: NDArray[Any]) -> NDArray[Any]:
         """Motion of every pixel, ``(H, W, 2)``, in picture heights per second, without the camera's."""
-        motion: Array = steady(farneback(before, now, self.window)) * np.float32(self.rate / len(now))
+        motion: NDArray[Any] = steady(farneback(before, now, self.window)) * np.float32(self.rate / len(now))
         return motion
 
     @staticmethod
-    def averaged(pixels: Array) -> Array:
+    def averaged(pixels: NDArray[Any]) -> NDArray[Any]:
         """``(H, W, ...)`` to ``(H/4, W/4, ...)``."""
         return averaged(pixels, pixels.shape[0] // CELL, pixels.shape[1] // CELL)
 
 
-def blurred(image: Array) -> Array:
+def blurred(image: NDArray[Any]) -> NDArray[Any]:
     """A picture ``(H, W, 3)`` uint8 as numbers in 0 ... 1, without the noise of single pixels."""
     import cv2
 
-    picture: Array = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32) / 255
+    picture: NDArray[Any] = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32) / 255
     return picture

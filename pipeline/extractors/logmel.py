@@ -1,11 +1,9 @@
 """Log-mel spectrum, the field's standard picture of sound."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.extractors.spectral import MelSpectrum
-from pipeline.layers.lean import Array, Arrays
 from pipeline.layers.stage import State
 
 
@@ -22,8 +20,3 @@ class LogMel(MelSpectrum):
         from librosa import mel_frequencies  # for training alone
 
         return torch.from_numpy(mel_frequencies(len(self.filters.T) + 2, fmin=self.low, fmax=self.top)[1:-1]).float()
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """The same."""
-        answer = super().lean(x, state)
-        return None if answer is None else (np.log(answer[0] + np.float32(self.floor)), answer[1])

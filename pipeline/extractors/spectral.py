@@ -4,21 +4,15 @@ A frame ends at the newest sample it may see: frame t covers samples ``(t + 1) *
 with zeros before the recording's start. So T_out = T_in / hop, and there is no centring and no look-ahead.
 """
 
-from functools import cache
-
-import numpy as np
 import torch
 import torchaudio
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pipeline.extractors.extractor import Extractor
-from pipeline.layers.kernels import FEW_STEPS, passes
-from pipeline.layers.lean import Array, Arrays, fits
 from pipeline.layers.stage import State, left_context, pieces, power_spectrum, windows
 from pipeline.media.input_spec import InputSpec
 
-LANES = 16  # numbers that the compiled transform computes at a time
 MAX_FILTER_SIZE = 2**26  # filters times samples of a transform
 MANY_FRAMES = 400  # frames transformed at a time without gradient: more do not stay in the cache
 
@@ -90,9 +84,6 @@ class MelSpectrum(Frames):
         self.register_buffer("hann", hann, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.out_shape = (mels,)
-        # Frames up to which the compiled transform is the faster; its smallest one has LANES samples.
-        self.few = FEW_STEPS * 512 // self.fft if self.fft >= LANES else 0
-        self.tables = (self.hop, hann.numpy(), *tables_of(self.fft, filters.numpy())) if self.few else None
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Always in the precision of the samples: half precision is not enough for a power spectrum."""
@@ -106,38 +97,3 @@ class MelSpectrum(Frames):
     def power(self, frames: Tensor) -> Tensor:
         """Mel power ``(B, T, mels)`` of frames ``(B, T, window)``."""
         return power_spectrum(frames * self.hann, self.fft) @ self.filters
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """A few frames: the transform is two small products, as torch prepares a plan in every call."""
-        rows, samples = x.shape
-        many = rows * samples > self.few * self.hop
-        if self.tables is None or many or not fits(state, (rows, self.window - self.hop)):
-            return None
-        y, past = passes().mel_power(x, state, *self.tables)
-        return y, past
-
-
-def tables_of(fft: int, filters: Array) -> tuple[Array, ...]:
-    """The tables of ``passes.mel_power``: the waves, and ``filters`` as rows."""
-    tables = waves(fft)
-    rows = np.zeros((filters.shape[1], len(tables[-1]) // 2 * LANES), np.float32)
-    rows[:, : len(filters)] = filters.T
-    return *tables, rows
-
-
-@cache
-def waves(fft: int) -> tuple[Array, ...]:
-    """The waves of ``passes.mel_power`` for a transform of ``fft`` samples: ``inner``, ``twist`` and ``outer``."""
-    a, b = LANES, fft // LANES
-
-    def turns(length: int, rows: int, columns: int) -> Array:
-        grid: Array = np.outer(np.arange(rows), np.arange(columns))
-        return np.exp(-2j * np.pi / length * grid)
-
-    inner, twist, outer = turns(a, a, a), turns(fft, b, a), turns(b, b // 2 + 1, b)
-    tables = (
-        np.concatenate([inner.real, inner.imag]),
-        np.concatenate([twist.real, twist.imag], axis=1),
-        np.block([[outer.real, -outer.imag], [outer.imag, outer.real]]),
-    )
-    return tuple(table.astype(np.float32) for table in tables)

@@ -9,8 +9,6 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
-from pipeline.layers.kernels import passes
-from pipeline.layers.lean import Array, Arrays, fits, own, unchanged
 from pipeline.layers.stage import Chain, Stage, State, left_context, running_max, sliding_sum
 
 
@@ -64,12 +62,6 @@ class Linear(Stage):
         self.map.weight.mul_(factors[:, None])
         self.map.bias.mul_(factors).add_(shifts)
 
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """The same, without dropout."""
-        if self.training or not unchanged(self.map, nn.Linear):
-            return None
-        return passes().affine(x, *own(self.map)), state
-
 
 class Last(Stage):
     """No pooling: the newest step is the answer."""
@@ -80,10 +72,6 @@ class Last(Stage):
         self.window = window  # steps; 0 for all since the start
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """As it came."""
-        return x, state
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
         """As it came."""
         return x, state
 
@@ -126,14 +114,6 @@ class Mean(Last):
             return total / count.clamp(max=self.window), (recent, seen)
         pooled = (past[:, None] * (count[:, :1] - 1) + x.cumsum(1)) / count
         return pooled, (pooled[:, -1].clone(), seen)
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """The same, over a window."""
-        rows, _, classes = x.shape
-        if not self.window or not fits(state, (rows, self.window - 1, classes), (rows, 1)):
-            return None
-        y, *after = passes().running_mean(x, *state)
-        return y, tuple(after)
 
 
 POOLS = {"last": Last, "max": Max, "mean": Mean}

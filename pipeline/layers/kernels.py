@@ -1,69 +1,62 @@
 """The compiled engine: a cell's equations and their gradient as machine code, for float32 on a CPU.
 
 What is left in the time loop is one matrix product per step (torch) and one pass over the gates (a kernel), where the
-readable loop makes a dozen small torch calls. For a few rows without gradient the products join the kernel, which then
-runs a whole chunk in one call. The kernels are written from the tape of the equations and compiled by numba, which
-keeps them under ``~/.cache/rivulet`` (or where ``RIVULET_CACHE`` points). ``RIVULET_ENGINE=off`` turns it off.
+readable loop makes a dozen small torch calls. The kernels are written from the tape of the equations. Numba compiles
+them and keeps them under ``~/.cache/rivulet``, or where ``RIVULET_CACHE`` points. ``RIVULET_ENGINE=off`` turns it off.
 """
 
 import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.core.atomic import atomic_write
-from pipeline.layers.lean import Array, array, kept
 from pipeline.layers.tape import Recorded, record
 from pipeline.layers.writer import Writer
 
+ON = os.environ.get("RIVULET_ENGINE") != "off"
 NUMERICS = Path(__file__).with_name("numerics.py")  # of which all kernels are made
-FEW_ROWS = 64  # rows up to which, without gradient, the products belong into the kernel (benchmarks/cells.py)
-FEW_STEPS = 16  # rows times steps up to which the product with x belongs there, too
 
+Array: TypeAlias = NDArray[Any]
 Program: TypeAlias = tuple[Recorded, Any]  # a cell's step, and the kernels of ``pipeline.layers.writer``
 PROGRAMS: dict[Any, Program] = {}
 
 
-def learning(cell: Any, x: Tensor, memory: list[Tensor]) -> bool:
-    """Whether a gradient is asked for. A ``cell`` is a ``pipeline.cells.cell.Cell`` here and below."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in (x, *memory, *cell.weights))
+# What torch does not promise to keep. Where it is missing, the engine does not see such a transformation.
+interpreter = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None)
+is_tracing = getattr(torch._C, "_is_tracing", lambda: False)
 
 
-def stream(cell: Any, x: Array, memory: Sequence[Array]) -> tuple[list[Array], bool]:
-    """A few rows without gradient, ``x (B, T, F)``, in one call for all steps: ``[y (B, T, hidden), *memory]``, and
-    whether they are finite.
+def serves(x: Tensor) -> bool:
+    """Whether compiled kernels can run this: plain float32 vectors ``(B, T, F)`` on a CPU, and
+    not within tracing or a transformation (torch.func, forward-mode gradients).
     """
-    rows, steps, _ = x.shape
-    short = rows * steps <= FEW_STEPS
-    width = len(cell.inputs) * cell.hidden
-    parts = np.empty((rows, steps, width), np.float32) if short else array(cell.project(torch.from_numpy(x)))
-    y = np.empty((rows, steps, cell.hidden), np.float32)
-    last = [m.copy() for m in memory]
-    total = program_of(cell)[1].stream(short, x, *weights_of(cell), parts, y, *last)
-    return [y, *last], bool(total - total == 0)
+    return (
+        ON
+        and x.ndim == 3
+        and type(x) is Tensor
+        and x.dtype == torch.float32
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and not is_tracing()
+        and not torch.is_autocast_enabled("cpu")
+        and interpreter() is None
+        and getattr(torch.autograd.forward_ad, "_current_level", -1) < 0
+    )
 
 
-def weights_of(cell: Any) -> list[Array]:
-    """The weights for ``stream``, with zeros and nothing in place of those that there are not."""
-    weights = cell.weights
-
-    def views() -> list[Array]:
-        nothing, zeros = torch.empty(0, cell.hidden), torch.zeros(max(len(cell.inputs), len(cell.gates)) * cell.hidden)
-        missing = {"weight_ih": nothing, "bias_ih": zeros, "weight_hh": nothing, "bias_hh": zeros, "weight_ch": nothing}
-        *maps, peep = map(array, (missing | dict(zip(cell.names, weights, strict=True))).values())
-        return [*maps, peep[:, None]]
-
-    return kept(cell, weights, views)
+def array(tensor: Tensor) -> Array:
+    """The same memory for a kernel."""
+    return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
 
 
 def unroll(cell: Any, x: Tensor, memory: list[Tensor]) -> list[Tensor]:
@@ -142,12 +135,6 @@ class Unrolled(torch.autograd.Function):
             torch.mm(flat[:, span].t(), operand.view(steps * rows, hidden), out=dweight[span])
         dbias = dproducts.sum((0, 1)) if ctx.biased else None
         return None, dx, dweight, dbias, dpeep.sum(0) if ctx.peeped else None, *dmemory
-
-
-@cache
-def passes() -> Any:
-    """``pipeline.layers.passes``, compiled and kept."""
-    return load(Path(__file__).with_name("passes.py").read_text())
 
 
 def program_of(cell: Any) -> Program:

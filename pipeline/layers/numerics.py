@@ -57,35 +57,3 @@ def hard_sigmoid(x: f4) -> f4:
 def hard_slope(y: f4) -> f4:
     """The slope of hard_sigmoid where it has the value y."""
     return f4(1.0 / 6.0) if (y > f4(0.0)) & (y < f4(1.0)) else f4(0.0)
-
-
-@njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
-def multiply(weight: np.ndarray, bias: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
-    """``out = v @ weight.T + bias`` for a few rows, by four rows of the weight at a time.
-
-    The order of the sums depends on the sizes alone, so that every call agrees to the bit.
-    """
-    rows, columns = weight.shape
-    for row in range(0, rows - rows % 4, 4):
-        w0, w1, w2, w3 = weight[row], weight[row + 1], weight[row + 2], weight[row + 3]
-        for b in range(v.shape[0]):
-            operand = v[b]
-            s0, s1, s2, s3 = f4(0.0), f4(0.0), f4(0.0), f4(0.0)
-            for column in range(columns):
-                x = operand[column]
-                s0 += w0[column] * x
-                s1 += w1[column] * x
-                s2 += w2[column] * x
-                s3 += w3[column] * x
-            out[b, row] = s0 + bias[row]
-            out[b, row + 1] = s1 + bias[row + 1]
-            out[b, row + 2] = s2 + bias[row + 2]
-            out[b, row + 3] = s3 + bias[row + 3]
-    for row in range(rows - rows % 4, rows):
-        w0 = weight[row]
-        for b in range(v.shape[0]):
-            operand = v[b]
-            s0 = f4(0.0)
-            for column in range(columns):
-                s0 += w0[column] * operand[column]
-            out[b, row] = s0 + bias[row]

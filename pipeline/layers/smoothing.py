@@ -7,8 +7,6 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from pipeline.layers.kernels import passes
-from pipeline.layers.lean import Array, Arrays, fits
 from pipeline.layers.stage import Stage, State
 
 Link: TypeAlias = Literal["softmax", "sigmoid"]  # from logits to posteriors
@@ -47,15 +45,6 @@ class EMA(Stage):
             outputs.append(averages / weights)
             average, weight = averages[:, -1].clone(), weights[:, -1].clone()
         return (torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]), (average, weight)
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """The recurrence as it is written."""
-        rows, _, classes = x.shape
-        if not fits(state, (rows, classes), (rows, 1)):
-            return None
-        smooth = passes().smooth if self.link == "softmax" else passes().smooth_each
-        y, *after = smooth(x, self.decay, *state)
-        return y, tuple(after)
 
 
 def closed_form(decay: float, block: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.layers.lean import MODE, Array, Arrays, array, arrays, hooked, serves, tensors
-
 # A nested tuple of tensors. mypy has no good word for "any nesting", and needs none: only the tree map looks inside.
 State: TypeAlias = Any
 
@@ -76,42 +74,12 @@ class Stage(nn.Module):
         first = x[0] if isinstance(x, tuple) else x
         if not first.shape[1]:
             return self.zeros(first.shape[0], 0, *self.out_shape), state
-        if first.shape[0] > 1 and self in MODE.serial:
-            rows = [self(pick(x, row), pick(state, row)) for row in range(first.shape[0])]
-            return torch.cat([y for y, _ in rows]), stack(after for _, after in rows)
-        answer = self.leanly(x, state) if not torch.is_grad_enabled() and self.able else None
-        y, state = super().__call__(x, state) if answer is None else answer
+        y, state = super().__call__(x, state)
         return y, state
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``x (B, T*hop, *in_shape)`` and a state to ``y (B, T, *out_shape)`` and the next state."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """``forward`` on arrays, for small calls without gradient on a CPU; None where ``forward`` has to do it.
-
-        Optional, and only for speed: ``x (B, T*hop, *in_shape)`` float32, T > 0. A subclass that has a ``forward`` of
-        its own does not inherit this.
-        """
-        return None
-
-    able = False  # whether there is a ``lean``
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "lean" in cls.__dict__ or "forward" in cls.__dict__:
-            cls.able = "lean" in cls.__dict__
-
-    def leanly(self, x: Any, state: State) -> tuple[Tensor, State] | None:
-        """By ``lean``; None if hooks, tracing, the device or the precision forbid it."""
-        if isinstance(x, tuple) or x.ndim > 3 or not serves(x, x.ndim) or hooked(self):
-            return None
-        try:
-            given = arrays(state)
-        except TypeError:
-            return None
-        answer = self.lean(array(x.contiguous()), given)
-        return None if answer is None else tensors(answer)
 
 
 class Chain(Stage):
@@ -156,22 +124,6 @@ class Chain(Stage):
         after = []
         for stage, before in zip(self.stages, state, strict=True):
             x, new = stage(x, before)
-            after.append(new)
-        return x, tuple(after)
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays] | None:
-        """The same; a stage without ``lean`` gets its tensors."""
-        after, serial = [], MODE.serial
-        for module, before in zip(self._modules.values(), state, strict=True):
-            stage = cast(Stage, module)
-            direct = stage.able and x.shape[1] and not (serial and stage in serial) and not hooked(stage)
-            answer = stage.lean(x, before) if direct else None
-            if answer is None:
-                y, new = stage(*tensors((x, before)))
-                if y.dtype != torch.float32 or y.ndim > 3:
-                    return None
-                answer = arrays((y, new))
-            x, new = answer
             after.append(new)
         return x, tuple(after)
 
@@ -254,7 +206,7 @@ def power_spectrum(x: Tensor, size: int) -> Tensor:
 
 
 def sliding_sum(x: Tensor, size: int) -> Tensor:
-    """Sums over the last ``size`` steps, ``(B, size - 1 + T, F)`` to ``(B, T, F)``; in an exported graph one product."""
+    """Sums over the last ``size`` steps: ``(B, size - 1 + T, F)`` to ``(B, T, F)``; in an exported graph a product."""
     if not torch.compiler.is_exporting():
         return x.unfold(1, size, 1).sum(-1)
     steps = x.shape[1] - size + 1

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pipeline.layers.lean import Array, Arrays, own
 from pipeline.layers.stage import Stage, State
 
 
@@ -45,10 +44,3 @@ class Standardize(Stage):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""
         return (x - self.mean) / self.std, state
-
-    def lean(self, x: Array, state: Arrays) -> tuple[Array, Arrays]:
-        """The same."""
-        _, mean, std = own(self)
-        y: Array = x - mean
-        y /= std
-        return y, state

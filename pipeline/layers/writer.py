@@ -6,7 +6,6 @@ peepholes, whose rows serve the B rows in turn (one for all, or over images one 
 of each.
 """
 
-import re
 from collections.abc import Iterable
 
 from pipeline.layers.tape import Recorded, Value
@@ -14,7 +13,7 @@ from pipeline.layers.tape import Recorded, Value
 BINARY = {"add": "+", "sub": "-", "mul": "*"}
 HEAD = """import numpy as np
 from numba import njit
-from pipeline.layers.numerics import exp, f4, hard_sigmoid, hard_slope, multiply, sigmoid, tanh"""
+from pipeline.layers.numerics import exp, f4, hard_sigmoid, hard_slope, sigmoid, tanh"""
 ELEMENTWISE = '@njit(nogil=True, fastmath={"contract"}, error_model="numpy")'
 Output = tuple[str, str, Value]  # the view that is written, how (= or +=), what
 
@@ -31,7 +30,7 @@ class Writer:
         self.backward = ["DY", "DX", "DU", "DP", *(f"D{operand}" for operand in operands), *(f"D{k}" for k in count)]
 
     def source(self) -> str:
-        """The whole module: the steps of the forward and backward pass, and the kernel for few rows."""
+        """The whole module: the steps of the forward and backward pass."""
         recorded, products, parts = self.recorded, self.recorded.products, [HEAD]
         for p in recorded.computed:
             parts.append(self.kernel(f"before{p}", self.forward, [(f"V{p}[t, b]", "=", products[p].operand)]))
@@ -44,7 +43,7 @@ class Writer:
         rest += [(f"DP[t, {recorded.seen.index(name)}]", "+=", value) for name, value in recorded.dp.items()]
         rest += [(f"D{k}[b]", "=", value) for k, value in enumerate(recorded.dstates)]
         parts.append(self.kernel("back", [*self.forward, *self.backward], rest))
-        return "\n\n".join([*parts, self.stream()])
+        return "\n\n".join(parts)
 
     def du(self, name: str) -> Output:
         """The gradient of a product's block."""
@@ -105,33 +104,3 @@ class Writer:
         body += [f"    {at(target)} {sign} v{value.index}" for target, sign, value in outputs]
         lines = [*(f"{name} = {array}" for array, name in views.items()), "for h in range(H):", *body]
         return [" " * 12 + line for line in lines]
-
-    def stream(self) -> str:
-        """All steps of a few rows in one call, products included; ``x (B, T, F)``, and ``M0, M1, ... (B, H)`` are the
-        memory before and after. ``short``: the product with x is made here, too. Returns a
-        sum over x and the last memory, which is finite if they are.
-        """
-        gates = self.recorded.gates
-        lines = [
-            ELEMENTWISE,
-            f"def stream(short, x, weight_ih, bias_ih, weight_hh, bias_hh, P, X, Y, {', '.join(self.memory)}):",
-            "    H = M0.shape[1]",
-            f"    U = np.empty((M0.shape[0], {max(1, len(gates))} * H), f4)",
-            *(f"    V{p} = np.empty(M0.shape, f4)" for p in self.recorded.computed),
-            "    if short:",
-            "        rows = x.shape[0] * x.shape[1]",
-            "        multiply(weight_ih, bias_ih, x.reshape((rows, x.shape[2])), X.reshape((rows, X.shape[2])))",
-            "    for t in range(X.shape[1]):",
-        ]
-        rows = "        for b in range(M0.shape[0]):"
-        for p, product in enumerate(self.recorded.products):
-            if product.of is None:
-                lines += [rows, *self.pass_over([(f"V{p}[t, b]", "=", product.operand)])]
-            begin = gates.index(product.names[0])
-            blocks = f"{begin} * H : {begin + len(product.names)} * H"
-            operand = f"V{p}" if product.of is None else f"M{product.of}"
-            lines.append(f"        multiply(weight_hh[{blocks}], bias_hh[{blocks}], {operand}, U[:, {blocks}])")
-        lines += [rows, *self.pass_over([*self.news(), ("Y[b, t]", "=", self.recorded.new[0])])]
-        lines.append(f"    return x.sum() + {' + '.join(f'{m}.sum()' for m in self.memory)}")
-        text = re.sub(r"[SN](\d)\[t, b\]", r"M\1[b]", "\n".join(lines))
-        return re.sub(r"([UV]\d?)\[t, b", r"\1[b", text.replace("X[t, min(b, X.shape[1] - 1)", "X[b, t"))

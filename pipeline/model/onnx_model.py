@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError, ModelError
@@ -35,7 +35,7 @@ class StateCard(BaseModel):
     """One array of the memory, without the axis of rows. ``initial``: one number for all, or base64 of all of them."""
 
     model_config = ConfigDict(extra="forbid")
-    shape: list[PositiveInt]
+    shape: list[NonNegativeInt]
     type: str  # of numpy
     initial: float | str
 
@@ -52,8 +52,8 @@ class StateCard(BaseModel):
         """The card of an initial array ``(1, *shape)``."""
         values = np.unique(first)
         text: float | str = base64.b64encode(np.ascontiguousarray(first[0]).tobytes()).decode()
-        if len(values) == 1:
-            text = float(values[0]) if np.isfinite(values[0]) else str(values[0])
+        if len(values) <= 1:
+            text = 0.0 if not len(values) else float(values[0]) if np.isfinite(values[0]) else str(values[0])
         return cls(shape=list(first.shape[1:]), type=str(first.dtype), initial=text)
 
 
