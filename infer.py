@@ -29,37 +29,28 @@ def infer(
     """A stream, many files, or ledgers: what the source is. The signature is the schema of conf/infer.yaml."""
     from pipeline.batch.engine import Engine
     from pipeline.batch.files import Files
-    from pipeline.core.build import build
-
-    origin: Any = build(source, at="source")
-    where, automatic = None, 1
-    if isinstance(origin, Files):
-        where = build(engine, Engine, at="engine")
-        automatic = where.threads()
-
     from pipeline.batch.job import classify_files
     from pipeline.batch.ledgers import Ledgers
-    from pipeline.core.errors import ConfigError
+    from pipeline.core.build import build
     from pipeline.model.decoder import merge_settings
-    from pipeline.model.file import model_file
     from pipeline.model.open import open_model
     from pipeline.sinks.items import Metadata
     from pipeline.sinks.listen import listen
     from pipeline.sources.source import Source
     from pipeline.streaming.selftest import check
 
+    origin: Any = build(source, at="source")
     if isinstance(origin, Source) and (devices := origin.list_devices()) is not None:
         print(devices)
         return OK
     if isinstance(origin, Ledgers):
         with sinks(sink) as target:
             return finished(origin.merge(target), origin.fail_on)
+    where = build(engine, Engine, at="engine") if isinstance(origin, Files) else None
     mining = output == "hard_negatives" or "hard_negatives" in sink
     with_events = where is None or mining or output != "labels"
-    if checkpoint is None:
-        raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
-    count = automatic if threads is None else threads
-    model: Any = open_model(checkpoint, compute, with_events, block, count, device, precision, window)
+    count = threads if threads is not None else where.threads() if where else 1
+    model, path = open_model(checkpoint, compute, with_events, block, count, device, precision, window)
     if where is not None:
         where.prepare(bool(model.spec.picture))
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
@@ -68,7 +59,7 @@ def infer(
     if where is None and selftest and origin.live:
         check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with sinks(sink, mining) as target:
-        target.check_overwrites([model_file(checkpoint)])
+        target.check_overwrites([path])
         target.setup(model.labels, background_labels(model))
         target.write(Metadata({"model": str(checkpoint), "output": "events" if with_events else "labels"}))
         if where is not None:

@@ -41,7 +41,6 @@ def train(
     With ``report`` (see ``fit``) this is a trial of a sweep: it is not tested, as its validation clips alone judge it.
     """
     settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
-
     from pipeline.augmentations.augmentation import Augmentation
     from pipeline.core.build import build
     from pipeline.core.errors import ConfigError
@@ -69,11 +68,10 @@ def train(
     if (out / "model.safetensors").is_file() and coach.resume is None and coach.leads:
         print(f"warning: {out} holds a model, which this training replaces", file=sys.stderr)
     splits = coach.splits(data, model)
-    both = splits["train"], splits["val"]
-    progress = coach.fit(model, data.background, *both, optimizer, change, out, settings, report)
+    fitted = coach.fit(model, data.background, splits["train"], splits["val"], optimizer, change, out, settings, report)
     if not coach.leads:
         return OK
-    return test_and_report(coach, splits, progress, settings, heard, started, out, trial=report is not None)
+    return test_and_report(coach, splits, fitted, settings, heard, started, out, trial=report is not None)
 
 
 def test_and_report(

@@ -2,7 +2,7 @@
 
     python benchmarks/streams.py [SECONDS] [--wall]
 
-Log-mel (64), two GRU layers of 128, a head, smoothing and the event decoder; a chunk of 100 ms from each stream, the
+Log-mel (64), two GRU layers of 128, a head, smoothing and the event decoder, by the exported graph; a chunk of 100 ms from each stream, the
 arrivals spread evenly over 100 ms. Time passes as the thread computes (the reception of chunks and the script's own
 loop included), and what would be spent waiting for the next chunk is skipped: so each way meets the queue that it would
 meet in earnest. It is counted in CPU time, as others may use the machine; with --wall by the clock on the wall.
@@ -30,9 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 import torchaudio
+from graphs import as_graph  # beside this file
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from table import report  # beside this file
+from table import report
 
 from pipeline.model.classifier import Classifier
 from pipeline.streaming.scheduler import Scheduler
@@ -240,10 +241,12 @@ def main():
     given = [argument for argument in sys.argv[1:] if argument != "--wall"]
     seconds = float(given[0]) if given else 4.0
     model, file = plain_model(), silero_file()
+    graph = as_graph(model, 1600)
     ways = {
-        f"Rivulet, Scheduler, tiles of {TILE}": lambda n, clock: Ours(n, clock, model, True),
-        "the same, exact=False": lambda n, clock: Ours(n, clock, model, False),
-        "Rivulet, Stream.push in turn": lambda n, clock: Pushed(n, clock, model),
+        f"Rivulet, Scheduler, tiles of {TILE}": lambda n, clock: Ours(n, clock, graph, True),
+        "the same, exact=False": lambda n, clock: Ours(n, clock, graph, False),
+        "Rivulet, Stream.push in turn": lambda n, clock: Pushed(n, clock, graph),
+        "Rivulet, compute=torch, exact=False": lambda n, clock: Ours(n, clock, model, False),
         f"torchaudio and nn.GRU, batches of {TILE}": lambda n, clock: ByHand(n, clock, model, TILE, 0.1),
         "torchaudio and nn.GRU, alone": lambda n, clock: ByHand(n, clock, model, 1, 0.1),
         "the same, the last second anew": lambda n, clock: ByHand(n, clock, model, 1, 1.0),
@@ -261,7 +264,7 @@ def main():
     if not file:
         rows.append(["silero-vad ONNX", "not installed", *[""] * 5])
     for milliseconds in (20, 100):
-        p50, p99 = one_stream(model, milliseconds)
+        p50, p99 = one_stream(as_graph(model, 16 * milliseconds), milliseconds)
         name = f"one stream, Stream.push of {milliseconds} ms"
         rows.append([name, 1, f"{p50 / 1e3:.3f}", f"{p99 / 1e3:.3f}", "", "", f"{p50 * 1000 / milliseconds:.0f}"])
     note = (

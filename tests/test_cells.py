@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, configured, options, run
-from test_oracle_cells import answer, listed, together
+from test_oracle_cells import listed, together
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.prune import identity
 
@@ -20,7 +20,6 @@ from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
-from pipeline.layers import lean
 from pipeline.layers.laws import check
 
 IMAGE = (2, 5, 4)
@@ -254,21 +253,6 @@ def test_begins_as_torch_does():
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not lean.ON, reason="RIVULET_ENGINE=off")
-@pytest.mark.parametrize("option", [o for o in options("cell") if not o.startswith("conv_")])
-def test_every_chunking_of_the_engine_agrees_to_the_bit(option):
-    cell = made(option, hidden=33).eval()
-    x, results = torch.randn(3, 24, 3), []
-    for size in (1, 2, 5):  # all short enough for the kernel to make the product with x
-        state, parts = cell.initial(3), []
-        for block in x.split(size, 1):
-            y, *after = answer(cell, block, state)
-            state = together(after)
-            parts.append(y)
-        results.append(torch.cat([*parts, *(s[:, None] for s in after)], 1))
-    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("name", ["weight_hh", "weight_ih"])

@@ -1,4 +1,4 @@
-"""Cells over images as they answer: compiled and in bfloat16, against the readable loop, scipy and ONNX Runtime."""
+"""Cells over images as they answer: in float32 and bfloat16, against the readable loop, scipy and ONNX Runtime."""
 
 import copy
 import pickle
@@ -30,15 +30,13 @@ from pipeline.cells.lstm import CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
 from pipeline.extractors.frame_cnn import FrameCNN
-from pipeline.layers import lean
-from pipeline.model.classifier import Classifier, fingerprint
+from pipeline.model.classifier import Classifier
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
 
 OPTIONS = [{}, {"bias": False}, {"kernel": 5}, {"kernel": 1}, {"stride": 2}, {"dilation": 2}, {"learn_initial": True}]
 OPTIONS += [{"hidden": 1}, {"shape": (1, 7, 6)}, {"shape": (4, 1, 1)}]
 CASES = [(name, options) for name in CONV for options in OPTIONS] + [("conv_lstm", {"gate": "hard_sigmoid"})]
-compiled = pytest.mark.skipif(not lean.ON, reason="RIVULET_ENGINE=off")
 
 
 def lively(name, dtype=torch.float32, **options):
@@ -55,19 +53,17 @@ def lively(name, dtype=torch.float32, **options):
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 @pytest.mark.parametrize(("rows", "steps"), [(1, 7), (3, 4)])
-def test_compiled_is_the_float64_loop(name, options, rows, steps):
+def test_float32_is_the_float64_loop(name, options, rows, steps):
     cell = lively(name, **options)
     twin = copy.deepcopy(cell).double()
     x, state = torch.randn(rows, steps, *cell.in_shape), begin(cell, rows)
     with torch.no_grad():
-        if lean.ON:
-            assert cell.fused(x, listed(state)) is not None
         assert distance(answer(cell, x, state), twin.loop(x.double(), *(s.double() for s in listed(state)))) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["conv_elman", "conv_lstm", "conv_gru", "conv_gru_reset_before"])
 @pytest.mark.parametrize("size", [(9, 11), (40, 40)])
-def test_compiled_is_onnx_runtime(name, size):
+def test_cells_are_onnx_runtime(name, size):
     """Images small enough for torch's own convolution, and larger ones."""
     cell = lively(name, shape=(3, *size), hidden=8)
     x, state = torch.randn(2, 3, *cell.in_shape), begin(cell, 2)
@@ -91,23 +87,6 @@ def test_any_cell_can_be_one_over_images(dense):
     assert distance(answer(cell, x, state), expected) <= 1e-6
 
 
-@compiled
-@every_conv
-@pytest.mark.parametrize("kind", [torch.contiguous_format, torch.channels_last])
-def test_every_cut_agrees_to_the_bit(name, kind):
-    """However the memory is laid out, as it is when it comes out of a file."""
-    cell = lively(name, shape=(3, 12, 10), hidden=5)
-    x, results = torch.randn(2, 12, *cell.in_shape), []
-    for size in (1, 5, 12):
-        state, ys = cell.initial(2), []
-        for block in x.split(size, 1):
-            y, *after = answer(cell, block, state)
-            state = together([s.clone(memory_format=kind) for s in after])
-            ys.append(y)
-        results.append([torch.cat(ys, 1), *after])
-    assert all(torch.equal(a, b) for found in results[1:] for a, b in zip(found, results[0]))
-
-
 @every_conv
 @pytest.mark.parametrize("kind", [torch.contiguous_format, torch.channels_last])
 def test_the_caller_may_write_to_what_comes_out(name, kind):
@@ -126,9 +105,6 @@ def test_the_caller_may_write_to_what_comes_out(name, kind):
 def test_options_that_need_the_readable_loop_get_it(name, options):
     cell = lively(name, **options)
     x, state = torch.randn(2, 3, *cell.in_shape), begin(cell, 2)
-    assert options == {"recurrent_dropout": 0.3} or cell.fused(x, listed(state)) is None
-    assert cell.train().fused(x, listed(state)) is None
-    cell.eval()
     with torch.no_grad():
         expected = cell.loop(x, *listed(state))
     assert distance(answer(cell, x, state), expected) <= 1e-6
@@ -178,10 +154,9 @@ def test_bf16_is_a_convolution_of_rounded_numbers(name, options, way):
     assert distance(found, expected) <= 4e-3  # products are rounded once more, to eight bits
 
 
-@compiled
 @every_conv
 def test_bf16_keeps_the_law(name):
-    """Cut anywhere, bit for bit; the given memory untouched; memory and answer always float32."""
+    """Cut anywhere; the given memory untouched; memory and answer always float32."""
     cell = lively(name, shape=(3, 12, 10), hidden=5)
     x = torch.randn(2, 12, *cell.in_shape)
     exact = answer(cell, x, cell.initial(2))
@@ -193,7 +168,7 @@ def test_bf16_keeps_the_law(name):
         assert all(torch.equal(a, b) for a, b in zip(before, listed(state)))
         state = together(after)
         ys.append(y)
-    assert torch.equal(torch.cat(ys, 1), whole[0]) and all(s.dtype == torch.float32 for s in (y, *after))
+    assert distance([torch.cat(ys, 1)], [whole[0]]) < 4e-3 and all(s.dtype == torch.float32 for s in (y, *after))
     assert 1e-5 < distance(whole, exact) < 0.1  # another answer, but not by much
 
 
@@ -288,7 +263,8 @@ def test_precision_is_kept_and_has_no_way_back():
     short = model.with_precision("bf16")
     assert short.precision == short.for_streaming().precision == "bf16" and model.precision == "fp32"
     assert model.with_precision("fp32") is model and short.with_precision("bf16") is short
-    assert fingerprint(short) != fingerprint(model) == fingerprint(model_of("conv_lstm"))
+    assert short.identity() != model.identity() == model_of("conv_lstm").identity()
+    assert model.with_window(0.3).identity(window=False) == model.identity(window=False) != model.identity()
     kinds = {name: parameter.dtype for name, parameter in short.named_parameters()}
     low = [name for name, kind in kinds.items() if kind == torch.bfloat16]
     assert sorted(low) == [

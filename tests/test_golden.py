@@ -8,7 +8,7 @@ from test_model import rewritten
 
 from pipeline.core.errors import ModelError
 from pipeline.model.classifier import load
-from pipeline.model.golden import sound
+from pipeline.model.golden_clip import sound
 from pipeline.streaming.selftest import check
 
 SEEING = ("encoder.hidden=8", "head.window=0.3")

@@ -13,7 +13,7 @@ from pipeline.cells.layouts import from_torch, to_onnx
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
-from pipeline.layers import kernels, lean
+from pipeline.layers import kernels
 
 TORCH = {"elman": (Elman, torch.nn.RNN), "gru": (GRU, torch.nn.GRU), "lstm": (LSTM, torch.nn.LSTM)}
 DENSE = {
@@ -229,7 +229,7 @@ def test_dense_cells_are_the_papers_and_those_of_onnx(name, way, rows, steps):
     dtype = torch.float64 if way == "float64" else torch.float32
     cell = cell_of(name).to(dtype)
     x, state = torch.randn(rows, steps, 5, dtype=dtype), begin(cell, rows, dtype)
-    assert lean.serves(x) or not lean.ON or way == "float64"
+    assert kernels.serves(x) or not kernels.ON or way == "float64"
     found, step = answer(cell, x, state, way), getattr(Papers(cell), STEPS[DENSE[name][0]])
     for expected in (paper(step, x, listed(state)), onnx(name, cell, x, state)):
         assert not expected or distance(found, expected) <= (1e-12 if way == "float64" else 5e-7)

@@ -216,13 +216,8 @@ class Classifier(Chain):
                 nested(self.__dict__.setdefault("like", self.initial(1)), flat),
             )
         except NotFiniteError:  # of a cell, which does not say in which row
-            if len(block[0]) == 1:
-                steps = self.spec.ticks(tuple(part[0] for part in block)) // self.hop
-                return np.full((1, steps, len(self.labels)), np.nan, np.float32), memory
-            rows = [([part[k : k + 1] for part in one] for one in (block, memory)) for k in range(len(block[0]))]
-            each = [self.advance(tuple(b), tuple(m)) for b, m in rows]
-            after = zip(*(m for _, m in each), strict=True)
-            return np.concatenate([y for y, _ in each]), tuple(np.concatenate(parts) for parts in after)
+            steps = self.spec.ticks(tuple(part[0] for part in block)) // self.hop
+            return np.full((len(block[0]), steps, len(self.labels)), np.nan, np.float32), memory
         return y.float().cpu().numpy(), tuple(plain(leaf.contiguous()) for leaf in leaves(state))
 
     def check_golden(self, parts: Arrays, found: NDArray[np.float32]) -> None:

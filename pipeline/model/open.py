@@ -14,7 +14,7 @@ Window: TypeAlias = Literal["auto"] | float | None
 
 
 def open_model(
-    checkpoint: str,
+    checkpoint: str | None,
     compute: Compute = "auto",
     live: bool = True,
     block: float = 0.1,
@@ -22,24 +22,27 @@ def open_model(
     device: str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
     window: Window = "auto",
-) -> StreamModel:
-    """A run's folder, its ``model.safetensors``, or an exported ``.onnx``, for streams (``live``) or whole clips.
+) -> tuple[StreamModel, Path]:
+    """A model for streams (``live``) or whole clips, and the file that was asked for: a run's folder, its
+    ``model.safetensors``, or an exported ``.onnx``.
 
     ``block``: seconds that will be computed at a time. ``threads``: 0 for as many as the library likes. ``auto`` takes
     torch where the graph is missing or cannot do what is asked for. ConfigError or ModelError says what is wrong.
     """
+    if checkpoint is None:
+        raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
     path = model_file(checkpoint)
     if path.suffix == ".onnx" and compute == "torch":
         raise ConfigError(f"compute=torch needs the weights, but checkpoint={path} is a graph; give model.safetensors")
     if compute != "torch":
         try:
-            return open_graph(path, live, block, threads, device, precision, window)
+            return open_graph(path, live, block, threads, device, precision, window), path
         except UserError as error:
             if compute == "onnx" or path.suffix == ".onnx":
                 raise
             if not isinstance(error, MissingError):
                 print(f"note: computing with torch: {error}", file=sys.stderr)
-    return open_classifier(path, live, threads, device, precision, window)
+    return open_classifier(path, live, threads, device, precision, window), path
 
 
 class MissingError(ModelError):

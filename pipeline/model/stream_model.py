@@ -52,7 +52,7 @@ class StreamModel(Protocol):
 
     def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:
         """A block of each of B streams, ``(B, steps, ...)`` per track, to posteriors ``(B, T, K)`` and the next memory.
-        A row whose memory is not finite gets NaN.
+        A row whose memory is not finite gets NaN, and perhaps its neighbours do.
         """
 
     def decoder(self, **settings: Any) -> Decoder:

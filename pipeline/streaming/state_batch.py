@@ -77,6 +77,9 @@ class StateBatch:
         y, memory = self.model.advance(x, tuple(array[index] for array in self.rows))
         y = y[: len(rows)]
         good = np.isfinite(y).all(axis=(1, 2)) & self.finite(memory, len(rows))
+        if not good.any() and len(rows) > 1:  # perhaps one has spoilt the others
+            each = [self.batch([row], [block]) for row, block in zip(rows, blocks, strict=True)]
+            return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
         kept = np.flatnonzero(good).tolist()
         for array, new in zip(self.rows, memory, strict=True):
             array[[rows[row] for row in kept]] = new[kept]

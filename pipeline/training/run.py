@@ -28,7 +28,7 @@ from pipeline.training.weight_average import WeightAverage
 TRAINER_MAY_CHANGE = {  # between a training and its resumption
     "device", "workers", "threads", "timeout", "resume", "save_every", "patience", "epochs", "minutes",
 }  # fmt: skip
-MAY_CHANGE = {"name", "false_alarms", "events", "calibrate", "streams"}
+MAY_CHANGE = {"name", "false_alarms", "events", "calibrate", "export", "streams"}
 
 
 class Run:

@@ -1,0 +1,256 @@
+"""Models as ONNX graphs: they answer as torch does, keep every promise of streams, and are refused when they cannot."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import BOTH, ROOT, listen, lively_model, noise, options, ran, run, small_model
+
+from pipeline.core.errors import ConfigError, ModelError, SnapshotError
+from pipeline.exporting.export import TOLERANCE, export, prove
+from pipeline.exporting.graph import to_graph
+from pipeline.model.file import identify_file
+from pipeline.model.onnx_model import SEAL_BYTES, OnnxModel, seal
+from pipeline.model.open import open_model
+from pipeline.streaming.scheduler import Scheduler
+from pipeline.streaming.stream import Stream
+
+SMALL = ("encoder.hidden=12", "head.window=0.2", "head.live=0.2", "decoder.threshold=0.4", "decoder.minimum=0")
+SOUND = ("encoder=recurrent", "extractor.mels=12", *SMALL)
+IMAGES = ("encoder=image_recurrent", "extractor.height=16", "extractor.width=20", *SMALL)
+DENSE = [name for name in options("cell") if not name.startswith("conv_")]
+MODELS = {
+    **{name: (f"cell={name}", *SOUND) for name in DENSE},
+    **{name: ("extractor=frames", f"cell={name}", *IMAGES) for name in options("cell") if name.startswith("conv_")},
+    "spectral": ("encoder=spectral_recurrent", "extractor.mels=16", *SMALL),
+    "convolutions": ("encoder=conv_recurrent", "extractor.mels=12", "cell=gru", *SMALL),
+    "mfcc": ("extractor=mfcc", "encoder=recurrent", "head=max", *SMALL),
+    "waveform": ("extractor=waveform", "encoder=recurrent", "head=last", "encoder.hidden=12"),
+    "texture": ("extractor=texture", "encoder=recurrent", *SMALL),
+    "frame_cnn": ("extractor=frame_cnn", "extractor.height=32", "extractor.width=32", "encoder=recurrent", *SMALL),
+    "frame_difference": ("extractor=frame_difference", "cell=conv_gru", *IMAGES),
+    "both": (*BOTH, *SMALL),
+    "since the start": ("encoder=recurrent", "extractor.mels=12", "head=max", "head.window=null", "encoder.hidden=12"),
+    "layer norm": ("cell=lstm", "cell.layer_norm=true", *SOUND),
+    "learnt beginning": ("cell=gru", "cell.learn_initial=true", *SOUND),
+    "tags": ("task=tags", "smoothing=ema", *SOUND),
+    "delay": ("head.delay=0.05", *SOUND),
+}
+QUICK = ["gru", "conv_lstm", "mfcc", "both"]
+
+
+def graph_of(model, folder, seconds=0.05):
+    """The model's graph, read back."""
+    block = -(-max(1, round(seconds * model.rate / model.hop)) * model.hop // model.grain) * model.grain
+    path = folder / "model.onnx"
+    path.write_bytes(to_graph(model, block, None))
+    return OnnxModel(path)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A small model of sound, its folder with weights and graphs, and its graph for streams."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = small_model("head.window=0.3", "head.live=0.3", *("decoder.threshold=0.36", "decoder.minimum=0"))
+    model.save(folder / "model.safetensors")
+    assert [path.name for path in export(model, folder)] == ["model.onnx"]
+    return model, folder, OnnxModel(folder / "model.onnx")
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long]) for name in MODELS
+])  # fmt: skip
+def test_a_graph_answers_as_torch_does(name, tmp_path):
+    """In batches of several sizes, over fifty blocks, from memories that are not finite; with standard operators."""
+    model = lively_model(*MODELS[name], labels="abc", times=1.2)
+    graph = graph_of(model, tmp_path)
+    assert prove(model, graph) <= TOLERANCE
+    proto = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(proto)
+    assert {one.domain for one in proto.opset_import} == {""} and not proto.functions
+    assert [one.name for one in proto.graph.output][1:] == [f"next_{k:02}" for k in range(len(graph.begin(1)))]
+
+
+@pytest.mark.parametrize("extractor", ["optical_flow", "moving_region", "motion_statistics"])
+def test_what_another_library_computes_is_refused_by_name(extractor):
+    model = lively_model(f"extractor={extractor}", "encoder.hidden=8", labels="ab")
+    with pytest.raises(ConfigError, match=r"extractor: \w+ is computed by another library"):
+        to_graph(model, model.grain, None)
+
+
+def test_streams_scheduler_and_batches_agree_to_the_bit(exported):
+    """However the sound is cut, with a restore between, and whoever shares the batch."""
+    model, _, graph = exported
+    wave, rng = noise(16000 * 3 + 77), np.random.default_rng(0)
+    whole, events, _ = listen(Stream(graph), [wave])
+    assert events and np.abs(whole - listen(Stream(model), [wave])[0]).max() <= TOLERANCE
+    for _ in range(5):
+        cuts = np.sort(rng.integers(0, len(wave), 20))
+        stream, found = Stream(graph), []
+        for number, piece in enumerate(np.split(wave, cuts)):
+            stream.push(piece)
+            found.append(stream.posteriors)
+            if number % 5 == 4:
+                stream = Stream.restore(graph, stream.snapshot())
+        stream.close()
+        assert np.array_equal(np.concatenate([*found, stream.posteriors]), whole)
+    scheduler = Scheduler(graph)
+    streams = [Stream(graph) for _ in range(9)]
+    for number, stream in enumerate(streams):
+        scheduler.join(stream)
+        scheduler.feed(stream, noise(16000 + 999 * number, number))
+    heard = {stream: [] for stream in streams}
+    while answers := scheduler.turn():
+        for answer in answers:
+            heard[answer.stream].append(answer.posteriors)
+    for number, stream in enumerate(streams):
+        alone = listen(Stream(graph), [noise(16000 + 999 * number, number)])[0]
+        found = np.concatenate(heard[stream])
+        assert scheduler.batch.sizes[0] > 1 or np.array_equal(found, alone[: len(found)])
+        assert np.abs(found - alone[: len(found)]).max() <= TOLERANCE
+
+
+def test_a_snapshot_says_what_computed_it_and_the_other_engine_goes_on(exported):
+    model, _, graph = exported
+    wave = noise(32000)
+    stream = Stream(graph)
+    stream.push(wave[:16000])
+    data = stream.snapshot()
+    assert b'"engine":"onnx"' in data.replace(b"\\", b"")
+    other = Stream.restore(model, data)
+    for one in (stream, other):
+        one.push(wave[16000:])
+    assert np.abs(stream.posteriors - other.posteriors).max() <= TOLERANCE
+    with pytest.raises(SnapshotError, match="of the model"):
+        Stream.restore(small_model(), data)
+
+
+def test_a_graph_is_opened_only_for_what_it_can_do(exported, capsys, tmp_path):
+    _, folder, graph = exported
+    assert graph.identity(window=False) == identify_file(folder / "model.safetensors")
+    opened, path = open_model(str(folder))
+    assert isinstance(opened, OnnxModel) and path == folder / "model.safetensors" and not capsys.readouterr().err
+    assert isinstance(open_model(str(folder / "model.onnx"))[0], OnnxModel)
+    for settings, told in (
+        ({"block": 0.05}, r"block: 0\.05 s; model\.onnx computes 0\.1 s at a time"),
+        ({"window": 0.7}, r"window=0\.7: model\.onnx pools 0\.3 s"),
+        ({"precision": "bf16"}, "for device=cpu and precision=fp32"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            open_model(str(folder), "onnx", **settings)
+        assert not isinstance(open_model(str(folder), **settings)[0], OnnxModel)  # torch
+        assert "note: computing with torch: " in capsys.readouterr().err
+    small_model().save(tmp_path / "model.safetensors")
+    open_model(str(tmp_path))
+    assert not capsys.readouterr().err, "nobody asked for a graph"
+    with pytest.raises(ModelError, match=r"no such file; write it again with `python -m pipeline\.exporting RUN`"):
+        open_model(str(tmp_path), "onnx")
+    (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    with pytest.raises(ModelError, match="not of the weights beside it"):
+        open_model(str(tmp_path), "onnx")
+    with pytest.raises(ConfigError, match="compute=torch needs the weights"):
+        open_model(str(folder / "model.onnx"), "torch")
+
+
+def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
+    _, folder, _ = exported
+    good = (folder / "model.onnx").read_bytes()
+    body, rng = good[:-SEAL_BYTES], np.random.default_rng(0)
+    card = json.loads(onnx.load_model_from_string(good).metadata_props[0].value)
+    path = tmp_path / "bad.onnx"
+
+    def refused(data, told):
+        path.write_bytes(data)
+        with pytest.raises(ModelError, match=told):
+            OnnxModel(path)
+
+    for place in rng.integers(0, len(body), 30):
+        refused(
+            body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :] + good[-SEAL_BYTES:], "its digest is another"
+        )
+    for size in (0, 10, len(good) // 2, len(good) - 1):
+        refused(good[:size], "no graph of Rivulet, or not a whole one")
+    refused(seal(b"nonsense"), "onnxruntime refuses it")
+    for change, told in (
+        ({"format": 99}, "a graph of format 99; this version reads 1"),
+        ({"hop": -1}, "its card is not right"),
+        ({"states": card["states"][:-1]}, "for 5 states"),
+        ({"strange": 1}, "its card is not right"),
+    ):
+        proto = onnx.load_model_from_string(good)
+        proto.metadata_props[0].value = json.dumps(card | change)
+        del proto.metadata_props[1:]
+        refused(seal(proto.SerializeToString()), told)
+    del proto.metadata_props[:]
+    refused(seal(proto.SerializeToString()), "a graph of format None")
+
+
+def test_without_onnxruntime_torch_goes_on(exported, monkeypatch, capsys):
+    _, folder, _ = exported
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match="pip install onnxruntime, or compute=torch"):
+        open_model(str(folder), "onnx")
+    assert not isinstance(open_model(str(folder))[0], OnnxModel)
+
+
+def test_infer_needs_no_torch(trained, tones, tmp_path):
+    """A file as a stream, and files as a batch, in a process that cannot import it."""
+    code = (
+        "import sys, runpy; sys.modules['torch'] = None; sys.argv = ['infer.py', *sys.argv[1:]];"
+        "runpy.run_path('infer.py', run_name='__main__')"
+    )
+    clip = tones / "low" / "0.wav"
+    for source in ([f"source.path={clip}"], ["source=files", f"source.paths={tones}", "source.workers=1"]):
+        given = [f"checkpoint={trained}", "compute=onnx", *source, "sink=jsonl"]
+        command = [sys.executable, "-c", code, *given, f"sink.jsonl.path={tmp_path / 'out.jsonl'}"]
+        done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=120)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+def test_both_engines_tell_the_same_of_files(trained, tones):
+    def labels(compute):
+        done = ran(
+            "infer.py",
+            f"checkpoint={trained}",
+            f"compute={compute}",
+            "source=files",
+            f"source.paths={tones}",
+            "sink=jsonl",
+        )
+        return {
+            row["path"]: row["label"] for row in map(json.loads, done.stdout.decode().splitlines()) if "path" in row
+        }
+
+    assert labels("onnx") == labels("torch") and len(labels("onnx")) == 24
+
+
+def test_the_command_writes_graphs_anywhere(trained, tmp_path):
+    done = run("infer.py", f"checkpoint={trained}/model.onnx", "compute=torch", "source.path=x.wav")
+    assert done.returncode == 2 and b"compute=torch needs the weights" in done.stderr
+    command = [sys.executable, "-m", "pipeline.exporting"]
+    done = subprocess.run([*command, trained, tmp_path / "out", "--block", "0.2"], capture_output=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr.decode()
+    graph = OnnxModel(tmp_path / "out" / "model.onnx")
+    assert graph.unit == round(0.2 * graph.rate / graph.hop) * graph.hop
+    done = subprocess.run([*command, tmp_path], capture_output=True, cwd=ROOT)
+    assert done.returncode == 2 and b"a folder without model.safetensors" in done.stderr
+
+
+def test_a_model_that_is_not_proven_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.exporting.export.TOLERANCE", -1.0)
+    with pytest.raises(ModelError, match="nothing was written"):
+        export(small_model("head.window=0.3", "head.live=0.3"), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_export_leaves_the_model_as_it_was():
+    """What is made while a graph is traced belongs to that graph."""
+    model, x = small_model(), torch.from_numpy(noise(16000))[None]
+    before, _ = model(x, model.initial(1))
+    to_graph(model, model.hop, None)
+    after, _ = model(x, model.initial(1))
+    assert torch.equal(before, after)
