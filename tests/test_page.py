@@ -49,8 +49,6 @@ def pulses(seconds=4):
 
 
 class Server(SimpleHTTPRequestHandler):
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript"}
-
     def log_message(self, *_):
         pass
 

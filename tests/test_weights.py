@@ -7,7 +7,7 @@ from conftest import noise, small_model
 
 from pipeline.exporting.__main__ import main
 from pipeline.exporting.graph import to_graph
-from pipeline.exporting.weights import TOLERANCE, packed, with_weights
+from pipeline.exporting.weights import TOLERANCES, packed, with_weights
 from pipeline.model.onnx_model import OnnxModel
 
 BLOCK = 480
@@ -33,7 +33,7 @@ def test_smaller_weights(model, whole, tmp_path, weights, share, apart):
     before, after = (OnnxModel(tmp_path / name) for name in ("whole.onnx", "small.onnx"))
     wave = noise(BLOCK * 50)[None]
     expected, found = (graph.advance((wave,), graph.begin(1))[0] for graph in (before, after))
-    assert 0 < np.abs(found - expected).max() < min(apart, TOLERANCE[weights])
+    assert 0 < np.abs(found - expected).max() < min(apart, TOLERANCES[weights])
     assert after.identity() == f"{before.identity()}-{weights}"
     kept = {array.name: array for array in onnx.load_model_from_string(data).graph.initializer}
     filters = kept["model.extractor.filters"]

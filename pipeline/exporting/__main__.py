@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.program import guard, print_warnings
@@ -11,7 +12,7 @@ from pipeline.exporting.check import check, test_clips
 from pipeline.exporting.export import export
 from pipeline.exporting.package import write_package
 from pipeline.exporting.triton import write_triton
-from pipeline.exporting.weights import TOLERANCE
+from pipeline.exporting.weights import Weights
 from pipeline.model.classifier import load
 from pipeline.model.file import model_file
 from pipeline.model.onnx_model import OnnxModel
@@ -27,7 +28,9 @@ def main(arguments: list[str]) -> int:
         help="where they go, with all that runs them elsewhere; by default beside the weights, for infer.py",
     )
     parser.add_argument("--block", type=float, default=0.1, help="seconds that are computed at a time (default 0.1)")
-    parser.add_argument("--weights", choices=TOLERANCE, default="fp32", help="smaller files for elsewhere: fp16, int8")
+    parser.add_argument(
+        "--weights", choices=get_args(Weights), default="fp32", help="smaller files for elsewhere: fp16, int8"
+    )
     parser.add_argument(
         "--check", action="store_true", help="compare the labels of the run's test clips, which are files"
     )

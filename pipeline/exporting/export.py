@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ModelError
 from pipeline.exporting.graph import to_graph
-from pipeline.exporting.weights import TOLERANCE, Weights, with_weights
+from pipeline.exporting.weights import TOLERANCES, Weights, with_weights
 from pipeline.model.classifier import Classifier
 from pipeline.model.file import CLIPS_GRAPH, GRAPH
 from pipeline.model.golden_clip import clip
@@ -15,6 +15,7 @@ from pipeline.model.onnx_model import OnnxModel
 from pipeline.model.stream_model import Memory, block_ticks
 from pipeline.streaming.state_batch import full_block
 
+TOLERANCE = 1e-5  # of a posterior
 BATCHES = 1, 3, 64
 PICTURE_BATCHES = 1, 3, 8  # the same for pictures, which take longer
 BLOCKS = 50  # that are carried on
@@ -39,7 +40,7 @@ def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weight
         with atomic_write(new) as file:
             file.write(data)
         try:
-            prove(wanted[name], OnnxModel(new), TOLERANCE[weights])
+            prove(wanted[name], OnnxModel(new), TOLERANCES.get(weights, TOLERANCE))
             new.replace(folder / name)
         finally:
             new.unlink(missing_ok=True)
@@ -48,7 +49,7 @@ def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weight
     return [folder / name for name in found]
 
 
-def prove(model: Classifier, graph: OnnxModel, tolerance: float) -> float:
+def prove(model: Classifier, graph: OnnxModel, tolerance: float = TOLERANCE) -> float:
     """The greatest difference of a posterior from torch's, on the golden clip and on noise in batches of several sizes,
     one of them carried on for ``BLOCKS`` blocks. ModelError if it is above the ``tolerance``.
     """
