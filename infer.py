@@ -22,6 +22,7 @@ def infer(
     window: Window,
     output: Literal["labels", "events", "hard_negatives"],
     decoder: dict[str, Any],
+    gate: dict[str, Any] | None,
     engine: dict[str, Any],
     source: dict[str, Any],
     sink: dict[str, dict[str, Any]],
@@ -50,7 +51,7 @@ def infer(
     mining = output == "hard_negatives" or "hard_negatives" in sink
     with_events = where is None or mining or output != "labels"
     count = threads if threads is not None else where.threads() if where else 1
-    model, path = open_model(checkpoint, compute, with_events, block, count, device, precision, window)
+    model, path = open_model(checkpoint, compute, with_events, block, count, device, precision, window, gate)
     if where is not None:
         where.prepare(bool(model.spec.picture))
     settings = merge_settings(model.config["decoder"], decoder, model.labels)

@@ -25,6 +25,7 @@ def train(
     smoothing: dict[str, Any],
     decoder: dict[str, Any],
     task: dict[str, Any],
+    gate: dict[str, Any],
     augment: dict[str, Any] | None,
     optimizer: dict[str, Any],
     trainer: dict[str, Any],

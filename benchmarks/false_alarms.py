@@ -1,13 +1,13 @@
 """How much does a model miss, and how often does it say something where nothing is?
 
-    python benchmarks/false_alarms.py MODEL RECORDINGS... [--events STREAMS...] [decoder.KEY=VALUE ...]
+    python benchmarks/false_alarms.py MODEL RECORDINGS... [--events STREAMS...] [gate=voice] [decoder.KEY=VALUE ...]
 
 RECORDINGS (or folders of them) hold none of the model's events: what it finds there is false. STREAMS have their truth
 beside them, NAME.csv with start, end, label in seconds: of their events, the share found is counted (an answer that
 begins in an event, or 0.2 s before it). A line for each of some rates of false alarms: the threshold, one for all
 labels, that finds most of those that keep to it, as counted here, without any extrapolation; so it is the best that
 could have been chosen, not what a user gets. The last line is what a user gets: the model's own decoder. "below": the
-upper limit of the rate, at 95 %.
+upper limit of the rate, at 95 %. ``gate=``, ``gate.KEY=``: another gate than the model's own, as for infer.py.
 """
 
 import sys
@@ -20,6 +20,8 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from table import report  # beside this file
 
+from conf.command_line import compose_config
+from conf.launch import to_plain
 from pipeline.measures.detection import find_recordings, run_recording
 from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
 from pipeline.measures.operating_point import LEVELS, measure_curves, upper_limit
@@ -35,13 +37,16 @@ RATES = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)
 def main():
     torch.set_num_threads(1)
     settings = [argument for argument in sys.argv[2:] if argument.startswith("decoder.")]
-    rest = [argument for argument in sys.argv[2:] if argument not in settings]
+    gate = [argument for argument in sys.argv[2:] if argument.startswith(("gate=", "gate."))]
+    rest = [argument for argument in sys.argv[2:] if argument not in [*settings, *gate]]
     at = rest.index("--events") if "--events" in rest else len(rest)
     files = list_files(rest[:at], "RECORDINGS")
     if not files:
         sys.exit(__doc__)
     given = OverridesParser.create().parse_overrides(settings)
     model = load(sys.argv[1])
+    if gate:
+        model = model.with_gate(to_plain(compose_config("infer", gate))["gate"])
     changes = {one.key_or_group.removeprefix("decoder."): one.value() for one in given}
     model.config["decoder"] |= merge_settings(model.config["decoder"], changes, model.labels)
     live = model.for_streaming()

@@ -37,7 +37,7 @@ from conf.command_line import (
     options,
 )
 from pipeline.core import program as ending
-from pipeline.core.build import allow, arguments_for, build, check, convert
+from pipeline.core.build import TARGET, allow, arguments_for, build, check, convert, nearest
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.core.journal import open_empty
 
@@ -169,9 +169,26 @@ def new_folder(wanted: str) -> str:
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain values, its references resolved; ``~/`` is the home folder."""
+    """A configuration as plain values: references resolved, ``~/`` the home folder, and named parts as they are."""
     settings: Any = expand_home(OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
-    return {str(key): value for key, value in settings.items()}
+    return {str(key): expand_parts(value, str(key)) for key, value in settings.items()}
+
+
+def expand_parts(value: Any, at: str) -> Any:
+    """Settings with those of conf/extractor/NAME.yaml in place of each name in a component's ``parts``. ConfigError for
+    a name that is not there.
+    """
+    if not isinstance(value, dict):
+        return value
+    value = {key: expand_parts(inner, f"{at}.{key}") for key, inner in value.items()}
+    if TARGET in value and isinstance(names := value.get("parts"), list):
+        known = options("extractor")
+        for number, name in enumerate(names):
+            if isinstance(name, str):
+                if name not in known:
+                    raise ConfigError(f"{at}.parts: there is no extractor {name!r}{nearest(name, known)}")
+                names[number] = to_plain(compose_config("train", [f"extractor={name}"]))["extractor"]
+    return value
 
 
 def expand_home(value: Any) -> Any:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
+from datasets.copies import Copies
 from datasets.energy import draw_start, find_sound, find_sounds
 from datasets.negatives import WithNegatives, share_out
 from datasets.scenes import Scenes, SceneSettings, SceneStream
@@ -280,18 +281,20 @@ class Corpus:
         scene: SceneSettings | None = None,
         negatives: str | list[str] | None = None,
         negatives_label: str | None = None,
+        copies: int = 0,
     ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
         ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
         ``scene``: training clips are put into noise (see ``scenes.py``); then no clip needs to have that label.
         ``negatives``: recordings without any of the classes, or folders of them (see ``negatives.py``), which are of
         the class ``negatives_label`` (None: the background); they need scenes, and there are some then.
+        ``copies``: of each training clip, see ``copies.py``.
 
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
         self.clips = list(clips)
         self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
-        self.crop = crop
+        self.crop, self.copies = crop, copies
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
         self.negatives = [] if negatives is None else list_files(negatives, "dataset.negatives")
@@ -317,6 +320,8 @@ class Corpus:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
         if self.negatives:
             spec.require_sound("dataset.negatives")
+        if self.copies and spec.both:
+            raise ConfigError("dataset.copies: a model of sound and pictures takes none; set it to 0")
         clips = [clip for clip in self.clips if clip.split == name]
         crop = self.crop if name == "train" else None
         part = Clips(clips, self.labels, spec, self.cache, crop, self.background)
@@ -331,7 +336,16 @@ class Corpus:
                 raise ConfigError(f"dataset: {text}; repair them, or take these labels out")
             tell("dataset", f"{text}: nothing is measured of them")
         part.scene = self.scene
-        if self.scene is None or name == "test":
+        shown = self.shown(part, name)
+        if name != "train" or not self.copies:
+            return shown
+        drawn = repr((part.names, self.crop, self.scene, self.negatives, self.negatives_label))
+        plain = shown.clips if isinstance(shown, Scenes) else shown
+        return Copies(shown, plain, self.copies, hashlib.sha256(drawn.encode(errors="surrogateescape")).hexdigest())
+
+    def shown(self, part: Clips, name: str) -> Split:
+        """The clips of a split in what surrounds them, if anything does."""
+        if part.scene is None or name == "test":
             return part
         _, scene, background, rate = part.scene_parts()
         shown: Split = part

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import PositiveFloat
+from pydantic import NonNegativeInt, PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root
 from datasets.labels import unify
@@ -43,6 +43,7 @@ class Folder(Corpus):
         scene: SceneSettings | None = None,
         negatives: str | list[str] | None = None,
         negatives_label: str | None = None,
+        copies: NonNegativeInt = 0,
     ) -> None:
         """With ``root/train`` present, and the classes in it, the sub-folders ``train``, ``val`` and ``test`` (or
         ``Training``, ``valid``, ``dev``, ...: see ``name_splits``) are the splits (without ``val``, that share of train
@@ -63,7 +64,7 @@ class Folder(Corpus):
         if fold:
             clips = draw_fold(clips, fold, [clip.unit for clip in clips], seed, background)
         drawn = fill_splits(clips, val, test, seed, background)
-        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label)
+        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label, copies)
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """As any corpus; with a warning if videos are only heard."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import PositiveFloat
+from pydantic import NonNegativeInt, PositiveFloat
 
 from datasets.clips import Clip, Corpus, Share, existing_root
 from datasets.labels import unify
@@ -33,6 +33,7 @@ class Manifest(Corpus):
         scene: SceneSettings | None = None,
         negatives: str | list[str] | None = None,
         negatives_label: str | None = None,
+        copies: NonNegativeInt = 0,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
@@ -55,7 +56,7 @@ class Manifest(Corpus):
         column = fold_by or group or ""
         units = [to_label(row.get(column)) or clip.unit for row, clip in zip(rows, clips, strict=True)]
         drawn = choose_splits(clips, splits, fold, units, val, test, seed, background)
-        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label)
+        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label, copies)
 
 
 def read_rows(path: Path) -> list[Row]:

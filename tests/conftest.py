@@ -26,9 +26,8 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from numba.core.caching import FunctionCache
-from omegaconf import OmegaConf
 
-from conf.launch import launch
+from conf.launch import launch, to_plain
 from infer import infer
 from pipeline.model.classifier import Classifier
 from train import compare, train
@@ -84,7 +83,7 @@ def configured(name="train", *overrides):
 @functools.cache
 def composed(name, overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return OmegaConf.to_container(compose(name, overrides=list(overrides)), resolve=True)
+        return to_plain(compose(name, overrides=list(overrides)))
 
 
 def options(group):
@@ -109,6 +108,15 @@ def small_model(*overrides, **options):
     """Such a model of sound."""
     plain = ["encoder=recurrent", "head=mean", "encoder.hidden=16", "extractor.mels=20"]
     return lively_model(*plain, *overrides, **options)
+
+
+@torch.no_grad()
+def voiced(model):
+    """The same model, whose gate, which has learnt nothing, opens and closes on ``noise``."""
+    voice, wave = model.gate.voice, torch.from_numpy(noise(model.rate // model.hop * model.hop))[None]
+    voice.net.conv4.weight *= 10
+    voice.net.final_conv.bias -= voice(wave, voice.initial(1))[0].median().logit()
+    return model
 
 
 def listen(stream, chunks):
@@ -289,3 +297,13 @@ def trained(tones, tmp_path_factory):
     source = ["dataset=folder", f"dataset.root={tones}", f"dataset.cache={out.parent / 'cache'}"]
     ran("train.py", *source, *QUICK, "trainer.epochs=8", "export=true", f"hydra.run.dir={out}")
     return out
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory):
+    """A file like that of Google's speech embedding, with random weights."""
+    from references import write_speech_network
+
+    path = tmp_path_factory.mktemp("speech") / "embedding_model.onnx"
+    write_speech_network(path)
+    return path

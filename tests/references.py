@@ -2,11 +2,14 @@
 
 import re
 
+import numpy as np
+import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from pipeline.cells.layouts import to_onnx
+from pipeline.extractors.speech import LAYERS
 
 OPERATORS = {
     "elman": ("RNN", {}),
@@ -88,3 +91,31 @@ def image_session(cell):
     model.graph.initializer.extend(numpy_helper.from_array(known[name].contiguous().numpy(), name) for name in used)
     session = session_of(model)
     return lambda *arrays: session.run(None, dict(zip(["x", *states], arrays)))
+
+
+def write_speech_network(path):
+    """A file like the package's, with random weights: windows (N, 76, 32, 1) to (N, 1, 1, 96)."""
+    rng, nodes, weights, before, channels = np.random.default_rng(0), [], [], "x", 1
+    nodes.append(helper.make_node("Transpose", ["input"], ["x"], perm=[0, 3, 1, 2]))
+    weights.append(numpy_helper.from_array(np.full((1, 1, 1, 1), -0.4, np.float32), "least"))
+    for number, (size, (frames, bands), pool) in enumerate(LAYERS):
+        shape, last = (size, channels, frames, bands), number == len(LAYERS) - 1
+        made = [rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape), rng.normal(0, 0.1, size)][: 1 if last else 2]
+        names = [f"w{number}", f"b{number}"][: len(made)]
+        weights += [numpy_helper.from_array(one.astype(np.float32), name) for one, name in zip(made, names)]
+        pads = [0, bands // 2, 0, bands // 2]
+        nodes.append(
+            helper.make_node("Conv", [before, *names], [f"c{number}"], kernel_shape=[frames, bands], pads=pads)
+        )
+        before, channels = f"c{number}", size
+        if not last:
+            nodes.append(helper.make_node("LeakyRelu", [before], [f"l{number}"], alpha=0.2))
+            nodes.append(helper.make_node("Max", [f"l{number}", "least"], [f"m{number}"]))
+            before = f"m{number}"
+        if pool != (1, 1):
+            nodes.append(helper.make_node("MaxPool", [before], [f"p{number}"], kernel_shape=pool, strides=pool))
+            before = f"p{number}"
+    nodes.append(helper.make_node("Transpose", [before], ["y"], perm=[0, 2, 3, 1]))
+    tensors = [helper.make_tensor_value_info(n, 1, s) for n, s in (("input", ["n", 76, 32, 1]), ("y", ["n", 1, 1, 96]))]
+    graph = helper.make_graph(nodes, "speech", tensors[:1], tensors[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)

@@ -10,7 +10,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from conftest import BOTH, PICTURES, ROOT, listen, lively_model, noise, small_model
+from conftest import BOTH, PICTURES, ROOT, listen, lively_model, noise, small_model, voiced
 
 from pipeline.layers.stage import Stage, tree
 from pipeline.streaming.scheduler import Scheduler
@@ -88,6 +88,7 @@ HEARING = {
     "gru": ["head.window=0.3", "encoder.layers=2"],
     "lstm, delayed": ["cell=lstm", "head.delay=0.06", "head=max", "head.window=0.1"],
     "convolutions": ["encoder=conv_recurrent"],
+    "gate": ["gate=voice", "gate.threshold=0.5", "gate.least=0.03", "gate.back=0.1"],
 }
 SEEING = {
     "pictures": [*PICTURES, "cell=conv_gru", "head.window=0.4"],
@@ -98,7 +99,8 @@ LIVELY = ["decoder.threshold=0.34", "decoder.release=0.33", "decoder.minimum=0"]
 
 def made(name):
     if name in HEARING:
-        return small_model(*HEARING[name], *LIVELY)
+        model = small_model(*HEARING[name], *LIVELY)
+        return voiced(model).for_streaming() if model.gate else model
     return lively_model(*SEEING[name], *LIVELY, times=1.0)
 
 

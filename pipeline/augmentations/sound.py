@@ -78,7 +78,6 @@ class Augment(Augmentation):
     band_mask: NonNegativeInt = 8
     masks: NonNegativeInt = 2
     mixup: NonNegativeFloat = 0.0
-    raw = True
 
     def __post_init__(self) -> None:
         for key in ("reverb", "direct", "snr", "low", "high"):
@@ -89,6 +88,7 @@ class Augment(Augmentation):
             if getattr(self, files) and not getattr(self, share):
                 raise ValueError(f"augment.{files} would not be heard: set augment.{share}, the share of clips with it")
         self.recorded = self.recorded if self.noises else 0.0
+        self.raw = bool(self.speed or self.shift or self.sample_keys())
         self.bands, self.top, self.hop = torch.zeros(0), 0.0, 1  # Hz of the features' channels; samples of a step
         self.responses, self.recording = torch.zeros(0, 0), torch.zeros(0)
 

@@ -217,7 +217,7 @@ class Batch:
             if file.slot is None:
                 file.slot = self.states.reserve()
         slots = [file.slot for file in chosen if file.slot is not None]
-        y, good = self.states.run(slots, [self.block(file) for file in chosen])
+        y, good = self.states.run(slots, self.spec.stack([self.block(file) for file in chosen]))
         for file, posteriors, fine in zip(chosen, y, good, strict=True):
             if not fine:
                 self.drop(file.number)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -214,6 +214,9 @@ def convert(value: Any, hint: Any, path: str) -> Any:
                 return prepare(value, get_args(option)[1], path)
             if inspect.isclass(option) and option.__module__ != "builtins":
                 return build(value, option, at=path)
+    if isinstance(value, list) and any(isinstance(one, Mapping) and TARGET in one for one in value):
+        inner = next(iter(get_args(get_args(hint)[0] if get_origin(hint) is Annotated else hint)), Any)
+        value = [convert(one, inner, f"{path}.{number}") for number, one in enumerate(value)]
     try:
         return TypeAdapter(hint, config=None if is_model(hint) else LAX).validate_python(value)
     except ValidationError as error:

@@ -24,12 +24,13 @@ BLOCK_SECONDS = 0.1  # computed at a time by streams, unless they ask for someth
 
 def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weights: Weights = "fp32") -> list[Path]:
     """Write ``model.onnx`` for streams, ``block`` seconds at a time, and ``clips.onnx`` for whole clips where the head
-    pools another window for them. ConfigError if the model cannot be exported; ModelError if a graph answers otherwise:
-    then no file is written.
+    pools another window for them, or where there is a gate. ConfigError if the model cannot be exported; ModelError if
+    a graph answers otherwise: then no file is written.
     """
     window = model.config["head"].get("window")
     stream = model.for_streaming()
-    wanted = {GRAPH: stream} if stream.config["head"].get("window") == window else {GRAPH: stream, CLIPS_GRAPH: model}
+    same = stream.config["head"].get("window") == window and not stream.gated
+    wanted = {GRAPH: stream} if same else {GRAPH: stream, CLIPS_GRAPH: model}
     found = {name: to_graph(one, block_ticks(one, block), window) for name, one in wanted.items()}
     if weights != "fp32":
         exact = {f"model.{name}" for name, _ in model.named_buffers()}

@@ -20,7 +20,8 @@ from pipeline.exporting.native import OPSET, with_native_cells
 from pipeline.layers.stage import leaves
 from pipeline.layers.tracks import to_tensors
 from pipeline.model.classifier import Classifier, nested
-from pipeline.model.golden_clip import library_versions
+from pipeline.model.golden import offline
+from pipeline.model.golden_clip import clip, library_versions
 from pipeline.model.onnx_model import KEY, NEVER, Card, EventCard, StateCard, seal
 
 TRACKS = "sound", "picture", "present"
@@ -97,7 +98,9 @@ def to_graph(model: Classifier, block: int, clip_window: float | None) -> bytes:
 
 def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
     """What the graph says of itself."""
-    golden = model.golden_answers()
+    parts = clip(model.spec, model.grain)
+    ticks = model.spec.ticks(parts)
+    golden = offline(model, model.pad(model.spec.stack([parts]), ticks))[: -(-ticks // model.hop)]
     picture, decoder = model.spec.picture, model.decoder()
     return Card(
         labels=model.labels,
@@ -119,7 +122,7 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
         states=[StateCard.of(array) for array in model.begin(1)],
         identity=model.identity(),
         weights=model.identity(window=False),
-        golden=golden.posteriors.tolist() if golden else [],
+        golden=golden.tolist(),
         versions=library_versions(),
     )
 

@@ -1,5 +1,7 @@
 """Sound and pictures together: an extractor of each, on one clock."""
 
+from typing import Any
+
 import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
@@ -45,6 +47,11 @@ class AudioVisual(Extractor):
     def initial(self, batch: int) -> State:
         """Of both extractors, whether the last picture was there, and of what joins them."""
         return self.sound.initial(batch), self.picture.initial(batch), (self.zeros(batch, 1), self.fuse.initial(batch))
+
+    def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Of both extractors."""
+        parts = {"sound": self.sound, "picture": self.picture}
+        return config | {name: part.recorded(config[name]) for name, part in parts.items()}
 
     def fronts(self) -> list[tuple[Extractor, Standardize | None]]:
         """Sound, then pictures."""

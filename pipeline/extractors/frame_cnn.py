@@ -1,5 +1,6 @@
 """A convolutional network on each picture: picture to vector."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -7,12 +8,13 @@ from typing import Any, Self
 import torch
 import torchvision
 from pydantic import PositiveInt
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.extractors import efficientnet
 from pipeline.extractors.pixels import Pixels, Rate, Size
+from pipeline.extractors.weights import read_weights
 from pipeline.layers.precision import shorten_all
 from pipeline.layers.stage import State, pieces
 from pipeline.media.picture import Fit
@@ -25,9 +27,9 @@ AT_ONCE = 64  # pictures
 class FrameCNN(Pixels):
     """``(B, T, 3, H, W)`` in 0 ... 255 to ``(B, T, F)``; each picture on its own.
 
-    ``backbone`` is ``small`` (four convolutions, group normalisation, mean over pixels) or a network of
-    torchvision.models without its classifier. Batch normalisation always uses its stored statistics: those of a batch
-    would let a picture see its neighbours, and the future.
+    ``backbone`` is ``small`` (four convolutions, group normalisation, mean over pixels), ``efficientnet_lite0``
+    (``efficientnet.py``), or a network of torchvision.models without its classifier. Batch normalisation always uses
+    its stored statistics: those of a batch would let a picture see its neighbours, and the future.
     """
 
     scale: Tensor
@@ -45,14 +47,18 @@ class FrameCNN(Pixels):
         frozen: bool = False,
     ) -> None:
         """``channels`` of the first convolution of ``small``. ``weights``: a local file, torchvision's .pth or
-        safetensors, only read when a training begins (they are stored with the model). ``frozen``: they stay so.
+        safetensors, only read when a training begins (they are stored with the model); of ``efficientnet_lite0`` a copy
+        of its package's file, which is read otherwise. ``frozen``: they stay so.
 
         ConfigError if there is no such backbone, or if the size or the file does not fit it.
         """
         super().__init__(rate, height, width, how)
         self.frozen, self.weights = frozen, weights
         self.costly = frozen
-        make = partial(small, channels) if backbone == "small" else partial(truncated, backbone)
+        self.borrowed = efficientnet.WEIGHTS if backbone == "efficientnet_lite0" else None
+        make: Callable[[], nn.Module] = partial(truncated, backbone)
+        if backbone in ("small", "efficientnet_lite0"):
+            make = efficientnet.lite0 if self.borrowed else partial(small, channels)
         self.net = make()
         with torch.device("meta"):
             try:
@@ -64,15 +70,20 @@ class FrameCNN(Pixels):
                 ) from None
         self.net.requires_grad_(not frozen)
         # x / (255 std) - mean / std for a row of pixels at once: pixel by pixel torch takes five times as long
-        scale = torch.tensor(STD).reciprocal()
+        mean, std = (efficientnet.MEAN, efficientnet.STD) if self.borrowed else (MEAN, STD)
+        scale = torch.tensor(std).reciprocal()
         self.register_buffer("scale", (scale / 255).repeat(width), persistent=False)
-        self.register_buffer("shift", (torch.tensor(MEAN) * -scale).repeat(width), persistent=False)
+        self.register_buffer("shift", (torch.tensor(mean) * -scale).repeat(width), persistent=False)
 
     def fetch(self) -> None:
         """Read ``weights``; those of the classifier that was taken off are left out."""
+        if self.borrowed:
+            efficientnet.fetch(self.net, self.weights)
+            return
         if self.weights is None:
             return
-        found = {n: t for n, t in read_weights(Path(self.weights).expanduser()).items() if n.split(".")[0] not in LAST}
+        path = Path(self.weights).expanduser()
+        found = {n: t for n, t in read_weights(path, "extractor.weights").items() if n.split(".")[0] not in LAST}
         own = self.net.state_dict()
         wrong = [name for name in own if name not in found or found[name].shape != own[name].shape]
         if wrong:
@@ -128,7 +139,8 @@ def truncated(name: str) -> nn.Module:
     known = torchvision.models.list_models(torchvision.models)
     if name not in known:
         raise ConfigError(
-            f"extractor.backbone: {name!r} is neither 'small' nor in torchvision.models{nearest(name, known)}"
+            f"extractor.backbone: {name!r} is neither 'small' nor 'efficientnet_lite0' nor in torchvision.models"
+            f"{nearest(name, known)}"
         )
     # no second output for training alone
     plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
@@ -139,18 +151,3 @@ def truncated(name: str) -> nn.Module:
     setattr(net, last[0], nn.Identity())
     module: nn.Module = net
     return module
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a file that runs no code."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f"extractor.weights: {path} does not exist; expected a local .pth or .safetensors") from None
-    except Exception as error:  # unpickling fails in many ways, none of which runs code
-        raise ConfigError(f"extractor.weights: {path} is no file of weights ({type(error).__name__})") from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ConfigError(f"extractor.weights: {path} holds no plain table of weights")
-    return found

@@ -5,24 +5,21 @@ deviations of bands, and the strength of their modulations, over a second or so.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from pipeline.extractors.extractor import Extractor
-from pipeline.extractors.spectral import MelSpectrum
-from pipeline.layers.stage import State, left_context, pieces, power_spectrum, windows
+from pipeline.extractors.windows import Windows
+from pipeline.layers.stage import power_spectrum
 
-BLOCK = 64  # windows that are looked at together
-LEAST = 8  # frames of a window
 LITTLE = 1e-3  # deviation, in nepers, below which nothing is told apart
 
 
-class Texture(Extractor):
+class Texture(Windows):
     """Samples ``(B, T*hop)`` to ``(B, T, 3*mels + 1 + groups*octaves)``: of the log-mel spectrum in the last ``span``
     seconds, the mean of each band over that of all, its deviation and its mean change from frame to frame (nepers);
     the share of frames that sound; and ln(1 + power) of the modulations of ``groups`` of bands, in octaves from 1/span
@@ -38,36 +35,13 @@ class Texture(Extractor):
     mix: Tensor
     octaves: Tensor
 
-    def __init__(
-        self,
-        rate: PositiveInt = 16000,
-        window: PositiveFloat = 0.04,
-        hop: PositiveFloat = 0.02,
-        mels: PositiveInt = 48,
-        low: NonNegativeFloat = 20.0,
-        high: PositiveFloat | None = None,
-        floor: PositiveFloat = 1e-6,
-        span: PositiveFloat = 1.0,
-        every: PositiveFloat = 0.24,
-        depth: PositiveFloat = 40.0,
-        groups: Annotated[int, Field(ge=1)] = 12,
-    ) -> None:
-        """``window`` ... ``floor``: of the log-mel spectrum. ``span``: seconds that are looked back; ``every``: seconds
-        from one vector to the next, both in whole frames; ``depth`` in dB. ValueError if these do not go together.
-        """
-        super().__init__()
-        self.spectrum = MelSpectrum(rate, window, hop, mels, low, high, floor)
-        frame = self.spectrum.hop / rate
-        self.span, self.every = round(span / frame), round(every / frame)
-        if not 1 <= self.every <= self.span or self.span < LEAST:
-            raise ValueError(
-                f"extractor.span: {span} s are {self.span} frames, extractor.every: {every} s are {self.every}; "
-                f"expected at least {LEAST} and 1, and not more of the latter"
-            )
+    def __init__(self, depth: PositiveFloat = 40.0, groups: Annotated[int, Field(ge=1)] = 12, **options: Any) -> None:
+        """``depth`` in dB; ``options``: those of ``Windows``. ValueError if there are more groups than bands."""
+        super().__init__(**options)
+        (mels,) = self.spectrum.out_shape
         if groups > mels:
             raise ValueError(f"extractor.groups: {groups} groups of {mels} bands; expected at most as many as bands")
-        self.spec, self.hop = self.spectrum.spec, self.every * self.spectrum.hop
-        self.silence, self.depth = math.log(floor), depth * math.log(10) / 10  # nepers of power
+        self.depth = depth * math.log(10) / 10  # nepers of power
         with torch.device("cpu"):  # also where a model is sketched without memory
             mix = means(np.arange(mels) * groups // mels)
             octaves = means(np.log2(np.arange(1, self.span // 2 + 1)).astype(int))
@@ -76,24 +50,10 @@ class Texture(Extractor):
         self.register_buffer("hann", hann, persistent=False)
         self.register_buffer("mix", mix, persistent=False)
         self.register_buffer("octaves", octaves, persistent=False)
-        self.in_shape, self.out_shape = (), (3 * mels + 1 + groups * octaves.shape[1],)
+        self.out_shape = (3 * mels + 1 + groups * octaves.shape[1],)
 
-    def initial(self, batch: int) -> State:
-        """Silence before the recording, as samples and as frames."""
-        frames = self.zeros(batch, self.span - self.every, *self.spectrum.out_shape) + self.silence
-        return self.spectrum.initial(batch), frames
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The windows that end in this chunk."""
-        samples, frames = state
-        y, samples = self.spectrum(x, samples)
-        with torch.autocast(x.device.type, enabled=False):  # half precision is not enough for differences of logarithms
-            joined, frames = left_context(frames, (y + self.spectrum.floor).log())
-            parts = pieces(windows(joined, self.span, self.every), BLOCK, 1)
-            return torch.cat([self.statistics(part) for part in parts], 1), (samples, frames)
-
-    def statistics(self, x: Tensor) -> Tensor:
-        """Of windows ``(B, T, mels, span)``."""
+    def look(self, x: Tensor) -> Tensor:
+        """Statistics of windows ``(B, T, mels, span)``."""
         loud = x.mean(2)
         weights = (2 - 2 * (loud.amax(-1, keepdim=True) - loud) / self.depth).clamp(0, 1)
         whole = weights[:, :, None] / weights.sum(-1)[:, :, None, None]

@@ -25,8 +25,10 @@ class Standardize(Stage):
         self.register_buffer("mean", torch.zeros(figures))
         self.register_buffer("std", torch.ones(figures))
 
-    def fit(self, features: Iterable[Tensor]) -> None:
-        """Set mean and standard deviation from tensors ``(N, *shape)``, summed in float64."""
+    def fit(self, features: Iterable[Tensor], which: Tensor) -> None:
+        """Set mean and standard deviation from tensors ``(N, *shape)``, summed in float64, of those features ``which``
+        are marked, ``(F,)`` or ``(1,)``.
+        """
         count = 0
         total = squares = torch.zeros(self.mean.shape, dtype=torch.float64)
         for block in features:
@@ -38,8 +40,9 @@ class Standardize(Stage):
             squares = squares + block.square().sum(0)
         if count:
             mean = total / count
-            self.mean.copy_(mean)
-            self.std.copy_((squares / count - mean.square()).clamp_min(1e-8).sqrt().clamp_min(1e-3))
+            std = (squares / count - mean.square()).clamp_min(1e-8).sqrt().clamp_min(1e-3)
+            for own, found in ((self.mean, mean), (self.std, std)):
+                own.copy_(torch.where(which.to(own.device), found.to(own), own))
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Stateless."""

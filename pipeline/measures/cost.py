@@ -105,5 +105,5 @@ def measure_cost(model: Classifier, size: int | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"parameters": model.parameter_count()}
     if size is not None:
         found["bytes"] = size
-    found |= {"multiply_adds": round(count_multiply_adds(model)), "uncounted": list_uncounted(model)}
+    found |= {"multiply_adds": round(count_multiply_adds(model.for_streaming())), "uncounted": list_uncounted(model)}
     return found | {"step": measure_step(model)}

@@ -10,6 +10,7 @@ The clock ticks in samples if there is sound, else in pictures; ``grain`` is the
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -66,7 +67,7 @@ class InputSpec:
         """Whether there are two tracks."""
         return bool(self.sound and self.picture)
 
-    @property
+    @cached_property
     def tracks(self) -> list[Track]:
         """The arrays that make a chunk."""
         found = []
@@ -96,10 +97,12 @@ class InputSpec:
     def as_track(self, array: NDArray[Any], track: Track) -> NDArray[Any]:
         """One array in the shape and type of its track."""
         if track.shape == ():
+            if type(array) is np.ndarray and array.dtype == np.float32 and array.ndim == 1:
+                return array.copy()  # who gave it may write the next samples there
             if np.asarray(array).dtype.kind in "iu" and np.size(array):  # full scale of which size?
                 raise ValueError(f"got samples of {np.asarray(array).dtype}; expected floats from -1 to 1")
             with np.errstate(over="ignore"):  # infinite is what it is then
-                array = np.array(array, np.float32)  # a copy: who gave it may write the next samples there
+                array = np.array(array, np.float32)
             if array.ndim == 0 or (array.ndim == 2 and (1 in array.shape or not array.size)):
                 array = array.reshape(-1)  # one channel
             if array.ndim != 1:

@@ -1,7 +1,7 @@
 """What training is fed: samples, batches, and what any dataset offers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -25,12 +25,13 @@ class Sample:
     name: str = ""
     key: str = ""  # of a clip that is the same in every epoch
     group: str = ""  # whose clips are alike (a speaker, a place), if known
+    copy: int | None = None  # of a clip that has fixed copies, all but 0 of which are changed: which of them it is
 
 
 @dataclass(frozen=True)
 class Batch:
     """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks; labels, spans in ticks,
-    names, keys and groups by row.
+    names, keys, groups and copies by row.
     """
 
     x: tuple[Tensor, ...]
@@ -40,6 +41,7 @@ class Batch:
     names: list[str]
     keys: list[str]
     groups: list[str]
+    copies: list[int | None] = field(default_factory=list)
 
     def __getstate__(self) -> dict[str, Any]:
         """Between processes as arrays: torch puts tensors into /dev/shm, of which containers have little."""
@@ -117,5 +119,5 @@ def collate(samples: Sequence[Sample | None], spec: InputSpec) -> Batch | None:
         return None
     lengths = torch.tensor([spec.ticks(sample.x) for sample in good])
     rows = tuple(map(torch.from_numpy, spec.stack([sample.x for sample in good])))
-    texts = ([getattr(sample, field) for sample in good] for field in ("name", "key", "group"))
+    texts = ([getattr(sample, name) for sample in good] for name in ("name", "key", "group", "copy"))
     return Batch(rows, lengths, [sample.labels for sample in good], [sample.spans for sample in good], *texts)

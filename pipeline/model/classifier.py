@@ -23,6 +23,7 @@ from pipeline.core.build import build
 from pipeline.core.errors import ConfigError, ModelError, NotFiniteError
 from pipeline.core.moved import with_new_names
 from pipeline.extractors.extractor import Extractor
+from pipeline.extractors.voice_gate import VoiceGate
 from pipeline.layers.heads import Head
 from pipeline.layers.precision import Precision, lower
 from pipeline.layers.stage import Chain, Stage, State, leaves, tree
@@ -53,7 +54,8 @@ GRAINS = 8  # steps of the slower track that a chunk may need at most
 class Classifier(Chain):
     """Samples ``(B, T*hop)``, pictures ``(B, T*hop, 3, H, W)``, or both, to class posteriors ``(B, T, K)``.
 
-    ``spec`` says which of them; ``hop`` is in ticks of its clock, of which there are ``rate`` a second.
+    ``spec`` says which of them; ``hop`` is in ticks of its clock, of which there are ``rate`` a second. With a gate,
+    the model for streams gives labels that make events 0 where it is closed (``gated``); its state comes last.
     """
 
     extractor: Extractor
@@ -62,6 +64,8 @@ class Classifier(Chain):
     head: Head
     smoothing: Stage
     task: Task[Any]
+    quiet: Tensor
+    gated = False
     precision: Precision = "fp32"
     golden: Golden | None = None  # its answers on streams when it was saved
 
@@ -89,6 +93,7 @@ class Classifier(Chain):
         )
         self.task = task
         self.config = {name: dict(config[name]) for name in PARTS}
+        self.config["extractor"] = extractor.recorded(self.config["extractor"])
         self.labels, self.spec, self.rate = list(labels), spec, spec.rate
         self.grain = math.lcm(spec.grain, self.hop)  # ticks of the smallest chunk
         if self.grain > GRAINS * max(spec.grain, self.hop):
@@ -96,7 +101,31 @@ class Classifier(Chain):
                 f"encoder: a step of {self.hop} samples and a picture of {spec.grain} have no short common multiple; "
                 "change the strides of encoder.convolutions"
             )
-        self.decoder()  # refuses a wrong setting before the training
+        never = np.isinf(self.decoder().high)  # the decoder refuses a wrong setting before the training
+        self.register_buffer("quiet", torch.from_numpy(never.astype(np.float32)), persistent=False)
+        if config["gate"] and not spec.sound:
+            raise ValueError("gate: hears voices, but this model takes pictures alone; set gate=none")
+        gate = config["gate"]
+        self.gate = build(gate, VoiceGate, at="gate", rate=self.rate, hop=self.hop) if gate else None
+
+    def initial(self, batch: int) -> State:
+        """One state per stage, and the gate's."""
+        state = super().initial(batch)
+        return (*state, self.gate.initial(batch)) if self.gated and self.gate else state
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Through every stage in turn, and through the gate."""
+        if not self.gated or self.gate is None:
+            return super().forward(x, state)
+        y, after = super().forward(x, state[:-1])
+        voice, heard = self.gate(x[0] if isinstance(x, tuple) else x, state[-1])
+        return y * torch.maximum(voice, self.quiet), (*after, heard)
+
+    def fetch(self) -> None:
+        """Read the weights of others that extractors begin with. ConfigError if they are missing."""
+        for part in self.modules():
+            if isinstance(part, Extractor):
+                part.fetch()
 
     def extract(self, x: Tensors) -> list[Tensor]:
         """Features of each track of whole clips, before normalisation."""
@@ -143,11 +172,23 @@ class Classifier(Chain):
         """The extractor of each track, with its normalisation."""
         return [(front, own or self.standardize) for front, own in self.extractor.fronts()]
 
-    def with_window(self, seconds: float | None) -> "Classifier":
-        """The same weights with another pooling window (None: since the start)."""
-        config = self.config | {"head": dict(self.config["head"]) | {"window": seconds}}
-        other = Classifier(config, self.labels)
-        other.load_state_dict(self.state_dict())
+    def with_window(self, seconds: float | None, gated: bool = False) -> "Classifier":
+        """The same weights with another pooling window (None: since the start), and ``gated`` if there is a gate."""
+        other = self.with_parts(head=dict(self.config["head"]) | {"window": seconds})
+        other.gated = gated and other.gate is not None
+        return other
+
+    def with_gate(self, gate: Mapping[str, Any]) -> "Classifier":
+        """The same weights with another gate ({}: none); one that was not there reads its own from its package."""
+        other = self.with_parts(gate=dict(gate))
+        if other.gate and not self.gate:
+            other.gate.voice.fetch()
+        return other
+
+    def with_parts(self, **parts: Any) -> "Classifier":
+        """The same weights with other settings of some parts."""
+        other = Classifier(self.config | parts, self.labels)
+        other.load_state_dict(self.state_dict(), strict=False)  # a gate may come or go
         other.golden = self.golden
         return other.to(self.anchor.device).train(self.training).with_precision(self.precision)
 
@@ -165,8 +206,8 @@ class Classifier(Chain):
         return other
 
     def for_streaming(self) -> "Classifier":
-        """The model for streams: its head pools the last ``head.live`` seconds."""
-        return self.with_window(self.config["head"].get("live"))
+        """The model for streams: its head pools the last ``head.live`` seconds, and its gate may be closed."""
+        return self.with_window(self.config["head"].get("live"), gated=True)
 
     def clip_posteriors(self, x: Tensor | tuple[Tensor, ...], lengths: Tensor) -> Tensor:
         """Posteriors ``(B, K)`` of each clip of a right-padded batch, at its own last step.
@@ -264,9 +305,11 @@ class Classifier(Chain):
             file.write(save(weights, {HEADER: header.model_dump_json()}))
 
     def golden_answers(self) -> Golden | None:
-        """The answers of the model for streams to the golden clip on this processor; None if they are not finite."""
+        """The answers of the model for streams, without its gate, which the golden clip does not open, on this
+        processor; None if they are not finite.
+        """
         with torch.random.fork_rng(devices=[]):  # a model is built: a training's random numbers stay the same
-            model = self.for_streaming().cpu().eval()
+            model = self.with_window(self.config["head"].get("live")).cpu().eval()
         parts = clip(self.spec, self.grain)
         ticks = self.spec.ticks(parts)
         x = model.pad(self.spec.stack([parts]), ticks)

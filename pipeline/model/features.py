@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.augmentations.augmentation import Augmentation
-from pipeline.media.sample import Batch
+from pipeline.media.sample import Batch, Span
 from pipeline.model.classifier import Classifier, on_device
 
 CACHE_BYTES = 2 << 30  # of main memory, for the features of clips
@@ -23,6 +24,7 @@ class FeatureCache:
 
     def __init__(self) -> None:
         self.tracks: dict[str, list[Tensor]] = {}
+        self.times: dict[str, tuple[Tensor, list[Span] | None]] = {}  # length and spans of clips that were changed
         self.bytes = 0
 
     def add(self, key: str, tracks: list[Tensor]) -> None:
@@ -38,30 +40,30 @@ class Features:
     in this process (of another fold, with another seed) finds them if it has the same extractor.
     """
 
-    def __init__(self, model: Classifier, augment: Augmentation | None) -> None:
-        """``augment`` changes the clips in training."""
+    def __init__(self, model: Classifier, augment: Augmentation | None, seed: int = 0) -> None:
+        """``augment`` changes the clips in training, and their fixed copies by ``seed``."""
         self.model, self.augment = model, augment or Augmentation()
+        self.changes = f"{seed} {augment}"
         self.augment.setup(model.labels, model.extractor)
         self.costly = getattr(model.extractor, "costly", False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def fit(self, batches: Iterator[Batch], count: int = 20) -> None:
         """Mean and deviation of the features over a random part of the training data; an extractor that learns has
-        none that last. Pretrained weights come first.
+        none that last, unless it borrowed what it begins with.
         """
         model = self.model
-        found: list[list[Tensor]] = [[] for _ in model.fronts()]
-        for front, _ in model.fronts():
-            front.fetch()
+        fronts = model.fronts() if model.spec.both else [(model.extractor, model.standardize)]
+        found: list[list[Tensor]] = [[] for _ in fronts]
         for batch in islice(batches, count):
-            x = on_device(model.pad(batch.x, int(batch.lengths.max())), model)
-            there = x[2].amax(1) > 0 if isinstance(x, tuple) else torch.ones(len(batch.labels), 1)
-            for track, ((front, _), y) in enumerate(zip(model.fronts(), model.extract(x), strict=True)):
+            tracks, present = self.tracks(batch, self.costly and not self.augment.raw and all(batch.keys))
+            there = torch.ones(len(batch.labels), 1) if present is None else present.amax(1) > 0
+            tracks = tracks if model.spec.both else [model.extractor.join(tracks, None)]
+            for track, ((front, _), y) in enumerate(zip(fronts, tracks, strict=True)):
                 steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
-        for (front, standardize), rows in zip(model.fronts(), found, strict=True):
-            if not any(parameter.requires_grad for parameter in front.parameters()):
-                standardize.fit(rows)
+        for (front, standardize), rows in zip(fronts, found, strict=True):
+            standardize.fit(rows, front.lasting())
 
     @cached_property
     def cache(self) -> FeatureCache:
@@ -87,12 +89,16 @@ class Features:
     def compute_augmented(self, batch: Batch) -> tuple[Tensor, Batch]:
         """The same of clips changed at random, and the batch with their new times."""
         model, augment = self.model, self.augment
-        batch = augment.clips(batch, model.spec)
-        cached = self.costly and all(batch.keys) and not augment.raw
+        copied = self.costly and bool(batch.copies) and None not in batch.copies
+        cached = self.costly and all(batch.keys) and (copied or not augment.raw)
+        if not copied:
+            batch = augment.clips(batch, model.spec)
         mirror = model.fronts()[-1][0].mirror
         # Without gradient where nothing is learnt: an extractor then computes in pieces that stay in the cache.
         with torch.set_grad_enabled(any(parameter.requires_grad for parameter in model.extractor.parameters())):
             tracks, present = self.tracks(batch, cached)
+        if copied:
+            batch = self.with_times(batch)
         tracks, batch = augment.tracks(tracks, batch, mirror)
         tracks[-1] = extend(tracks[-1], self.steps(int(batch.lengths.max())))
         y = model.encoder_input(tracks, present)
@@ -106,24 +112,48 @@ class Features:
 
     def look_up(self, batch: Batch) -> list[Tensor]:
         """Features of each track on the model's device, computed only for clips that are not in the cache."""
-        rows = [self.cache.tracks.get(key) or self.of_clip(batch, row) for row, key in enumerate(batch.keys)]
+        names = [self.name(*row) for row in zip(batch.keys, batch.copies, strict=True)]
+        rows = [self.cache.tracks.get(name) or self.of_clip(batch, row, name) for row, name in enumerate(names)]
         tracks = []
         for parts in zip(*rows, strict=True):
             longest = max(len(part) for part in parts)
             tracks.append(torch.stack([extend(part[None], longest)[0] for part in parts]).to(self.model.anchor.device))
         return tracks
 
+    def name(self, key: str, copy: int | None) -> str:
+        """Under which a clip is kept; a changed copy of it also by what changes it."""
+        return f"{key} {self.changes}" if copy else key
+
+    def has(self, key: str, copy: int) -> bool:
+        """Whether a clip's features are kept."""
+        return self.name(key, copy) in self.cache.tracks
+
+    def with_times(self, batch: Batch) -> Batch:
+        """A batch of copies with their own lengths and spans."""
+        names = [self.name(*row) for row in zip(batch.keys, batch.copies, strict=True)]
+        lengths, spans = zip(*[self.cache.times[name] for name in names], strict=True)
+        return replace(batch, lengths=torch.stack(lengths), spans=[*spans])
+
     @torch.no_grad()
-    def of_clip(self, batch: Batch, row: int) -> list[Tensor]:
-        """Features ``(T, ...)`` of one clip of a batch, in main memory; they go into the cache."""
+    def of_clip(self, batch: Batch, row: int, name: str) -> list[Tensor]:
+        """Features ``(T, ...)`` of one clip of a batch, in main memory; they go into the cache as ``name``."""
         spec, length = self.model.spec, int(batch.lengths[row])
         clip = tuple(
             track[row : row + 1, : length // spec.grain * kind.steps]
             for track, kind in zip(batch.x, spec.tracks, strict=True)
         )
+        if batch.copies[row] is not None:
+            lists = {key: value[row : row + 1] for key, value in vars(batch).items()}
+            one = Batch(**lists | {"x": clip})
+            if batch.copies[row]:
+                with torch.random.fork_rng(devices=[]):
+                    torch.default_generator.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]))
+                    one = self.augment.clips(one, spec)
+            clip, length = one.x, int(one.lengths)
+            self.cache.times[name] = one.lengths[0], one.spans[0]
         whole = on_device(self.model.pad(clip, length), self.model)
         tracks = [y[0].to("cpu", copy=True) for y in self.model.extract(whole)]
-        self.cache.add(batch.keys[row], tracks)
+        self.cache.add(name, tracks)
         return tracks
 
 

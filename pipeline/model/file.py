@@ -18,8 +18,9 @@ GRAPH = "model.onnx"  # beside it: its step as streams take it, see ``onnx_model
 CLIPS_GRAPH = "clips.onnx"  # the same with the head's window for whole clips, where that is another
 GOLDEN = "golden."  # begins the names of answers that are stored with the weights
 MAX_HEADER_BYTES = 32_000_000
-PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder", "task")
-DEFAULTS = {"task": {"_target_": "pipeline.tasks.classes.Classes"}}  # of parts that files did not always have
+PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder", "task", "gate")
+# Of parts that files did not always have.
+DEFAULTS: dict[str, Any] = {"task": {"_target_": "pipeline.tasks.classes.Classes"}, "gate": {}}
 
 
 class ModelHeader(BaseModel):

@@ -106,6 +106,8 @@ def check_golden(model: Any, x: Any, streamed: NDArray[np.float32]) -> None:
         )
     golden, head = model.golden, model.config["head"]
     if golden is not None and exact and head.get("window") == head.get("live"):
+        if model.gated:  # they were stored without the gate
+            expected = offline(model.with_window(head.get("live")), x)[: len(expected)]
         apart = difference(expected, golden.posteriors)
         if apart > TOLERANCE:
             raise ModelError(

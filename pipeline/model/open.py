@@ -1,6 +1,7 @@
 """A trained model for answers, from its file: computed by onnxruntime where its graph is there, else by torch."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,12 +23,14 @@ def open_model(
     device: str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
     window: Window = "auto",
+    gate: Mapping[str, Any] | None = None,
 ) -> tuple[StreamModel, Path]:
     """A model for streams (``live``) or whole clips, and the file that was asked for: a run's folder, its
     ``model.safetensors``, or an exported ``.onnx``.
 
-    ``block``: seconds that will be computed at a time. ``threads``: 0 for as many as the library likes. ``auto`` takes
-    torch where the graph is missing or cannot do what is asked for. ConfigError or ModelError says what is wrong.
+    ``block``: seconds that will be computed at a time. ``threads``: 0 for as many as the library likes. ``gate``:
+    another than the model's own. ``auto`` takes torch where the graph is missing or cannot do what is asked for.
+    ConfigError or ModelError says what is wrong.
     """
     if checkpoint is None:
         raise ConfigError("checkpoint: is not set; give a trained model: checkpoint=runs/.../model.safetensors")
@@ -36,13 +39,13 @@ def open_model(
         raise ConfigError(f"compute=torch needs the weights, but checkpoint={path} is a graph; give model.safetensors")
     if compute != "torch":
         try:
-            return open_graph(path, live, block, threads, device, precision, window), path
+            return open_graph(path, live, block, threads, device, precision, window, gate), path
         except UserError as error:
             if compute == "onnx" or path.suffix == ".onnx":
                 raise
             if not isinstance(error, MissingError):
                 print(f"note: computing with torch: {error}", file=sys.stderr)
-    return open_classifier(path, live, threads, device, precision, window), path
+    return open_classifier(path, live, threads, device, precision, window, gate), path
 
 
 class MissingError(ModelError):
@@ -50,7 +53,14 @@ class MissingError(ModelError):
 
 
 def open_graph(
-    path: Path, live: bool, block: float, threads: int, device: str, precision: str, window: Window
+    path: Path,
+    live: bool,
+    block: float,
+    threads: int,
+    device: str,
+    precision: str,
+    window: Window,
+    gate: Mapping[str, Any] | None,
 ) -> OnnxModel:
     """The graph beside the weights at ``path``, or that itself."""
     if device != "cpu" or precision != "fp32":
@@ -68,12 +78,22 @@ def open_graph(
     wanted = window if window != "auto" else head.get("live") if live else model.card.clip_window
     if wanted != head.get("window"):
         raise ConfigError(f"window={wanted}: {graph.name} pools {head.get('window')} s; {ANEW}")
+    if gate is not None and dict(gate) != model.config.get("gate", {}):
+        raise ConfigError(f"gate: {graph.name} has another, or none; {ANEW}")
     if live:
         model.check_block(block_ticks(model, block))
     return model
 
 
-def open_classifier(path: Path, live: bool, threads: int, device: str, precision: Any, window: Window) -> StreamModel:
+def open_classifier(
+    path: Path,
+    live: bool,
+    threads: int,
+    device: str,
+    precision: Any,
+    window: Window,
+    gate: Mapping[str, Any] | None,
+) -> StreamModel:
     """The weights, computed by torch."""
     import torch
 
@@ -84,6 +104,7 @@ def open_classifier(path: Path, live: bool, threads: int, device: str, precision
     if device != "cpu" and not getattr(torch, device).is_available():
         raise ConfigError(f"device: {device!r} is not there; set device=cpu")
     model = load(path, device).with_precision(precision)
+    model = model if gate is None else model.with_gate(gate)
     if window != "auto":
-        return model.with_window(window)
+        return model.with_window(window, gated=live)
     return model.for_streaming() if live else model

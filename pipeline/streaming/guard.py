@@ -18,6 +18,7 @@ does not depend on the sizes in which samples arrive.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Annotated, Any
@@ -81,29 +82,23 @@ class Guard:
         self.held = np.zeros(self.classes, np.float32)
         self.counts.failing, self.counts.offset = 0, 0.0
 
-    def clean(self, block: Arrays, start: int) -> Arrays:
-        """A block made sound, and counted; ``start``: its first tick."""
-        return (self.samples(block[0], start), *block[1:]) if self.sound else block
-
     def samples(self, x: Samples, start: int) -> Samples:
         """Samples ``(N,)``, N > 0, all finite, normal and within ``MAX_AMPLITUDE``."""
-        bad = 0
-        if float(x.min()) > -FULL_SCALE and float(x.max()) < FULL_SCALE:  # NaN is neither
-            total = float(x.sum())
-        else:
-            x, total, bad = self.repaired(x, start)
+        x, total, bad = self.repaired(x, start)
         small = np.abs(x) < TINY
-        if small.any():
-            denormal = int(np.count_nonzero(x[small]))
-            if denormal:
-                self.counts.denormal += denormal
-                x = np.where(small, np.float32(0), x)
-        share = 1 - math.exp(-len(x) / (OFFSET_SECONDS * self.rate))
-        mean = total / (len(x) - bad) if len(x) > bad else 0.0
+        denormal = int(np.count_nonzero(x[small]))
+        if denormal:
+            self.counts.denormal += denormal
+            x = np.where(small, np.float32(0), x)
+        self.follow_offset(total / (len(x) - bad) if len(x) > bad else 0.0, start, len(x))
+        return x
+
+    def follow_offset(self, mean: float, start: int, ticks: int) -> None:
+        """The ``mean`` of so many ticks joins that of the last second."""
+        share = 1 - math.exp(-ticks / (OFFSET_SECONDS * self.rate))
         self.counts.offset += share * (mean - self.counts.offset)
         if abs(self.counts.offset) > MAX_OFFSET:
-            self.warn("offset", start, start + len(x))
-        return x
+            self.warn("offset", start, start + ticks)
 
     def repaired(self, x: Samples, start: int) -> tuple[Samples, float, int]:
         """Samples of which some are at full scale or worse; with the sum of the good ones, and how many are bad."""
@@ -148,6 +143,22 @@ class Guard:
         if restart:
             self.held = np.zeros_like(self.held)
         return np.repeat(self.held[None], len(y), axis=0), restart
+
+
+def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Arrays:
+    """Blocks ``(B, steps, ...)`` of streams made sound, and counted by the guard of each; ``starts``: first ticks."""
+    if not guards[0].sound:
+        return blocks
+    x = blocks[0]
+    size = np.abs(x)
+    fine = (size.max(1) < FULL_SCALE) & ~((size < TINY) & (size > 0)).any(1)  # the greatest of NaN is NaN
+    totals, ticks = x.sum(1).tolist(), x.shape[1]
+    for row, guard in enumerate(guards):
+        if fine[row]:
+            guard.follow_offset(totals[row] / ticks, starts[row], ticks)
+        else:
+            x[row] = guard.samples(x[row], starts[row])
+    return (x, *blocks[1:])
 
 
 def finite(values: Memory, initial: Memory = ()) -> bool:

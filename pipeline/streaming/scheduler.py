@@ -18,6 +18,7 @@ from pipeline.media.input_spec import Arrays, Chunk
 from pipeline.model.decoder import Event
 from pipeline.model.stream_model import StreamModel
 from pipeline.sources.source import BEHIND, Gap, Policy
+from pipeline.streaming.guard import clean
 from pipeline.streaming.state_batch import StateBatch
 from pipeline.streaming.stream import Stream
 
@@ -55,7 +56,7 @@ class ScheduledStream:
     arrived: deque[float] = field(default_factory=deque)
 
 
-Block: TypeAlias = tuple[ScheduledStream, Arrays, float, list[dict[str, Any]]]  # with its arrival and its warnings
+Taken: TypeAlias = tuple[ScheduledStream, float, list[dict[str, Any]]]  # whose block it is, its arrival, its warnings
 
 
 class Scheduler:
@@ -142,8 +143,8 @@ class Scheduler:
         start = self.clock()
         with self.changed:
             answers = self.drop_late(start) if self.overload == "drop" else []
-            blocks = [self.take(entry) for entry in self.waiting()[: self.batch.tile]]
-        return answers + self.compute(blocks, start)
+            blocks, taken = self.take(self.waiting()[: self.batch.tile])
+        return answers + self.compute(blocks, taken, start)
 
     def gap(self, stream: Stream, ticks: int, how: Policy = "reset") -> list[Answer]:
         """Answer what waits in a stream; then ``Stream.gap``, which is the last answer. Meanwhile, ``feed`` waits."""
@@ -207,32 +208,36 @@ class Scheduler:
         entry, answers = self.scheduled(stream), []
         while entry.arrived:
             start = self.clock()
-            answers += self.compute([self.take(entry)], start)
+            answers += self.compute(*self.take([entry]), start)
         return answers
 
-    def take(self, entry: ScheduledStream) -> Block:
-        """The oldest block of a stream."""
-        return entry, entry.stream.take(), entry.arrived.popleft(), take_warnings(entry.stream)
+    def take(self, entries: Sequence[ScheduledStream]) -> tuple[Arrays, list[Taken]]:
+        """The oldest block of each of some streams, made sound together."""
+        if not entries:
+            return (), []
+        blocks, starts = zip(*(entry.stream.take() for entry in entries), strict=True)
+        x = clean([entry.stream.guard for entry in entries], self.model.spec.stack(blocks), starts)
+        return x, [(entry, entry.arrived.popleft(), take_warnings(entry.stream)) for entry in entries]
 
-    def compute(self, blocks: Sequence[Block], start: float) -> list[Answer]:
+    def compute(self, blocks: Arrays, taken: Sequence[Taken], start: float) -> list[Answer]:
         """Answer a block of each of some streams, as one batch."""
-        if not blocks:
+        if not taken:
             return []
-        for entry, *_ in blocks:
+        for entry, *_ in taken:
             if entry.stream.fetch is None:  # it has just joined, or was given another state
                 self.batch.write(entry.row, entry.stream.state)
                 entry.stream.fetch = partial(self.batch.read, entry.row)
-        y, good = self.batch.run([entry.row for entry, *_ in blocks], [block for _, block, *_ in blocks])
+        y, good = self.batch.run([entry.row for entry, *_ in taken], blocks)
         now = self.clock()
         answers = []
         with self.changed:
-            for (entry, _, arrived, warnings), posteriors, fine in zip(blocks, y, good, strict=True):
+            for (entry, arrived, warnings), posteriors, fine in zip(taken, y, good, strict=True):
                 stream, waited = entry.stream, max(0.0, now - arrived)
                 events = stream.answer(posteriors, bool(fine))
                 warnings += take_warnings(stream)
                 answers.append(Answer(stream, events, stream.first, stream.posteriors, waited, warnings))
                 self.note_arrivals(entry, now)
-        self.spans.append((self.clock() - start, len(blocks) * self.size / self.model.rate))
+        self.spans.append((self.clock() - start, len(taken) * self.size / self.model.rate))
         return answers
 
     def drop_late(self, now: float) -> list[Answer]:
@@ -243,13 +248,13 @@ class Scheduler:
         if not waiting or now - waiting[0].arrived[0] <= self.patience:
             return []
         for entry in waiting:
-            stream, oldest, blocks = entry.stream, entry.arrived[0], []
+            stream, oldest, passed = entry.stream, entry.arrived[0], list[Taken]()
             while entry.arrived and now - entry.arrived[0] > self.patience / 2:
-                blocks.append(self.take(entry))
-            if not blocks:
+                passed += self.take([entry])[1]
+            if not passed:
                 break
-            warnings = [warning for *_, found in blocks for warning in found]
-            ticks = len(blocks) * self.size
+            warnings = [warning for *_, found in passed for warning in found]
+            ticks = len(passed) * self.size
             at = stream.ticks - stream.spec.ticks(stream.waiting) - ticks
             events = stream.pass_over(ticks, self.policy)
             gap = Gap(ticks, BEHIND, self.policy)

@@ -61,24 +61,26 @@ class StateBatch:
         for array, new in zip(self.rows, memory, strict=True):
             array[row] = new[0] if type(new) is type(array) else array.new_tensor(new[0])
 
-    def run(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """A block from each of some rows: posteriors ``(B, T, K)``, and which of them are finite, as their new memories
-        are, ``(B,)``. Those memories are in their rows now. The other rows are as they were, and their posteriors NaN.
+    def run(self, rows: Sequence[int], blocks: Arrays) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A block for each of some rows, ``(B, steps, ...)`` per track: posteriors ``(B, T, K)``, and which of them are
+        finite, as their new memories are, ``(B,)``. Those memories are in their rows now. The other rows are as they
+        were, and their posteriors NaN.
         """
         most = self.sizes[-1]
-        parts = [self.batch(rows[k : k + most], blocks[k : k + most]) for k in range(0, len(rows), most)]
+        cuts = [slice(k, k + most) for k in range(0, len(rows), most)]
+        parts = [self.batch(rows[cut], tuple(part[cut] for part in blocks)) for cut in cuts]
         return np.concatenate([y for y, _ in parts]), np.concatenate([good for _, good in parts])
 
-    def batch(self, rows: Sequence[int], blocks: Sequence[Arrays]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def batch(self, rows: Sequence[int], blocks: Arrays) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The same in a batch of one of the ``sizes``."""
         spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
         index = [*rows, *[SPARE] * spare]
-        x = self.model.spec.stack([*blocks, *[blocks[0]] * spare])
+        x = tuple(np.concatenate([part, part[[0] * spare]]) for part in blocks) if spare else blocks
         y, memory = self.model.advance(x, tuple(array[index] for array in self.rows))
         y = y[: len(rows)]
         good = np.isfinite(y).all(axis=(1, 2)) & self.finite(memory, len(rows))
         if not good.any() and len(rows) > 1:  # perhaps one has spoilt the others
-            each = [self.batch([row], [block]) for row, block in zip(rows, blocks, strict=True)]
+            each = [self.batch([row], tuple(part[k : k + 1] for part in blocks)) for k, row in enumerate(rows)]
             return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
         kept = np.flatnonzero(good).tolist()
         for array, new in zip(self.rows, memory, strict=True):

@@ -14,7 +14,7 @@ from pipeline.media.input_spec import Arrays, Chunk, concatenate
 from pipeline.model.decoder import Decoder, Event
 from pipeline.model.stream_model import Memory, StreamModel
 from pipeline.sources.source import Policy
-from pipeline.streaming.guard import Guard, finite
+from pipeline.streaming.guard import Guard, clean, finite
 from pipeline.streaming.snapshot import Card, Remembered, pack, refused, unpack
 
 MAX_FILL_SECONDS = 10.0  # seconds of a gap that are computed at most
@@ -68,8 +68,9 @@ class Stream:
         events: list[Event] = []
         answers = [self.posteriors]
         while self.ready():
-            y, state = self.model.advance(tuple(part[None] for part in self.take()), self.state)
-            y = y[0]
+            block, start = self.take()
+            x = clean([self.guard], tuple(part[None].copy() for part in block), [start])
+            (y,), state = self.model.advance(x, self.state)
             good = finite((y,)) and finite(state, self.guard.initial)
             if good:
                 self.state = state
@@ -108,11 +109,11 @@ class Stream:
         """Whether a whole block is waiting."""
         return self.spec.ticks(self.waiting) >= self.size
 
-    def take(self) -> Arrays:
-        """The oldest waiting block, made sound."""
+    def take(self) -> tuple[Arrays, int]:
+        """The oldest waiting block as it came, and its first tick."""
         start = self.ticks - self.spec.ticks(self.waiting)
         block, self.waiting = self.spec.cut(self.waiting, self.size)
-        return self.guard.clean(block, start)
+        return block, start
 
     def answer(self, y: NDArray[np.float32], good: bool) -> list[Event]:
         """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. Unless they and the

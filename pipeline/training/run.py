@@ -49,11 +49,11 @@ class Run:
         """``decay`` of the average of the weights. ``last``: the last model is kept, not the best one."""
         self.fabric, self.model, self.out, self.settings = fabric, model, out, settings
         self.last = last
-        self.features = Features(model, augment)
+        self.features = Features(model, augment, int(settings.get("seed", 0)))
         self.background = model.labels.index(background) if background in model.labels else None
         groups = parameter_groups(model, optimizer)
         made: torch.optim.Optimizer = build(optimizer, torch.optim.Optimizer, at="optimizer", params=groups)
-        self.rates: list[float] = [group["lr"] for group in made.param_groups]
+        self.rates: list[float] = [group["lr"] * group["share"] for group in made.param_groups]
         self.logits, self.optimizer = fabric.setup(Logits(model), made)
         broadcast_weights(fabric, model)
         self.average = WeightAverage(model, decay)
@@ -176,15 +176,24 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in settings.items() if key not in MAY_CHANGE}
     without = TRAINER_MAY_CHANGE if found.get("dataset", {}).get("negatives") else TRAINER_MAY_CHANGE | {"mine"}
     trainer = {key: value for key, value in found.get("trainer", {}).items() if key not in without}
+    if not found.get("dataset", {}).get("copies", 1):  # which trainings did not always have
+        found["dataset"] = {key: value for key, value in found["dataset"].items() if key != "copies"}
     return found | {"trainer": trainer}
 
 
 def parameter_groups(model: Classifier, optimizer: Config) -> list[dict[str, Any]]:
-    """Weight decay pulls on matrices only, not on biases, normalisation, peepholes and learned initial memories."""
+    """Weight decay pulls on matrices only, not on biases, normalisation, peepholes and learned initial memories. What
+    an extractor has borrowed learns at its own share of the learning rate, in groups behind the others.
+    """
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    matrices = [n for n, p in trainable.items() if p.ndim > 1 and not n.endswith((".weight_ch", ".start"))]
+    matrices = {n for n, p in trainable.items() if p.ndim > 1 and not n.endswith((".weight_ch", ".start"))}
+    parts = {part: getattr(part, "learning_share", 1.0) for part in model.modules()}
+    shares = {parameter: share for part, share in parts.items() if share != 1 for parameter in part.parameters()}
+    groups: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
+    for name, parameter in trainable.items():
+        groups.setdefault((shares.get(parameter, 1.0), name in matrices), []).append(parameter)
     decay = optimizer.get("weight_decay", 0.0)
     return [
-        {"params": [trainable[name] for name in matrices], "weight_decay": decay},
-        {"params": [p for name, p in trainable.items() if name not in matrices], "weight_decay": 0.0},
+        {"params": found, "weight_decay": decay if pulled else 0.0, "share": share}
+        for (share, pulled), found in groups.items()
     ]

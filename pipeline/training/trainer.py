@@ -30,6 +30,7 @@ from pipeline.model.features import Features
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
 from pipeline.training.devices import make_fabric
+from pipeline.training.licences import write_licences
 from pipeline.training.loader import Balance, Loader, describe_clips, draw_order, loss_weights, plan_steps
 from pipeline.training.mining import mine
 from pipeline.training.pretrained import load_pretrained
@@ -125,10 +126,11 @@ class Trainer:
         return {name: model.task.in_columns(split, data.labels, data.background) for name, split in found.items()}
 
     def begin(self, model: Classifier) -> None:
-        """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, if any.
+        """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, or those
+        that its extractors borrow, if any.
 
         ``fit`` does so, too; call it earlier to find out early what does not suit. ConfigError for a model of other
-        parts than the pretrained one, ModelError if there is none.
+        parts than the pretrained one, or for weights that are missing; ModelError if there is no pretrained one.
         """
         if model is self.ready:
             return
@@ -138,6 +140,8 @@ class Trainer:
         torch.set_num_threads(self.threads or (max(1, cores // 2) if self.workers else cores))
         if self.pretrained and not self.resume:
             self.say(load_pretrained(model, self.pretrained))
+        elif not self.resume:
+            model.fetch()
         self.ready = model
 
     def say(self, text: str) -> None:
@@ -181,6 +185,7 @@ class Trainer:
                 for row in run.progress.history:
                     report(row["epoch"], row)
         else:
+            write_licences(model, out)
             if not self.pretrained:  # else its weights are used to its own normalisation
                 steps = plan_steps(draw_order(train, torch.initial_seed(), "none", 0), self.batch)[:FIT_BATCHES]
                 batches = (part for parts in loader.load_steps(train, steps) for part in parts if part is not None)
@@ -243,6 +248,8 @@ class Trainer:
             self.seed((seed + 7919 * self.fabric.global_rank) % 2**32)
             run.carried = None
         train.epoch = run.progress.epoch
+        if hasattr(train, "done") and not self.workers:  # other processes do not know what is kept
+            train.done = run.features.has
         if negatives := getattr(train, "negatives", None):
             negatives.hard = run.progress.hard
         row = {"epoch": run.progress.epoch + 1} | self.train_epoch(step, loader, train, seed)
