@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ModelError
 from pipeline.exporting.graph import to_graph
+from pipeline.exporting.weights import TOLERANCES, Weights, with_weights
 from pipeline.model.classifier import Classifier
 from pipeline.model.file import CLIPS_GRAPH, GRAPH
 from pipeline.model.golden_clip import clip
@@ -21,7 +22,7 @@ BLOCKS = 50  # that are carried on
 BLOCK_SECONDS = 0.1  # computed at a time by streams, unless they ask for something else
 
 
-def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS) -> list[Path]:
+def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weights: Weights = "fp32") -> list[Path]:
     """Write ``model.onnx`` for streams, ``block`` seconds at a time, and ``clips.onnx`` for whole clips where the head
     pools another window for them, or where there is a gate. ConfigError if the model cannot be exported; ModelError if
     a graph answers otherwise: then no file is written.
@@ -31,13 +32,16 @@ def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS) -> lis
     same = stream.config["head"].get("window") == window and not stream.gated
     wanted = {GRAPH: stream} if same else {GRAPH: stream, CLIPS_GRAPH: model}
     found = {name: to_graph(one, block_ticks(one, block), window) for name, one in wanted.items()}
+    if weights != "fp32":
+        exact = {f"model.{name}" for name, _ in model.named_buffers()}
+        found = {name: with_weights(data, weights, exact) for name, data in found.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in found.items():
         new = folder / f".{name}"
         with atomic_write(new) as file:
             file.write(data)
         try:
-            prove(wanted[name], OnnxModel(new))
+            prove(wanted[name], OnnxModel(new), TOLERANCES.get(weights, TOLERANCE))
             new.replace(folder / name)
         finally:
             new.unlink(missing_ok=True)
@@ -46,9 +50,9 @@ def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS) -> lis
     return [folder / name for name in found]
 
 
-def prove(model: Classifier, graph: OnnxModel) -> float:
+def prove(model: Classifier, graph: OnnxModel, tolerance: float = TOLERANCE) -> float:
     """The greatest difference of a posterior from torch's, on the golden clip and on noise in batches of several sizes,
-    one of them carried on for ``BLOCKS`` blocks. ModelError if it is above ``TOLERANCE``.
+    one of them carried on for ``BLOCKS`` blocks. ModelError if it is above the ``tolerance``.
     """
     apart, random, unit = 0.0, np.random.default_rng(0), graph.unit
     parts = model.spec.stack([clip(model.spec, unit)])
@@ -59,9 +63,9 @@ def prove(model: Classifier, graph: OnnxModel) -> float:
         noise = [full_block(model, unit, rows, random) for _ in range(count)]
         used = tuple(np.full_like(array, np.nan if array.dtype.kind == "f" else 7) for array in graph.begin(rows))
         apart = max(apart, compare(model, graph, noise, used))
-    if not apart <= TOLERANCE:
+    if not apart <= tolerance:
         raise ModelError(
-            f"export: the graph's answers differ by {apart:.2g} from torch's; expected {TOLERANCE:g} at most: a "
+            f"export: the graph's answers differ by {apart:.2g} from torch's; expected {tolerance:g} at most: a "
             "fault of the exporter, or of a stage; nothing was written"
         )
     return apart

@@ -11,6 +11,7 @@ import logging
 import warnings
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from pipeline.layers.tracks import to_tensors
 from pipeline.model.classifier import Classifier, nested
 from pipeline.model.golden import offline
 from pipeline.model.golden_clip import clip, library_versions
-from pipeline.model.onnx_model import KEY, Card, StateCard, seal
+from pipeline.model.onnx_model import KEY, NEVER, Card, EventCard, StateCard, seal
 
 TRACKS = "sound", "picture", "present"
 MAX_BATCH = 1 << 16
@@ -100,7 +101,7 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
     parts = clip(model.spec, model.grain)
     ticks = model.spec.ticks(parts)
     golden = offline(model, model.pad(model.spec.stack([parts]), ticks))[: -(-ticks // model.hop)]
-    picture = model.spec.picture
+    picture, decoder = model.spec.picture, model.decoder()
     return Card(
         labels=model.labels,
         link=model.link,
@@ -111,6 +112,13 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
         delay=model.delay,
         block=block,
         clip_window=clip_window,
+        events=EventCard(
+            high=np.minimum(decoder.high, NEVER).tolist(),
+            low=decoder.low.tolist(),
+            minimum=decoder.minimum,
+            merge=decoder.merge,
+            refractory=decoder.refractory,
+        ),
         states=[StateCard.of(array) for array in model.begin(1)],
         identity=model.identity(),
         weights=model.identity(window=False),

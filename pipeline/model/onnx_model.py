@@ -27,6 +27,7 @@ FORMAT = 1
 KEY = "rivulet"
 SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # protobuf of metadata_props {key: "sha256", value: 64 hex digits}
 SEAL_BYTES = len(SEAL) + 64
+NEVER = 2.0  # no posterior reaches it
 ANEW = "write it again with `python -m pipeline.exporting RUN`, or compute with torch: compute=torch"
 
 
@@ -56,6 +57,17 @@ class StateCard(BaseModel):
         return cls(shape=list(first.shape[1:]), type=str(first.dtype), initial=text)
 
 
+class EventCard(BaseModel):
+    """The decoder's settings for programs that are not this one: a posterior of each label, and numbers of steps."""
+
+    model_config = ConfigDict(extra="forbid")
+    high: list[float]  # ``NEVER`` for a label that is background
+    low: list[float]
+    minimum: int
+    merge: int
+    refractory: int
+
+
 class Card(BaseModel):
     """What a graph says of itself."""
 
@@ -70,6 +82,7 @@ class Card(BaseModel):
     delay: int
     block: PositiveInt  # ticks
     clip_window: float | None  # of the head, in seconds, for whole clips
+    events: EventCard
     states: list[StateCard]
     identity: str  # of the model it was made of
     weights: str  # the same, whatever the head's window is
