@@ -126,11 +126,10 @@ class Decoder:
     def decode(self, posteriors: NDArray[np.float32]) -> list[Event]:
         """Events that become final within these steps ``(T, K)``, in order of their end."""
         posteriors = np.asarray(posteriors, np.float32)
-        # Most blocks of a quiet stream reach no threshold: nothing more to do.
-        reached = (posteriors >= self.high).any(axis=0)
+        reached = posteriors >= self.high
         found: list[tuple[int, int, Event]] = []
-        if self.open or reached.any():
-            for index in sorted({*self.open, *np.flatnonzero(reached).tolist()}):
+        if self.open or reached.any():  # most blocks of a quiet stream reach no threshold
+            for index in sorted({*self.open, *np.flatnonzero(reached.any(axis=0)).tolist()}):
                 scores = posteriors[:, index].tolist()
                 found += [(event.end, index, event) for event in self.follow(index, scores)]
             found.sort(key=lambda row: row[:2])

@@ -20,7 +20,6 @@ does not depend on the sizes in which samples arrive.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Annotated, Any
 
 import numpy as np
@@ -151,24 +150,28 @@ def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Arr
         return blocks
     x = blocks[0]
     size = np.abs(x)
-    fine = (size.max(1) < FULL_SCALE) & ~((size < TINY) & (size > 0)).any(1)  # the greatest of NaN is NaN
+    fine = size.max(1) < FULL_SCALE  # the greatest of NaN is NaN
+    if (small := size < TINY).any():
+        fine &= ~(small & (size > 0)).any(1)
     totals, ticks = x.sum(1).tolist(), x.shape[1]
     for row, guard in enumerate(guards):
         if fine[row]:
             guard.follow_offset(totals[row] / ticks, starts[row], ticks)
         else:
+            x = x.copy() if x is blocks[0] else x
             x[row] = guard.samples(x[row], starts[row])
     return (x, *blocks[1:])
 
 
-def finite(values: Memory, initial: Memory = ()) -> bool:
-    """Whether all numbers of some arrays are finite, or minus infinity where the ``initial`` memory has that."""
-    for part, first in zip_longest(map(to_numpy, values), map(to_numpy, initial)):
-        if part.dtype.kind != "f" or math.isfinite(np.vdot(part, part)):  # a fraction of the time of looking at each
+def finite(values: Memory, initial: Memory) -> bool:
+    """Whether all numbers of some arrays are finite, or minus infinity where the ``initial`` ones have that."""
+    for part, first in zip(values, initial, strict=True):
+        array = part if type(part) is np.ndarray else to_numpy(part)
+        if array.dtype.kind != "f" or math.isfinite(np.vdot(array, array)):  # a fraction of the time of looking at each
             continue
-        fine = np.isfinite(part)
-        if first is not None and (first == -math.inf).any():  # a maximum of nothing yet
-            fine |= part == -math.inf
+        fine = np.isfinite(array)
+        if (to_numpy(first) == -math.inf).any():  # a maximum of nothing yet
+            fine |= array == -math.inf
         if not fine.all():
             return False
     return True

@@ -99,7 +99,7 @@ def unpack(model: StreamModel, data: bytes) -> Remembered:
     state = tuple(named[f"state.{number}"].copy() for number in range(len(initial)))
     counts = [array for array in state if array.dtype.kind != "f"]
     out_of_range = any(((array < 0) | (array > MAX_COUNT)).any() for array in counts)
-    if out_of_range or not finite(state, initial) or not finite((named["held"],)):
+    if out_of_range or not finite(state, initial) or not np.isfinite(named["held"]).all():
         raise refused("its state is not finite, or counts less than nothing")
     return Remembered(card, state, waiting, newest, named["held"].copy())
 
@@ -167,7 +167,7 @@ def check_tracks(model: StreamModel, card: Card, waiting: Arrays, newest: Arrays
     received = (card.steps + model.delay - card.skip) * model.hop + ticks
     if card.end is None and received != card.ticks:
         raise refused(f"its counters contradict each other: {card.ticks} ticks, of which {received} are known")
-    if not finite(waiting[1:]):
+    if not all(np.isfinite(array).all() for array in waiting[1:]):
         raise refused("its marks are not finite")
 
 

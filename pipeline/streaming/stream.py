@@ -66,17 +66,18 @@ class Stream:
         """
         self.feed(chunk)
         events: list[Event] = []
-        answers = [self.posteriors]
+        answers = []
         while self.ready():
             block, start = self.take()
-            x = clean([self.guard], tuple(part[None].copy() for part in block), [start])
+            x = clean([self.guard], tuple([part[None] for part in block]), [start])
             (y,), state = self.model.advance(x, self.state)
-            good = finite((y,)) and finite(state, self.guard.initial)
+            good = finite((y, *state), (self.guard.held, *self.guard.initial))
             if good:
                 self.state = state
             events += self.answer(y, good)
             answers.append(self.posteriors)
-        self.posteriors = np.concatenate(answers)
+        if len(answers) > 1:
+            self.posteriors = np.concatenate(answers)
         self.first = self.steps - len(self.posteriors)
         return events
 
