@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from conftest import BOTH, ROOT, listen, lively_model, noise, options, ran, run, small_model
+from onnxruntime import InferenceSession
 
 from pipeline.core.errors import ConfigError, ModelError, SnapshotError
 from pipeline.exporting.export import TOLERANCE, export, prove
@@ -245,6 +246,27 @@ def test_a_model_that_is_not_proven_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="nothing was written"):
         export(small_model("head.window=0.3", "head.live=0.3"), tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_model_of_which_one_graph_is_not_proven_leaves_no_file(tmp_path, monkeypatch):
+    """Nor does the first of two, nor one that answers NaN."""
+    model, run = small_model(), InferenceSession.run
+
+    def spoilt(session, names, given):
+        y, *after = run(session, names, given)
+        card = json.loads(session.get_modelmeta().custom_metadata_map["rivulet"])
+        return [y * np.nan if card["config"]["head"]["window"] == card["clip_window"] else y, *after]
+
+    monkeypatch.setattr(InferenceSession, "run", spoilt)
+    with pytest.raises(ModelError, match=r"differ by inf .*nothing was written"):
+        export(model, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_model_in_training_is_exported_as_it_answers(tmp_path):
+    model = small_model("encoder.dropout=0.5").train()
+    export(model, tmp_path)
+    assert model.training
 
 
 def test_an_export_leaves_the_model_as_it_was():
