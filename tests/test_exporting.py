@@ -1,6 +1,8 @@
 """Models as ONNX graphs: they answer as torch does, keep every promise of streams, and are refused when they cannot."""
 
 import json
+import math
+import pickle
 import subprocess
 import sys
 
@@ -162,6 +164,7 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
     good = (folder / "model.onnx").read_bytes()
     body, rng = good[:-SEAL_BYTES], np.random.default_rng(0)
     card = json.loads(onnx.load_model_from_string(good).metadata_props[0].value)
+    first, *others = card["states"]
     path = tmp_path / "bad.onnx"
 
     def refused(data, told):
@@ -179,8 +182,22 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
     for change, told in (
         ({"format": 99}, "a graph of format 99; this version reads 1"),
         ({"hop": -1}, "its card is not right"),
-        ({"states": card["states"][:-1]}, "for 5 states"),
+        ({"states": card["states"][:-1]}, r"the graph takes \('tensor\(float\)', \[1\]\) as number 7; expected None"),
         ({"strange": 1}, "its card is not right"),
+        ({"states": [{**first, "shape": [1 << 40]}, *others]}, "a stream would take more than"),
+        ({"states": [{**first, "shape": [241]}, *others]}, r"expected \('tensor\(float\)', \[241\]\)"),
+        ({"states": [{**first, "type": "object"}, *others]}, "its card is not right"),
+        ({"states": [{**first, "initial": "AAAA"}, *others]}, "its card is not right"),
+        ({"states": [{**first, "initial": math.nan}, *others]}, "a memory begins with NaN"),
+        ({"labels": [*card["labels"], "more"], "golden": []}, r"gives .* expected .*\[10, 4\]"),
+        ({"golden": [[0.5]]}, "its golden answers are not of 3 labels"),
+        ({"block": 1}, "a block of 1 ticks"),
+        ({"delay": -1}, "its card is not right"),
+        ({"spec": {"sound": 0, "picture": None}}, "a block of"),
+        ({"spec": {"sound": 16000, "picture": {"rate": 0, "height": 8, "width": 8}}}, "its card is not right"),
+        ({"spec": {"sound": None, "picture": {"rate": 10, "height": 8, "width": 8}}}, "the graph takes"),
+        ({"config": {"head": {}}}, "config lacks cell, decoder"),
+        ({"config": card["config"] | {"decoder": {"_target_": "os.system"}}}, "its decoder is not right"),
     ):
         proto = onnx.load_model_from_string(good)
         proto.metadata_props[0].value = json.dumps(card | change)
@@ -188,6 +205,19 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
         refused(seal(proto.SerializeToString()), told)
     del proto.metadata_props[:]
     refused(seal(proto.SerializeToString()), "a graph of format None")
+
+
+def test_other_processes_can_have_a_graph(exported, tmp_path):
+    """As it was changed, also where its file is not."""
+    _, folder, _ = exported
+    path = tmp_path / "model.onnx"
+    path.write_bytes((folder / "model.onnx").read_bytes())
+    graph = OnnxModel(path)
+    graph.config["decoder"]["threshold"] = 0.9
+    path.unlink()
+    other = pickle.loads(pickle.dumps(graph))
+    assert other.config == graph.config
+    assert np.array_equal(listen(Stream(other), [noise(8000)])[0], listen(Stream(graph), [noise(8000)])[0])
 
 
 def test_without_onnxruntime_torch_goes_on(exported, monkeypatch, capsys):

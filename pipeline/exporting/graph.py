@@ -9,7 +9,6 @@ ones, so that any runtime computes it.
 import copy
 import logging
 import warnings
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -100,17 +99,17 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
     parts = clip(model.spec, model.grain)
     ticks = model.spec.ticks(parts)
     golden = offline(model, model.pad(model.spec.stack([parts]), ticks))[: -(-ticks // model.hop)]
-    picture = model.spec.picture
     return Card(
         labels=model.labels,
         link=model.link,
         config=model.config,
-        spec={"sound": model.spec.sound, "picture": asdict(picture) if picture else None},
+        spec=model.spec,
         hop=model.hop,
         grain=model.grain,
         delay=model.delay,
         block=block,
         clip_window=clip_window,
+        gated=model.gated,
         states=[StateCard.of(array) for array in model.begin(1)],
         identity=model.identity(),
         weights=model.identity(window=False),

@@ -44,10 +44,9 @@ from pipeline.model.file import (
 )  # fmt: skip
 from pipeline.model.golden import Golden, check_golden, offline, pop_golden, stage_sizes
 from pipeline.model.golden_clip import clip, duration, library_versions
-from pipeline.model.stream_model import Memory
+from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
 from pipeline.tasks.task import Task
 
-MAX_STATE_BYTES = 4_000_000_000  # of what one stream remembers
 GRAINS = 8  # steps of the slower track that a chunk may need at most
 
 
