@@ -12,11 +12,12 @@ import pytest
 import torch
 from conftest import BOTH, ROOT, listen, lively_model, noise, options, ran, run, small_model
 from onnxruntime import InferenceSession
+from safetensors.numpy import save_file
 
 from pipeline.core.errors import ConfigError, ModelError, SnapshotError
 from pipeline.exporting.export import TOLERANCE, export, prove
 from pipeline.exporting.graph import to_graph
-from pipeline.model.file import identify_file
+from pipeline.model.file import HEADER, identify_file
 from pipeline.model.onnx_model import SEAL_BYTES, OnnxModel, seal
 from pipeline.model.open import open_model
 from pipeline.streaming.scheduler import Scheduler
@@ -154,6 +155,9 @@ def test_a_graph_is_opened_only_for_what_it_can_do(exported, capsys, tmp_path):
         open_model(str(tmp_path), "onnx")
     (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
     with pytest.raises(ModelError, match="not of the weights beside it"):
+        open_model(str(tmp_path), "onnx")
+    save_file({}, tmp_path / "model.safetensors", {HEADER: '{"format": 1, "labels": [], "config": {}}'})
+    with pytest.raises(ModelError, match="not a whole model"):
         open_model(str(tmp_path), "onnx")
     with pytest.raises(ConfigError, match="compute=torch needs the weights"):
         open_model(str(folder / "model.onnx"), "torch")

@@ -8,6 +8,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,11 @@ class Classifier(Chain):
         """Index of the last output step of clips of ``lengths`` ticks."""
         return (lengths + self.hop - 1).div(self.hop, rounding_mode="floor").clamp(min=1) - 1 + self.delay
 
+    @cached_property
+    def like(self) -> State:
+        """A state, for its nesting alone."""
+        return self.initial(1)
+
     @property
     def link(self) -> str:
         """``softmax`` or ``sigmoid``."""
@@ -253,7 +259,7 @@ class Classifier(Chain):
         try:
             y, state = self(
                 on_device(to_tensors(self.spec, block), self),
-                nested(self.__dict__.setdefault("like", self.initial(1)), flat),
+                nested(self.like, flat),
             )
         except NotFiniteError:  # of a cell, which does not say in which row
             steps = self.spec.ticks(tuple(part[0] for part in block)) // self.hop

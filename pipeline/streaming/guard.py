@@ -152,7 +152,8 @@ def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Arr
     x = blocks[0]
     size = np.abs(x)
     fine = (size.max(1) < FULL_SCALE) & ~((size < TINY) & (size > 0)).any(1)  # the greatest of NaN is NaN
-    totals, ticks = x.sum(1).tolist(), x.shape[1]
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows that are not fine
+        totals, ticks = x.sum(1).tolist(), x.shape[1]
     for row, guard in enumerate(guards):
         if fine[row]:
             guard.follow_offset(totals[row] / ticks, starts[row], ticks)
