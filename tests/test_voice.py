@@ -18,7 +18,7 @@ from pipeline.extractors import voice
 from pipeline.extractors.voice import WEIGHTS, Network, Voice
 from pipeline.extractors.voice_gate import VoiceGate
 from pipeline.layers.laws import check
-from pipeline.model.classifier import Classifier, fingerprint, load
+from pipeline.model.classifier import Classifier, load
 from pipeline.streaming import selftest
 from pipeline.streaming.stream import Stream
 from pipeline.training.pretrained import load_pretrained
@@ -142,14 +142,14 @@ def test_a_file_holds_its_gate_and_one_without_is_as_ever(tmp_path):
     model.save(tmp_path / "model.safetensors")
     again, wave = load(tmp_path / "model.safetensors"), noise(8000)
     assert np.array_equal(answers(again.for_streaming(), wave), answers(model.for_streaming(), wave))
-    assert fingerprint(again) == fingerprint(model) != fingerprint(small_model())
+    assert again.identity() == model.identity() != small_model().identity()
     selftest.check(again.for_streaming())
     assert again.golden.posteriors.max(0).min() > 0  # without the gate, which would hide what has changed
 
     small_model().save(tmp_path / "old.safetensors")
     rewritten(tmp_path / "old.safetensors", lambda settings, _: settings["config"].pop("gate"))
     old = load(tmp_path / "old.safetensors")
-    assert old.gate is None and fingerprint(old) == fingerprint(small_model())
+    assert old.gate is None and old.identity() == small_model().identity()
 
 
 def test_wishes_that_cannot_be_are_told_with_their_key(tmp_path):
@@ -194,7 +194,7 @@ def test_a_gate_comes_and_goes_with_the_same_weights(weights, tmp_path):
     assert torch.equal(fresh.head.linear.map.weight, plain.head.linear.map.weight)
     assert torch.equal(other.head.linear.map.weight, plain.head.linear.map.weight)
     assert torch.equal(fresh.gate.voice.net.conv1.weight, load_file(weights)["conv1.weight"])
-    assert gated.with_gate({}).gate is None and fingerprint(gated.with_gate({})) == fingerprint(plain)
+    assert gated.with_gate({}).gate is None and gated.with_gate({}).identity() == plain.identity()
     changed = gated.with_gate(gated.config["gate"] | {"threshold": 0.1})  # its weights need no package
     assert torch.equal(changed.gate.voice.net.conv1.weight, gated.gate.voice.net.conv1.weight)
 
