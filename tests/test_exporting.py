@@ -86,6 +86,12 @@ def test_what_another_library_computes_is_refused_by_name(extractor):
         to_graph(model, model.grain, None)
 
 
+@pytest.mark.parametrize("extractor", ["spectrum_picture", "voice"])
+def test_what_others_have_learnt_is_exported_for_any_batch(extractor):
+    model = lively_model(f"extractor={extractor}", "encoder=recurrent", "encoder.hidden=8", labels="ab")
+    assert to_graph(model, model.grain, None)
+
+
 def test_streams_scheduler_and_batches_agree_to_the_bit(exported):
     """However the sound is cut, with a restore between, and whoever shares the batch."""
     model, _, graph = exported
