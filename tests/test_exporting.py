@@ -1,6 +1,8 @@
 """Models as ONNX graphs: they answer as torch does, keep every promise of streams, and are refused when they cannot."""
 
 import json
+import math
+import pickle
 import subprocess
 import sys
 
@@ -9,11 +11,13 @@ import onnx
 import pytest
 import torch
 from conftest import BOTH, ROOT, listen, lively_model, noise, options, ran, run, small_model
+from onnxruntime import InferenceSession
+from safetensors.numpy import save_file
 
 from pipeline.core.errors import ConfigError, ModelError, SnapshotError
 from pipeline.exporting.export import TOLERANCE, export, prove
 from pipeline.exporting.graph import to_graph
-from pipeline.model.file import identify_file
+from pipeline.model.file import HEADER, identify_file
 from pipeline.model.onnx_model import SEAL_BYTES, OnnxModel, seal
 from pipeline.model.open import open_model
 from pipeline.streaming.scheduler import Scheduler
@@ -80,6 +84,12 @@ def test_what_another_library_computes_is_refused_by_name(extractor):
     model = lively_model(f"extractor={extractor}", "encoder.hidden=8", labels="ab")
     with pytest.raises(ConfigError, match=r"extractor: \w+ is computed by another library"):
         to_graph(model, model.grain, None)
+
+
+@pytest.mark.parametrize("extractor", ["spectrum_picture", "voice"])
+def test_what_others_have_learnt_is_exported_for_any_batch(extractor):
+    model = lively_model(f"extractor={extractor}", "encoder=recurrent", "encoder.hidden=8", labels="ab")
+    assert to_graph(model, model.grain, None)
 
 
 def test_streams_scheduler_and_batches_agree_to_the_bit(exported):
@@ -152,6 +162,9 @@ def test_a_graph_is_opened_only_for_what_it_can_do(exported, capsys, tmp_path):
     (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
     with pytest.raises(ModelError, match="not of the weights beside it"):
         open_model(str(tmp_path), "onnx")
+    save_file({}, tmp_path / "model.safetensors", {HEADER: '{"format": 1, "labels": [], "config": {}}'})
+    with pytest.raises(ModelError, match="not a whole model"):
+        open_model(str(tmp_path), "onnx")
     with pytest.raises(ConfigError, match="compute=torch needs the weights"):
         open_model(str(folder / "model.onnx"), "torch")
 
@@ -161,6 +174,7 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
     good = (folder / "model.onnx").read_bytes()
     body, rng = good[:-SEAL_BYTES], np.random.default_rng(0)
     card = json.loads(onnx.load_model_from_string(good).metadata_props[0].value)
+    first, *others = card["states"]
     path = tmp_path / "bad.onnx"
 
     def refused(data, told):
@@ -178,8 +192,22 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
     for change, told in (
         ({"format": 99}, "a graph of format 99; this version reads 1"),
         ({"hop": -1}, "its card is not right"),
-        ({"states": card["states"][:-1]}, "for 5 states"),
+        ({"states": card["states"][:-1]}, r"the graph takes \('tensor\(float\)', \[1\]\) as number 7; expected None"),
         ({"strange": 1}, "its card is not right"),
+        ({"states": [{**first, "shape": [1 << 40]}, *others]}, "a stream would take more than"),
+        ({"states": [{**first, "shape": [241]}, *others]}, r"expected \('tensor\(float\)', \[241\]\)"),
+        ({"states": [{**first, "type": "object"}, *others]}, "its card is not right"),
+        ({"states": [{**first, "initial": "AAAA"}, *others]}, "its card is not right"),
+        ({"states": [{**first, "initial": math.nan}, *others]}, "a memory begins with NaN"),
+        ({"labels": [*card["labels"], "more"], "golden": []}, r"gives .* expected .*\[10, 4\]"),
+        ({"golden": [[0.5]]}, "its golden answers are not of 3 labels"),
+        ({"block": 1}, "a block of 1 ticks"),
+        ({"delay": -1}, "its card is not right"),
+        ({"spec": {"sound": 0, "picture": None}}, "a block of"),
+        ({"spec": {"sound": 16000, "picture": {"rate": 0, "height": 8, "width": 8}}}, "its card is not right"),
+        ({"spec": {"sound": None, "picture": {"rate": 10, "height": 8, "width": 8}}}, "the graph takes"),
+        ({"config": {"head": {}}}, "config lacks cell, decoder"),
+        ({"config": card["config"] | {"decoder": {"_target_": "os.system"}}}, "its decoder is not right"),
     ):
         proto = onnx.load_model_from_string(good)
         proto.metadata_props[0].value = json.dumps(card | change)
@@ -187,6 +215,19 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
         refused(seal(proto.SerializeToString()), told)
     del proto.metadata_props[:]
     refused(seal(proto.SerializeToString()), "a graph of format None")
+
+
+def test_other_processes_can_have_a_graph(exported, tmp_path):
+    """As it was changed, also where its file is not."""
+    _, folder, _ = exported
+    path = tmp_path / "model.onnx"
+    path.write_bytes((folder / "model.onnx").read_bytes())
+    graph = OnnxModel(path)
+    graph.config["decoder"]["threshold"] = 0.9
+    path.unlink()
+    other = pickle.loads(pickle.dumps(graph))
+    assert other.config == graph.config
+    assert np.array_equal(listen(Stream(other), [noise(8000)])[0], listen(Stream(graph), [noise(8000)])[0])
 
 
 def test_without_onnxruntime_torch_goes_on(exported, monkeypatch, capsys):
@@ -245,6 +286,27 @@ def test_a_model_that_is_not_proven_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="nothing was written"):
         export(small_model("head.window=0.3", "head.live=0.3"), tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_model_of_which_one_graph_is_not_proven_leaves_no_file(tmp_path, monkeypatch):
+    """Nor does the first of two, nor one that answers NaN."""
+    model, run = small_model(), InferenceSession.run
+
+    def spoilt(session, names, given):
+        y, *after = run(session, names, given)
+        card = json.loads(session.get_modelmeta().custom_metadata_map["rivulet"])
+        return [y * np.nan if card["config"]["head"]["window"] == card["clip_window"] else y, *after]
+
+    monkeypatch.setattr(InferenceSession, "run", spoilt)
+    with pytest.raises(ModelError, match=r"differ by inf .*nothing was written"):
+        export(model, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_model_in_training_is_exported_as_it_answers(tmp_path):
+    model = small_model("encoder.dropout=0.5").train()
+    export(model, tmp_path)
+    assert model.training
 
 
 def test_an_export_leaves_the_model_as_it_was():

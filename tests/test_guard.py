@@ -22,6 +22,8 @@ BAD = {  # what stands in for a tenth of a second, and the warning that it is wo
     "nan": (lambda x: np.full_like(x, np.nan), "not_finite"),
     "one nan": (lambda x: np.where(np.arange(len(x)) == 77, np.nan, x), "not_finite"),
     "inf": (lambda x: np.full_like(x, np.inf), "not_finite"),
+    "both inf": (lambda x: np.where(np.arange(len(x)) % 2, np.float32(np.inf), np.float32(-np.inf)), "not_finite"),
+    "enormous": (lambda x: np.full_like(x, 3e38), "too_loud"),
     "-inf": (lambda x: np.full_like(x, -np.inf), "not_finite"),
     "1e30": (lambda x: np.full_like(x, 1e30), "too_loud"),
     "1e19": (lambda x: -np.full_like(x, 1e19), "too_loud"),

@@ -14,11 +14,13 @@ from safetensors.torch import load_file, save_file
 from test_model import rewritten
 
 from pipeline.core.errors import ConfigError
+from pipeline.exporting.export import export
 from pipeline.extractors import voice
 from pipeline.extractors.voice import WEIGHTS, Network, Voice
 from pipeline.extractors.voice_gate import VoiceGate
 from pipeline.layers.laws import check
 from pipeline.model.classifier import Classifier, load
+from pipeline.model.open import open_model
 from pipeline.streaming import selftest
 from pipeline.streaming.stream import Stream
 from pipeline.training.pretrained import load_pretrained
@@ -164,6 +166,19 @@ def test_wishes_that_cannot_be_are_told_with_their_key(tmp_path):
     gate = VoiceGate(16000, 640, path=str(tmp_path / "no.safetensors"))
     with pytest.warns(UserWarning, match=r"gate\.path"), pytest.raises(ConfigError, match=r"gate\.path: .* no weights"):
         gate.voice.fetch()
+
+
+def test_a_graph_of_clips_takes_no_streams_past_the_gate(weights, tmp_path):
+    """Nor one of streams whole clips behind it, though both pool the same seconds."""
+    with pytest.warns(UserWarning, match="is not the"):
+        model = small_model("gate=voice", f"gate.path={weights}", "head.window=0.3", "head.live=0.3")
+        model.gate.voice.fetch()
+        export(model, tmp_path)
+    assert open_model(str(tmp_path / "model.onnx"))[0].card.gated
+    with pytest.raises(ConfigError, match=r"clips\.onnx is for whole clips, without the gate"):
+        open_model(str(tmp_path / "clips.onnx"))
+    with pytest.raises(ConfigError, match=r"model\.onnx is for streams, behind the gate"):
+        open_model(str(tmp_path / "model.onnx"), live=False)
 
 
 def test_training_with_a_gate_and_listening_with_another(tones, weights, tmp_path):

@@ -6,8 +6,6 @@ from torch.nn.functional import conv1d, conv2d, gelu, linear
 
 from pipeline.layers.stage import Stage, State, left_context
 
-FEW_STEPS = 64  # steps of all rows up to which the compiled convolution is the faster
-
 
 class Convolved(Stage):
     """Base: a causal convolution, LayerNorm, GELU, dropout; where shapes are equal the input is added (He et al. 2016).

@@ -1,5 +1,7 @@
 """A trained model as files that any ONNX runtime computes, each proven to answer as the model does."""
 
+import copy
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from pipeline.exporting.graph import to_graph
 from pipeline.exporting.weights import TOLERANCES, Weights, with_weights
 from pipeline.model.classifier import Classifier
 from pipeline.model.file import CLIPS_GRAPH, GRAPH
-from pipeline.model.golden_clip import clip
+from pipeline.model.golden_clip import clip, difference
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.model.stream_model import Memory, block_ticks
 from pipeline.streaming.state_batch import full_block
@@ -28,6 +30,7 @@ def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weight
     a graph answers otherwise: then no file is written.
     """
     window = model.config["head"].get("window")
+    model = copy.deepcopy(model).cpu().eval()  # wherever it was trained
     stream = model.for_streaming()
     same = stream.config["head"].get("window") == window and not stream.gated
     wanted = {GRAPH: stream} if same else {GRAPH: stream, CLIPS_GRAPH: model}
@@ -36,15 +39,15 @@ def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weight
         exact = {f"model.{name}" for name, _ in model.named_buffers()}
         found = {name: with_weights(data, weights, exact) for name, data in found.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in found.items():
-        new = folder / f".{name}"
-        with atomic_write(new) as file:
-            file.write(data)
-        try:
-            prove(wanted[name], OnnxModel(new), TOLERANCES.get(weights, TOLERANCE))
-            new.replace(folder / name)
-        finally:
-            new.unlink(missing_ok=True)
+    new = {name: folder / f".{name}" for name in found}
+    with ExitStack() as leaving:
+        for name, data in found.items():
+            leaving.callback(new[name].unlink, missing_ok=True)
+            with atomic_write(new[name]) as file:
+                file.write(data)
+            prove(wanted[name], OnnxModel(new[name]), TOLERANCES.get(weights, TOLERANCE))
+        for name, path in new.items():
+            path.replace(folder / name)
     if CLIPS_GRAPH not in found:
         (folder / CLIPS_GRAPH).unlink(missing_ok=True)  # of another model
     return [folder / name for name in found]
@@ -78,5 +81,5 @@ def compare(model: Classifier, graph: OnnxModel, blocks: list[tuple[np.ndarray, 
         y, memory = model.advance(block, memory)
         found, *after = graph.session.run(None, dict(zip(graph.inputs, (*block, start, *used), strict=True)))
         start, used = np.zeros_like(start), tuple(after)
-        apart = max(apart, float(np.abs(y - found).max()))
+        apart = max(apart, difference(found, y))
     return apart

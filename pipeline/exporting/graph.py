@@ -9,7 +9,6 @@ ones, so that any runtime computes it.
 import copy
 import logging
 import warnings
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -101,12 +100,12 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
     parts = clip(model.spec, model.grain)
     ticks = model.spec.ticks(parts)
     golden = offline(model, model.pad(model.spec.stack([parts]), ticks))[: -(-ticks // model.hop)]
-    picture, decoder = model.spec.picture, model.decoder()
+    decoder = model.decoder()
     return Card(
         labels=model.labels,
         link=model.link,
         config=model.config,
-        spec={"sound": model.spec.sound, "picture": asdict(picture) if picture else None},
+        spec=model.spec,
         hop=model.hop,
         grain=model.grain,
         delay=model.delay,
@@ -119,6 +118,7 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
             merge=decoder.merge,
             refractory=decoder.refractory,
         ),
+        gated=model.gated,
         states=[StateCard.of(array) for array in model.begin(1)],
         identity=model.identity(),
         weights=model.identity(window=False),

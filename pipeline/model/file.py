@@ -66,6 +66,6 @@ def identify_file(path: Path) -> str:
         header = ModelHeader.model_validate_json(json.loads(data[8 : 8 + size])["__metadata__"][HEADER])
         read: Any = deserialize
         weights = [(name, part["data"]) for name, part in read(data) if not name.startswith(GOLDEN)]
+        return identify(without_window(with_new_names(header.config)), header.labels, weights)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"checkpoint={path}: not a whole model.safetensors ({error})") from None
-    return identify(without_window(with_new_names(header.config)), header.labels, weights)

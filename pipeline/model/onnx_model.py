@@ -7,27 +7,31 @@ the file, a SHA-256 of all bytes before, so that damage is found. Reading runs n
 import base64
 import hashlib
 import json
+import math
+from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError, ModelError
 from pipeline.core.moved import with_new_names
 from pipeline.media.input_spec import Arrays, InputSpec
-from pipeline.media.picture import Picture
 from pipeline.model.decoder import Decoder
+from pipeline.model.file import DEFAULTS, PARTS
 from pipeline.model.golden_clip import TOLERANCE, difference
-from pipeline.model.stream_model import Memory
+from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
 
 FORMAT = 1
 KEY = "rivulet"
 SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # protobuf of metadata_props {key: "sha256", value: 64 hex digits}
 SEAL_BYTES = len(SEAL) + 64
 NEVER = 2.0  # no posterior reaches it
+TYPES = {"float32": "float", "float64": "double", "int64": "int64", "int32": "int32", "uint8": "uint8", "bool": "bool"}
 ANEW = "write it again with `python -m pipeline.exporting RUN`, or compute with torch: compute=torch"
 
 
@@ -36,7 +40,7 @@ class StateCard(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     shape: list[NonNegativeInt]
-    type: str  # of numpy
+    type: Literal["float32", "float64", "int64", "int32", "uint8", "bool"]
     initial: float | str
 
     def begin(self, rows: int) -> NDArray[Any]:
@@ -74,22 +78,50 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: int = FORMAT
     labels: list[str]
-    link: str
+    link: Literal["softmax", "sigmoid"]
     config: dict[str, dict[str, Any]]
-    spec: dict[str, Any]  # sound: samples a second; picture: rate, height, width, how
+    spec: InputSpec
     hop: PositiveInt
     grain: PositiveInt
-    delay: int
+    delay: NonNegativeInt
     block: PositiveInt  # ticks
     clip_window: float | None  # of the head, in seconds, for whole clips
     events: EventCard
+    gated: bool  # whether its answers are those behind the gate
     states: list[StateCard]
     identity: str  # of the model it was made of
     weights: str  # the same, whatever the head's window is
-    promise: dict[str, Any] = {}  # what the thresholds keep to, and on how much it was measured
-    golden: list[list[float]] = []  # posteriors of the golden clip
-    versions: dict[str, str] = {}
-    licences: dict[str, str] = {}  # of borrowed parts
+    golden: list[list[float]]  # posteriors of the golden clip
+    versions: dict[str, str]
+
+    def check(self, session: Any) -> None:
+        """ValueError for what cannot be true, or is not true of the graph."""
+        spec = self.spec
+        rates = [spec.sound] if spec.sound is not None else []
+        rates += [spec.picture.rate] if spec.picture else []
+        if not rates or min(rates) < 1 or self.grain % math.lcm(spec.grain, self.hop) or self.block % self.grain:
+            raise ValueError(f"a block of {self.block} ticks, {self.grain} of them at least, for steps of {self.hop}")
+        if missing := set(PARTS) - DEFAULTS.keys() - self.config.keys():
+            raise ValueError(f"config lacks {', '.join(sorted(missing))}")
+        if any(len(row) != len(self.labels) for row in self.golden):
+            raise ValueError(f"its golden answers are not of {len(self.labels)} labels")
+        states = [(state.shape, state.type) for state in self.states]
+        if sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in states) > MAX_STATE_BYTES:
+            raise ValueError(f"a stream would take more than {MAX_STATE_BYTES:,} bytes")
+        steps = self.block // spec.grain
+        tracks = [([steps * track.steps, *track.shape], np.dtype(track.kind).name) for track in spec.tracks]
+        posteriors = [self.block // self.hop, len(self.labels)], "float32"
+        wanted = [*tracks, ([1], "float32"), *states], [posteriors, *states]
+        for what, given, expected in zip(
+            ("takes", "gives"), (session.get_inputs(), session.get_outputs()), wanted, strict=True
+        ):
+            found = [(one.type, one.shape[1:]) for one in given]
+            named = [(f"tensor({TYPES[kind]})", shape) for shape, kind in expected]
+            for number, (one, other) in enumerate(zip_longest(found, named)):
+                if one != other:
+                    raise ValueError(f"the graph {what} {one} as number {number}; expected {other}")
+        if any(np.isnan(array).any() for array in (state.begin(1) for state in self.states)):
+            raise ValueError("a memory begins with NaN")
 
 
 class OnnxModel:
@@ -97,14 +129,26 @@ class OnnxModel:
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         """ModelError for a file that is not ours, of another version or damaged; ConfigError without onnxruntime."""
-        self.path, self.session = path, session_of(unsealed(path), threads, path)
+        self.path, self.content, self.threads = path, unsealed(path), threads
         self.card = card = card_of(self.session, path)
-        picture = card.spec.get("picture")
-        self.spec = InputSpec(card.spec.get("sound"), Picture(**picture) if picture else None)
-        self.labels, self.config, self.rate = card.labels, with_new_names(card.config), self.spec.rate
+        self.spec, self.rate = card.spec, card.spec.rate
+        self.labels, self.config = card.labels, with_new_names(card.config)
         self.hop, self.delay, self.grain, self.unit = card.hop, card.delay, card.grain, card.block
         self.link, self.engine = card.link, {"device": "cpu", "precision": "fp32", "compute": "onnx"}
         self.inputs = [one.name for one in self.session.get_inputs()]
+        try:
+            self.decoder()
+        except Exception as error:  # whatever hostile settings bring about
+            raise ModelError(f"{path}: its decoder is not right ({error!s:.1000}); {ANEW}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the session, which no other process can have."""
+        return {name: value for name, value in vars(self).items() if name != "session"}
+
+    @cached_property
+    def session(self) -> Any:
+        """The graph, opened."""
+        return session_of(self.content, self.threads, self.path)
 
     def begin(self, rows: int) -> Memory:
         """The card's initial states."""
@@ -142,7 +186,7 @@ class OnnxModel:
 
     def check_golden(self, parts: Arrays, found: NDArray[np.float32]) -> None:
         """ModelError if posteriors of the golden clip are not those that torch gave when the graph was made."""
-        if self.card.golden and (apart := difference(found, np.array(self.card.golden, np.float32))) > TOLERANCE:
+        if (apart := difference(found, np.array(self.card.golden, np.float32))) > TOLERANCE:
             raise ModelError(
                 f"self-test: the answers differ by {apart:.2g} from those stored with {self.path.name}; {ANEW}, or "
                 "turn this check off with selftest=false"
@@ -200,9 +244,7 @@ def card_of(session: Any, path: Path) -> Card:
         if version != FORMAT:
             raise ModelError(f"{path}: a graph of format {version!r:.40}; this version reads {FORMAT}; {ANEW}")
         card = Card.model_validate_json(text)
-    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path}: its card is not right ({error}); {ANEW}") from None
-    inputs, outputs = len(session.get_inputs()), len(session.get_outputs())
-    if outputs != 1 + len(card.states) or inputs <= outputs:
-        raise ModelError(f"{path}: {inputs} inputs and {outputs} outputs for {len(card.states)} states; {ANEW}")
+        card.check(session)
+    except (ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: its card is not right ({error!s:.1000}); {ANEW}") from None
     return card

@@ -80,6 +80,9 @@ def open_graph(
         raise ConfigError(f"window={wanted}: {graph.name} pools {head.get('window')} s; {ANEW}")
     if gate is not None and dict(gate) != model.config.get("gate", {}):
         raise ConfigError(f"gate: {graph.name} has another, or none; {ANEW}")
+    if model.config.get("gate") and model.card.gated != live:
+        use = "streams, behind the gate" if model.card.gated else "whole clips, without the gate"
+        raise ConfigError(f"checkpoint: {graph.name} is for {use}; {ANEW}")
     if live:
         model.check_block(block_ticks(model, block))
     return model

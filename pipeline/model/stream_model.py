@@ -14,6 +14,7 @@ from pipeline.model.decoder import Decoder
 # What a model remembers: arrays with the batch on axis 0, of numpy, or of torch on another device. A plain value: it
 # goes in, another comes out, and what went in is never written to.
 Memory: TypeAlias = tuple[Any, ...]
+MAX_STATE_BYTES = 4_000_000_000  # of what one stream remembers
 
 
 class StreamModel(Protocol):

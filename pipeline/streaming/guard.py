@@ -153,7 +153,8 @@ def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Arr
     fine = size.max(1) < FULL_SCALE  # the greatest of NaN is NaN
     if (small := size < TINY).any():
         fine &= ~(small & (size > 0)).any(1)
-    totals, ticks = x.sum(1).tolist(), x.shape[1]
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows that are not fine
+        totals, ticks = x.sum(1).tolist(), x.shape[1]
     for row, guard in enumerate(guards):
         if fine[row]:
             guard.follow_offset(totals[row] / ticks, starts[row], ticks)

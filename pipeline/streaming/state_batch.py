@@ -93,7 +93,8 @@ class StateBatch:
         """Which of the first ``count`` rows have only finite numbers, or those that they begin with."""
         found = np.ones(count, bool)
         for array, first in zip(memory, self.rows, strict=True):
-            sums = to_numpy(array.reshape(len(array), -1).sum(1)[:count])  # faster than to look at each number
+            with np.errstate(over="ignore", invalid="ignore"):
+                sums = to_numpy(array.reshape(len(array), -1).sum(1)[:count])  # faster than to look at each number
             for row in np.flatnonzero(~np.isfinite(sums)):
                 one = to_numpy(array[row])
                 found[row] &= bool((np.isfinite(one) | (one == to_numpy(first[SPARE]))).all())
