@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -210,6 +211,7 @@ def session_of(data: bytes, threads: int, path: Path) -> Any:
             "compute=onnx needs onnxruntime, which is not installed: pip install onnxruntime, or compute=torch"
         ) from None
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -37,11 +37,12 @@ def open_model(
     path = model_file(checkpoint)
     if path.suffix == ".onnx" and compute == "torch":
         raise ConfigError(f"compute=torch needs the weights, but checkpoint={path} is a graph; give model.safetensors")
-    if compute != "torch":
+    asked = compute == "onnx" or path.suffix == ".onnx"
+    if asked or (compute == "auto" and device == "cpu" and precision == "fp32"):
         try:
             return open_graph(path, live, block, threads, device, precision, window, gate), path
         except UserError as error:
-            if compute == "onnx" or path.suffix == ".onnx":
+            if asked:
                 raise
             if not isinstance(error, MissingError):
                 print(f"note: computing with torch: {error}", file=sys.stderr)
@@ -69,7 +70,7 @@ def open_graph(
     if path.suffix != ".onnx":
         graph = path.with_name(GRAPH if live else CLIPS_GRAPH)
         graph = graph if graph.is_file() else path.with_name(GRAPH)
-        if path.is_file() and not graph.is_file():
+        if not graph.is_file():
             raise MissingError(f"{graph}: no such file; {ANEW}")
     model = OnnxModel(graph, threads)
     if graph != path and model.identity(window=False) != identify_file(path):

@@ -218,8 +218,8 @@ class Stream:
         the bytes are damaged, or of another model or version.
         """
         card, state, waiting, newest, held = unpack(model, data)
-        stream = cls(model, card.size // model.hop, decoder)
         try:
+            stream = cls(model, card.size // model.hop, decoder)
             stream.decoder.restore(card.decoder)
         except ValueError as error:
             raise refused(str(error)) from None
