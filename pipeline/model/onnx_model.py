@@ -186,7 +186,7 @@ class OnnxModel:
         return self.card.identity if window else self.card.weights
 
     def check_golden(self, parts: Arrays, found: NDArray[np.float32]) -> None:
-        """ModelError if posteriors of the golden clip are not those that torch gave when the graph was made. Graphs with
+        """ModelError if posteriors of the golden clip are not those of torch when the graph was made; graphs with
         small weights have none.
         """
         golden = self.card.golden
