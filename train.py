@@ -99,7 +99,7 @@ def test_and_report(
     if "events" in more or settings["calibrate"]:
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     if settings["export"] and not trial:
-        more["export"] = write_graphs(best, out)
+        more |= write_graphs(best, out)
     if heard and not trial:
         more["streams"] = evaluate_recordings(best, heard)
     more["seconds"] = round(progress.seconds + time.perf_counter() - started, 1)
@@ -109,18 +109,23 @@ def test_and_report(
 
 
 def write_graphs(model: Any, out: Path) -> dict[str, Any]:
-    """Export the model beside its weights, for ``infer.py``; a model that cannot be exported is told. Figures of it."""
+    """Export the model beside its weights, for ``infer.py``, and measure its step; a model that cannot be exported is
+    told. Figures of it.
+    """
     from pipeline.core.errors import UserError
     from pipeline.exporting.export import export
+    from pipeline.measures.cost import measure_step
+    from pipeline.model.onnx_model import OnnxModel
 
     started = time.perf_counter()
     try:
         written = export(model, out)
     except UserError as error:
         print(f"note: no graph beside the weights, so infer.py will compute with torch: {error}", file=sys.stderr)
-        return {"error": str(error)}
+        return {"export": {"error": str(error)}}
     size = {path.name: path.stat().st_size for path in written}
-    return {"bytes": size, "seconds": round(time.perf_counter() - started, 1)}
+    figures = {"bytes": size, "seconds": round(time.perf_counter() - started, 1)}
+    return {"export": figures, "step": measure_step(OnnxModel(written[0]))}
 
 
 def compare(jobs: list[Job]) -> None:

@@ -239,6 +239,13 @@ def test_without_onnxruntime_torch_goes_on(exported, monkeypatch, capsys):
     assert not isinstance(open_model(str(folder))[0], OnnxModel)
 
 
+def test_a_run_tells_the_time_of_the_step_that_streams_compute(trained):
+    metrics, graph = json.loads((trained / "metrics.json").read_text()), OnnxModel(trained / "model.onnx")
+    assert metrics["step"]["chunk"] == graph.unit / graph.rate == 2 * graph.hop / graph.rate  # torch: one step
+    assert 0 < metrics["step"]["p50_ms"] <= metrics["step"]["p99_ms"]
+    assert [*metrics["export"]["bytes"]] == ["model.onnx", "clips.onnx"]
+
+
 def test_infer_needs_no_torch(trained, tones, tmp_path):
     """A file as a stream, and files as a batch, in a process that cannot import it."""
     code = (

@@ -13,6 +13,7 @@ from pipeline.extractors.spectral import MelSpectrum
 from pipeline.layers.tracks import to_tensors
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.classifier import Classifier, on_device
+from pipeline.model.stream_model import StreamModel
 from pipeline.streaming.stream import Stream
 
 BLOCK_SECONDS = 0.02  # of sound in a block whose time is measured: what a live stream may be given
@@ -75,12 +76,13 @@ def silent_chunk(spec: InputSpec, ticks: int) -> Arrays:
     return (*made[:-1], np.ones_like(made[-1])) if spec.both else made
 
 
-def measure_step(model: Classifier) -> dict[str, float]:
+def measure_step(model: StreamModel) -> dict[str, float]:
     """Median and 99th percentile, in milliseconds, of ``Stream.push`` of one live block on this machine, on one thread;
-    ``chunk``: seconds of input in it (20 ms of sound, or one picture, in whole steps).
+    ``chunk``: seconds of input in it (20 ms of sound, one picture, or the smallest block that the ``model`` for streams
+    computes, in whole steps).
     """
-    rng, model = np.random.default_rng(0), model.for_streaming().eval()
-    stream = Stream(model, max(1, round(BLOCK_SECONDS * model.rate / model.hop)))
+    rng = np.random.default_rng(0)
+    stream = Stream(model, max(1, round(BLOCK_SECONDS * model.rate / model.hop), -(-model.unit // model.hop)))
     chunk: list[Any] = []
     for track in model.spec.tracks:
         noise = rng.random((stream.size // model.spec.grain * track.steps, *track.shape))
@@ -101,9 +103,11 @@ def measure_step(model: Classifier) -> dict[str, float]:
 
 
 def measure_cost(model: Classifier, size: int | None = None) -> dict[str, Any]:
-    """All of it as plain values; ``size`` of the model's file in bytes, if there is one."""
+    """Numbers of a model but for its time, as plain values; ``size`` of its file in bytes, if there is one."""
     found: dict[str, Any] = {"parameters": model.parameter_count()}
     if size is not None:
         found["bytes"] = size
-    found |= {"multiply_adds": round(count_multiply_adds(model.for_streaming())), "uncounted": list_uncounted(model)}
-    return found | {"step": measure_step(model)}
+    return found | {
+        "multiply_adds": round(count_multiply_adds(model.for_streaming())),
+        "uncounted": list_uncounted(model),
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline.report.page as page
-from pipeline.measures.cost import measure_cost
+from pipeline.measures.cost import measure_cost, measure_step
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
 from pipeline.report.machine import describe_machine
@@ -21,11 +21,13 @@ def write_results(
     """Measure and write, each file whole or not at all; what metrics.json holds. OSError if a file cannot be written.
 
     ``found``: predictions by split. ``more``: what else is known of the run, at least its ``settings``, ``epochs``,
-    ``best_epoch`` and ``seconds``; ``clips`` and ``groups`` as ``count_clips`` counts them, and the ``overrides`` of
-    the command line.
+    ``best_epoch`` and ``seconds``; ``clips`` and ``groups`` as ``count_clips`` counts them, the ``overrides`` of the
+    command line, and the ``step`` of what streams compute, where that is not torch.
     """
     file, task = out / "model.safetensors", model.task
     metrics = measure_cost(model, file.stat().st_size if file.is_file() else None) | dict(more)
+    if "step" not in metrics:
+        metrics["step"] = measure_step(model.for_streaming().eval())
     metrics |= {split: task.measure(one) for split, one in found.items()}
     metrics["machine"] = describe_machine(str(model.anchor.device))
     lines = (row for split, one in found.items() for row in task.to_json_lines(split, one))

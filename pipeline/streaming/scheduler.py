@@ -77,8 +77,8 @@ class Scheduler:
         gap: Literal["keep", "reset"] = "keep",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``block``: steps of a block, as the streams have it. ``tile``: rows of a batch at most; above 64, log-mel and
-        the recurrent kernels are slower per row.
+        """``block``: steps of a block, as the streams have it. ``tile``: rows of a batch at most; see
+        ``benchmarks/streams.py``.
 
         ``exact``: no answer depends on the others of its batch, not even by a rounding; the model is tried
         for that here, with the threads set now. Otherwise batches are as large as it comes. ``overload``: what becomes
