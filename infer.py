@@ -1,10 +1,16 @@
 """Classify with a trained model: `python infer.py --help`."""
 
+if __name__ == "__main__":
+    from pipeline.core.interrupt import hold
+
+    hold()  # before the imports that take a second
+
 from typing import Any, Literal, TypeAlias
 
 from pydantic import NonNegativeInt, PositiveFloat
 
-from conf.launch import INTERRUPTED, OK, SOME_ROWS, launch
+from conf.launch import OK, SOME_ROWS, launch
+from pipeline.core.interrupt import INTERRUPTED
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Window: TypeAlias = Literal["auto"] | float | None

@@ -1,5 +1,10 @@
 """Train a classifier: `python train.py --help`."""
 
+if __name__ == "__main__":
+    from pipeline.core.interrupt import hold
+
+    hold()  # before the imports that take a second
+
 import sys
 import time
 from collections.abc import Callable, Mapping

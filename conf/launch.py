@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -35,13 +36,15 @@ from conf.command_line import (
     groups,
     is_follower,
     options,
+    searchpath,
 )
 from pipeline.core import program as ending
 from pipeline.core.build import TARGET, allow, arguments_for, build, check, convert, nearest
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
+from pipeline.core.interrupt import INTERRUPTED, release
 from pipeline.core.journal import open_empty
 
-OK, SOME_ROWS, INTERRUPTED, TERMINATED = 0, 3, 130, 143
+OK, SOME_ROWS, TERMINATED = 0, 3, 143
 OURS = "out", "report"  # what the program computes, and no setting can name
 REPLACEMENTS = {"–": b"-", "█": b"#", "…": b"..."} | {chr(0xDC00 + byte): bytes([byte]) for byte in range(128, 256)}
 
@@ -85,7 +88,8 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
     def run_all() -> int:
         sys.argv[1:] = arrange(sys.argv[1:])
         try:
-            run()
+            with compose_once():
+                run()
         except (YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(explain(error, config_name)) from None
         finally:
@@ -94,12 +98,27 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
         return max(codes, default=OK)
 
     try:
+        release()
         code = guard(run_all, config_name)
     except KeyboardInterrupt:
         code = ending.fail("interrupted", INTERRUPTED)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # from here on, the process ends with its own code
     sys.exit(flush(code))
+
+
+@contextmanager
+def compose_once() -> Iterator[None]:
+    """Hydra composes all settings in advance, only to look for ``hydra.mode``. No yaml of ours sets it, so it need not,
+    unless there are the user's own.
+    """
+    look = Hydra.get_mode
+    if not searchpath() and not any("hydra.mode" in text for text in sys.argv):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = look  # type: ignore[method-assign]
 
 
 def start(program: Callable[..., int], config: DictConfig) -> int:

@@ -31,6 +31,7 @@ from datasets.shard_index import NAME, Index, SplitName, checksum, read_index
 from datasets.splits import hold_out
 from pipeline.core.build import build, nearest
 from pipeline.core.errors import FAILED, ConfigError, MediaError
+from pipeline.core.interrupt import INTERRUPTED
 from pipeline.core.program import fail, guard, print_warnings
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
@@ -40,7 +41,7 @@ from pipeline.media.part import Part
 from pipeline.media.tables import to_label
 
 MAX_SHARDS = 100_000  # that one pattern can name
-SOME_LEFT_OUT, INTERRUPTED = 3, 130  # exit codes
+SOME_LEFT_OUT = 3  # exit code
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 Share = Annotated[float, Field(gt=0, lt=1)]
 

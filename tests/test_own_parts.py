@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, run, tone_clip
+from conftest import ROOT, ran, run, tone_clip
 
 from pipeline.cells.cell import Cell
 from pipeline.core.build import allow, build
@@ -52,8 +52,7 @@ def test_a_model_with_a_cell_of_ones_own_needs_its_plugin(folder):
     assert refused.returncode == 2 and b"'mycells.Leaky' is no part of Rivulet" in refused.stderr
     assert b"needs plugins=[mycells]" in refused.stderr
     allowed = os.environ | {"RIVULET_PLUGINS": "mycells"}
-    done = run("infer.py", "checkpoint=run", "source.path=sound.wav", cwd=folder, env=allowed)
-    assert done.returncode == 0, done.stderr.decode()
+    ran("infer.py", "checkpoint=run", "source.path=sound.wav", cwd=folder, env=allowed)
     told = json.loads((folder / "run" / "metrics.json").read_text())["settings"]
     assert told["cell"]["share"] == 0.3 and "plugins" not in told
 
@@ -81,6 +80,18 @@ def test_runs_are_compared_from_another_folder(folder):
     report = [sys.executable, "-m", "pipeline.report", "run"]
     done = subprocess.run(report, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
     assert done.returncode == 0 and b"run" in done.stdout, done.stderr.decode()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("class Leaky(\n", b"SyntaxError: '(' was never closed (broken.py, line 1)"),
+    ("import json\njson.loads('{')\n", b"JSONDecodeError: Expecting property name"),
+    ("import absent\n", b"No module named 'absent'"),
+])  # fmt: skip
+def test_a_module_that_cannot_be_imported_is_told_in_a_line(tmp_path, text, message):
+    (tmp_path / "broken.py").write_text(text)
+    done = run("train.py", "plugins=[broken]", "cell._target_=broken.Leaky", cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr.decode()
+    assert b"cell._target_: 'broken.Leaky' cannot be imported: " + message in done.stderr
 
 
 def test_from_python(folder, monkeypatch):

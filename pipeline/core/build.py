@@ -16,6 +16,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
@@ -121,6 +122,10 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
     except ImportError as error:
         limited = "; is its memory limited (ulimit -v)?" if "segment" in str(error) else ""
         raise ConfigError(f"{what} cannot be imported: {error}{limited}") from error
+    except Exception as error:
+        if not is_plugin(module_name):
+            raise
+        raise ConfigError(f"{what} cannot be imported: {locate(error)}") from error
     if found is None and is_plugin(module_name):
         own = vars(importlib.import_module(module_name)).values()
         names = [one.__name__ for one in own if inspect.isclass(one) and one.__module__ == module_name]
@@ -132,6 +137,13 @@ def find(target: Any, kind: type[Kind], at: str) -> type[Kind]:
     if target not in EXTERNAL and found.__module__ != module_name and not is_plugin(found.__module__):
         raise refusal
     return found
+
+
+def locate(error: Exception) -> str:
+    """What broke the import of a module, and in which line of the file. A SyntaxError says that itself."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if not isinstance(error, SyntaxError) else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def build(config: Config, kind: type[Kind] = object, /, at: str = "config", **given: Any) -> Kind:  # type: ignore[assignment]
