@@ -39,6 +39,8 @@ QUICK = ["encoder.hidden=16", "extractor.mels=20", "trainer.workers=0", "trainer
 PROGRAMS = {"train.py": (train, "train", compare), "infer.py": (infer, "infer")}
 
 PICTURES = ("extractor=frames", "extractor.height=8", "extractor.width=12", "encoder=image_recurrent")
+EVENTS = ("decoder.threshold=0.36", "decoder.release=0.34", "decoder.minimum=0.03", "decoder.merge=0.02",
+          "decoder.refractory=0.05")  # fmt: skip
 BOTH = ("extractor=audiovisual", "extractor@extractor.picture=frames", "extractor.picture.height=8",
         "extractor.picture.width=12", "encoder=recurrent", "head=mean")  # fmt: skip
 
@@ -271,13 +273,31 @@ def real():
 
 
 @pytest.fixture(scope="session")
-def tones(tmp_path_factory):
+def once(tmp_path_factory):
+    """What takes long is made by one worker, for all."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(name, make):
+        with FileLock(root / f"{name}.lock"):
+            if not (root / f"{name}.done").exists():
+                make(root / name)
+                (root / f"{name}.done").touch()
+        return root / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def tones(once):
     """A folder with two classes of twelve short clips each: low and high tones."""
-    folder = tmp_path_factory.mktemp("tones")
-    for number in range(12):
-        tone_clip(folder / "low" / f"{number}.wav", 200 + 10 * number, seed=number)
-        tone_clip(folder / "high" / f"{number}.wav", 2000 + 90 * number, seed=number)
-    return folder
+
+    def make(folder):
+        for number in range(12):
+            tone_clip(folder / "low" / f"{number}.wav", 200 + 10 * number, seed=number)
+            tone_clip(folder / "high" / f"{number}.wav", 2000 + 90 * number, seed=number)
+
+    return once("tones", make)
 
 
 @pytest.fixture(scope="session")
@@ -291,12 +311,29 @@ def pulses(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(tones, tmp_path_factory):
+def trained(tones, once):
     """A run's folder: the tones, learnt by train.py as a user would call it."""
-    out = tmp_path_factory.mktemp("runs") / "tones"
-    source = ["dataset=folder", f"dataset.root={tones}", f"dataset.cache={out.parent / 'cache'}"]
-    ran("train.py", *source, *QUICK, "trainer.epochs=8", "export=true", f"hydra.run.dir={out}")
-    return out
+
+    def make(out):
+        source = ["dataset=folder", f"dataset.root={tones}", f"dataset.cache={out.parent / 'cache'}"]
+        ran("train.py", *source, *QUICK, "trainer.epochs=8", "export=true", f"hydra.run.dir={out}")
+
+    return once("trained", make)
+
+
+@pytest.fixture(scope="session")
+def exported(once):
+    """A folder with a model that hears much, and its graph."""
+    from pipeline.exporting.export import export
+
+    window, sizes = ("head.window=0.3", "head.live=0.3"), ("cell=lstm", "encoder.hidden=96", "encoder.layers=2")
+
+    def make(folder):
+        model = small_model("head=max", "head.delay=0.04", *window, *sizes, *EVENTS, "encoder.dropout=0.5").train()
+        assert [path.name for path in export(model, folder)] == ["model.onnx"] and model.training
+        model.eval().save(folder / "model.safetensors")
+
+    return once("exported", make)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Components from config: the constructor is the schema, and only our own classes are built."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 
 import pytest
 import torch
@@ -70,17 +71,24 @@ def test_nearest():
     assert nearest("zzz", ["b", "a"]) == "; expected one of: a, b"
 
 
-TRAINED = ["extractor", "encoder", "cell", "head", "smoothing", "decoder", "task", "augment", "optimizer", "trainer", "sweep",
-           "dataset", "experiment"]  # fmt: skip
+TRAINED = [
+    "extractor", "encoder", "cell", "head", "smoothing", "decoder", "task", "gate", "augment", "optimizer", "trainer",
+    "sweep", "dataset",
+]  # fmt: skip
+GROUPS = [("train", TRAINED), ("train", ["experiment"]), ("infer", ["source", "sink", "engine", "gate"])]
+TOGETHER = [  # an option of each group at once
+    (program, [f"{group}={option}" for group, option in zip(groups, row) if option])
+    for program, groups in GROUPS
+    for row in zip_longest(*map(options, groups))
+]
 
 
-@pytest.mark.parametrize("group", [*TRAINED, "source", "sink"])
-def test_every_yaml_composes_and_is_a_valid_call(group):
-    for option in options(group):
-        config = configured("train" if group in TRAINED else "infer", f"{group}={option}")
-        if "source" in config:
-            config["source"] = {key: "x" if value == "???" else value for key, value in config["source"].items()}
-        check(config)
+@pytest.mark.parametrize(("program", "given"), TOGETHER, ids=str)
+def test_every_yaml_composes_and_is_a_valid_call(program, given):
+    config = configured(program, *given)
+    if "source" in config:
+        config["source"] = {key: "x" if value == "???" else value for key, value in config["source"].items()}
+    check(config)
 
 
 @pytest.mark.parametrize("option", options("optimizer"))

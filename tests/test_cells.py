@@ -131,35 +131,27 @@ def test_no_steps_change_nothing(option):
     assert y.shape == (2, 0, *cell.out_shape) and after is state
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: GRU((3,), 0), r"GRU: hidden is 0; expected at least 1 \(encoder\.hidden\)"),
-        (lambda: GRU((3,), 4, zoneout=1.0), r"zoneout is 1\.0; expected a share in \[0, 1\)"),
-        (lambda: GRU((3,), 4, zoneout=-0.1), r"zoneout is -0\.1"),
-        (lambda: GRU((3,), 4, recurrent_dropout=1.5), r"recurrent_dropout is 1\.5"),
-        (lambda: Elman((3,), 4, forget_bias=1.0), "it has no gate that keeps its memory"),
-        (lambda: LSTM((3,), 4, forget_bias=1.0, bias=False), "bias is false"),
-        (lambda: GRU((3,), 4, gate="relu"), r"gate is 'relu'; expected sigmoid or hard_sigmoid"),
-        (lambda: Jordan((3,), 4, output="relu"), "output is 'relu'; expected tanh, sigmoid or linear"),
-        (lambda: GRU(IMAGE, 4), "expected feature vectors"),
-        (lambda: ConvGRU((3,), 4), "expected images"),
-        (lambda: ConvGRU(IMAGE, 4, kernel=2), "kernel is 2; expected an odd number"),
-    ],
-)
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: GRU((3,), 0), r"GRU: hidden is 0; expected at least 1 \(encoder\.hidden\)"),
+    (lambda: GRU((3,), 4, zoneout=1.0), r"zoneout is 1\.0; expected a share in \[0, 1\)"),
+    (lambda: GRU((3,), 4, zoneout=-0.1), r"zoneout is -0\.1"),
+    (lambda: GRU((3,), 4, recurrent_dropout=1.5), r"recurrent_dropout is 1\.5"),
+    (lambda: Elman((3,), 4, forget_bias=1.0), "it has no gate that keeps its memory"),
+    (lambda: LSTM((3,), 4, forget_bias=1.0, bias=False), "bias is false"),
+    (lambda: GRU((3,), 4, gate="relu"), r"gate is 'relu'; expected sigmoid or hard_sigmoid"),
+    (lambda: Jordan((3,), 4, output="relu"), "output is 'relu'; expected tanh, sigmoid or linear"),
+    (lambda: GRU(IMAGE, 4), "expected feature vectors"), (lambda: ConvGRU((3,), 4), "expected images"),
+    (lambda: ConvGRU(IMAGE, 4, kernel=2), "kernel is 2; expected an odd number"),
+])  # fmt: skip
 def test_wrong_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("cell.zoneout=1.0", b"cell.zoneout: got 1.0"),
-        ("+cell.hidden=3", b"encoder.hidden"),
-        ("cell=conv_lstm", b"ConvLSTM is a cell for images"),
-    ],
-)
+@pytest.mark.parametrize(("override", "message"), [
+    ("cell.zoneout=1.0", b"cell.zoneout: got 1.0"), ("+cell.hidden=3", b"encoder.hidden"),
+    ("cell=conv_lstm", b"ConvLSTM is a cell for images"),
+])  # fmt: skip
 def test_the_command_line_says_so(override, message, tmp_path):
     done = run("train.py", override, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 2 and message in done.stderr, done.stderr.decode()
@@ -212,10 +204,9 @@ def test_recurrent_dropout_hides_the_same_units_at_all_steps(option):
     assert torch.equal(cell(x, cell.initial(2))[0], cell(x, cell.initial(2))[0])
 
 
-@pytest.mark.parametrize(
-    ("kind", "gate", "sign"),
-    [(LSTM, "f", 1), (CoupledLSTM, "f", 1), (GRU, "z", 1), (GRUResetBefore, "z", 1), (MGU, "f", -1), (MinGRU, "z", -1)],
-)
+@pytest.mark.parametrize(("kind", "gate", "sign"), [
+    (LSTM, "f", 1), (CoupledLSTM, "f", 1), (GRU, "z", 1), (GRUResetBefore, "z", 1), (MGU, "f", -1), (MinGRU, "z", -1),
+])  # fmt: skip
 def test_forget_bias_keeps_the_memory(kind, gate, sign):
     torch.manual_seed(0)
     cell = kind((3,), 6, forget_bias=20.0)

@@ -80,10 +80,9 @@ def test_manifest_with_times(table, name):
     assert len(sample.x[0]) == 800 and sample.x[0][0] == pytest.approx(clip.start / 2 - 0.5, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("more", "settings"),
-    [({}, {}), ({"split": "train"}, {}), ({}, {"fold": "2/5"}), ({}, {"fold": "2/10"}), ({}, {"group": "path"})],
-)
+@pytest.mark.parametrize(("more", "settings"), [
+    ({}, {}), ({"split": "train"}, {}), ({}, {"fold": "2/5"}), ({}, {"fold": "2/10"}), ({}, {"group": "path"}),
+])  # fmt: skip
 def test_parts_of_a_recording_stay_together(table, more, settings):
     """Overlapping windows of ten recordings: drawn, held out of train, in folds, and as a group."""
     rows = [row | {"path": f"{n % 10}.wav", "start": n / 20, "end": n / 20 + 1} for n, row in enumerate(parts() * 3)]

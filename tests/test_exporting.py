@@ -9,18 +9,20 @@ import sys
 import numpy as np
 import onnx
 import pytest
-import torch
-from conftest import BOTH, ROOT, listen, lively_model, noise, options, ran, run, small_model
+from conftest import BOTH, ROOT, listen, lively_model, noise, options, ran, small_model
 from onnxruntime import InferenceSession
 from safetensors.numpy import save_file
 
 from pipeline.core.errors import ConfigError, ModelError, SnapshotError
+from pipeline.exporting.__main__ import main
 from pipeline.exporting.export import TOLERANCE, export, prove
 from pipeline.exporting.graph import to_graph
+from pipeline.model.classifier import load
 from pipeline.model.file import HEADER, identify_file
 from pipeline.model.onnx_model import SEAL_BYTES, OnnxModel, seal
 from pipeline.model.open import open_model
 from pipeline.streaming.scheduler import Scheduler
+from pipeline.streaming.state_batch import full_block
 from pipeline.streaming.stream import Stream
 
 SMALL = ("encoder.hidden=12", "head.window=0.2", "head.live=0.2", "decoder.threshold=0.4", "decoder.minimum=0")
@@ -44,7 +46,7 @@ MODELS = {
     "tags": ("task=tags", "smoothing=ema", *SOUND),
     "delay": ("head.delay=0.05", *SOUND),
 }
-QUICK = ["gru", "conv_lstm", "mfcc", "both"]
+QUICK = ["conv_lstm", "mfcc"]
 
 
 def graph_of(model, folder, seconds=0.05):
@@ -56,13 +58,9 @@ def graph_of(model, folder, seconds=0.05):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A small model of sound, its folder with weights and graphs, and its graph for streams."""
-    folder = tmp_path_factory.mktemp("exported")
-    model = small_model("head.window=0.3", "head.live=0.3", *("decoder.threshold=0.36", "decoder.minimum=0"))
-    model.save(folder / "model.safetensors")
-    assert [path.name for path in export(model, folder)] == ["model.onnx"]
-    return model, folder, OnnxModel(folder / "model.onnx")
+def both(exported):
+    """The model, and its graph."""
+    return load(exported / "model.safetensors"), OnnxModel(exported / "model.onnx")
 
 
 @pytest.mark.parametrize("name", [
@@ -71,8 +69,11 @@ def exported(tmp_path_factory):
 def test_a_graph_answers_as_torch_does(name, tmp_path):
     """In batches of several sizes, over fifty blocks, from memories that are not finite; with standard operators."""
     model = lively_model(*MODELS[name], labels="abc", times=1.2)
+    block = full_block(model, model.grain, 1, np.random.default_rng(0))
+    before, _ = model.advance(block, model.begin(1))
     graph = graph_of(model, tmp_path)
     assert prove(model, graph) <= TOLERANCE
+    assert np.array_equal(model.advance(block, model.begin(1))[0], before), "what is traced belongs to the graph alone"
     proto = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(proto)
     assert {one.domain for one in proto.opset_import} == {""} and not proto.functions
@@ -86,15 +87,16 @@ def test_what_another_library_computes_is_refused_by_name(extractor):
         to_graph(model, model.grain, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("extractor", ["spectrum_picture", "voice"])
 def test_what_others_have_learnt_is_exported_for_any_batch(extractor):
     model = lively_model(f"extractor={extractor}", "encoder=recurrent", "encoder.hidden=8", labels="ab")
     assert to_graph(model, model.grain, None)
 
 
-def test_streams_scheduler_and_batches_agree_to_the_bit(exported):
+def test_streams_scheduler_and_batches_agree_to_the_bit(both):
     """However the sound is cut, with a restore between, and whoever shares the batch."""
-    model, _, graph = exported
+    model, graph = both
     wave, rng = noise(16000 * 3 + 77), np.random.default_rng(0)
     whole, events, _ = listen(Stream(graph), [wave])
     assert events and np.abs(whole - listen(Stream(model), [wave])[0]).max() <= TOLERANCE
@@ -124,8 +126,8 @@ def test_streams_scheduler_and_batches_agree_to_the_bit(exported):
         assert np.abs(found - alone[: len(found)]).max() <= TOLERANCE
 
 
-def test_a_snapshot_says_what_computed_it_and_the_other_engine_goes_on(exported):
-    model, _, graph = exported
+def test_a_snapshot_says_what_computed_it_and_the_other_engine_goes_on(both):
+    model, graph = both
     wave = noise(32000)
     stream = Stream(graph)
     stream.push(wave[:16000])
@@ -140,19 +142,19 @@ def test_a_snapshot_says_what_computed_it_and_the_other_engine_goes_on(exported)
 
 
 def test_a_graph_is_opened_only_for_what_it_can_do(exported, capsys, tmp_path):
-    _, folder, graph = exported
-    assert graph.identity(window=False) == identify_file(folder / "model.safetensors")
-    opened, path = open_model(str(folder))
-    assert isinstance(opened, OnnxModel) and path == folder / "model.safetensors" and not capsys.readouterr().err
-    assert isinstance(open_model(str(folder / "model.onnx"))[0], OnnxModel)
+    graph = OnnxModel(exported / "model.onnx")
+    assert graph.identity(window=False) == identify_file(exported / "model.safetensors")
+    opened, path = open_model(str(exported))
+    assert isinstance(opened, OnnxModel) and path == exported / "model.safetensors" and not capsys.readouterr().err
+    assert isinstance(open_model(str(exported / "model.onnx"))[0], OnnxModel)
     for settings, told in (
         ({"block": 0.05}, r"block: 0\.05 s; model\.onnx computes 0\.1 s at a time"),
         ({"window": 0.7}, r"window=0\.7: model\.onnx pools 0\.3 s"),
         ({"precision": "bf16"}, "for device=cpu and precision=fp32"),
     ):
         with pytest.raises(ConfigError, match=told):
-            open_model(str(folder), "onnx", **settings)
-        assert not isinstance(open_model(str(folder), **settings)[0], OnnxModel)  # torch
+            open_model(str(exported), "onnx", **settings)
+        assert not isinstance(open_model(str(exported), **settings)[0], OnnxModel)  # torch
         told = capsys.readouterr().err  # who asks for bf16 asks for torch
         assert ("note: computing with torch: " in told) == ("precision" not in settings)
     small_model().save(tmp_path / "model.safetensors")
@@ -160,19 +162,36 @@ def test_a_graph_is_opened_only_for_what_it_can_do(exported, capsys, tmp_path):
     assert not capsys.readouterr().err, "nobody asked for a graph"
     with pytest.raises(ModelError, match=r"no such file; write it again with `python -m pipeline\.exporting RUN`"):
         open_model(str(tmp_path), "onnx")
-    (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    (tmp_path / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
     with pytest.raises(ModelError, match="not of the weights beside it"):
         open_model(str(tmp_path), "onnx")
     save_file({}, tmp_path / "model.safetensors", {HEADER: '{"format": 1, "labels": [], "config": {}}'})
     with pytest.raises(ModelError, match="not a whole model"):
         open_model(str(tmp_path), "onnx")
     with pytest.raises(ConfigError, match="compute=torch needs the weights"):
-        open_model(str(folder / "model.onnx"), "torch")
+        open_model(str(exported / "model.onnx"), "torch")
+
+
+def carded(data, **change):
+    """A graph with another card."""
+    proto = onnx.load_model_from_string(data)
+    proto.metadata_props[0].value = json.dumps(json.loads(proto.metadata_props[0].value) | change)
+    del proto.metadata_props[1:]
+    return seal(proto.SerializeToString())
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_graph_of_clips_takes_no_streams_past_the_gate(both, tmp_path, gated):
+    """Nor one of streams whole clips behind it, though both pool the same seconds."""
+    config = both[1].config | {"gate": {"threshold": 0.5}}
+    (tmp_path / "model.onnx").write_bytes(carded(both[1].path.read_bytes(), gated=gated, config=config))
+    told = "streams, behind the gate" if gated else "whole clips, without the gate"
+    with pytest.raises(ConfigError, match=rf"model\.onnx is for {told}"):
+        open_model(str(tmp_path / "model.onnx"), live=not gated)
 
 
 def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
-    _, folder, _ = exported
-    good = (folder / "model.onnx").read_bytes()
+    good = (exported / "model.onnx").read_bytes()
     body, rng = good[:-SEAL_BYTES], np.random.default_rng(0)
     card = json.loads(onnx.load_model_from_string(good).metadata_props[0].value)
     first, *others = card["states"]
@@ -193,7 +212,7 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
     for change, told in (
         ({"format": 99}, "a graph of format 99; this version reads 1"),
         ({"hop": -1}, "its card is not right"),
-        ({"states": card["states"][:-1]}, r"the graph takes \('tensor\(float\)', \[1\]\) as number 7; expected None"),
+        ({"states": card["states"][:-1]}, r"the graph takes \('tensor\(float\)', \[1\]\) as number 9; expected None"),
         ({"strange": 1}, "its card is not right"),
         ({"states": [{**first, "shape": [1 << 40]}, *others]}, "a stream would take more than"),
         ({"states": [{**first, "shape": [241]}, *others]}, r"expected \('tensor\(float\)', \[241\]\)"),
@@ -210,19 +229,16 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
         ({"config": {"head": {}}}, "config lacks cell, decoder"),
         ({"config": card["config"] | {"decoder": {"_target_": "os.system"}}}, "its decoder is not right"),
     ):
-        proto = onnx.load_model_from_string(good)
-        proto.metadata_props[0].value = json.dumps(card | change)
-        del proto.metadata_props[1:]
-        refused(seal(proto.SerializeToString()), told)
+        refused(carded(good, **change), told)
+    proto = onnx.load_model_from_string(good)
     del proto.metadata_props[:]
     refused(seal(proto.SerializeToString()), "a graph of format None")
 
 
 def test_other_processes_can_have_a_graph(exported, tmp_path):
     """As it was changed, also where its file is not."""
-    _, folder, _ = exported
     path = tmp_path / "model.onnx"
-    path.write_bytes((folder / "model.onnx").read_bytes())
+    path.write_bytes((exported / "model.onnx").read_bytes())
     graph = OnnxModel(path)
     graph.config["decoder"]["threshold"] = 0.9
     path.unlink()
@@ -232,11 +248,10 @@ def test_other_processes_can_have_a_graph(exported, tmp_path):
 
 
 def test_without_onnxruntime_torch_goes_on(exported, monkeypatch, capsys):
-    _, folder, _ = exported
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match="pip install onnxruntime, or compute=torch"):
-        open_model(str(folder), "onnx")
-    assert not isinstance(open_model(str(folder))[0], OnnxModel)
+        open_model(str(exported), "onnx")
+    assert not isinstance(open_model(str(exported))[0], OnnxModel)
 
 
 def test_a_run_tells_the_time_of_the_step_that_streams_compute(trained):
@@ -270,35 +285,28 @@ def test_both_engines_tell_the_same_of_files(trained, tones):
             f"source.paths={tones}",
             "sink=jsonl",
         )
-        return {
-            row["path"]: row["label"] for row in map(json.loads, done.stdout.decode().splitlines()) if "path" in row
-        }
+        rows = map(json.loads, done.stdout.decode().splitlines())
+        return {row["path"]: row["label"] for row in rows if "path" in row}
 
     assert labels("onnx") == labels("torch") and len(labels("onnx")) == 24
 
 
-def test_the_command_writes_graphs_anywhere(trained, tmp_path):
-    done = run("infer.py", f"checkpoint={trained}/model.onnx", "compute=torch", "source.path=x.wav")
-    assert done.returncode == 2 and b"compute=torch needs the weights" in done.stderr
-    command = [sys.executable, "-m", "pipeline.exporting"]
-    done = subprocess.run([*command, trained, tmp_path / "out", "--block", "0.2"], capture_output=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr.decode()
+def test_the_command_writes_graphs_anywhere(exported, tmp_path, capsys):
+    assert main([str(exported), str(tmp_path / "out"), "--block", "0.2"]) == 0, capsys.readouterr().err
     graph = OnnxModel(tmp_path / "out" / "model.onnx")
     assert graph.unit == round(0.2 * graph.rate / graph.hop) * graph.hop
-    done = subprocess.run([*command, tmp_path], capture_output=True, cwd=ROOT)
-    assert done.returncode == 2 and b"a folder without model.safetensors" in done.stderr
+    assert main([str(tmp_path)]) == 2 and "a folder without model.safetensors" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_proven_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.exporting.export.TOLERANCE", -1.0)
+def test_a_graph_that_answers_otherwise_is_not_proven(both):
     with pytest.raises(ModelError, match="nothing was written"):
-        export(small_model("head.window=0.3", "head.live=0.3"), tmp_path)
-    assert not [*tmp_path.iterdir()]
+        prove(*both, -1.0)
 
 
-def test_a_model_of_which_one_graph_is_not_proven_leaves_no_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", [["head.window=0.3", "head.live=0.3"], pytest.param([], marks=pytest.mark.long)])
+def test_a_model_of_which_one_graph_is_not_proven_leaves_no_file(settings, tmp_path, monkeypatch):
     """Nor does the first of two, nor one that answers NaN."""
-    model, run = small_model(), InferenceSession.run
+    model, run = small_model(*settings), InferenceSession.run
 
     def spoilt(session, names, given):
         y, *after = run(session, names, given)
@@ -309,18 +317,3 @@ def test_a_model_of_which_one_graph_is_not_proven_leaves_no_file(tmp_path, monke
     with pytest.raises(ModelError, match=r"differ by inf .*nothing was written"):
         export(model, tmp_path)
     assert not [*tmp_path.iterdir()]
-
-
-def test_a_model_in_training_is_exported_as_it_answers(tmp_path):
-    model = small_model("encoder.dropout=0.5").train()
-    export(model, tmp_path)
-    assert model.training
-
-
-def test_an_export_leaves_the_model_as_it_was():
-    """What is made while a graph is traced belongs to that graph."""
-    model, x = small_model(), torch.from_numpy(noise(16000))[None]
-    before, _ = model(x, model.initial(1))
-    to_graph(model, model.hop, None)
-    after, _ = model(x, model.initial(1))
-    assert torch.equal(before, after)

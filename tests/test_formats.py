@@ -249,13 +249,10 @@ def test_avi_has_no_time_stamps_of_sound(tmp_path, codec):
     assert codes == [] and abs(len(samples) - SECONDS * rate) < 4096
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        struct.pack(">I4s8sI4sQ", 16, b"ftyp", b"isom", 1, b"free", 2**64 - 1) + bytes(99),
-        b"caff\0\1\0\0" + struct.pack(">4sQ32s4sQ", b"desc", 32, b"", b"free", 2**64 - 20) + bytes(99),
-    ],
-)
+@pytest.mark.parametrize("data", [
+    struct.pack(">I4s8sI4sQ", 16, b"ftyp", b"isom", 1, b"free", 2**64 - 1) + bytes(99),
+    b"caff\0\1\0\0" + struct.pack(">4sQ32s4sQ", b"desc", 32, b"", b"free", 2**64 - 20) + bytes(99),
+])  # fmt: skip
 def test_sizes_beyond_all_files_are_no_crash(tmp_path, data):
     with pytest.raises(MediaError, match="unreadable"):
         heard(tmp_path / "a", data)

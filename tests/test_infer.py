@@ -129,33 +129,25 @@ def test_many_files(trained, mixed, tmp_path):
     assert float(found["other rate.flac"]["seconds"]) == pytest.approx(0.6, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["source.path=nowhere.wav"], 1, "not_found"),
-        (["source.pth=x"], 2, "source.pth: no such key; did you mean 'source.path'"),
-        ([], 2, "source.path: is not set"),
-        (["source.path=x", "decoder.threshold=2"], 2, "decoder.threshold: got 2"),
-        (["source.path=x", "sink=csv", "sink.csv.path=/proc/no/out.csv"], 74, "cannot write"),
-        (["source.path=x", "sink=csv", "sink.csv.path=/proc/out.csv"], 74, "cannot write /proc/out.csv: "),
-        (["source.path=x", "block=soon"], 2, "block: got 'soon'"),
-        (["source=files", "source.paths=/nowhere/*.wav", "sink=csv"], 2, "holds no audio"),
-        (["source=webcm"], 2, "error: source: there is no 'webcm'; did you mean 'webcam'?"),
-        (["sink=csv", "sink.path=x"], 2, "sink.path: no such key; did you mean 'sink.csv.path'?"),
-        (["sink=[console,jsonl]", "sink.path=x"], 2, "sink.path: no such key; did you mean 'sink.jsonl.path'?"),
-        (["sink=jsonl", "sink.jsonl.pth=x"], 2, "sink.jsonl.pth: no such key; did you mean 'sink.jsonl.path'?"),
-        (["sink.truth=x"], 2, "sink.truth: no such key; did you mean 'sink.console.truth'?"),
-        (["sink=[console,jsnl]"], 2, "sink: there is no 'jsnl'; did you mean 'jsonl'?"),
-        (["sink.mine._target_=mine.Sink"], 2, "sink.mine._target_: is not in the yaml of sink.mine; to add a key of a"),
-        (
-            ["source.path=x", "+sink.mine=mine.Sink"],
-            2,
-            "sink.mine: got 'mine.Sink'; input should be a valid dictionary",
-        ),
-        (["source.path=x", "window=wide"], 2, "window: got 'wide'; input should be 'auto', or a valid number"),
-        (["sorce=file"], 2, "sorce: no such key; did you mean 'source'?"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["source.path=nowhere.wav"], 1, "not_found"),
+    (["source.pth=x"], 2, "source.pth: no such key; did you mean 'source.path'"), ([], 2, "source.path: is not set"),
+    (["source.path=x", "decoder.threshold=2"], 2, "decoder.threshold: got 2"),
+    (["source.path=x", "sink=csv", "sink.csv.path=/proc/no/out.csv"], 74, "cannot write"),
+    (["source.path=x", "sink=csv", "sink.csv.path=/proc/out.csv"], 74, "cannot write /proc/out.csv: "),
+    (["source.path=x", "block=soon"], 2, "block: got 'soon'"),
+    (["source=files", "source.paths=/nowhere/*.wav", "sink=csv"], 2, "holds no audio"),
+    (["source=webcm"], 2, "error: source: there is no 'webcm'; did you mean 'webcam'?"),
+    (["sink=csv", "sink.path=x"], 2, "sink.path: no such key; did you mean 'sink.csv.path'?"),
+    (["sink=[console,jsonl]", "sink.path=x"], 2, "sink.path: no such key; did you mean 'sink.jsonl.path'?"),
+    (["sink=jsonl", "sink.jsonl.pth=x"], 2, "sink.jsonl.pth: no such key; did you mean 'sink.jsonl.path'?"),
+    (["sink.truth=x"], 2, "sink.truth: no such key; did you mean 'sink.console.truth'?"),
+    (["sink=[console,jsnl]"], 2, "sink: there is no 'jsnl'; did you mean 'jsonl'?"),
+    (["sink.mine._target_=mine.Sink"], 2, "sink.mine._target_: is not in the yaml of sink.mine; to add a key of a"),
+    (["source.path=x", "+sink.mine=mine.Sink"], 2, "sink.mine: got 'mine.Sink'; input should be a valid dictionary"),
+    (["source.path=x", "window=wide"], 2, "window: got 'wide'; input should be 'auto', or a valid number"),
+    (["sorce=file"], 2, "sorce: no such key; did you mean 'source'?"),
+])  # fmt: skip
 def test_wrong_use(trained, arguments, code, message, tmp_path):
     done = infer(trained, *arguments, cwd=tmp_path)
     text = done.stderr.decode()

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import run
+from conftest import ran, run
 
 from datasets.moving_shapes import WAYS, compose
 from pipeline.media.picture import Picture
@@ -33,8 +33,7 @@ def seeing(clips, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "motions"
     cache = f"dataset.cache={out.parent / 'c'}"
     source = ["experiment=moving_shapes", "dataset=folder", f"dataset.root={clips}", cache]
-    done = run("train.py", *source, *QUICK, "trainer.epochs=12", "trainer.patience=12", f"hydra.run.dir={out}")
-    assert done.returncode == 0, done.stderr.decode()
+    done = ran("train.py", *source, *QUICK, "trainer.epochs=12", "trainer.patience=12", f"hydra.run.dir={out}")
     assert "right answers after" in done.stdout.decode()
     return out
 
@@ -61,8 +60,7 @@ def test_files_are_classified(seeing, clips):
 
 def posteriors(model, path, *how):
     sink = ["sink=jsonl", "sink.jsonl.posteriors=true"]
-    done = run("infer.py", f"checkpoint={model}", f"source.path={path}", *sink, *how)
-    assert done.returncode == 0, done.stderr.decode()
+    done = ran("infer.py", f"checkpoint={model}", f"source.path={path}", *sink, *how)
     found = rows_of(done.stdout)
     steps = [row for row in found if row["type"] == "step"]
     return [{k: v for k, v in row.items() if k not in ("age", "stream")} for row in steps], [
@@ -70,6 +68,7 @@ def posteriors(model, path, *how):
     ], steps  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_real_stream_does_not_depend_on_its_chunks(seeing, real):
     path, model = real / "streams" / "gestures_S7.mp4", seeing / "model.safetensors"
     first, events, _ = posteriors(model, path, "source.chunk=0.1")

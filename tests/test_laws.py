@@ -121,7 +121,12 @@ def built(name):
     return make(*arguments).eval()
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = "extractor=joined", "extractor=motion_statistics", "extractor=spectrum_picture"
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.long] if name.startswith(SLOW) else []) for name in CASES
+])  # fmt: skip
 def test_every_component_keeps_the_laws(name):
     check(built(name), examples=1 if "audiovisual" in name else 4)
 

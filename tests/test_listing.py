@@ -62,8 +62,9 @@ def feed(monkeypatch, data):
 # ---------------------------------------------------------------- folders
 def test_folders_are_listed_by_endings_and_in_order(tmp_path):
     names = ["b.WAV", "a.mp4", "sub/c.flac", "sub/deeper/d.ogg", "sub.wav", "a/z.wav", "a.b/y.wav", "B.wav", "ä.wav"]
-    names += ["10.wav", "9.wav"]
+    names += ["10.wav", "9.wav", "c.3gp"]
     touch(tmp_path, *names, "text.txt", "wav", ".hidden.wav", ".hidden/e.wav", "sub/.h/f.wav", "list.csv")
+    touch(tmp_path, "e.m3u8", "f.pt", "h.pcm", "i.png")
     (tmp_path / "folder.wav").mkdir()  # named like a file: that is an error to be told
     touch(tmp_path, "folder.wav/inside.wav")
     (tmp_path / "link.wav").symlink_to(tmp_path / "b.WAV")

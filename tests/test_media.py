@@ -11,7 +11,6 @@ from damage import muxed
 
 from pipeline.core.errors import MediaError
 from pipeline.media.audio import Resampler, open_blocks, probe, read
-from pipeline.media.walk import media_files
 
 
 def tone(seconds=1.0, rate=16000, hertz=440.0):
@@ -109,13 +108,6 @@ def test_declared_and_decoded_length_are_compared(tmp_path):
     (tmp_path / "half.wav").write_bytes(data[: len(data) // 2])
     wave, facts = read(tmp_path / "half.wav", 16000)
     assert facts.warnings == ["truncated"] and len(wave) == 15989
-
-
-def test_folder_listing(tmp_path):
-    for name in ("b.wav", "sub/a.FLAC", "c.3gp", "notes.txt", "e.m3u8", "f.pt", "h.pcm", "i.png", ".hidden/c.wav"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [str(path.relative_to(tmp_path)) for path in media_files(tmp_path, "x")] == ["b.wav", "c.3gp", "sub/a.FLAC"]
 
 
 def test_real_recordings_of_every_set(real):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import SAVED, configured, run, small_model, tone_clip
+from conftest import SAVED, configured, ran, small_model, tone_clip
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -164,8 +164,7 @@ def test_a_training_begun_before_classes_moved_goes_on(clips):
     data = ["dataset=folder", "dataset.root=tones", "dataset.cache=null"]
     model = ["encoder=recurrent", "encoder.hidden=8", "extractor.mels=12"]
     quick = ["trainer.epochs=3", "trainer.workers=0", "trainer.batch=4"]
-    done = run("train.py", *data, *model, *quick, "trainer.resume=run", cwd=clips)
-    assert done.returncode == 0, done.stderr.decode()
+    ran("train.py", *data, *model, *quick, "trainer.resume=run", cwd=clips)
     assert len((clips / "run" / "history.jsonl").read_text().splitlines()) == 3
 
 
@@ -173,8 +172,7 @@ def test_a_ledger_begun_before_classes_moved_is_read(clips):
     """It is of the same model and settings. (Its files were others: they are told by their times, too.)"""
     shutil.copy(SAVED / "before_rooms.ledger", clips / "out.csv.ledger")
     files = ["source=files", "source.paths=tones", "sink=csv", "sink.csv.path=out.csv"]
-    done = run("infer.py", f"checkpoint={SAVED / 'before_rooms.safetensors'}", *files, cwd=clips)
-    assert done.returncode == 0, done.stderr.decode()
+    ran("infer.py", f"checkpoint={SAVED / 'before_rooms.safetensors'}", *files, cwd=clips)
     assert len((clips / "out.csv").read_text().splitlines()) == 13
 
 

@@ -90,14 +90,10 @@ def test_turmoil_differs_from_a_walk_and_not_by_place():
 
 
 @pytest.mark.parametrize("option", ["moving_region", "motion_statistics"])
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"height": 122}, "multiples of 4"),
-        ({"width": 12}, "at least 16x16"),
-        ({"fast": 0.05}, r"extractor\.fast: 0\.05 s"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"height": 122}, "multiples of 4"), ({"width": 12}, "at least 16x16"),
+    ({"fast": 0.05}, r"extractor\.fast: 0\.05 s"),
+])  # fmt: skip
 def test_settings_that_make_no_sense(option, settings, message):
     config = configured("train", f"extractor={option}")["extractor"] | settings
     with pytest.raises(ConfigError, match=message):

@@ -160,6 +160,7 @@ def test_every_video_and_every_sound(odd, cases, models, tmp_path):
     unharmed(odd)
 
 
+@pytest.mark.long
 def test_every_file_through_a_model_of_both(odd, cases, models, tmp_path):
     kinds = ("audio", "name", "video")
     wanted = [case for case in cases.values() if case["kind"] in kinds or case["file"] in MEDIA]

@@ -86,17 +86,11 @@ def test_mels_and_pictures_in_the_order_of_their_axes(tmp_path):
     check(stage, examples=1)
 
 
-@pytest.mark.parametrize(
-    ("shape", "declared", "expected"),
-    [
-        ((16,), ["batch", "samples"], ((0,), (1, 16))),
-        ((16,), [None, 1, None], ((0,), (1, 1, 16))),
-        ((76, 32), ["n", 76, 32, 1], ((0, 1), (1, 76, 32, 1))),
-        ((5, 3, 6, 8), [1, 3, 5, 6, 8], ((1, 0, 2, 3), (1, 3, 5, 6, 8))),
-        ((16,), [2, 16], None),
-        ((16,), [1, 15], None),
-    ],
-)
+@pytest.mark.parametrize(("shape", "declared", "expected"), [
+    ((16,), ["batch", "samples"], ((0,), (1, 16))), ((16,), [None, 1, None], ((0,), (1, 1, 16))),
+    ((76, 32), ["n", 76, 32, 1], ((0, 1), (1, 76, 32, 1))),
+    ((5, 3, 6, 8), [1, 3, 5, 6, 8], ((1, 0, 2, 3), (1, 3, 5, 6, 8))), ((16,), [2, 16], None), ((16,), [1, 15], None),
+])  # fmt: skip
 def test_how_a_window_becomes_an_input(shape, declared, expected):
     assert fit(shape, declared) == expected
 
@@ -106,28 +100,20 @@ FOO = "m (float[1, 8] x) => (float[1, 8] y) { y = com.acme.Foo (x) }"
 TWO = "m (float[1, 8] x, float[1, 8] z) => (float[1, 8] y) { y = Add (x, z) }"
 
 
-@pytest.mark.parametrize(
-    ("text", "settings", "message"),
-    [
-        (RANDOM, {}, r"network\.onnx cannot be used on streams: Onnx breaks the law '\w+': .* differs by \d"),
-        (FOO, {}, r"com\.acme:Foo.* is not a registered"),
-        (TWO, {}, r"takes x, z; expected one input"),
-        (TWO, {"constants": {"zz": 1}}, r"extractor\.constants: .* has no 'zz'"),
-        (TWO, {"states": {"z": {"out": "n"}}}, r"network\.onnx fails with x .* Invalid output name:n"),
-        (TWO, {"states": {"z": {"out": "y", "axis": 3}}}, r"extractor\.states: 'z' has the shape \[1, 8\]; expected"),
-        (
-            DECAY,
-            {"states": {"h": {"out": "y", "axis": 1}}, "constants": {"sr": 1}, "window": 40},
-            r"'y' is \(1, 3\); exp",
-        ),
-        (BANDS, {"window": 4, "hop": 4}, r"network\.onnx fails with x \(1, 4\)"),
-        (BANDS, {"output": "q"}, r"extractor\.output: .* has no 'q'"),
-        (BANDS, {"window": 4}, r"extractor\.window: 4 is less than extractor\.hop, 8"),
-        (BANDS, {"window": 10, "hop": 4, "takes": "mels"}, r"extractor\.mels: expected"),
-        (BANDS, {"path": "nothing.onnx"}, r"no file nothing\.onnx; expected an ONNX file"),
-        (BANDS, {"path": "never-heard-of:a.onnx"}, r"'never-heard-of' is not installed: pip install never-heard-of"),
-    ],
-)
+@pytest.mark.parametrize(("text", "settings", "message"), [
+    (RANDOM, {}, r"network\.onnx cannot be used on streams: Onnx breaks the law '\w+': .* differs by \d"),
+    (FOO, {}, r"com\.acme:Foo.* is not a registered"), (TWO, {}, r"takes x, z; expected one input"),
+    (TWO, {"constants": {"zz": 1}}, r"extractor\.constants: .* has no 'zz'"),
+    (TWO, {"states": {"z": {"out": "n"}}}, r"network\.onnx fails with x .* Invalid output name:n"),
+    (TWO, {"states": {"z": {"out": "y", "axis": 3}}}, r"extractor\.states: 'z' has the shape \[1, 8\]; expected"),
+    (DECAY, {"states": {"h": {"out": "y", "axis": 1}}, "constants": {"sr": 1}, "window": 40}, r"'y' is \(1, 3\); exp"),
+    (BANDS, {"window": 4, "hop": 4}, r"network\.onnx fails with x \(1, 4\)"),
+    (BANDS, {"output": "q"}, r"extractor\.output: .* has no 'q'"),
+    (BANDS, {"window": 4}, r"extractor\.window: 4 is less than extractor\.hop, 8"),
+    (BANDS, {"window": 10, "hop": 4, "takes": "mels"}, r"extractor\.mels: expected"),
+    (BANDS, {"path": "nothing.onnx"}, r"no file nothing\.onnx; expected an ONNX file"),
+    (BANDS, {"path": "never-heard-of:a.onnx"}, r"'never-heard-of' is not installed: pip install never-heard-of"),
+])  # fmt: skip
 def test_networks_that_cannot_be_used(text, settings, message, tmp_path):
     path = network(tmp_path, text, ', "com.acme" : 1' if text is FOO else "")
     with pytest.raises(ConfigError, match=message):

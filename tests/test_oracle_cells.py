@@ -17,28 +17,17 @@ from pipeline.layers import kernels
 
 TORCH = {"elman": (Elman, torch.nn.RNN), "gru": (GRU, torch.nn.GRU), "lstm": (LSTM, torch.nn.LSTM)}
 DENSE = {
-    "elman": (Elman, {}),
-    "jordan": (Jordan, {}),
-    "jordan_sigmoid": (Jordan, {"output": "sigmoid"}),
-    "jordan_linear": (Jordan, {"output": "linear"}),
-    "lstm": (LSTM, {}),
-    "peephole_lstm": (LSTM, {"peephole": True}),
-    "coupled_lstm": (CoupledLSTM, {}),
-    "coupled_peephole_lstm": (CoupledLSTM, {"peephole": True}),
-    "gru": (GRU, {}),
-    "gru_reset_before": (GRUResetBefore, {}),
-    "mgu": (MGU, {}),
-    "min_gru": (MinGRU, {}),
-    "lstm_hard_sigmoid": (LSTM, {"gate": "hard_sigmoid"}),
-    "gru_without_bias": (GRU, {"bias": False}),
-}
+    "elman": (Elman, {}), "jordan": (Jordan, {}), "jordan_sigmoid": (Jordan, {"output": "sigmoid"}),
+    "jordan_linear": (Jordan, {"output": "linear"}), "lstm": (LSTM, {}), "peephole_lstm": (LSTM, {"peephole": True}),
+    "coupled_lstm": (CoupledLSTM, {}), "coupled_peephole_lstm": (CoupledLSTM, {"peephole": True}), "gru": (GRU, {}),
+    "gru_reset_before": (GRUResetBefore, {}), "mgu": (MGU, {}), "min_gru": (MinGRU, {}),
+    "lstm_hard_sigmoid": (LSTM, {"gate": "hard_sigmoid"}), "gru_without_bias": (GRU, {"bias": False}),
+}  # fmt: skip
 CONV = {
-    "conv_elman": (ConvElman, Elman, {}),
-    "conv_lstm": (ConvLSTM, LSTM, {}),
-    "conv_lstm_peephole": (ConvLSTM, LSTM, {"peephole": True}),
-    "conv_gru": (ConvGRU, GRU, {}),
+    "conv_elman": (ConvElman, Elman, {}), "conv_lstm": (ConvLSTM, LSTM, {}),
+    "conv_lstm_peephole": (ConvLSTM, LSTM, {"peephole": True}), "conv_gru": (ConvGRU, GRU, {}),
     "conv_gru_reset_before": (ConvGRUResetBefore, GRUResetBefore, {}),
-}
+}  # fmt: skip
 every_conv = pytest.mark.parametrize("name", CONV)
 rows_and_steps = pytest.mark.parametrize(("rows", "steps"), [(1, 1), (3, 7), (20, 40), (80, 3)])
 VARIANTS = {"jordan_sigmoid", "jordan_linear", "coupled_peephole_lstm"}  # of others; to compile them takes a while

@@ -16,16 +16,11 @@ from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 
 HARD = {"gate": "hard_sigmoid"}
 CASES = {
-    "elman": (Elman, {}),
-    "lstm": (LSTM, {}),
-    "lstm_hard_sigmoid": (LSTM, HARD),
-    "gru": (GRU, {}),
-    "gru_reset_before": (GRUResetBefore, {}),
-    "gru_reset_before_hard_sigmoid": (GRUResetBefore, HARD),
-    "conv_lstm": (ConvLSTM, {"kernel": 3}),
-    "conv_lstm_hard_sigmoid": (ConvLSTM, {"kernel": 3} | HARD),
+    "elman": (Elman, {}), "lstm": (LSTM, {}), "lstm_hard_sigmoid": (LSTM, HARD), "gru": (GRU, {}),
+    "gru_reset_before": (GRUResetBefore, {}), "gru_reset_before_hard_sigmoid": (GRUResetBefore, HARD),
+    "conv_lstm": (ConvLSTM, {"kernel": 3}), "conv_lstm_hard_sigmoid": (ConvLSTM, {"kernel": 3} | HARD),
     "conv_lstm_dilated": (ConvLSTM, {"kernel": 5, "dilation": 2}),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,8 @@ HEARING = {
     "gate": ["gate=voice", "gate.threshold=0.5", "gate.least=0.03", "gate.back=0.1"],
 }
 SEEING = {
-    "pictures": [*PICTURES, "cell=conv_gru", "head.window=0.4"],
-    "both": [*BOTH, "extractor.size=5"],
-}
+    "pictures": [*PICTURES, "cell=conv_gru", "head.window=0.4"], "both": [*BOTH, "extractor.size=5"],
+}  # fmt: skip
 LIVELY = ["decoder.threshold=0.34", "decoder.release=0.33", "decoder.minimum=0"]
 
 
@@ -104,7 +103,12 @@ def made(name):
     return lively_model(*SEEING[name], *LIVELY, times=1.0)
 
 
-@pytest.mark.parametrize("name", [*HEARING, *SEEING])
+FAST = ["lstm, delayed", "gate", "both"]
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in FAST else [pytest.mark.long]) for name in [*HEARING, *SEEING]
+])  # fmt: skip
 def test_64_streams_batched_at_random_equal_each_alone_to_the_bit(name):
     """They join, stall and leave at random, and are fed chunks of random lengths."""
     model = made(name)
@@ -159,7 +163,7 @@ def test_bits_hold_with_the_kernels_of_other_processors(setting, threads, names)
     """Each makes the libraries choose other kernels, which add up in other orders."""
     files = [ROOT / "tests" / f"test_{name}.py" for name in ("scheduler", "stream", "batch", "snapshot")]
     files = files if names == EXACT else files[:1]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not long", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     env = os.environ | setting | {"RIVULET_TEST_THREADS": str(threads)}
     chosen = ["-k", f"({names}) and not other_processors"]
     done = subprocess.run([*command, *chosen], env=env, cwd=ROOT, capture_output=True, timeout=900)

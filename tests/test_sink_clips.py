@@ -31,20 +31,9 @@ from pipeline.sinks.sink import Sink
 from pipeline.sources.source import Gap, Piece, Source
 
 HOSTILE = [
-    "../../etc/passwd",
-    "/abs",
-    "a\0b",
-    "",
-    ".",
-    "..",
-    "-rf",
-    "con",
-    "a/b\\c:d",
-    "\ud800",
-    "x" * 500,
-    "走る" * 90,
+    "../../etc/passwd", "/abs", "a\0b", "", ".", "..", "-rf", "con", "a/b\\c:d", "\ud800", "x" * 500, "走る" * 90,
     "two\nlines",
-]
+]  # fmt: skip
 
 
 def heard(path):

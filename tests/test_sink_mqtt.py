@@ -325,21 +325,17 @@ def test_encrypted(tmp_path, capsys):
 # Settings
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, r"sink.mqtt.host: got None; expected the broker's name or address"),
-        ({"host": "mqtt://x"}, "sink.mqtt.host: got 'mqtt://x'"),
-        ({"host": "a..b"}, "sink.mqtt.host: got 'a..b'"),
-        ({"host": "x:1883"}, "sink.mqtt.host: got 'x:1883'; expected the broker's name or address, without a port"),
-        ({"host": "x", "topic": "a/#"}, "sink.mqtt.topic: got 'a/#'; expected words with / between them"),
-        ({"host": "x", "topic": ""}, "sink.mqtt.topic: got ''"),
-        ({"host": "x", "topic": "/a"}, "sink.mqtt.topic: got '/a'"),
-        ({"host": "x", "discovery": "a b+"}, "sink.mqtt.discovery: got 'a b\\+'"),
-        ({"host": "x", "ca": "/no/such.pem"}, "sink.mqtt.ca: /no/such.pem cannot be read as certificates"),
-        ({"host": "x", "ca": __file__}, "cannot be read as certificates"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({}, r"sink.mqtt.host: got None; expected the broker's name or address"),
+    ({"host": "mqtt://x"}, "sink.mqtt.host: got 'mqtt://x'"), ({"host": "a..b"}, "sink.mqtt.host: got 'a..b'"),
+    ({"host": "x:1883"}, "sink.mqtt.host: got 'x:1883'; expected the broker's name or address, without a port"),
+    ({"host": "x", "topic": "a/#"}, "sink.mqtt.topic: got 'a/#'; expected words with / between them"),
+    ({"host": "x", "topic": ""}, "sink.mqtt.topic: got ''"),
+    ({"host": "x", "topic": "/a"}, "sink.mqtt.topic: got '/a'"),
+    ({"host": "x", "discovery": "a b+"}, "sink.mqtt.discovery: got 'a b\\+'"),
+    ({"host": "x", "ca": "/no/such.pem"}, "sink.mqtt.ca: /no/such.pem cannot be read as certificates"),
+    ({"host": "x", "ca": __file__}, "cannot be read as certificates"),
+])  # fmt: skip
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ConfigError, match=message):
         MQTT(**settings)

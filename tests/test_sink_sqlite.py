@@ -376,16 +376,13 @@ def test_a_page_while_it_is_written_and_of_nothing(tmp_path, capsys):
         assert "The newest event is of 2023-" in page_of(path, capsys)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.sqlite"], "none.sqlite does not exist; expected a database of events"),
-        (["--since=yesterday", "{day}"], "--since: got 'yesterday'; expected an age"),
-        (["--since=9999999999d", "{day}"], "--since: got"),
-        (["{day}", "out={day}"], "is the database; choose another name"),
-        (["{day}", "--out=/proc/x.html"], "cannot write /proc/x.html"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["none.sqlite"], "none.sqlite does not exist; expected a database of events"),
+    (["--since=yesterday", "{day}"], "--since: got 'yesterday'; expected an age"),
+    (["--since=9999999999d", "{day}"], "--since: got"),
+    (["{day}", "out={day}"], "is the database; choose another name"),
+    (["{day}", "--out=/proc/x.html"], "cannot write /proc/x.html"),
+])  # fmt: skip
 def test_pages_that_cannot_be_made(day, capsys, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none.html").touch()

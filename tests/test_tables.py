@@ -35,19 +35,15 @@ def as_csv(path, mark=",", coding="utf-8", head=("path", "label", "start", "end"
 
 
 EXCEL = {
-    "commas": {},
-    "semicolons and decimal commas": {"mark": ";", "point": ","},
-    "tabs": {"mark": "\t"},
+    "commas": {}, "semicolons and decimal commas": {"mark": ";", "point": ","}, "tabs": {"mark": "\t"},
     "Unicode text": {"mark": "\t", "coding": "utf-16", "point": ","},
     "UTF-16, the other way round": {"mark": ";", "coding": "utf-16-be", "first": "\ufeff"},
-    "a byte order mark": {"coding": "utf-8-sig", "mark": ";"},
-    "sep=": {"mark": ";", "first": "sep=;\r\n"},
+    "a byte order mark": {"coding": "utf-8-sig", "mark": ";"}, "sep=": {"mark": ";", "first": "sep=;\r\n"},
     "Path": {"head": ("Path", "LABEL", "Start", "End")},
     "blanks in the head": {"head": ("path", " label", "start ", "\tend")},
-    "blank lines": {"end": "\n\n", "first": "\n"},
-    "rows of empty cells": {"end": "\r\n;;;\r\n", "mark": ";"},
+    "blank lines": {"end": "\n\n", "first": "\n"}, "rows of empty cells": {"end": "\r\n;;;\r\n", "mark": ";"},
     "line ends of old Macs": {"end": "\r"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", EXCEL)

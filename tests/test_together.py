@@ -199,9 +199,9 @@ microphone, camera = partial(Device, "microphone"), partial(Device, "camera")
 
 
 def test_real_threads_sound_and_light_change_together(capsys):
-    found = list(Both(microphone(), camera(after=0.3), seconds=4.0).pieces(BOTH))
+    found = list(Both(microphone(), camera(after=0.3), seconds=3.0).pieces(BOTH))
     same = [bool(p.x[0].mean() > 0.5) == bool(p.x[1].max()) for p in found if p.x[2].all() and p.x[0].std() == 0]
-    assert len(found) >= 30 and len(same) >= 25 and np.mean(same) > 0.8  # they may differ where they change
+    assert len(found) >= 20 and len(same) >= 16 and np.mean(same) > 0.8  # they may differ where they change
     assert all(0 <= time.monotonic() - piece.captured < 6 for piece in found)
     assert "a microphone and a camera: pictures are" in capsys.readouterr().err
     seen = [piece for piece in Both(microphone(), camera(), seconds=1.0).pieces(BOTH, seen=True) if piece.seen]
@@ -211,10 +211,10 @@ def test_real_threads_sound_and_light_change_together(capsys):
 def test_who_is_busy_loses_time_but_neither_track(capsys):
     """Half of the time is spent elsewhere, and once a second: what waits is not taken for a loss."""
     found = []
-    for piece in Both(microphone(), camera(), seconds=5.0).pieces(BOTH):
+    for piece in Both(microphone(), camera(), seconds=3.5).pieces(BOTH):
         found.append(piece)
         time.sleep(1.0 if len(found) == 10 else 0.05)
-    assert len(found) >= 40 and all(piece.x[2].all() for piece in found[3:])
+    assert len(found) >= 25 and all(piece.x[2].all() for piece in found[3:])
 
 
 class Endless(Source):
@@ -260,10 +260,10 @@ def test_one_that_fails_at_the_start_is_an_error_later_it_is_absent(capsys):
     for one, two in ((microphone(error=True), camera()), (microphone(), camera(error=True))):
         with pytest.raises(MediaError, match=r"no a (microphone|camera)"):
             list(Both(one, two, seconds=5.0).pieces(BOTH))
-    found = list(Both(microphone(), camera(seconds=0.5), seconds=2.5).pieces(BOTH))
+    found = list(Both(microphone(), camera(seconds=0.5), seconds=1.8).pieces(BOTH))
     assert not found[-1].x[2][0, 1] and found[-1].x[2][0, 0] and found[3].x[2].all()
-    found = list(Both(microphone(seconds=0.5), camera(), seconds=2.5).pieces(BOTH))
-    assert not found[-1].x[2][0, 0] and found[-1].x[2][0, 1] and len(found) >= 15
+    found = list(Both(microphone(seconds=0.5), camera(), seconds=1.8).pieces(BOTH))
+    assert not found[-1].x[2][0, 0] and found[-1].x[2][0, 1] and len(found) >= 10
     assert len(list(Both(microphone(seconds=0.5), camera(seconds=0.5)).pieces(BOTH))) <= 15
     with pytest.raises(ConfigError, match="source=both gives sound and pictures"):
         list(Both(microphone(), camera()).pieces(InputSpec(16000)))

@@ -52,7 +52,7 @@ def kept(folder):
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("mined", [False, True])
+@pytest.mark.parametrize("mined", [pytest.param(False, marks=pytest.mark.long), True])
 def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch, mined):
     """Interrupted within two epochs; the same weights, averages and history to the bit."""
     soundfile.write(tmp_path / "street.wav", noise(10 * 16000) / 8, 16000)
@@ -171,20 +171,18 @@ def test_a_full_disk_is_an_error_and_what_was_kept_is_whole(tones, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+FEW = ["dataset.clips=24", "dataset.held_out=12"]  # embedded sounds
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["encoder.hiden=3"], "encoder.hiden: no such key; did you mean 'encoder.hidden'"),
     (["encoder.hidden=abc"], "encoder.hidden: got 'abc'"),
-    (["+sed=3"], "sed: no such key; did you mean 'seed'"),
-    (["+encoder.foo=3"], "encoder.foo: no such key"),
-    (["cell=foo"], "cell: there is no 'foo'; expected one of: conv_elman"),
     (["dataset=folder"], "dataset.root: is not set"),
     (["dataset=folder", "dataset.root=/nowhere"], "dataset.root: '/nowhere' is not a folder"),
     (["cell._target_=own.Cell", "cell.share=3"], "cell.share: is not in the yaml of cell; to add a key of a part of your"),
     (["cell._target_=os.system"], "cell._target_: 'os.system' is not allowed"),
-    (["trainer.resume=/nowhere"], "trainer.resume: /nowhere does not exist"),
+    (["trainer.resume=/nowhere", *FEW], "trainer.resume: /nowhere does not exist"),
     (["extractor.high=9000"], "extractor.high: the band"),
-    (["optimizer.lr=abc"], "optimizer.lr: got 'abc'"),
-    (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1.0"),
+    (["optimizer.lr=-1", *FEW], "optimizer: Invalid learning rate: -1.0"),
     (["dataset=folder", "dataset.root=.", "dataset.crop=-1"], "dataset.crop: got -1"),
     (["trainer.device=cuda" if not torch.cuda.is_available() else "trainer.device=mps"], "cannot be used here"),
     (["trainer.device=tpu"], "trainer.device: got 'tpu'"),
@@ -234,7 +232,7 @@ def test_the_last_model_is_kept_on_demand(tones, tmp_path):
 
 
 def test_embedded_sounds_train_from_any_folder(tmp_path):
-    small = ["dataset.clips=24", "dataset.held_out=12", "trainer.epochs=1", "encoder.hidden=8"]
+    small = [*FEW, "trainer.epochs=1", "encoder.hidden=8"]
     done = ran("train.py", *small, cwd=tmp_path)
     assert all(word in done.stdout for word in (b"accuracy", b"run folder", b"report.html"))
     (page,) = tmp_path.glob("runs/default/*/report.html")

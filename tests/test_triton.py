@@ -2,16 +2,16 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
-from conftest import noise, small_model
+from conftest import noise
 
-from pipeline.exporting.graph import to_graph
 from pipeline.exporting.triton import write_triton
 from pipeline.model.onnx_model import OnnxModel
 
-BLOCK = 480
+BLOCK = 1600
 
 
 def parsed(text):
@@ -38,10 +38,9 @@ def parsed(text):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    model = small_model("head=max", "cell=lstm")
-    (folder / "model.onnx").write_bytes(to_graph(model, BLOCK, None))
+    shutil.copy(exported / "model.onnx", folder)
     config, graph = write_triton(folder)
     assert graph.parent.name == "1" and graph.parent.parent == config.parent
     return parsed(config.read_text()), OnnxModel(graph)

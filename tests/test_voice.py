@@ -168,8 +168,8 @@ def test_wishes_that_cannot_be_are_told_with_their_key(tmp_path):
         gate.voice.fetch()
 
 
-def test_a_graph_of_clips_takes_no_streams_past_the_gate(weights, tmp_path):
-    """Nor one of streams whole clips behind it, though both pool the same seconds."""
+@pytest.mark.long
+def test_a_model_with_a_gate_has_two_graphs(weights, tmp_path):
     with pytest.warns(UserWarning, match="is not the"):
         model = small_model("gate=voice", f"gate.path={weights}", "head.window=0.3", "head.live=0.3")
         model.gate.voice.fetch()

@@ -3,35 +3,24 @@
 import numpy as np
 import onnx
 import pytest
-from conftest import noise, small_model
+from conftest import noise
 
 from pipeline.exporting.__main__ import main
-from pipeline.exporting.graph import to_graph
 from pipeline.exporting.weights import TOLERANCES, packed, with_weights
+from pipeline.model.classifier import load
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.streaming.selftest import check
 
-BLOCK = 480
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model("encoder.hidden=96", "encoder.layers=2")
-
-
-@pytest.fixture(scope="module")
-def whole(model):
-    return to_graph(model, BLOCK, None)
+BLOCK = 1600
 
 
 @pytest.mark.parametrize(("weights", "share", "apart"), [("fp16", 0.85, 1e-3), ("int8", 0.7, 1e-2)])
-def test_smaller_weights(model, whole, tmp_path, weights, share, apart):
-    exact = {f"model.{name}" for name, _ in model.named_buffers()}
-    data = with_weights(whole, weights, exact)
+def test_smaller_weights(exported, tmp_path, weights, share, apart):
+    model, whole = load(exported / "model.safetensors"), (exported / "model.onnx").read_bytes()
+    data = with_weights(whole, weights, {f"model.{name}" for name, _ in model.named_buffers()})
     assert len(data) < share * len(whole)
-    (tmp_path / "whole.onnx").write_bytes(whole)
     (tmp_path / "small.onnx").write_bytes(data)
-    before, after = (OnnxModel(tmp_path / name) for name in ("whole.onnx", "small.onnx"))
+    before, after = OnnxModel(exported / "model.onnx"), OnnxModel(tmp_path / "small.onnx")
     wave = noise(BLOCK * 50)[None]
     expected, found = (graph.advance((wave,), graph.begin(1))[0] for graph in (before, after))
     assert 0 < np.abs(found - expected).max() < min(apart, TOLERANCES[weights])
