@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -214,6 +215,13 @@ def read_jsonl(path):
     text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
     assert not text or text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def free_port():
+    """A port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def until(look, seconds=60):

@@ -1,8 +1,5 @@
 """Streams for sinks, item by item, with sound that tells its own place."""
 
-import json
-import time
-
 import numpy as np
 
 from pipeline.sinks.items import Clip, Clock, Frame, OpenEvents, Sound, TimedEvent
@@ -54,14 +51,3 @@ def play(sink, until, events=(), since=0.0, live=None, block=0.1, shots=False, l
 
 def files(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != "clips.jsonl")
-
-
-def table(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def wait_for(done, seconds=10.0):
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.01)

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import time
 import traceback
 import warnings
@@ -15,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import small_model
+from conftest import free_port, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
@@ -299,9 +298,7 @@ def one_of_two(rank, port, out):
 @pytest.mark.long
 def test_uneven_shares_of_two_devices(tmp_path):
     """Where one has no clips, or less blocks of time: the weights of both stay those of one process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     torch.multiprocessing.spawn(one_of_two, (port, tmp_path), nprocs=2)
     for case, steps in SHARES.items():
         model = lively()

@@ -1,7 +1,6 @@
 """Live pictures: the grid under a virtual clock, cameras that stop, hang and come back, and gaps in a stream."""
 
 import math
-import socket
 import threading
 from fractions import Fraction
 from functools import cache, partial
@@ -12,7 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import PICTURES, configured, lively_model, run
+from conftest import PICTURES, configured, free_port, lively_model, run
 from fake_cameras import broken, dying, hanging, refusing, standing
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -368,12 +367,6 @@ def test_camera_that_is_not_there():
     with pytest.raises(ConfigError, match="source=webcam gives pictures, but the model takes sound alone"):
         list(Webcam(97).pieces(InputSpec(16000)))
     assert Webcam(list=True).list_devices().count("\n") < 10
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_addresses_that_do_not_answer():

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import soxr
-from conftest import ROOT, tone_clip
+from conftest import ROOT, tone_clip, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -380,7 +380,7 @@ def server(tmp_path_factory):
     def start():
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         running[:] = [process]
-        eventually(lambda: answers(environment) or process.poll() is not None, 10)
+        until(lambda: answers(environment) or process.poll() is not None, 10)
         if process.poll() is not None:
             pytest.skip("pulseaudio does not start here")
         return process
@@ -394,13 +394,6 @@ def server(tmp_path_factory):
 
 def answers(environment):
     return subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0
-
-
-def eventually(what, seconds):
-    limit = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < limit, "it has not come"
-        time.sleep(0.05)
 
 
 def rows(path):
@@ -424,14 +417,14 @@ def test_a_device_that_goes_and_comes_back(server, trained, tmp_path):
         return [row for row in rows(out) if row["type"] == kind]
 
     try:
-        eventually(lambda: len(rows(out)) > 20 or process.poll() is not None, 60)
+        until(lambda: len(rows(out)) > 20 or process.poll() is not None, 60)
         stop()
         gone = time.monotonic()
-        eventually(lambda: told("gap"), 5.0)
+        until(lambda: told("gap"), 5.0)
         assert time.monotonic() - gone <= 2.5  # two, and what the machine is busy with
         time.sleep(2.0)
         start()
-        eventually(lambda: len(told("gap")) >= 2 or process.poll() is not None, 15)
+        until(lambda: len(told("gap")) >= 2 or process.poll() is not None, 15)
         back = time.monotonic()
         tone = tone_clip(tmp_path / "tone.wav", 2600, 1.5)
         subprocess.run(["paplay", "--device=mic48", tone], env=environment, check=True, timeout=30)

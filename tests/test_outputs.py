@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import no_file_above, read_csv, read_jsonl, until
+from conftest import free_port, no_file_above, read_csv, read_jsonl, until
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import Journal
@@ -407,9 +407,7 @@ def test_a_refused_event_is_not_tried_again_and_redirections_are_not_followed(se
 
 
 def test_a_server_that_comes_back_gets_what_waited(server):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with begun(Webhook(f"http://127.0.0.1:{port}/")) as sink:
         send(sink, [event()] * 3)
         time.sleep(0.15)  # refused meanwhile

@@ -16,8 +16,8 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, configured, no_file_above, run, small_model, tone_clip
-from played import LIVELY, NOON, RATE, Shared, event, files, play, table, wait_for
+from conftest import ROOT, configured, no_file_above, read_jsonl, run, small_model, tone_clip, until
+from played import LIVELY, NOON, RATE, Shared, event, files, play
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
@@ -104,7 +104,7 @@ def test_of_a_long_event_the_beginning_is_written_while_it_goes_on(tmp_path):
     long = event("dog", 10.0, 300.0)
     with target:
         play(target, 17, [long], live=NOON)
-        wait_for(lambda: files(tmp_path))
+        until(lambda: files(tmp_path))
         play(target, 310, [long], since=17, live=NOON)
         assert not sink.begun
     (clip,) = shared.clips
@@ -125,7 +125,7 @@ def test_a_lost_device_ends_a_clip_at_once_and_a_short_gap_is_silent(tmp_path):
         play(target, 10, [event("dog", 9.0, 9.5)], live=NOON)
         target.write(TimedGap(10.0, 0.0, "unplugged", "reset"))
         target.flush()
-        wait_for(lambda: files(tmp_path))  # not only when it comes back
+        until(lambda: files(tmp_path))  # not only when it comes back
         target.write(TimedGap(10.0, 100.0, "it is back", "reset"))
         play(target, 115, [event("cat", 112.0, 113.0)], since=110, live=NOON)
         target.write(TimedGap(115.0, 0.5, "behind", "keep"))
@@ -300,7 +300,7 @@ def test_a_full_disk_is_told_at_once_and_the_stream_goes_on(tmp_path, capsys):
     with target:
         with no_file_above(20_000):
             play(target, 20, [event("dog", 5.0, 6.0)])
-            wait_for(lambda: "File too large" in capsys.readouterr().err)
+            until(lambda: "File too large" in capsys.readouterr().err)
         play(target, 40, [event("cat", 30.0, 31.0)], since=20)
     assert [clip.label for clip in shared.clips] == ["cat"] and len(files(tmp_path)) == 1
     assert "sink=clips: 1 of 2 clips are missing (the last: [Errno 27] File too large" in capsys.readouterr().err
@@ -338,7 +338,7 @@ play(target, 10_000, [event("dog", start / 10, start / 10 + 1) for start in rang
 def test_after_a_kill_every_clip_is_whole_and_the_next_run_clears_up(tmp_path):
     code = KILLED.format(root=str(ROOT), tests=str(ROOT / "tests"), path=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code])
-    wait_for(lambda: len(os.listdir(tmp_path)) > 8, 60)
+    until(lambda: len(os.listdir(tmp_path)) > 8, 60)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (tmp_path / "a.part").write_bytes(b"mine")
@@ -374,7 +374,7 @@ def test_a_file(pulses, tmp_path):
     done = run("infer.py", f"checkpoint={pulses}", f"source.path={pulses}/street.wav", *LIVELY, "sink=[clips,jsonl]",
                f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}")  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    check_clips(tmp_path / "clips", table(out), soundfile.read(pulses / "street.wav")[0])
+    check_clips(tmp_path / "clips", read_jsonl(out), soundfile.read(pulses / "street.wav")[0])
     assert all(name.startswith("street-") for name in files(tmp_path / "clips"))
 
 
@@ -384,7 +384,7 @@ def test_standard_input(pulses, tmp_path, monkeypatch):
     done = run("infer.py", f"checkpoint={pulses}", "source=stdin", "source.rate=16000", *LIVELY, "sink=[clips,jsonl]",
                f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}")  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    check_clips(tmp_path / "clips", table(out), samples / 32768)
+    check_clips(tmp_path / "clips", read_jsonl(out), samples / 32768)
     assert all(name.startswith("standard_input-") for name in files(tmp_path / "clips"))
 
 

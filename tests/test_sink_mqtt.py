@@ -12,8 +12,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from conftest import ROOT, configured, run
-from played import NOON, event, wait_for
+from conftest import ROOT, configured, free_port, run, until
+from played import NOON, event
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
@@ -32,10 +32,7 @@ class Broker:
     """A mosquitto that keeps what it has between its lives, and somebody who listens to all."""
 
     def __init__(self, folder, *settings):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder, self.process, self.listener, self.got = folder, None, None, []
+        self.port, self.folder, self.process, self.listener, self.got = free_port(), folder, None, None, []
         lines = [
             f"listener {self.port} 127.0.0.1",
             "persistence true",
@@ -48,7 +45,7 @@ class Broker:
 
     def start(self):
         self.process = subprocess.Popen([PROGRAM, "-c", str(self.folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-        wait_for(self.answers)
+        until(self.answers)
 
     def answers(self):
         assert self.process.poll() is None, "mosquitto has ended"
@@ -72,7 +69,7 @@ class Broker:
             self.listener.tls_set_context(context)
         self.listener.connect("127.0.0.1" if context is None else "localhost", self.port)
         self.listener.loop_start()
-        wait_for(lambda: "subscribed" in self.got)
+        until(lambda: "subscribed" in self.got)
         self.got.remove("subscribed")
 
     def messages(self, topic):
@@ -121,19 +118,19 @@ def begun(port, **settings):
 @needs_broker
 def test_events_and_states_as_json(broker):
     with begun(broker.port, topic="home/kitchen") as sink:
-        wait_for(lambda: broker.last("home/kitchen/status") == "online")
+        until(lambda: broker.last("home/kitchen/status") == "online")
         assert broker.last("home/kitchen/state/dog") == '{"state": "OFF", "label": "dog"}'
         sink.write(Clock(10.0, NOON + 10))
         sink.write(event("dog", 9.0, 9.5, 0.75))
         for _ in range(3):
             sink.write(OpenEvents((event("dog", 9.75, 10.0),)))
-        wait_for(lambda: "ON" in broker.last("home/kitchen/state/dog"))
+        until(lambda: "ON" in broker.last("home/kitchen/state/dog"))
         assert broker.messages("home/kitchen/state/dog")[1:] == [
             {"state": "ON", "label": "dog", "start": 9.75, "time": "2026-11-30T12:00:10.000Z"}
         ]
         sink.write(OpenEvents(()))
-        wait_for(lambda: "OFF" in broker.last("home/kitchen/state/dog"))
-    wait_for(lambda: broker.last("home/kitchen/status") == "offline")
+        until(lambda: "OFF" in broker.last("home/kitchen/state/dog"))
+    until(lambda: broker.last("home/kitchen/status") == "offline")
     (found,) = broker.messages("home/kitchen/event")
     assert found == {
         "event_type": "dog", "time": "2026-11-30T12:00:09.250Z", "type": "event", "stream": "a stream", "number": 1,
@@ -145,9 +142,9 @@ def test_events_and_states_as_json(broker):
 def test_home_assistant_finds_it(broker):
     """As its documents ask for: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload."""
     with begun(broker.port, topic="home/kitchen") as sink:
-        wait_for(lambda: broker.last("home/kitchen/status"))
+        until(lambda: broker.last("home/kitchen/status"))
         sink.write(event(LABELS[-1], 1, 2))
-    wait_for(lambda: broker.messages("home/kitchen/event") and broker.last("home/kitchen/status") == "offline")
+    until(lambda: broker.messages("home/kitchen/event") and broker.last("home/kitchen/status") == "offline")
     ((topic, text),) = [(one[0], one[1]) for one in broker.got if one[0].startswith("homeassistant/")]
     assert re.fullmatch(r"homeassistant/device/home_kitchen-[0-9a-f]{6}/config", topic)
     device = json.loads(text)
@@ -167,14 +164,14 @@ def test_home_assistant_finds_it(broker):
     retained = {one[0] for one in broker.got if one[0] != "home/kitchen/event"}
     broker.got.clear()
     broker.listener.subscribe("#", qos=1)  # what a newcomer gets
-    wait_for(lambda: len(broker.got) >= len(retained))
+    until(lambda: len(broker.got) >= len(retained))
     assert {one[0] for one in broker.got if one != "subscribed"} == retained
 
 
 @needs_broker
 def test_without_discovery(broker):
     with begun(broker.port, discovery=None):
-        wait_for(lambda: broker.last("rivulet/status"))
+        until(lambda: broker.last("rivulet/status"))
     assert not [one for one in broker.got if one[0].startswith("homeassistant")]
 
 
@@ -189,9 +186,9 @@ def test_no_event_is_lost_over_a_restart(tmp_path, capsys, how):
         with begun(broker.port, queue=500, grace=20.0) as sink:
             for number in range(100):
                 sink.write(event("dog", number, number + 0.5))
-            wait_for(lambda: len(broker.messages("rivulet/event")) == 100)
+            until(lambda: len(broker.messages("rivulet/event")) == 100)
             broker.process.send_signal(signal.SIGUSR1)  # it writes down who listens
-            wait_for(lambda: (tmp_path / "mosquitto.db").exists())
+            until(lambda: (tmp_path / "mosquitto.db").exists())
             time.sleep(0.1)
             broker.stop(how)
             started = time.monotonic()
@@ -199,13 +196,13 @@ def test_no_event_is_lost_over_a_restart(tmp_path, capsys, how):
                 sink.write(event("dog", number, number + 0.5))
             sink.write(OpenEvents((event("dog", 300, 301),)))
             assert time.monotonic() - started < 0.5
-            wait_for(lambda: "up to 500 events wait" in capsys.readouterr().err)
+            until(lambda: "up to 500 events wait" in capsys.readouterr().err)
             broker.start()
             for number in range(300, 400):
                 sink.write(event("dog", number, number + 0.5))
                 time.sleep(0.002)
-            wait_for(lambda: len(broker.messages("rivulet/event")) >= 400, 20)
-            wait_for(lambda: "ON" in broker.last("rivulet/state/dog"))  # told anew
+            until(lambda: len(broker.messages("rivulet/event")) >= 400, 20)
+            until(lambda: "ON" in broker.last("rivulet/state/dog"))  # told anew
         numbers = [row["number"] for row in broker.messages("rivulet/event")]
         assert sorted(set(numbers)) == list(range(1, 401)) and len(numbers) <= 402
         assert list(dict.fromkeys(numbers)) == list(range(1, 401))  # in order
@@ -216,13 +213,13 @@ def test_no_event_is_lost_over_a_restart(tmp_path, capsys, how):
 @needs_broker
 def test_what_the_queue_cannot_hold_is_counted(broker, capsys):
     with begun(broker.port, queue=10, grace=20.0) as sink:
-        wait_for(lambda: broker.last("rivulet/status") == "online")
+        until(lambda: broker.last("rivulet/status") == "online")
         broker.stop()
         for number in range(100):
             sink.write(event("dog", number, number + 0.5))
             time.sleep(0.001)
         broker.start()
-        wait_for(lambda: len(broker.messages("rivulet/event")) >= 11, 20)
+        until(lambda: len(broker.messages("rivulet/event")) >= 11, 20)
     numbers = {row["number"] for row in broker.messages("rivulet/event")}
     assert set(range(91, 101)) <= numbers and len(numbers) == 11  # those that waited, and the one on its way
     assert (
@@ -241,7 +238,7 @@ def test_without_a_broker_the_stream_goes_on_and_ends(capsys):
                 sink.write(event("dog", number, number + 0.5))
             sink.write(OpenEvents((event("dog", 5, 6),)))
             assert time.monotonic() - started < 0.5
-            wait_for(lambda: sink.told)
+            until(lambda: sink.told)
             started = time.monotonic()
         assert time.monotonic() - started < 2.5
     err = capsys.readouterr().err
@@ -267,9 +264,9 @@ time.sleep(60)
 def test_the_last_will_of_a_program_that_is_killed(broker):
     code = PROGRAM_TO_KILL.format(root=str(ROOT), port=broker.port)
     with subprocess.Popen([sys.executable, "-c", code]) as process:
-        wait_for(lambda: broker.last("rivulet/status") == "online", 60)
+        until(lambda: broker.last("rivulet/status") == "online", 60)
         process.kill()
-    wait_for(lambda: broker.last("rivulet/status") == "offline")
+    until(lambda: broker.last("rivulet/status") == "offline")
 
 
 # Who may

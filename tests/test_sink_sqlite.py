@@ -15,8 +15,8 @@ from itertools import permutations
 from urllib.parse import unquote
 
 import pytest
-from conftest import ROOT, configured, no_file_above, run
-from played import LIVELY, NOON, Shared, event, files, play, table, wait_for
+from conftest import ROOT, configured, no_file_above, read_jsonl, run, until
+from played import LIVELY, NOON, Shared, event, files, play
 from test_outputs import HOSTILE
 
 from pipeline.core.errors import ConfigError
@@ -216,7 +216,7 @@ def test_a_full_disk_ends_it_and_the_others_go_on(tmp_path, capsys):
             for number in range(300):
                 target.write(event("dog" * 30, number, number + 1))
                 target.flush()
-        assert len(table(tmp_path / "e.jsonl")) == 300
+        assert len(read_jsonl(tmp_path / "e.jsonl")) == 300
     assert "sink=sqlite has failed, the others go on" in capsys.readouterr().err
     assert 20 < count(path) < 300 and rows(path, "PRAGMA integrity_check") == [("ok",)]
 
@@ -255,7 +255,7 @@ def test_a_sink_that_fails_over_a_clip_is_left_out(tmp_path, capsys):
         target = Fanout(dict(sinks[::order]))
         target.start(StreamInfo("a stream", ["dog"], 8000, 80))
         play(target, 20, [event("dog", 5.0, 6.0)])
-        wait_for(lambda clips=clips, failing=failing: clips.written or failing.clips)
+        until(lambda clips=clips, failing=failing: clips.written or failing.clips)
         play(target, 30, since=20)
         with pytest.raises(OSError, match="No space"):
             target.close()
@@ -268,7 +268,7 @@ def test_infer_writes_what_other_sinks_write(pulses, tmp_path):
                f"sink.sqlite.path={tmp_path}/e.sqlite", f"sink.jsonl.path={out}", f"sink.clips.path={tmp_path}/clips")  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     found = rows(tmp_path / "e.sqlite", "SELECT label, start, end, peak, score FROM events ORDER BY id")
-    assert found == [tuple(row[key] for key in ("label", "start", "end", "peak", "score")) for row in table(out)]
+    assert found == [tuple(row[key] for key in ("label", "start", "end", "peak", "score")) for row in read_jsonl(out)]
     assert len(found) >= 3 and count(tmp_path / "e.sqlite", "events JOIN clips USING (stream, label, start)") == len(
         found
     )

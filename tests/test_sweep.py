@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -30,6 +31,19 @@ from train import train as training
 
 optuna = pytest.importorskip("optuna")
 SPACE = {"x": {"low": -1.0, "high": 1.0}, "kind": {"choices": ["good", "bad"]}}
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    """Databases do not wait for the disk, whose power nobody cuts here."""
+    connect = sqlite3.connect
+
+    def opened(path):
+        database = connect(path)
+        database.execute("PRAGMA synchronous=OFF")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", opened)
 
 
 class Curve:

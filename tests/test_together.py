@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import ROOT, configured, options, read_jsonl, run, until
+from conftest import ROOT, configured, free_port, options, read_jsonl, run, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_golden import model_of
-from test_live import SENDER, free_port
+from test_live import SENDER
 from test_microphone import server  # noqa: F401 - a fixture
 
 from pipeline.core.errors import ConfigError, MediaError

@@ -41,7 +41,7 @@ def open_database(path: Path, key: str, write: bool = False) -> sqlite3.Connecti
         raise ConfigError(f"{key}: {path} does not exist; expected a database of events")
     with database_errors(path):
         address = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'rw'}"  # a mere reader would leave files behind
-        database = sqlite3.connect(address, BUSY_SECONDS, isolation_level=None, uri=True)
+        database = sqlite3.connect(address, timeout=BUSY_SECONDS, isolation_level=None, uri=True)
         try:
             if write:
                 make_tables(database)

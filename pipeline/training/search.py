@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.pool import NullPool
 
 import pipeline.report.page as page
 from pipeline.core.errors import ConfigError, UserError
@@ -266,15 +267,14 @@ def open_study(path: Path, about: Mapping[str, Any]) -> optuna.Study:
             raise ConfigError(f"hydra.run.dir: {path.parent} holds a sweep with other settings: {other}; {hint}")
     part = path.with_name(path.name + ".tmp")  # a half-made database cannot be opened
     part.unlink(missing_ok=True)
-    storage = open_storage(part)
-    study = optuna.create_study(study_name=STUDY_NAME, storage=storage, direction="maximize")
+    study = optuna.create_study(study_name=STUDY_NAME, storage=open_storage(part), direction="maximize")
     for key, value in about.items():
         study.set_user_attr(key, value)
-    storage.engine.dispose()
     part.replace(path)
     return optuna.load_study(study_name=STUDY_NAME, storage=open_storage(path))
 
 
 def open_storage(path: Path) -> optuna.storages.RDBStorage:
     """An SQLite file under any name: in an address, some characters would mean something."""
-    return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": lambda: sqlite3.connect(path)})
+    settings = {"creator": lambda: sqlite3.connect(path), "poolclass": NullPool}  # no connection stays open
+    return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs=settings)
