@@ -177,13 +177,8 @@ def test_events_behind_the_end_are_cut_or_refused(tmp_path, capsys):
 
 def test_what_is_doubtful_is_told(tmp_path, capsys):
     recordings(tmp_path, t=5, v=2)
-    rows = [
-        row("t.wav", 0, 2, "a"),
-        row("t.wav", 1, 3, "a"),
-        row("t.wav", 3, 4, "a"),
-        row("t.wav", 0, 1, "b"),
-        row("q.wav"),
-    ]
+    rows = [row("t.wav", 0, 2, "a"), row("t.wav", 1, 3, "a"), row("t.wav", 3, 4, "a"), row("t.wav", 0, 1, "b")]
+    rows += [row("q.wav")]
     found = dataset(tmp_path, [one | {"split": "train", "splits": 1} for one in rows] + SPLITS).truths
     assert [event[:3] for event in found[0].events] == [(0, 1, "b"), (0, 3, "a"), (3, 4, "a")]
     told = capsys.readouterr().err
@@ -262,23 +257,9 @@ def test_a_model_is_trained_on_annotated_recordings(tmp_path, task):
     rows = many(tmp_path)
     rows[15] |= {"start": 0.6}
     write_table(tmp_path / "truth.csv", rows)
-    data = [
-        "dataset=annotated",
-        f"dataset.root={tmp_path}",
-        "dataset.file=truth.csv",
-        "dataset.cache=null",
-        "dataset.crop=0.75",
-    ]
-    ran(
-        "train.py",
-        *data,
-        *task,
-        *QUICK,
-        "encoder=recurrent",
-        "extractor.rate=8000",
-        "trainer.epochs=1",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    )
+    data = ["dataset=annotated", f"dataset.root={tmp_path}", "dataset.file=truth.csv", "dataset.cache=null"]
+    model = [*QUICK, "dataset.crop=0.75", "encoder=recurrent", "extractor.rate=8000", "trainer.epochs=1"]
+    ran("train.py", *data, *task, *model, f"hydra.run.dir={tmp_path / 'run'}")
     test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
     assert test["count"] == 2 * sum(
         1 for one in AnnotatedRecordings(str(tmp_path), "truth.csv").truths if one.split == "test"

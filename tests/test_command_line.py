@@ -60,19 +60,9 @@ def test_faults_beside_configuration_of_one_s_own_are_one_message(own, how, argu
 
 def test_a_sweep_searches_around_an_experiment_of_one_s_own(own, tones, tmp_path):
     pytest.importorskip("optuna")
-    data = ["dataset=folder", f"dataset.root={tones}", "hydra.run.dir=found"]
-    done = run(
-        "train.py",
-        "--config-dir",
-        own,
-        "experiment=mine",
-        "sweep=optuna",
-        "sweep.trials=1",
-        *data,
-        *QUICK,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    data = ["dataset=folder", f"dataset.root={tones}", "hydra.run.dir=found", *QUICK]
+    sweep = ["--config-dir", own, "experiment=mine", "sweep=optuna", "sweep.trials=1"]
+    ran("train.py", *sweep, *data, cwd=tmp_path)
     assert "lstm" in (tmp_path / "found" / "0" / ".hydra" / "config.yaml").read_text()
 
 

@@ -277,14 +277,8 @@ def test_infer_needs_no_torch(trained, tones, tmp_path):
 
 def test_both_engines_tell_the_same_of_files(trained, tones):
     def labels(compute):
-        done = ran(
-            "infer.py",
-            f"checkpoint={trained}",
-            f"compute={compute}",
-            "source=files",
-            f"source.paths={tones}",
-            "sink=jsonl",
-        )
+        source = ["source=files", f"source.paths={tones}", "sink=jsonl"]
+        done = ran("infer.py", f"checkpoint={trained}", f"compute={compute}", *source)
         rows = map(json.loads, done.stdout.decode().splitlines())
         return {row["path"]: row["label"] for row in rows if "path" in row}
 

@@ -320,12 +320,8 @@ def test_the_page_says_what_was_heard_when(day, capsys):
     hours = [f"{now - timedelta(hours=hours):%m-%d %H:00}" for hours in range(5)]
     assert figures(text) == {"dog": dict(zip(hours, (1, 2, 1, 1, 4))), "<script>cat": {hours[1]: 1}}
     tiles = re.findall(r"<b>(.*?)</b><span>(.*?)</span><span>(.*?)</span>", text)
-    assert tiles == [
-        ("11", "events", ""),
-        ("3", "labels", ""),
-        ("1", "gaps", "1.5\u00a0min lost"),
-        ("1", "warnings", ""),
-    ]
+    assert tiles[:2] == [("11", "events", ""), ("3", "labels", "")]
+    assert tiles[2:] == [("1", "gaps", "1.5\u00a0min lost"), ("1", "warnings", "")]
     assert "at 12.50 s" in text and "too &lt;loud&gt;" in text and "micro &lt;b&gt;phone" in text and "old" not in text
 
 

@@ -161,12 +161,7 @@ def test_an_experiment_without_its_package_says_the_one_command(tones, tmp_path,
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("pipeline.core.package.distribution", missing)
-    command = [
-        "experiment=keywords_speech",
-        "dataset=folder",
-        f"dataset.root={tones}",
-        "decoder.background=[_silence_]",
-    ]
-    done = run("train.py", *command, f"hydra.run.dir={tmp_path / 'run'}")
+    data = ["dataset=folder", f"dataset.root={tones}", "decoder.background=[_silence_]"]
+    done = run("train.py", "experiment=keywords_speech", *data, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 2 and b"`make setup EXTRAS=pretrained` brings it" in done.stderr
     assert b"reading" not in done.stderr, "it is told before the data are read"

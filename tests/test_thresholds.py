@@ -227,17 +227,9 @@ def test_thresholds_of_any_label_can_be_given(tmp_path):
     )
     assert model.decoder().low[model.labels.index("a,b")] == pytest.approx(0.1)
     scene = tone_clip(tmp_path / "x.wav", 440)
-    only = f"sink.jsonl.path={tmp_path / 'x.jsonl'}"
-    change = 'decoder.threshold=[["null",0.0],["a,b",0.1]]'
-    ran(
-        "infer.py",
-        f"checkpoint={tmp_path / 'run'}",
-        f"source.path={scene}",
-        "sink=jsonl",
-        only,
-        change,
-        'decoder.release=[["null",0.0]]',
-    )
+    sink = ["sink=jsonl", f"sink.jsonl.path={tmp_path / 'x.jsonl'}"]
+    change = ['decoder.threshold=[["null",0.0],["a,b",0.1]]', 'decoder.release=[["null",0.0]]']
+    ran("infer.py", f"checkpoint={tmp_path / 'run'}", f"source.path={scene}", *sink, *change)
     events = [row for row in read_jsonl(tmp_path / "x.jsonl") if row["type"] == "event"]
     assert "null" in {row["label"] for row in events} <= {"null", "a,b"}
     done = run("infer.py", f"checkpoint={tmp_path / 'run'}", f"source.path={scene}", 'decoder.threshold=[["nul",0.3]]')

@@ -56,11 +56,8 @@ def kept(folder):
 def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch, mined):
     """Interrupted within two epochs; the same weights, averages and history to the bit."""
     soundfile.write(tmp_path / "street.wav", noise(10 * 16000) / 8, 16000)
-    exact = [
-        *EXACT,
-        *mined
-        * [f"dataset.negatives={tmp_path / 'street.wav'}", "trainer.mine=1", "trainer.batch=8", "decoder.minimum=0"],
-    ]
+    mine = [f"dataset.negatives={tmp_path / 'street.wav'}", "trainer.mine=1", "trainer.batch=8", "decoder.minimum=0"]
+    exact = [*EXACT, *mined * mine]
     trained_in(tones, tmp_path / "a", *exact)
     hard = json.loads(kept(tmp_path / "a")["progress"])["hard"]
     assert bool(hard) == mined
@@ -76,10 +73,8 @@ def test_training_is_repeatable_and_resume_is_exact(tones, tmp_path, monkeypatch
         for more in ([], [f"trainer.resume={tmp_path / 'b'}"]):
             refused(train(tones, tmp_path / "b", *exact, *more), "to go on: the same command", code=130)
             assert json.loads(kept(tmp_path / "b")["progress"])["batch"] > 0, "the middle of an epoch"
-    for start, message in (
-        ("b", ": goes on after epoch 1 of 3, step 2"),
-        ("c", "is finished, after epoch 3, by trainer.epochs=3"),
-    ):
+    told = {"b": ": goes on after epoch 1 of 3, step 2", "c": "is finished, after epoch 3, by trainer.epochs=3"}
+    for start, message in told.items():
         assert message in trained_in(tones, tmp_path / "c", *exact, f"trainer.resume={tmp_path / start}")
         same(tmp_path / "a", tmp_path / "c")
 
