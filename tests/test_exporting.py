@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import ConfigError, ModelError, SnapshotError
 from pipeline.exporting.export import TOLERANCE, export, prove
 from pipeline.exporting.graph import to_graph
-from pipeline.model.file import HEADER, identify_file
-from pipeline.model.onnx_model import SEAL_BYTES, OnnxModel, seal
+from pipeline.model.file import HEADER, Promise, identify_file
+from pipeline.model.onnx_model import SEAL_BYTES, Card, OnnxModel, seal
 from pipeline.model.open import open_model
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
@@ -60,6 +60,7 @@ def exported(tmp_path_factory):
     """A small model of sound, its folder with weights and graphs, and its graph for streams."""
     folder = tmp_path_factory.mktemp("exported")
     model = small_model("head.window=0.3", "head.live=0.3", *("decoder.threshold=0.36", "decoder.minimum=0"))
+    model.promise = Promise(wish=1, sound="negatives", hours=2, alarms=1, below=2.4, recall=0.9, events=50)
     model.save(folder / "model.safetensors")
     assert [path.name for path in export(model, folder)] == ["model.onnx"]
     return model, folder, OnnxModel(folder / "model.onnx")
@@ -77,6 +78,12 @@ def test_a_graph_answers_as_torch_does(name, tmp_path):
     onnx.checker.check_model(proto)
     assert {one.domain for one in proto.opset_import} == {""} and not proto.functions
     assert [one.name for one in proto.graph.output][1:] == [f"next_{k:02}" for k in range(len(graph.begin(1)))]
+
+
+def test_a_graph_carries_what_a_wish_promises(exported):
+    model, _, graph = exported
+    assert graph.promise == model.promise and "90.0% of 50 events found" in str(graph.promise)
+    assert Card.model_validate(graph.card.model_dump(exclude={"promise"})).promise is None, "an older one"
 
 
 @pytest.mark.parametrize("extractor", ["optical_flow", "moving_region", "motion_statistics"])
