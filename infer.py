@@ -5,6 +5,7 @@ if __name__ == "__main__":
 
     hold()  # before the imports that take a second
 
+import sys
 from typing import Any, Literal, TypeAlias
 
 from pydantic import NonNegativeInt, PositiveFloat
@@ -68,7 +69,9 @@ def infer(
     with sinks(sink, mining) as target:
         target.check_overwrites([path])
         target.setup(model.labels, background_labels(model))
-        target.write(Metadata({"model": str(checkpoint), "output": "events" if with_events else "labels"}))
+        as_trained = with_events and not settings and gate is None and window == "auto"
+        facts = {"model": str(checkpoint), "output": "events" if with_events else "labels"}
+        target.write(Metadata(facts | (promised(model) if as_trained else {})))
         if where is not None:
             tally, note = classify_files(model, origin, target, where, settings if with_events else None)
             return finished(tally, origin.fail_on, note)
@@ -95,6 +98,14 @@ def background_labels(model: Any) -> list[str]:
     audible = {model.labels[index] for index in model.decoder().audible}
     background = model.config["decoder"].get("background") or []
     return sorted(set(model.labels) - audible, key=lambda label: [*background, label].index(label))
+
+
+def promised(model: Any) -> dict[str, str]:
+    """What a wish promises of a model as it was trained, which is printed, too."""
+    if not model.promise:
+        return {}
+    print(f"false alarms: {model.promise}", file=sys.stderr)
+    return {"false alarms": str(model.promise)}
 
 
 def finished(tally: Any, fail_on: str, note: str = "") -> int:

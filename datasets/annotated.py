@@ -12,6 +12,8 @@ from pydantic import Field, PositiveFloat
 
 from datasets.clips import CACHE_FOLDER, Clip, Share, check_splits, existing_root
 from datasets.labels import tell_alike
+from datasets.negatives import label_of_negatives, list_negatives, share_out
+from datasets.scenes import SceneSettings, surround
 from datasets.splits import choose_splits
 from datasets.truths import GROUP, Event, Truth, read_all, read_beside
 from datasets.windows import AnnotatedRecording, Windows
@@ -20,6 +22,7 @@ from pipeline.core.progress import bar
 from pipeline.media.annotations import SLACK_SECONDS
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.recording import Recording
+from pipeline.media.sample import Split
 from pipeline.media.tables import to_label
 from pipeline.media.walk import tell
 
@@ -41,16 +44,25 @@ class AnnotatedRecordings:
         events: Annotated[float, Field(ge=0, le=1)] = 0.7,
         cache: str | None = "default",
         background: str | None = None,
+        scene: SceneSettings | None = None,
+        negatives: str | list[str] | None = None,
+        negatives_label: str | None = None,
     ) -> None:
         """``file``: a table, relative to ``root``; None: a table beside each recording. ``group`` (a column, used if it
         is there), ``splits``, ``fold``, ``val``, ``test`` and ``seed`` are those of ``Manifest``, but a recording is
         never parted. ``crop``: seconds of a window; ``events``: see ``Windows``. ``cache``: a folder where recordings
         are kept decoded (see ``Recording``), ``default`` or None. ``background``: the label that means nothing.
+        ``scene``, ``negatives`` and ``negatives_label`` are those of ``Corpus``.
 
         ConfigError for truths that make no sense, and as of ``check_splits``.
         """
         folder = existing_root(root, "a folder of recordings, with a table of what is in them")
-        self.background = background and to_label(background)
+        self.negatives = list_negatives(negatives)
+        if self.negatives:
+            background, scene = background or "background", scene or SceneSettings()
+        if scene and background is None:
+            raise ConfigError("dataset.scene: needs dataset.background, the label of what is between the sounds")
+        self.background, self.scene = background and to_label(background), scene
         self.key = "dataset.file" if file else "dataset.root"
         if file:
             truths = read_all(folder / file, folder, group, self.background)
@@ -65,11 +77,12 @@ class AnnotatedRecordings:
         places = {pair.name: pair.split for pair in drawn}
         self.truths = [replace(one, split=places[str(one.path)]) for one in truths if str(one.path) in places]
         self.labels = sorted({pair.label for pair in drawn if pair.label} | {self.background or ""} - {""})
+        self.negatives_label = label_of_negatives(negatives_label, self.background, self.labels)
         tell_alike(self.labels, self.key)
         self.crop, self.events = crop, events
         self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
 
-    def split(self, name: str, spec: InputSpec) -> Windows:
+    def split(self, name: str, spec: InputSpec) -> Split:
         """The windows of ``train``, ``val`` or ``test``; ConfigError if none of its recordings, or of a label in train,
         can be read, or events begin behind the end of one.
         """
@@ -87,7 +100,11 @@ class AnnotatedRecordings:
         size = round(self.crop * rate)
         windows = Windows(parts, size, name == "train", self.events)
         windows.skipped = len(truths) - len(parts)
-        return windows
+        if self.scene is None or name == "test":
+            return windows
+        background, label = (self.labels.index(str(one)) for one in (self.background, self.negatives_label))
+        negatives = share_out(self.negatives, rate, self.cache) if self.negatives else {}
+        return surround(windows, name, self.scene, background, rate, negatives, label)
 
     def open(self, truth: Truth, rate: int) -> Recording | None:
         """A recording; None, which is told, if it cannot be read, or holds nothing."""

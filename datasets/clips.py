@@ -18,15 +18,15 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
 from datasets.copies import Copies
 from datasets.energy import draw_start, find_sound, find_sounds
-from datasets.negatives import WithNegatives, share_out
-from datasets.scenes import Scenes, SceneSettings, SceneStream
+from datasets.negatives import label_of_negatives, list_negatives, share_out
+from datasets.scenes import Scenes, SceneSettings, SceneStream, surround
 from pipeline.core.atomic import atomic_write
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
@@ -36,7 +36,7 @@ from pipeline.media.annotations import SLACK_SECONDS
 from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.sample import Sample, Split
-from pipeline.media.walk import list_files, tell
+from pipeline.media.walk import tell
 
 SPLITS = ("train", "val", "test")
 HINTS = {  # by the error's code: what to take for files of another kind
@@ -275,13 +275,14 @@ class Corpus:
     def __init__(
         self,
         clips: Sequence[Clip],
+        /,
         cache: str | None = "default",
-        crop: float | None = None,
+        crop: PositiveFloat | None = None,
         background: str | None = None,
         scene: SceneSettings | None = None,
         negatives: str | list[str] | None = None,
         negatives_label: str | None = None,
-        copies: int = 0,
+        copies: NonNegativeInt = 0,
     ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
         ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
@@ -297,16 +298,10 @@ class Corpus:
         self.crop, self.copies = crop, copies
         self.labels = sorted({clip.label for clip in self.clips})
         check_splits(self.clips)
-        self.negatives = [] if negatives is None else list_files(negatives, "dataset.negatives")
-        if negatives is not None and not self.negatives:
-            raise ConfigError(f"dataset.negatives: no recordings in {negatives!r}; expected some without the classes")
+        self.negatives = list_negatives(negatives)
         if self.negatives:
             background, scene = background or "background", scene or SceneSettings()
-        self.negatives_label = negatives_label or background
-        if negatives_label not in (None, background, *self.labels):
-            raise ConfigError(
-                f"dataset.negatives_label: no clip is {negatives_label!r}{nearest(str(negatives_label), self.labels)}"
-            )
+        self.negatives_label = label_of_negatives(negatives_label, background, self.labels)
         self.background, self.scene = background, scene
         if scene and background is None:
             raise ConfigError("dataset.scene: needs dataset.background, the label of what is between the clips")
@@ -348,12 +343,8 @@ class Corpus:
         if part.scene is None or name == "test":
             return part
         _, scene, background, rate = part.scene_parts()
-        shown: Split = part
         negatives = share_out(self.negatives, rate, self.cache) if self.negatives else {}
-        if negatives:
-            label = part.index[str(self.negatives_label)]
-            shown = WithNegatives(part, negatives[name], negatives["thresholds"], label, scene.alone, background)
-        return Scenes(shown, scene, background, rate, negatives.get(name)) if name == "train" else shown
+        return surround(part, name, scene, background, rate, negatives, part.index[str(self.negatives_label)])
 
 
 def check_splits(clips: Sequence[Clip], fewest: int = 2) -> None:

@@ -1,6 +1,6 @@
 """ESC-50 (Piczak 2015): 2,000 environmental sounds of five seconds in five folds; ESC-10 is its subset."""
 
-from pydantic import PositiveFloat
+from typing import Any
 
 from datasets.clips import Clip, Corpus, existing_root, required
 from pipeline.core.errors import ConfigError
@@ -18,8 +18,7 @@ class ESC50(Corpus):
         test_fold: int = 5,
         val_fold: int = 4,
         esc10: bool = False,
-        crop: PositiveFloat | None = None,
-        cache: str | None = "default",
+        **options: Any,
     ) -> None:
         """``esc10`` keeps the ten classes of ESC-10. Takes of one source recording are one group."""
         folder = existing_root(root, WHAT)
@@ -35,4 +34,4 @@ class ESC50(Corpus):
             for row in rows
             if not esc10 or row["esc10"] == "True"
         ]
-        super().__init__(clips, cache, crop)
+        super().__init__(clips, **options)

@@ -1,7 +1,7 @@
 """What corpora of videos with official folds share: there is no validation split, so a share of train is held out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat
 
@@ -21,11 +21,11 @@ class FoldedVideos(Corpus):
         val: Annotated[float, Field(gt=0, lt=1)] = 0.15,
         seed: int = 0,
         crop: PositiveFloat | None = 10.0,
-        cache: str | None = "default",
+        **options: Any,
     ) -> None:
         """``val``: share of each class's training recordings held out for validation, drawn with ``seed``."""
         folder = existing_root(root, self.what)
-        super().__init__(hold_out(self.list_clips(folder, fold), val, seed), cache, crop)
+        super().__init__(hold_out(self.list_clips(folder, fold), val, seed), crop=crop, **options)
 
     def list_clips(self, folder: Path, fold: int) -> list[Clip]:
         """The clips of train and test in a fold. ConfigError if something is missing."""

@@ -5,12 +5,12 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import PositiveFloat
 
 from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root
 from datasets.labels import unify
-from datasets.scenes import SceneSettings
 from datasets.splits import draw_fold, fill_splits, name_splits
 from pipeline.core.errors import ConfigError
 from pipeline.media.formats import VIDEO
@@ -38,12 +38,8 @@ class Folder(Corpus):
         test: Share = 0.15,
         seed: int = 0,
         crop: PositiveFloat | None = 10.0,
-        cache: str | None = "default",
         background: str | None = None,
-        scene: SceneSettings | None = None,
-        negatives: str | list[str] | None = None,
-        negatives_label: str | None = None,
-        copies: NonNegativeInt = 0,
+        **options: Any,
     ) -> None:
         """With ``root/train`` present, and the classes in it, the sub-folders ``train``, ``val`` and ``test`` (or
         ``Training``, ``valid``, ``dev``, ...: see ``name_splits``) are the splits (without ``val``, that share of train
@@ -64,7 +60,7 @@ class Folder(Corpus):
         if fold:
             clips = draw_fold(clips, fold, [clip.unit for clip in clips], seed, background)
         drawn = fill_splits(clips, val, test, seed, background)
-        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label, copies)
+        super().__init__(drawn, crop=crop, background=background, **options)
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """As any corpus; with a warning if videos are only heard."""

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat
 
@@ -38,6 +38,7 @@ class Kinetics(Corpus):
         seed: int = 0,
         crop: PositiveFloat | None = 10.0,
         cache: str | None = None,
+        **options: Any,
     ) -> None:
         """``val``: share of each class's training videos to hold out, drawn with ``seed``, if that is necessary.
         ``cache``: see ``Corpus``; decoded, Kinetics-400 takes about a terabyte.
@@ -52,7 +53,7 @@ class Kinetics(Corpus):
         if not found["val"]:
             videos = [replace(clip, group=video_of(clip.path)) for clip in found["train"]]
             found["train"] = hold_out(videos, val, seed)
-        super().__init__([clip for clips in found.values() for clip in clips], cache, crop)
+        super().__init__([clip for clips in found.values() for clip in clips], cache, crop, **options)
 
 
 class Video(Clip):

@@ -1,12 +1,12 @@
 """A table of clips, with ``path`` and ``label``, and optionally ``split``, ``start``, ``end``, a group."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import PositiveFloat
 
 from datasets.clips import Clip, Corpus, Share, existing_root
 from datasets.labels import unify
-from datasets.scenes import SceneSettings
 from datasets.splits import choose_splits
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
@@ -28,12 +28,8 @@ class Manifest(Corpus):
         test: Share = 0.15,
         seed: int = 0,
         crop: PositiveFloat | None = 10.0,
-        cache: str | None = "default",
         background: str | None = None,
-        scene: SceneSettings | None = None,
-        negatives: str | list[str] | None = None,
-        negatives_label: str | None = None,
-        copies: NonNegativeInt = 0,
+        **options: Any,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
@@ -56,7 +52,7 @@ class Manifest(Corpus):
         column = fold_by or group or ""
         units = [to_label(row.get(column)) or clip.unit for row, clip in zip(rows, clips, strict=True)]
         drawn = choose_splits(clips, splits, fold, units, val, test, seed, background)
-        super().__init__(drawn, cache, crop, background, scene, negatives, negatives_label, copies)
+        super().__init__(drawn, crop=crop, background=background, **options)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.annotations import find_truth, read_truth
+from pipeline.media.annotations import beyond_end, find_truth, read_truth
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays
 from pipeline.media.recording import Recording
 from pipeline.media.sample import Sample, Split
-from pipeline.media.walk import tell
+from pipeline.media.walk import list_files, tell
 
 SHARES = {"train": 0.7, "val": 0.1, "thresholds": 0.2}
 MANY = 20  # recordings; from here on each of them is in one split
@@ -113,7 +114,7 @@ class WithNegatives(Dataset[Sample | None]):
         added = {"classes": self.label, "names": "negatives", "groups": ""}
         if name in added:
             return [*getattr(self.clips, name), *[added[name]] * self.count]
-        if name in ("skipped", "stream"):
+        if name in ("skipped", "stream", "overlap"):
             return getattr(self.clips, name)
         raise AttributeError(name)
 
@@ -126,6 +127,21 @@ class WithNegatives(Dataset[Sample | None]):
         wave = self.negatives.draw(rng, len(like.x[0]))
         spans = [] if self.silent else [(0, len(wave), self.label)]
         return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), (self.label,), spans, "negatives")
+
+
+def list_negatives(given: str | Sequence[str] | None) -> list[Path]:
+    """The recordings of ``dataset.negatives``, files or folders. ConfigError if none are in what it names."""
+    found = [] if given is None else list_files(given, "dataset.negatives")
+    if given is not None and not found:
+        raise ConfigError(f"dataset.negatives: no recordings in {given!r}; expected some without the classes")
+    return found
+
+
+def label_of_negatives(given: str | None, background: str | None, labels: list[str]) -> str | None:
+    """Which label negatives have: the background, or another that is there; else ConfigError."""
+    if given not in (None, background, *labels):
+        raise ConfigError(f"dataset.negatives_label: no clip is {given!r}{nearest(str(given), labels)}")
+    return given or background
 
 
 def share_out(files: Sequence[Path], rate: int, keep: Path | None, seed: int = 0) -> dict[str, Negatives]:
@@ -158,6 +174,8 @@ def free_stretches(recording: Recording) -> list[Stretch]:
     """All of a recording but the events of the table beside it."""
     truth, rate = find_truth(Path(recording.path)), recording.rate
     events = read_truth(truth, "dataset.negatives") if truth.exists() else []
+    if late := beyond_end(events, recording.seconds):
+        tell("dataset.negatives", f"{truth}: {late}")
     found, position = [], 0
     for begin, end, _ in [*sorted(events), (recording.seconds + ROOM_SECONDS, 0.0, "")]:
         start = min(round((begin - ROOM_SECONDS) * rate), recording.samples)

@@ -5,6 +5,7 @@ training clip somewhere into a longer piece of noise, with ``trainer.carry`` one
 ``SceneStream`` strings the clips of a split together, for choosing thresholds on what a stream will be like.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch.utils.data import Dataset
 
-from datasets.negatives import Negatives
+from datasets.negatives import Negatives, WithNegatives
 from pipeline.media.audio import Samples
 from pipeline.media.sample import Sample, Split
 
@@ -68,14 +69,15 @@ class Scenes(Dataset[Sample | None]):
         """``clips`` with known spans; ``background`` is the class whose clips are noise; ``rate`` in Hz."""
         self.clips, self.scene, self.rate, self.negatives = clips, scene, rate, negatives
         self.noise = Noise(clips, background, rate)
-        if scene.together:
-            self.sounds = [index for index, label in enumerate(self.classes) if label != background]
+        classes = getattr(clips, "classes", [None] * len(clips))  # which not every split knows
+        self.sounds = [index for index, label in enumerate(classes) if label != background]
 
     @property
     def overlap(self) -> str:
         """In words, that labels may be at the same time; '' if they may not."""
         several = self.scene.together and self.scene.together[1] > 1
-        return "dataset.scene.together puts several labels into one scene" if several else ""
+        inside = str(getattr(self.clips, "overlap", ""))
+        return "dataset.scene.together puts several labels into one scene" if several else inside
 
     @property
     def epoch(self) -> int:
@@ -100,7 +102,7 @@ class Scenes(Dataset[Sample | None]):
         alone = not self.negatives and not self.scene.together
         if sample is None or (len(sample.x[0]) >= ticks and alone) or rng.random() < self.scene.plain:
             return sample
-        ticks = max(ticks, len(sample.x[0]))
+        ticks, weak = max(ticks, len(sample.x[0])), sample.spans is None
         if self.scene.trim:
             sample = trim(rng, sample, self.scene.trim * self.rate)
         parts = [sample, *self.beside(rng, sample, ticks)]
@@ -110,7 +112,7 @@ class Scenes(Dataset[Sample | None]):
         noise = normalize(self.negatives.draw(rng, ticks)) if self.negatives and under else self.noise.draw(rng, ticks)
         wave += noise * sound_level(sample) * 10 ** (-rng.uniform(*self.scene.snr) / 20)
         labels = tuple(dict.fromkeys(label for one in parts for label in one.labels))
-        return replace(sample, x=(wave,), labels=labels, spans=spans, key="")
+        return replace(sample, x=(wave,), labels=labels, spans=None if weak else spans, key="")
 
     def beside(self, rng: Rng, sample: Sample, ticks: int) -> list[Sample]:
         """Other clips for a scene of so many ``ticks``, about as loud as its first one. None without ``together``."""
@@ -128,6 +130,18 @@ class Scenes(Dataset[Sample | None]):
                     continue
                 found.append(replace(other, x=((other.x[0][:ticks] * np.float32(gain)),), spans=spans))
         return found
+
+
+def surround(
+    part: Split, name: str, scene: SceneSettings, background: int, rate: int, negatives: Mapping[str, Negatives],
+    label: int,
+) -> Split:  # fmt: skip
+    """The split ``name``, train or val, in what surrounds it: windows of negatives of the class ``label`` behind its
+    own, if there are any (``share_out``), and in training the scenes.
+    """
+    if negatives:
+        part = WithNegatives(part, negatives[name], negatives["thresholds"], label, scene.alone, background)
+    return Scenes(part, scene, background, rate, negatives.get(name)) if name == "train" else part
 
 
 class SceneStream(Dataset[Sample | None]):

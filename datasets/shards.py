@@ -61,6 +61,7 @@ class Shards(Corpus):
         cache: str | None = None,
         index: str | None = "default",
         background: str | None = None,
+        **options: Any,
     ) -> None:
         """``shards``: by split, which files are its shards: a pattern such as ``train-*.tar`` or
         ``train-{000000..000009}.tar``, below ``root``; None: none. Without shards for ``val``, that share of train is
@@ -80,7 +81,7 @@ class Shards(Corpus):
         clips, background = unify(clips, "dataset.root"), background and to_label(background)
         if not files["val"]:
             clips = hold_out(clips, val, seed, background)
-        super().__init__(clips, cache, crop, background)
+        super().__init__(clips, cache, crop, background, **options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Google Speech Commands (Warden 2018): one-second words, with the official lists of validation and test clips."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class SpeechCommands(Corpus):
         words: list[str] = WORDS,
         unknown: float = 0.1,
         seed: int = 0,
-        cache: str | None = "default",
+        **options: Any,
     ) -> None:
         """Other words become ``_unknown_`` and one-second cuts of the background noises ``_silence_``; of each there
         are ``unknown`` times as many as clips of wanted words in the same split. ``words=[]`` keeps every word.
@@ -37,7 +38,7 @@ class SpeechCommands(Corpus):
             clips.append(Clip(path, path.parent.name, split, group=path.name.split("_nohash_")[0]))
         if words:
             clips = keep_words(clips, words, unknown, folder, np.random.default_rng(seed))
-        super().__init__(clips, cache, None)
+        super().__init__(clips, **options)
 
 
 def keep_words(clips: list[Clip], words: list[str], share: float, folder: Path, rng: np.random.Generator) -> list[Clip]:

@@ -320,6 +320,7 @@ def test_events_of_labels_that_nobody_learns_are_told_before_the_training(stream
     (["1000,1600,low", "4000,4600,high"], r"2 of 2 true events end behind .*\(10\.00 s\): rows 1, 2 \(1000 to 1600\); .* not milli", 0, 2),
     (["1,2,low", "9.5,10.1,high"], None, 2, 0),
     (["1,2,low", "9.5,12,high", "10,11,low"], r"2 of 3 .* rows 2, 3", 2, 1),
+    (["1,3,low", "5,6,low", "2,4,low", "2,3,high"], r"1 events overlap another of the same label, such as 'low' in rows 1 and 3", 4, 0),
 ])  # fmt: skip
 def test_truth_behind_the_end_is_told_and_not_missed(stream, rows, told, kept, left):
     stream.with_suffix(".csv").write_text("\n".join(["start,end,label", *rows]))

@@ -381,5 +381,7 @@ def test_runs_and_trials_of_tags_are_compared_by_their_precision(own, tmp_path):
     assert (
         "best: " in done.stdout.decode()
         and f"{max(rows):.1%}" in done.stdout.decode()
-        and "by validation map" in done.stdout.decode()
+        and "by validation mAP" in done.stdout.decode()
     )
+    page = (tmp_path / "s" / "sweep.html").read_text()
+    assert "best validation mAP" in page and "accuracy" not in page.lower()

@@ -197,12 +197,12 @@ def arguments_for(function: Callable[..., Any], settings: Config, at: str = "") 
 
 
 def schema(function: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters by name with their type hints."""
+    """The parameters by name with their type hints; those before a ``/`` are the program's own."""
     found: dict[str, Any] = {}
     for maker in makers(function):
         hints = get_type_hints(maker, include_extras=True)
         for parameter in inspect.signature(maker).parameters.values():
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name != "self":
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and parameter.name != "self":
                 found.setdefault(parameter.name, hints.get(parameter.name, Any))
     return found
 

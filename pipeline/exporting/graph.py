@@ -124,6 +124,7 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
         weights=model.identity(window=False),
         golden=golden.tolist(),
         versions=library_versions(),
+        promise=model.promise,
     )
 
 

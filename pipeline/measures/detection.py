@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, Spans, count_alarms, match_alarms, match_events
 from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
-from pipeline.media.annotations import Times, beyond_end, find_truth, read_truth
+from pipeline.media.annotations import Times, beyond_end, find_truth, own_overlaps, read_truth
 from pipeline.media.chunks import open_chunks
 from pipeline.media.tables import is_table, read_table, to_text
 from pipeline.model.classifier import Classifier
@@ -88,13 +88,15 @@ def run_recording(model: Classifier, recording: AnnotatedRecording) -> StreamOut
 
 def check_recordings(given: Iterable[AnnotatedRecording], model: Classifier) -> None:
     """MediaError now, not after the training, for a recording that does not even begin; a warning for events of labels
-    that the model will not know, and for those behind its end.
+    that the model will not know, for those behind its end, and for those that overlap another of their label.
     """
     for recording in given:
         info, chunks = open_chunks(recording.path, model.spec)
         next(chunks, None)
         if late := beyond_end(recording.events, info.length):
             warnings.warn(f"streams: {find_truth(recording.path)}: by the recording's header {late}", stacklevel=2)
+        if twice := own_overlaps(recording.events):
+            warnings.warn(f"streams: {find_truth(recording.path)}: {twice}, and count as two", stacklevel=2)
         if other := sorted({label for *_, label in recording.events} - set(model.labels)):
             what = f"no label of the data: {', '.join(other)} ({', '.join(model.labels)})"
             warnings.warn(f"streams: {recording.path}: {what}", stacklevel=2)

@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from pipeline.measures.detection import pareto_front
 from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
 from pipeline.measures.stream_output import StreamOutput, Stretches, decode_scores, run_stretches
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import RELEASE_SHARE
+from pipeline.tasks.uncertainty import wilson
 
 ODDS = np.linspace(-3, 9, 97)  # log odds of the thresholds that are tried
 LEVELS = 1 / (1 + np.exp(-ODDS))
@@ -38,13 +40,14 @@ Counts = NDArray[np.int64]
 @dataclass(frozen=True)
 class Curves:
     """At each of the thresholds ``LEVELS (L,)``, of each of K labels: how many ``hits (K, L)`` of so many ``truths
-    (K,)``, and how many ``false`` alarms ``(K, L)`` in so many ``hours`` without any true event.
+    (K,)``, and how many ``false`` alarms ``(K, L)`` in so many ``hours`` without any true event; the K ``labels``.
     """
 
     hits: Counts
     truths: Counts
     false: Counts
     hours: float
+    labels: Sequence[str]
 
     def expected(self) -> NDArray[np.float64]:
         """False alarms an hour to be expected ``(K, L)``.
@@ -84,22 +87,41 @@ class Curves:
         return None
 
     def describe(self, places: NDArray[np.int64], wish: float | None = None) -> dict[str, Any]:
-        """What thresholds bring, as plain values."""
+        """What thresholds bring, in all and of each label, as plain values."""
         rows = np.arange(len(places))
-        false = int(self.false[rows, places].sum())
-        return {
+        hits, false = self.hits[rows, places].tolist(), self.false[rows, places].tolist()
+        total = describe_counts(sum(hits), int(self.truths.sum()), sum(false))
+        classes = map(describe_counts, hits, self.truths.tolist(), false)
+        return total | {
             "wish": wish,
-            "false": false,
             "expected": round(float(self.expected()[rows, places].sum()), 3),
-            "below": round(upper_limit(false, self.hours), 2),
-            "found": int(self.hits[rows, places].sum()),
-            "true": int(self.truths.sum()),
+            "below": round(upper_limit(total["false"], self.hours), 2),
+            "classes": dict(zip(self.labels, classes, strict=True)),
         }
+
+    def det(self) -> dict[str, list[tuple[float, float]]]:
+        """Detection error trade-off (Martin et al. 1997): false alarms an hour, as counted, and misses, with one
+        threshold for ``all`` labels, and of each label by itself. Points that others beat are left out.
+        """
+        rows = {"all": slice(None)} | {label: slice(row, row + 1) for row, label in enumerate(self.labels)}
+        found = {}
+        for name, part in rows.items():
+            hits, true, false = self.hits[part].sum(0), self.truths[part].sum(), self.false[part].sum(0)
+            missed = ((true - hits) / max(1, true)).round(5).tolist()
+            points = zip(LEVELS.tolist(), (false / self.hours).round(5).tolist(), missed, strict=True)
+            found[name] = [point[1:] for point in pareto_front(points)] if true else []
+        return found
 
 
 def upper_limit(count: int, hours: float) -> float:
     """The rate an hour that a Poisson process, of which so many events came, does not exceed, at ``CONFIDENCE``."""
     return float(chi2.ppf(CONFIDENCE, 2 * count + 2) / 2 / hours)
+
+
+def describe_counts(hits: int, true: int, false: int) -> dict[str, Any]:
+    """Counts, and the share of true events that is missed, with its interval at 95 % (Wilson); None without any."""
+    share, limits = ((true - hits) / true, wilson(true - hits, true)) if true else (None, None)
+    return {"false": false, "found": hits, "true": true, "missed": share, "interval": limits}
 
 
 def measure_curves(model: Classifier, heard: Sequence[StreamOutput], silent: Sequence[StreamOutput]) -> Curves:
@@ -115,7 +137,8 @@ def measure_curves(model: Classifier, heard: Sequence[StreamOutput], silent: Seq
             for one in silent:
                 false[row, place] += len(decode_scores(decoder.for_label(0), one.posteriors[:, index]))
     truths = np.array([sum(len(one.spans[index]) for one in heard) for index in own.audible])
-    return Curves(hits, truths, false, sum(one.ticks for one in silent) / model.rate / 3600)
+    hours = sum(one.ticks for one in silent) / model.rate / 3600
+    return Curves(hits, truths, false, hours, [model.labels[index] for index in own.audible])
 
 
 def tune_on_silence(model: Classifier, heard: StreamOutput, negatives: Stretches, wish: float | None) -> dict[str, Any]:
@@ -138,13 +161,13 @@ def tune_on_silence(model: Classifier, heard: StreamOutput, negatives: Stretches
             least = curves.describe(places)["expected"]
             told = f"no thresholds keep to {wish:g} an hour; took the highest, with {least:.3g} an hour"
             warnings.warn(f"false_alarms: {told}", stacklevel=2)
-        labels = [model.labels[index] for index in model.decoder().audible]
-        levels = dict(zip(labels, LEVELS[places].round(5).tolist(), strict=True))
+        levels = dict(zip(curves.labels, LEVELS[places].round(5).tolist(), strict=True))
         releases = {label: level * RELEASE_SHARE for label, level in levels.items()}
         model.config["decoder"] |= {"threshold": levels, "release": releases}
         chosen = curves.describe(places, wish) | {"thresholds": levels}
     return {
         "hours": curves.hours,
+        "det": curves.det(),
         "misses": [curves.describe(places, rate) for rate, places in rates],
         "chosen": chosen,
         "suspects": [(*place, round(-score, 3)) for score, *place in sorted(suspects)[:SUSPECTS]],

@@ -11,13 +11,14 @@ The other way is ``tune_f1``: the decoder's settings, one for all classes, with 
 """
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, count_alarms, match_events
-from pipeline.measures.operating_point import tune_on_silence
+from pipeline.measures.operating_point import tune_on_silence, upper_limit
 from pipeline.measures.stream_output import (
     StreamOutput,
     decode_scores,
@@ -29,6 +30,7 @@ from pipeline.media.input_spec import Arrays
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
 from pipeline.model.decoder import RELEASE_SHARE, label_levels
+from pipeline.model.file import Promise
 
 MAX_SECONDS = 1800.0  # of clips that are used
 LEVELS = [level / 100 for level in range(99, 4, -1)]  # thresholds that are tried
@@ -70,11 +72,11 @@ def tune_false_alarms(model: Classifier, found: StreamOutput, wish: float) -> di
     finds the most; of those the one with the fewest false alarms, and then the lowest. All labels together are to have
     at most so many false alarms an hour, and each of them may have as many as the others.
 
-    The highest of ``LEVELS`` if none does. The model's other decoder settings are kept.
+    The highest of ``LEVELS``, with a warning, if none does. The model's other decoder settings are kept.
     """
     own, hours = model.decoder(), found.ticks / model.rate / 3600
     releases = label_levels(model.config["decoder"].get("release"), model.labels, "release", np.nan).tolist()
-    chosen = {}
+    chosen, never = {}, []
     for index in own.audible:
         lowest = releases[index]  # not a number: none is set
         possible = [level for level in LEVELS if not level < lowest] or [lowest]
@@ -87,6 +89,10 @@ def tune_false_alarms(model: Classifier, found: StreamOutput, wish: float) -> di
                 break
             kept.append((count.hits, -count.false, -level))
         chosen[model.labels[index]] = -max(kept)[2] if kept else possible[0]
+        never += [] if kept else [model.labels[index]]
+    if never:
+        what = f"no threshold of {', '.join(never)} keeps to its share of {wish:g} an hour; took the highest"
+        warnings.warn(f"false_alarms: {what}", stacklevel=2)
     return chosen
 
 
@@ -130,7 +136,7 @@ def evaluate_decoder(model: Classifier, found: StreamOutput) -> dict[str, Any]:
         rows[model.labels[index]] = {"threshold": round(float(decoder.high[index]), 4), **to_figures(count)}
         total += count
     an_hour = round(total.false / hours, 1) if hours else 0.0
-    return {"hours": round(hours, 4), "an_hour": an_hour, **to_figures(total), "classes": rows}
+    return {"hours": round(hours, 6), "an_hour": an_hour, **to_figures(total), "classes": rows}
 
 
 def to_figures(count: Alarms) -> dict[str, Any]:
@@ -141,8 +147,9 @@ def tune_decoder(
     model: Classifier, splits: Mapping[str, Split], wish: float | None, f1: bool = False
 ) -> dict[str, Any]:
     """Choose the decoder's settings on the split ``val`` and set them: those with the most F1, if so wanted, and then
-    the thresholds by a ``wish`` (None: there is none); how the model does with them on each of the splits, and how many
-    seconds all took. Where ``val`` has negatives ``held_out``, false alarms are counted there (``operating_point.py``).
+    the thresholds by a ``wish`` (None: there is none), with the model's ``promise``; how the model does with them on
+    each of the splits, and how many seconds all took. Where ``val`` has negatives ``held_out``, false alarms are
+    counted there (``operating_point.py``); a wish without any is told.
     """
     started, live = time.perf_counter(), model.for_streaming()
     streams = {name: run_split(live, split) for name, split in splits.items()}
@@ -152,6 +159,28 @@ def tune_decoder(
     if negatives := getattr(splits["val"], "held_out", None):
         done["silence"] = tune_on_silence(model, streams["val"], negatives, wish)
     elif wish is not None:
+        hours = streams["val"].ticks / model.rate / 3600
+        there = f"false alarms are counted on {60 * hours:.1f} min of validation clips alone"
+        most = f"without any, below {upper_limit(0, hours):,.2f} an hour can be promised (95 %)"
+        warnings.warn(f"false_alarms: {there}: {most}; set dataset.negatives for more", stacklevel=2)
         model.config["decoder"] |= {"threshold": tune_false_alarms(model, streams["val"], wish)}
     done |= {name: evaluate_decoder(model, found) for name, found in streams.items()}
+    if wish is not None:
+        model.promise = make_promise(wish, done)
+        done["promise"] = model.promise.model_dump()
     return {"wish": wish, "seconds": round(time.perf_counter() - started, 1)} | done
+
+
+def make_promise(wish: float, done: Mapping[str, Any]) -> Promise:
+    """What came of a wish, where false alarms were counted."""
+    silence = done.get("silence")
+    row, hours = (silence["chosen"], silence["hours"]) if silence else (done["val"], done["val"]["hours"])
+    return Promise(
+        wish=wish,
+        sound="negatives" if silence else "validation clips",
+        hours=hours,
+        alarms=row["false"],
+        below=upper_limit(row["false"], hours),
+        recall=row["found"] / row["true"] if row["true"] else None,
+        events=row["true"],
+    )

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +60,16 @@ def beyond_end(events: Sequence[Times], seconds: float | None) -> str:
     start, end, _ = events[late[0] - 1]
     of = f"{len(late)} of {len(events)} true events end behind the recording's end ({seconds:.2f} s): {rows}"
     return f"{of} ({start:g} to {end:g}); expected seconds, not milliseconds or samples"
+
+
+def own_overlaps(events: Sequence[Times]) -> str:
+    """How many rows of a truth overlap the row before of their label, in words; '' if none does."""
+    rows = sorted(enumerate(events, 1), key=lambda one: (one[1][2], one[1]))
+    pairs = [(a, b, new[2]) for (a, old), (b, new) in pairwise(rows) if old[2] == new[2] and new[0] < old[1]]
+    if not pairs:
+        return ""
+    one, other, label = pairs[0]
+    return f"{len(pairs)} events overlap another of the same label, such as {label!r} in rows {one} and {other}"
 
 
 def first_overlap(events: Iterable[E]) -> tuple[E, E] | None:

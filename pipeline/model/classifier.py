@@ -39,6 +39,7 @@ from pipeline.model.file import (
     MAX_HEADER_BYTES,
     PARTS,
     ModelHeader,
+    Promise,
     identify,
     model_file,
     without_window,
@@ -68,6 +69,7 @@ class Classifier(Chain):
     gated = False
     precision: Precision = "fp32"
     golden: Golden | None = None  # its answers on streams when it was saved
+    promise: Promise | None = None  # what its own thresholds bring
 
     def __init__(self, config: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> None:
         """Build and wire the parts: each learns from the one before what shape it receives.
@@ -189,7 +191,7 @@ class Classifier(Chain):
         """The same weights with other settings of some parts."""
         other = Classifier(self.config | parts, self.labels)
         other.load_state_dict(self.state_dict(), strict=False)  # a gate may come or go
-        other.golden = self.golden
+        other.golden, other.promise = self.golden, None if "gate" in parts else self.promise
         return other.to(self.anchor.device).train(self.training).with_precision(self.precision)
 
     def with_precision(self, precision: Precision) -> "Classifier":
@@ -302,6 +304,7 @@ class Classifier(Chain):
         """Write the model to one file, whole or not at all, with its answers to the golden clip."""
         golden = self.golden_answers()
         header = ModelHeader(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
+        header.promise = self.promise
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         if golden:
             header.versions = golden.versions
@@ -379,7 +382,7 @@ def rebuild(header: str, weights: dict[str, Tensor]) -> Classifier:
             raise ModelError(f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}")
     model = Classifier(config, stored.labels)
     model.load_state_dict(weights)
-    model.golden = golden
+    model.golden, model.promise = golden, stored.promise
     return model
 
 

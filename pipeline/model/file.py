@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from safetensors import SafetensorError, deserialize
 
 from pipeline.core.errors import ModelError
@@ -23,6 +23,29 @@ PARTS = ("extractor", "encoder", "cell", "head", "smoothing", "decoder", "task",
 DEFAULTS: dict[str, Any] = {"task": {"_target_": "pipeline.tasks.classes.Classes"}, "gate": {}}
 
 
+class Promise(BaseModel):
+    """What thresholds were chosen for, at most ``wish`` false alarms an hour, and what can be promised: so many
+    ``alarms`` in ``hours`` of ``sound`` that was held out, so at 95 % fewer than ``below`` an hour (3 / hours, if there
+    were none); and the ``recall`` of so many ``events``, None without any.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    wish: NonNegativeFloat
+    sound: Literal["negatives", "validation clips"]
+    hours: PositiveFloat
+    alarms: NonNegativeInt
+    below: PositiveFloat
+    recall: NonNegativeFloat | None
+    events: NonNegativeInt
+
+    def __str__(self) -> str:
+        found = "" if self.recall is None else f"; {self.recall:.1%} of {self.events} events found"
+        return (
+            f"wished {self.wish:g} an hour; {self.alarms} in {60 * self.hours:.1f} min of {self.sound}, so below "
+            f"{self.below:,.2f} an hour (95 %){found}"
+        )
+
+
 class ModelHeader(BaseModel):
     """The header of a model file. ``config`` holds one component per name in ``PARTS``."""
 
@@ -32,6 +55,7 @@ class ModelHeader(BaseModel):
     config: dict[str, dict[str, Any]]
     trained: dict[str, Any] = {}  # where the model comes from: the run's whole configuration and its figures
     versions: dict[str, str] = {}  # of the libraries that gave the golden answers
+    promise: Promise | None = None
 
 
 def model_file(path: str | Path) -> Path:

@@ -23,7 +23,7 @@ from pipeline.core.errors import ConfigError, ModelError
 from pipeline.core.moved import with_new_names
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.decoder import Decoder
-from pipeline.model.file import DEFAULTS, PARTS
+from pipeline.model.file import DEFAULTS, PARTS, Promise
 from pipeline.model.golden_clip import TOLERANCE, difference
 from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
 
@@ -94,6 +94,7 @@ class Card(BaseModel):
     weights: str  # the same, whatever the head's window is
     golden: list[list[float]]  # posteriors of the golden clip
     versions: dict[str, str]
+    promise: Promise | None = None
 
     def check(self, session: Any) -> None:
         """ValueError for what cannot be true, or is not true of the graph."""
@@ -135,7 +136,8 @@ class OnnxModel:
         self.spec, self.rate = card.spec, card.spec.rate
         self.labels, self.config = card.labels, with_new_names(card.config)
         self.hop, self.delay, self.grain, self.unit = card.hop, card.delay, card.grain, card.block
-        self.link, self.engine = card.link, {"device": "cpu", "precision": "fp32", "compute": "onnx"}
+        self.link, self.promise = card.link, card.promise
+        self.engine = {"device": "cpu", "precision": "fp32", "compute": "onnx"}
         self.inputs = [one.name for one in self.session.get_inputs()]
         try:
             self.decoder()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.decoder import Decoder
+from pipeline.model.file import Promise
 
 # What a model remembers: arrays with the batch on axis 0, of numpy, or of torch on another device. A plain value: it
 # goes in, another comes out, and what went in is never written to.
@@ -29,6 +30,7 @@ class StreamModel(Protocol):
         config: the settings of its parts.
         link: ``softmax`` for one label at a time, ``sigmoid`` for any number of them.
         engine: what computes it, and where.
+        promise: what its own thresholds bring, if they were chosen by a wish.
     """
 
     labels: list[str]
@@ -38,6 +40,7 @@ class StreamModel(Protocol):
     hop: int
     delay: int
     grain: int
+    promise: Promise | None
 
     @property
     def unit(self) -> int: ...

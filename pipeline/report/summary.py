@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from pipeline.model.file import Promise
 from pipeline.report.tags import COLUMNS, label_row
 from pipeline.report.terminal import make_table
 from pipeline.report.training import list_thresholds
@@ -41,6 +42,8 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
         console.print(make_table(title, *list_thresholds(metrics["events"], split)))
     if silence := metrics.get("events", {}).get("silence"):
         console.print(describe_silence(silence), highlight=False)
+    if promise := metrics.get("events", {}).get("promise"):
+        console.print(f"false alarms: {Promise(**promise)}", highlight=False)
     if "streams" in metrics:
         console.print(describe_streams(metrics["streams"]), highlight=False)
     console.print(
@@ -70,13 +73,11 @@ def describe_streams(streams: Mapping[str, Any]) -> str:
 
 
 def describe_silence(silence: Mapping[str, Any]) -> str:
-    """What was found for some rates of false alarms, and what can be promised."""
+    """What was found for some rates of false alarms, and how many are to be expected."""
     rates = ", ".join(f"{row['found'] / max(1, row['true']):.1%} at {row['wish']:g}" for row in silence["misses"])
     found = f"found {rates} false alarms an hour" if rates else "no thresholds keep to 10 false alarms an hour"
-    text = f"silence, {60 * silence['hours']:.1f} min of negatives: {found}"
-    if chosen := silence["chosen"]:
-        text += f"; chosen: expected {chosen['expected']:.2g} an hour, promised (95 %) below {chosen['below']:.2g}"
-    return text
+    chosen = f"; chosen: expected {silence['chosen']['expected']:.2g} an hour" if silence["chosen"] else ""
+    return f"silence, {60 * silence['hours']:.1f} min of negatives: {found}{chosen}"
 
 
 def class_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -17,13 +17,13 @@ MIN_DONE = 4  # trials that must have been trained to their end for pictures of 
 
 
 class TrialResult(NamedTuple):
-    """A trial: ``accuracy`` is its best on the validation clips (None: it never got so far), reached in ``epoch`` of
-    ``epochs`` with that ``loss``; ``settings`` by key; ``curve`` is the accuracy by epoch.
+    """A trial: ``best`` is its best figure on the validation clips (None: it never got so far), reached in ``epoch`` of
+    ``epochs`` with that ``loss``; ``settings`` by key; ``curve`` is the figure by epoch.
     """
 
     number: int
     state: str
-    accuracy: float | None
+    best: float | None
     loss: float
     epoch: int
     epochs: int
@@ -34,7 +34,7 @@ class TrialResult(NamedTuple):
 
     @property
     def reached(self) -> float:
-        return self.accuracy or 0.0
+        return self.best or 0.0
 
     @property
     def tone(self) -> str:
@@ -47,7 +47,7 @@ class TrialResult(NamedTuple):
 
 def rank_trials(trials: Iterable[TrialResult]) -> list[TrialResult]:
     """Those that were trained to their end, then those that were pruned; of equals, the one with the lower loss."""
-    known = [one for one in trials if one.accuracy is not None and one.state in ("done", "pruned")]
+    known = [one for one in trials if one.best is not None and one.state in ("done", "pruned")]
     return sorted(known, key=lambda one: (one.state != "done", -one.reached, one.loss))
 
 
@@ -57,9 +57,9 @@ def format_value(value: Any) -> str:
 
 def render_sweep(
     trials: Sequence[TrialResult], space: Mapping[str, Part], importances: Mapping[str, float],
-    command: Callable[[TrialResult], str],
+    command: Callable[[TrialResult], str], figure: str,
 ) -> str:  # fmt: skip
-    """The page. ``importances`` by key; ``command``: the command line of a trial."""
+    """The page. ``importances`` by key; ``command``: the command line of a trial; ``figure``: what counts, by name."""
     ranked, states = rank_trials(trials), [one.state for one in trials]
     done = [one for one in ranked if one.state == "done"]
     shown = done if len(done) >= MIN_DONE else ranked  # what was pruned would press all others together
@@ -73,28 +73,29 @@ def render_sweep(
         seconds=sum(one.seconds for one in trials),
         best=ranked[0] if ranked else None,
         command=command(ranked[0]) if ranked else "",
-        course=[("Trials", plot_trials(trials)), ("Epochs", plot_epochs(trials))] if ranked else [],
+        course=[("Trials", plot_trials(trials, figure)), ("Epochs", plot_epochs(trials, figure))] if ranked else [],
         importances=[(key, importances[key], page.format_share(importances[key]), "") for key in weighed],
-        settings=[(key, plot_setting(key, space[key], shown)) for key in order if several],
-        parallel=plot_parallel(order[:MAX_AXES], space, shown) if several else None,
+        settings=[(key, plot_setting(key, space[key], shown, figure)) for key in order if several],
+        parallel=plot_parallel(order[:MAX_AXES], space, shown, figure) if several else None,
         pruned_left_out=shown is done,
         best_share=BEST_SHARE,
         keys=order,
+        measure=figure,
         format_value=format_value,
     )
 
 
-def accuracy_range(values: Iterable[float]) -> tuple[float, float]:
-    """From where to where an axis of accuracies runs."""
+def value_range(values: Iterable[float]) -> tuple[float, float]:
+    """From where to where an axis of the figure runs."""
     low, high = min(values := list(values)), max(values)
     return (low, high) if low < high else (max(0.0, low - 0.05), min(1.0, high + 0.05))
 
 
-def plot_trials(trials: Sequence[TrialResult]) -> Plot:
-    """Accuracy by trial, and the best so far."""
-    known, last = [one for one in trials if one.accuracy is not None], max(1, trials[-1].number)
-    limits, ticks = accuracy_range(one.reached for one in known), number_ticks(0, last, step=1)
-    plot = Plot("Accuracy by trial", (0, last), limits, "trial", ticks, page.format_percent)
+def plot_trials(trials: Sequence[TrialResult], figure: str) -> Plot:
+    """The figure by trial, and the best so far."""
+    known, last = [one for one in trials if one.best is not None], max(1, trials[-1].number)
+    limits, ticks = value_range(one.reached for one in known), number_ticks(0, last, step=1)
+    plot = Plot(f"Validation {figure} by trial", (0, last), limits, "trial", ticks, page.format_percent)
     best = accumulate((one.reached for one in known), max)
     plot.path(zip((one.number for one in known), best, strict=True), "good")
     for one in known:
@@ -102,13 +103,13 @@ def plot_trials(trials: Sequence[TrialResult]) -> Plot:
     return plot
 
 
-def plot_epochs(trials: Sequence[TrialResult]) -> Plot:
-    """Accuracy by epoch, a line for each trial."""
+def plot_epochs(trials: Sequence[TrialResult], figure: str) -> Plot:
+    """The figure by epoch, a line for each trial."""
     lines = [one for one in trials if len(one.curve) > 1]
     points = [point for one in lines for point in one.curve] or [(0, 0.0), (1, 1.0)]
     first, last = min(points)[0], max(points)[0]
-    ticks, limits = number_ticks(first, last, step=1), accuracy_range(y for _, y in points)
-    plot = Plot("Accuracy by epoch", (first, last), limits, "epoch", ticks, page.format_percent)
+    ticks, limits = number_ticks(first, last, step=1), value_range(y for _, y in points)
+    plot = Plot(f"Validation {figure} by epoch", (first, last), limits, "epoch", ticks, page.format_percent)
     for one in lines:
         plot.path(one.curve, f"{one.tone} pale", str(one))
     return plot
@@ -127,11 +128,11 @@ def setting_axis(part: Part) -> tuple[tuple[float, float], Ticks]:
     return (low, high), [(float(power), f"{10.0**power:g}") for power in powers]
 
 
-def plot_setting(key: str, part: Part, trials: Sequence[TrialResult]) -> Plot:
-    """Accuracy by one setting, and the median of each choice."""
+def plot_setting(key: str, part: Part, trials: Sequence[TrialResult], figure: str) -> Plot:
+    """The figure by one setting, and the median of each choice."""
     limits, ticks = setting_axis(part)
-    heights = accuracy_range(one.reached for one in trials)
-    plot = Plot(f"Accuracy by {key}", limits, heights, "", ticks, page.format_percent)
+    heights = value_range(one.reached for one in trials)
+    plot = Plot(f"Validation {figure} by {key}", limits, heights, "", ticks, page.format_percent)
     for one in reversed(trials):
         plot.dot(part.place(one.settings[key]), one.reached, str(one), one.tone, 3.5)
     for text in part.texts if isinstance(part, Choices) else ():
@@ -141,12 +142,12 @@ def plot_setting(key: str, part: Part, trials: Sequence[TrialResult]) -> Plot:
     return plot
 
 
-def plot_parallel(keys: Sequence[str], space: Mapping[str, Part], trials: Sequence[TrialResult]) -> Plot:
-    """All settings side by side and the accuracy at the right end, a line for each trial; the best come first."""
-    low, high = accuracy_range(one.reached for one in trials)
-    names = [*(shorten(key.rpartition(".")[2], 9) for key in keys), "accuracy"]
-    label = f"Settings of the trials, from left to right {', '.join(keys)}, and their accuracy"
-    axis = f"accuracy from {page.format_share(low)} to {page.format_share(high)}"
+def plot_parallel(keys: Sequence[str], space: Mapping[str, Part], trials: Sequence[TrialResult], figure: str) -> Plot:
+    """All settings side by side and the figure at the right end, a line for each trial; the best come first."""
+    low, high = value_range(one.reached for one in trials)
+    names = [*(shorten(key.rpartition(".")[2], 9) for key in keys), figure]
+    label = f"Settings of the trials, from left to right {', '.join(keys)}, and their {figure}"
+    axis = f"{figure} from {page.format_share(low)} to {page.format_share(high)}"
     plot = Plot(label, (0, len(keys)), (0, 1), axis, list(enumerate(names)), lambda _: "", 260)
     for place in range(len(keys) + 1):
         plot.line(place, 0, place, 1, "base")

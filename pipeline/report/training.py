@@ -9,10 +9,12 @@ import numpy as np
 
 import pipeline.report.page as page
 from pipeline.media.input_spec import InputSpec
+from pipeline.model.file import Promise
 from pipeline.report.accuracy import describe
-from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plot_scores, to_logarithmic, to_stairs
+from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plot_scores, to_stairs
 from pipeline.report.clips import embed_clip
 from pipeline.report.runs import flatten
+from pipeline.report.silence import Table, list_misses, list_rates, plot_det, plot_trade_offs
 from pipeline.report.tags import describe_tags
 from pipeline.tasks.predictions import Predictions
 
@@ -35,7 +37,8 @@ def render_training(
     predictions by split.
     """
     split = "test" if "test" in found else "val"
-    row, overrides, silence = metrics[split], metrics.get("overrides"), metrics.get("events", {}).get("silence")
+    row, overrides, events = metrics[split], metrics.get("overrides"), metrics.get("events", {})
+    silence, promise = events.get("silence"), events.get("promise")
     given = [one for one in overrides or () if not one.startswith("trainer.resume=")]
     return page.render(
         "training.html",
@@ -54,6 +57,10 @@ def render_training(
         curves=plot_curves(metrics["streams"]) if "streams" in metrics else None,
         thresholds=list_thresholds(metrics["events"], split) if "events" in metrics else None,
         silence=silence,
+        promise=str(Promise(**promise)) if promise else None,
+        rates=list_rates(silence["misses"]) if silence else None,
+        misses=list_misses(silence["misses"]) if silence else None,
+        trade_offs=list(plot_trade_offs(silence)) if silence else [],
         suspects=[tuple(map(str, one)) for one in silence["suspects"]] if silence else None,
         worst=list(list_worst(found[split], spec)),
         command=None if overrides is None else shlex.join(["python", "train.py", *given]),
@@ -136,21 +143,16 @@ def plot_curves(found: Figures) -> Figures | None:
     """What other thresholds would give on long recordings; None if there was nothing to be found in them."""
     if found["missed"] is None:
         return None
-    least = 1 / found["hours"] if found["hours"] else 1.0  # false alarms an hour, if there was one in all
-    line = [(false, missed) for _, false, missed in found["det"]]
-    moved, marks = to_logarithmic(line, min(1.0, least), max(1000.0, 10 * least))
-    axis, percent = "false alarms an hour", page.format_percent
     stairs = to_stairs([(x, y) for x, y in found["psd"]["points"]])
+    axis = "false alarms an hour and class"
     return {
-        "least": f"{3 * least:.2g}",
-        "det": plot_lines(
-            {"missed": to_stairs(moved)}, axis, "Misses over false alarms", (0, 1), marks, percent, moved
-        ),
-        "psd": plot_lines({"found": stairs}, f"{axis} and class", "PSD-ROC", (0, 1), (), percent),
+        "least": f"{3 / found['hours']:.2g}",
+        "det": plot_det([(false, missed) for _, false, missed in found["det"]], found["hours"], "all"),
+        "psd": plot_lines({"found": stairs}, axis, "PSD-ROC", (0, 1), (), page.format_percent),
     }
 
 
-def list_thresholds(events: Figures, split: str) -> tuple[list[str], list[tuple[str, ...]]]:
+def list_thresholds(events: Figures, split: str) -> Table:
     """The thresholds that were chosen, and what they give on the streams of clips on which they were chosen and tried:
     columns and rows.
     """

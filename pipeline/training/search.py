@@ -31,6 +31,7 @@ from pipeline.model.file import DEFAULTS
 from pipeline.report.sweep import TrialResult, rank_trials, render_sweep
 from pipeline.training.progress import Train, best
 
+FIGURE_NAMES = {"map": "mAP"}  # for people
 STUDY_NAME = "sweep"
 TESTED_KEY = "tested"  # the number of the trial that was tested
 STATE_NAMES = {"COMPLETE": "done", "FAIL": "failed", "PRUNED": "pruned"}
@@ -60,6 +61,11 @@ class Search:
     pruner: str
     warmup: int
     figure: str = "accuracy"
+
+    @property
+    def named(self) -> str:
+        """The figure's name."""
+        return FIGURE_NAMES.get(self.figure, self.figure)
 
     def run(self) -> None:
         """Search, print the results, and test the best trial."""
@@ -181,7 +187,7 @@ class Search:
         return [to_result(trial, list(self.space)) for trial in self.study.trials]
 
     def save_page(self) -> None:
-        text = render_sweep(self.results(), self.space, estimate_importances(self.study), self.command)
+        text = render_sweep(self.results(), self.space, estimate_importances(self.study), self.command, self.named)
         page.save(self.out / "sweep.html", text)
 
     def print_results(self) -> None:
@@ -190,8 +196,8 @@ class Search:
             return
         self.save_page()
         ranked = rank_trials(self.results())
-        table = Table(title=f"{len(self.study.trials)} trials, by validation {self.figure}", title_justify="left")
-        for column in ("trial", self.figure, "epochs", "seconds", *short_names(list(self.space))):
+        table = Table(title=f"{len(self.study.trials)} trials, by validation {self.named}", title_justify="left")
+        for column in ("trial", self.named, "epochs", "seconds", *short_names(list(self.space))):
             table.add_column(column, justify="right", overflow="fold")
         for one in ranked[:MAX_ROWS]:
             values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in one.settings.values())
@@ -211,7 +217,7 @@ def to_result(trial: FrozenTrial, keys: Sequence[str]) -> TrialResult:
     return TrialResult(
         number=trial.number,
         state=STATE_NAMES.get(trial.state.name, trial.state.name.lower()),
-        accuracy=trial.value if done else max(reached.values(), default=None),
+        best=trial.value if done else max(reached.values(), default=None),
         loss=attrs.get("loss", float("nan")),
         epoch=attrs.get("epoch", 0),
         epochs=attrs.get("epochs", len(reached)),
