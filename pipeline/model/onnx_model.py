@@ -25,7 +25,8 @@ from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.decoder import Decoder
 from pipeline.model.file import DEFAULTS, PARTS
 from pipeline.model.golden_clip import TOLERANCE, difference
-from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
+from pipeline.model.onnx_live import OnnxLive
+from pipeline.model.stream_model import MAX_STATE_BYTES, Live, Memory
 
 FORMAT = 1
 KEY = "rivulet"
@@ -112,7 +113,8 @@ class Card(BaseModel):
         steps = self.block // spec.grain
         tracks = [([steps * track.steps, *track.shape], np.dtype(track.kind).name) for track in spec.tracks]
         posteriors = [self.block // self.hop, len(self.labels)], "float32"
-        wanted = [*tracks, ([1], "float32"), *states], [posteriors, *states]
+        start = [([1], "float32")] * has_start(session)
+        wanted = [*tracks, *start, *states], [posteriors, *states]
         for what, given, expected in zip(
             ("takes", "gives"), (session.get_inputs(), session.get_outputs()), wanted, strict=True
         ):
@@ -136,7 +138,7 @@ class OnnxModel:
         self.labels, self.config = card.labels, with_new_names(card.config)
         self.hop, self.delay, self.grain, self.unit = card.hop, card.delay, card.grain, card.block
         self.link, self.engine = card.link, {"device": "cpu", "precision": "fp32", "compute": "onnx"}
-        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.inputs, self.has_start = [one.name for one in self.session.get_inputs()], has_start(self.session)
         try:
             self.decoder()
         except Exception as error:  # whatever hostile settings bring about
@@ -155,11 +157,27 @@ class OnnxModel:
         """The card's initial states."""
         return tuple(state.begin(rows) for state in self.card.states)
 
+    def live(self) -> Live:
+        """See ``StreamModel``."""
+        plain = all(state.type != "float64" for state in self.card.states) and not self.has_start
+        return OnnxLive(self) if plain else Live(self)
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> Any:
+        """The graph's inputs and outputs in these arrays, for ``session.run_with_iobinding``."""
+        from onnxruntime import OrtValue
+
+        binding = self.session.io_binding()
+        for name, array in zip(self.inputs, inputs, strict=True):
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
+        for one, array in zip(self.session.get_outputs(), outputs, strict=True):
+            binding.bind_ortvalue_output(one.name, OrtValue.ortvalue_from_numpy(array))
+        return binding
+
     def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:
         """By the graph, once for each of its own blocks."""
-        going_on, found = np.zeros((len(block[0]), 1), np.float32), []
+        going_on, found = [np.zeros((len(block[0]), 1), np.float32)] * self.has_start, []
         for piece in self.pieces(block):
-            y, *after = self.session.run(None, dict(zip(self.inputs, (*piece, going_on, *memory), strict=True)))
+            y, *after = self.session.run(None, dict(zip(self.inputs, (*piece, *going_on, *memory), strict=True)))
             memory = tuple(after)
             found.append(y)
         return found[0] if len(found) == 1 else np.concatenate(found, 1), memory
@@ -220,6 +238,11 @@ def session_of(data: bytes, threads: int, path: Path) -> Any:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of onnxruntime, of which there are many
         raise ModelError(f"{path}: onnxruntime refuses it ({str(error)[:200]}); {ANEW}") from error
+
+
+def has_start(session: Any) -> bool:
+    """Whether a graph can be told that rows begin anew."""
+    return any(one.name == "start" for one in session.get_inputs())
 
 
 def seal(data: bytes) -> bytes:

@@ -18,8 +18,8 @@ from safetensors.numpy import load, save
 
 from pipeline.core.errors import SnapshotError
 from pipeline.media.input_spec import Arrays
-from pipeline.model.stream_model import Memory, StreamModel
-from pipeline.streaming.guard import TEXTS, Counts, finite, to_numpy
+from pipeline.model.stream_model import Memory, StreamModel, finite, to_numpy
+from pipeline.streaming.guard import TEXTS, Counts
 
 FORMAT = 1
 HEADER = "rivulet-stream"  # one entry: a digest, and the card; of several, the order would not be fixed
@@ -99,7 +99,7 @@ def unpack(model: StreamModel, data: bytes) -> Remembered:
     state = tuple(named[f"state.{number}"].copy() for number in range(len(initial)))
     counts = [array for array in state if array.dtype.kind != "f"]
     out_of_range = any(((array < 0) | (array > MAX_COUNT)).any() for array in counts)
-    if out_of_range or not finite(state, initial) or not np.isfinite(named["held"]).all():
+    if out_of_range or not finite(state, initial).all() or not np.isfinite(named["held"]).all():
         raise refused("its state is not finite, or counts less than nothing")
     return Remembered(card, state, waiting, newest, named["held"].copy())
 

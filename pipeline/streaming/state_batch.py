@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays
-from pipeline.model.stream_model import Memory, StreamModel
-from pipeline.streaming.guard import to_numpy
+from pipeline.model.stream_model import Memory, StreamModel, finite, to_numpy
 
 FIRST_ROWS = 64  # twice as many when they are full
 SPARE = 0  # the row that fills batches up: the initial memory, which is never written to
@@ -39,6 +38,7 @@ class StateBatch:
         self.model, self.tile = model, tile
         self.sizes = independent_sizes(model, size, tile) if exact else [*range(1, tile + 1)]
         self.rows, self.free = model.begin(FIRST_ROWS), [*range(FIRST_ROWS - 1, SPARE, -1)]
+        self.first = self.read(SPARE)
 
     def reserve(self) -> int:
         """A row for one more stream, which begins anew."""
@@ -49,7 +49,7 @@ class StateBatch:
                 new[:count] = old
             self.rows, self.free = more, [*range(2 * count - 1, count - 1, -1)]
         row: int = self.free.pop()
-        self.write(row, self.read(SPARE))
+        self.write(row, self.first)
         return row
 
     def read(self, row: int) -> Memory:
@@ -78,7 +78,7 @@ class StateBatch:
         x = tuple(np.concatenate([part, part[[0] * spare]]) for part in blocks) if spare else blocks
         y, memory = self.model.advance(x, tuple(array[index] for array in self.rows))
         y = y[: len(rows)]
-        good = np.isfinite(y).all(axis=(1, 2)) & self.finite(memory, len(rows))
+        good = np.isfinite(y).all(axis=(1, 2)) & finite(tuple(array[: len(rows)] for array in memory), self.first)
         if not good.any() and len(rows) > 1:  # perhaps one has spoilt the others
             each = [self.batch([row], tuple(part[k : k + 1] for part in blocks)) for k, row in enumerate(rows)]
             return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
@@ -88,17 +88,6 @@ class StateBatch:
         if len(kept) < len(rows):
             y = np.where(good[:, None, None], y, np.float32(np.nan))
         return y, good
-
-    def finite(self, memory: Memory, count: int) -> NDArray[np.bool_]:
-        """Which of the first ``count`` rows have only finite numbers, or those that they begin with."""
-        found = np.ones(count, bool)
-        for array, first in zip(memory, self.rows, strict=True):
-            with np.errstate(over="ignore", invalid="ignore"):
-                sums = to_numpy(array.reshape(len(array), -1).sum(1)[:count])  # faster than to look at each number
-            for row in np.flatnonzero(~np.isfinite(sums)):
-                one = to_numpy(array[row])
-                found[row] &= bool((np.isfinite(one) | (one == to_numpy(first[SPARE]))).all())
-        return found
 
 
 def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:

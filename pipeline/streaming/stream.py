@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays, Chunk, concatenate
 from pipeline.model.decoder import Decoder, Event
-from pipeline.model.stream_model import Memory, StreamModel
+from pipeline.model.stream_model import Memory, StreamModel, finite
 from pipeline.sources.source import Policy
-from pipeline.streaming.guard import Guard, clean, finite
+from pipeline.streaming.guard import Guard, clean
 from pipeline.streaming.snapshot import Card, Remembered, pack, refused, unpack
 
 MAX_FILL_SECONDS = 10.0  # seconds of a gap that are computed at most
@@ -40,8 +40,8 @@ class Stream:
         model.check_block(self.size)
         self.decoder = decoder or model.decoder()
         self.fetch: Callable[[], Memory] | None = None
-        self.value = model.begin(1)
-        self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels))
+        self.live = model.live()
+        self.guard = Guard(model.rate, bool(self.spec.sound), self.live.first, len(model.labels))
         self.waiting = self.newest = self.spec.empty()
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
@@ -54,27 +54,25 @@ class Stream:
     @property
     def state(self) -> Memory:
         """The model's state: a plain value, which no later step changes."""
-        return self.value if self.fetch is None else self.fetch()
+        return self.live.state if self.fetch is None else self.fetch()
 
     @state.setter
     def state(self, state: Memory) -> None:
-        self.fetch, self.value = None, state
+        self.fetch, self.live.state = None, state
 
     def push(self, chunk: Chunk) -> list[Event]:
         """Take a chunk, of any length: samples ``(N,)``, RGB pictures ``(T, h, w, 3)`` of any size, or both; return the
         events that have ended.
         """
         self.feed(chunk)
+        if self.fetch:
+            self.state = self.state
         events: list[Event] = []
         answers = []
         while self.ready():
             block, start = self.take()
             x = clean([self.guard], tuple([part[None] for part in block]), [start])
-            (y,), state = self.model.advance(x, self.state)
-            good = finite((y, *state), (self.guard.held, *self.guard.initial))
-            if good:
-                self.state = state
-            events += self.answer(y, good)
+            events += self.answer(*self.live.step(x))
             answers.append(self.posteriors)
         if len(answers) > 1:
             self.posteriors = np.concatenate(answers)
@@ -92,10 +90,10 @@ class Stream:
             left_out = min(self.surplus, self.spec.ticks(parts))
             self.surplus -= left_out
             parts = self.spec.cut(parts, left_out)[1]
-        self.ticks += self.spec.ticks(parts)
-        self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
-        if self.spec.ticks(parts):
-            self.newest = tuple(array[-1:] for array in parts)
+        if ticks := self.spec.ticks(parts):
+            self.ticks += ticks
+            self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
+            self.newest = tuple([array[-1:] for array in parts])
         self.posteriors, self.first = self.posteriors[:0], self.steps  # those of the last call, as its warnings
         self.warnings.clear()
 
@@ -121,7 +119,7 @@ class Stream:
         state after them were ``good``, that is finite, the state must still be the one before the block.
         """
         start = (self.steps + self.model.delay - self.skip) * self.model.hop
-        broken = not good and not finite(self.state, self.guard.initial)
+        broken = not good and not finite(self.state, self.guard.initial).all()
         y, restart = self.guard.checked(y, good, broken, start, self.size)
         if restart:
             self.state = self.guard.initial
