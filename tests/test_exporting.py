@@ -193,7 +193,7 @@ def test_damaged_and_strange_graphs_are_refused(exported, tmp_path):
     for change, told in (
         ({"format": 99}, "a graph of format 99; this version reads 1"),
         ({"hop": -1}, "its card is not right"),
-        ({"states": card["states"][:-1]}, r"the graph takes \('tensor\(float\)', \[1\]\) as number 7; expected None"),
+        ({"states": card["states"][:-1]}, r"the graph takes \('tensor\(float\)', \[1\]\) as number 6; expected None"),
         ({"strange": 1}, "its card is not right"),
         ({"states": [{**first, "shape": [1 << 40]}, *others]}, "a stream would take more than"),
         ({"states": [{**first, "shape": [241]}, *others]}, r"expected \('tensor\(float\)', \[241\]\)"),

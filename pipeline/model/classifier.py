@@ -31,6 +31,7 @@ from pipeline.layers.stage import Chain, Stage, State, leaves, tree
 from pipeline.layers.standardize import Standardize
 from pipeline.layers.tracks import Tensors, to_tensors
 from pipeline.media.input_spec import Arrays
+from pipeline.model.bound import Bound
 from pipeline.model.decoder import Decoder
 from pipeline.model.file import (
     DEFAULTS,
@@ -45,7 +46,7 @@ from pipeline.model.file import (
 )  # fmt: skip
 from pipeline.model.golden import Golden, check_golden, offline, pop_golden, stage_sizes
 from pipeline.model.golden_clip import clip, duration, library_versions
-from pipeline.model.stream_model import MAX_STATE_BYTES, Live, Memory
+from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
 from pipeline.tasks.task import Task
 
 GRAINS = 8  # steps of the slower track that a chunk may need at most
@@ -252,9 +253,9 @@ class Classifier(Chain):
         """See ``StreamModel``."""
         return tuple(plain(leaf.detach().contiguous().clone()) for leaf in leaves(self.initial(rows)))
 
-    def live(self) -> Live:
+    def bound(self, rows: int, ticks: int) -> Bound:
         """See ``StreamModel``."""
-        return Live(self)
+        return Bound(self, rows, ticks)
 
     @torch.inference_mode()
     def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -25,8 +26,8 @@ from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.decoder import Decoder
 from pipeline.model.file import DEFAULTS, PARTS
 from pipeline.model.golden_clip import TOLERANCE, difference
-from pipeline.model.onnx_live import OnnxLive
-from pipeline.model.stream_model import MAX_STATE_BYTES, Live, Memory
+from pipeline.model.onnx_bound import OnnxBound
+from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
 
 FORMAT = 1
 KEY = "rivulet"
@@ -157,12 +158,11 @@ class OnnxModel:
         """The card's initial states."""
         return tuple(state.begin(rows) for state in self.card.states)
 
-    def live(self) -> Live:
+    def bound(self, rows: int, ticks: int) -> OnnxBound:
         """See ``StreamModel``."""
-        plain = all(state.type != "float64" for state in self.card.states) and not self.has_start
-        return OnnxLive(self) if plain else Live(self)
+        return OnnxBound(self, rows, ticks)
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Any:
+    def bind(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> Any:
         """The graph's inputs and outputs in these arrays, for ``session.run_with_iobinding``."""
         from onnxruntime import OrtValue
 
@@ -175,12 +175,14 @@ class OnnxModel:
 
     def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:
         """By the graph, once for each of its own blocks."""
-        going_on, found = [np.zeros((len(block[0]), 1), np.float32)] * self.has_start, []
-        for piece in self.pieces(block):
-            y, *after = self.session.run(None, dict(zip(self.inputs, (*piece, *going_on, *memory), strict=True)))
-            memory = tuple(after)
-            found.append(y)
-        return found[0] if len(found) == 1 else np.concatenate(found, 1), memory
+        rows = len(block[0])
+        bound = self.bound(rows, self.spec.ticks(tuple(part[0] for part in block)))
+        for place, part in zip(bound.tracks, block, strict=True):
+            place[:] = part
+        bound.gather(memory, range(rows))
+        bound.run(rows)
+        bound.accept()
+        return bound.y, bound.memory()
 
     def pieces(self, block: Arrays) -> list[Arrays]:
         """A block in pieces of the graph's own size."""

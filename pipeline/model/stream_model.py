@@ -3,13 +3,13 @@
 ``Classifier`` computes the step with torch, ``OnnxModel`` with onnxruntime and without torch.
 """
 
-import math
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.model.bound import Bound
 from pipeline.model.decoder import Decoder
 
 # What a model remembers: arrays with the batch on axis 0, of numpy, or of torch on another device. A plain value: it
@@ -57,8 +57,8 @@ class StreamModel(Protocol):
         A row whose memory is not finite gets NaN, and perhaps its neighbours do.
         """
 
-    def live(self) -> "Live":
-        """The memory of one stream, to be taken on."""
+    def bound(self, rows: int, ticks: int) -> Bound:
+        """Places for its step on at most so many rows, blocks of ``ticks`` each."""
 
     def decoder(self, **settings: Any) -> Decoder:
         """A new decoder with the model's settings, changed by ``settings``."""
@@ -73,42 +73,6 @@ class StreamModel(Protocol):
 
     def check_block(self, ticks: int) -> None:
         """ConfigError if it cannot compute blocks of so many ticks."""
-
-
-class Live:
-    """The memory of one stream, ``state``, and the model's step on it."""
-
-    def __init__(self, model: StreamModel) -> None:
-        self.model = model
-        self.state = self.first = model.begin(1)
-
-    def step(self, block: Arrays) -> tuple[NDArray[np.float32], bool]:
-        """A block ``(1, steps, ...)`` per track to posteriors ``(T, K)``, and whether they and the memory after them
-        are finite; else the memory stays as it was.
-        """
-        (y,), state = self.model.advance(block, self.state)
-        good = bool(np.isfinite(y).all() and finite(state, self.first).all())
-        if good:
-            self.state = state
-        return y, good
-
-
-def finite(memory: Memory, first: Memory) -> NDArray[np.bool_]:
-    """Which rows of a memory hold only finite numbers, or those with which it begins (``first``, one row), as a maximum
-    of nothing is minus infinity: ``(B,)``.
-    """
-    found = np.ones(len(memory[0]) if memory else 1, bool)
-    for array, one in zip(memory, first, strict=True):
-        flat = array.reshape(-1)
-        if to_numpy(flat[:1]).dtype.kind == "f" and not math.isfinite(flat @ flat):  # faster than to look at each
-            rows = to_numpy(array).reshape(len(array), -1)
-            found &= (np.isfinite(rows) | (rows == to_numpy(one).reshape(1, -1))).all(1)
-    return found
-
-
-def to_numpy(array: Any) -> NDArray[Any]:
-    """An array, wherever it is, on the processor."""
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
 def block_ticks(model: StreamModel, seconds: float) -> int:

@@ -126,15 +126,12 @@ class Guard:
             self.warnings.append({"time": round(start / self.rate, 3), "code": code, "text": TEXTS[code]})
         self.counts.seen[code] = end
 
-    def checked(
-        self, y: NDArray[np.float32], good: bool, broken: bool, start: int, ticks: int
+    def replaced(
+        self, y: NDArray[np.float32], broken: bool, start: int, ticks: int
     ) -> tuple[NDArray[np.float32], bool]:
-        """Posteriors ``(T, K)`` of a block of ``ticks``, or what stands in for them where they or the state were not
-        ``good``; and whether the state has to begin anew. ``broken``: the state before the block was not finite.
+        """What stands in for posteriors ``(T, K)`` of a block of ``ticks``, as they or the state are not finite; and
+        whether the state has to begin anew. ``broken``: the state before the block was not finite, either.
         """
-        if good:
-            self.held, self.counts.failing = y[-1], 0
-            return y, False
         self.counts.not_computed += 1
         self.warn("not_computed", start, start + ticks)
         self.counts.failing += ticks
@@ -144,11 +141,13 @@ class Guard:
         return np.repeat(self.held[None], len(y), axis=0), restart
 
 
-def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Arrays:
-    """Blocks ``(B, steps, ...)`` of streams made sound, and counted by the guard of each; ``starts``: first ticks."""
+def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> None:
+    """Make the first of some blocks ``(rows, steps, ...)`` per track sound where they are, one for each guard, which
+    counts what was not; ``starts``: first ticks.
+    """
     if not guards[0].sound:
-        return blocks
-    x, ticks = blocks[0], blocks[0].shape[1]
+        return
+    x, ticks = blocks[0][: len(guards)], blocks[0].shape[1]
     size = np.abs(x)
     fine = np.maximum.reduce(size, 1) < FULL_SCALE  # the greatest of NaN is NaN
     if np.count_nonzero(small := size < TINY):
@@ -159,6 +158,4 @@ def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Arr
         if good:
             guard.follow_offset(sums[row] / ticks, starts[row], ticks)
         else:
-            x = x.copy() if x is blocks[0] else x
             x[row] = guard.samples(x[row], starts[row])
-    return (x, *blocks[1:])

@@ -5,14 +5,16 @@ Whatever sizes the chunks arrive in, the model always sees the same blocks, so t
 
 import operator
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays, Chunk, concatenate
+from pipeline.model.bound import Bound, finite
 from pipeline.model.decoder import Decoder, Event
-from pipeline.model.stream_model import Memory, StreamModel, finite
+from pipeline.model.stream_model import Memory, StreamModel
 from pipeline.sources.source import Policy
 from pipeline.streaming.guard import Guard, clean
 from pipeline.streaming.snapshot import Card, Remembered, pack, refused, unpack
@@ -40,8 +42,8 @@ class Stream:
         model.check_block(self.size)
         self.decoder = decoder or model.decoder()
         self.fetch: Callable[[], Memory] | None = None
-        self.live = model.live()
-        self.guard = Guard(model.rate, bool(self.spec.sound), self.live.first, len(model.labels))
+        self.value: Memory | None = model.begin(1)  # None: it is in ``bound``
+        self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels))
         self.waiting = self.newest = self.spec.empty()
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
@@ -54,25 +56,38 @@ class Stream:
     @property
     def state(self) -> Memory:
         """The model's state: a plain value, which no later step changes."""
-        return self.live.state if self.fetch is None else self.fetch()
+        if self.fetch:
+            return self.fetch()
+        return self.bound.memory() if self.value is None else self.value
 
     @state.setter
     def state(self, state: Memory) -> None:
-        self.fetch, self.live.state = None, state
+        self.fetch, self.value = None, state
+
+    @cached_property
+    def bound(self) -> Bound:
+        """Where this stream is computed, unless a ``Scheduler`` does."""
+        return self.model.bound(1, self.size)
 
     def push(self, chunk: Chunk) -> list[Event]:
         """Take a chunk, of any length: samples ``(N,)``, RGB pictures ``(T, h, w, 3)`` of any size, or both; return the
         events that have ended.
         """
         self.feed(chunk)
-        if self.fetch:
-            self.state = self.state
         events: list[Event] = []
         answers = []
         while self.ready():
+            bound = self.bound
+            if self.fetch or self.value is not None:
+                bound.gather(self.state, [0])
+                self.fetch = self.value = None
             block, start = self.take()
-            x = clean([self.guard], tuple([part[None] for part in block]), [start])
-            events += self.answer(*self.live.step(x))
+            bound.put(0, block)
+            clean([self.guard], bound.tracks, [start])
+            bound.run(1)
+            if good := bool(bound.good(1)[0]):
+                bound.accept()
+            events += self.answer(bound.y[0].copy(), good)
             answers.append(self.posteriors)
         if len(answers) > 1:
             self.posteriors = np.concatenate(answers)
@@ -118,16 +133,20 @@ class Stream:
         """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. Unless they and the
         state after them were ``good``, that is finite, the state must still be the one before the block.
         """
-        start = (self.steps + self.model.delay - self.skip) * self.model.hop
-        broken = not good and not finite(self.state, self.guard.initial).all()
-        y, restart = self.guard.checked(y, good, broken, start, self.size)
-        if restart:
-            self.state = self.guard.initial
-        dropped = min(self.skip, len(y))
-        self.skip -= dropped
-        self.posteriors, self.first = y[dropped:][: None if self.end is None else self.end - self.steps], self.steps
-        self.steps += len(self.posteriors)
-        return self.decoder.decode(self.posteriors)
+        if good:
+            self.guard.held, self.guard.counts.failing = y[-1], 0
+        else:
+            start = (self.steps + self.model.delay - self.skip) * self.model.hop
+            y, restart = self.guard.replaced(y, not finite(self.state, self.guard.initial).all(), start, self.size)
+            if restart:
+                self.state = self.guard.initial
+        if self.skip or self.end is not None:
+            dropped = min(self.skip, len(y))
+            self.skip -= dropped
+            y = y[dropped:][: None if self.end is None else self.end - self.steps]
+        self.posteriors, self.first = y, self.steps
+        self.steps += len(y)
+        return self.decoder.decode(y)
 
     def close(self) -> list[Event]:
         """The stream is over: answer for what is left (padded as training clips are) and end the open events."""
