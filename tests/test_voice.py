@@ -20,8 +20,10 @@ from pipeline.extractors.voice import WEIGHTS, Network, Voice
 from pipeline.extractors.voice_gate import VoiceGate
 from pipeline.layers.laws import check
 from pipeline.model.classifier import Classifier, load
+from pipeline.model.onnx_model import OnnxModel
 from pipeline.model.open import open_model
 from pipeline.streaming import selftest
+from pipeline.streaming.state_batch import full_block, full_memory
 from pipeline.streaming.stream import Stream
 from pipeline.training.pretrained import load_pretrained
 
@@ -174,7 +176,12 @@ def test_a_graph_of_clips_takes_no_streams_past_the_gate(weights, tmp_path):
         model = small_model("gate=voice", f"gate.path={weights}", "head.window=0.3", "head.live=0.3")
         model.gate.voice.fetch()
         export(model, tmp_path)
-    assert open_model(str(tmp_path / "model.onnx"))[0].card.gated
+    graph, _ = open_model(str(tmp_path / "model.onnx"))
+    assert isinstance(graph, OnnxModel) and graph.card.gated
+    for one in (graph, model.for_streaming()):  # what batches are tried with opens the gate, as noise does not
+        random = np.random.default_rng(0)
+        block, memory = full_block(one, graph.unit, 1, random), full_memory(one, graph.unit, random)
+        assert (one.advance(block, memory)[0] > 0).all() and not one.advance(block, one.begin(1))[0].all()
     with pytest.raises(ConfigError, match=r"clips\.onnx is for whole clips, without the gate"):
         open_model(str(tmp_path / "clips.onnx"))
     with pytest.raises(ConfigError, match=r"model\.onnx is for streams, behind the gate"):

@@ -138,7 +138,8 @@ class OnnxModel:
         self.spec, self.rate = card.spec, card.spec.rate
         self.labels, self.config = card.labels, with_new_names(card.config)
         self.hop, self.delay, self.grain, self.unit = card.hop, card.delay, card.grain, card.block
-        self.link, self.engine = card.link, {"device": "cpu", "precision": "fp32", "compute": "onnx"}
+        self.link = card.link
+        self.engine = {"device": "cpu", "precision": "fp32", "compute": "onnx", "block": str(card.block)}
         self.inputs, self.has_start = [one.name for one in self.session.get_inputs()], has_start(self.session)
         try:
             self.decoder()

@@ -105,9 +105,7 @@ def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
     random, sizes, compared = np.random.default_rng(0), [tile], 0
     while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
-    memory = model.begin(1)
-    for _ in range(2):  # so that what is remembered is full, too
-        _, memory = model.advance(full_block(model, size, 1, random), memory)
+    memory = full_memory(model, size, random)
     while sizes and compared < VALUES:
         block = full_block(model, size, 1, random)
         expected = model.advance(repeated(block, sizes[-1]), repeated(memory, sizes[-1]))
@@ -116,6 +114,14 @@ def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
         sizes = [count for count in sizes if count > max(bad, default=0)]
         compared += one[0].size
     return sizes or [1]
+
+
+def full_memory(model: StreamModel, size: int, random: np.random.Generator) -> Memory:
+    """What a model remembers of two blocks; and of a voice, if it has a gate, which noise would not open."""
+    memory = model.begin(1)
+    for _ in range(2):
+        _, memory = model.advance(full_block(model, size, 1, random), memory)
+    return (*memory[:-1], 0 * memory[-1] + 1) if model.config.get("gate") else memory
 
 
 def full_block(model: StreamModel, size: int, rows: int, random: np.random.Generator) -> Arrays:

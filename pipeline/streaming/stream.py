@@ -4,6 +4,7 @@ Whatever sizes the chunks arrive in, the model always sees the same blocks, so t
 """
 
 import operator
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -17,7 +18,7 @@ from pipeline.model.decoder import Decoder, Event
 from pipeline.model.stream_model import Memory, StreamModel
 from pipeline.sources.source import Policy
 from pipeline.streaming.guard import Guard, clean
-from pipeline.streaming.snapshot import Card, Remembered, pack, refused, unpack
+from pipeline.streaming.snapshot import Card, Remembered, engine_of, pack, refused, unpack
 
 MAX_FILL_SECONDS = 10.0  # seconds of a gap that are computed at most
 COUNTERS = "size", "ticks", "surplus", "skip", "steps", "end", "closed"  # of a stream, in its snapshots
@@ -232,9 +233,12 @@ class Stream:
         """The stream of a ``snapshot``, in any process: it goes on as if nothing had been, bit for bit.
 
         ``decoder``: a new one with the settings that the stream's had, if they were not the model's. SnapshotError if
-        the bytes are damaged, or of another model or version.
+        the bytes are damaged, or of another model or version. A UserWarning tells that another engine took it.
         """
         card, state, waiting, newest, held = unpack(model, data)
+        if card.engine != (engine := engine_of(model)):
+            told = f"snapshot: of a stream computed by {card.engine}, which goes on by {engine} with other last bits"
+            warnings.warn(f"{told}; compute={card.engine} keeps them", stacklevel=2)
         try:
             stream = cls(model, card.size // model.hop, decoder)
             stream.decoder.restore(card.decoder)
