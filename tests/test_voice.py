@@ -11,6 +11,7 @@ import soxr
 import torch
 from conftest import BOTH, PICTURES, QUICK, configured, lively_model, noise, ran, run, small_model, voiced
 from safetensors.torch import load_file, save_file
+from scipy.stats import poisson
 from test_model import rewritten
 
 from pipeline.core.errors import ConfigError
@@ -199,6 +200,10 @@ def test_training_with_a_gate_and_listening_with_another(tones, weights, tmp_pat
     trained = {name: tensor for name, tensor in gated.state_dict().items() if not name.startswith("gate.")}
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in trained.items())
     assert not any(parameter.requires_grad for parameter in gated.gate.parameters())
+    promise = gated.promise
+    assert promise["wish"] == 100 and promise["of"] == "validation clips" and plain.promise == {}
+    assert poisson.cdf(promise["false"], promise["below"] * promise["hours"]) == pytest.approx(0.05, abs=0.002)
+    assert OnnxModel(tmp_path / "gated" / "model.onnx").card.promise == promise
     wave = next(tones.rglob("*.wav"))
     ask = ["checkpoint=" + str(tmp_path / "gated"), f"source.path={wave}", "sink=jsonl", "sink.jsonl.posteriors=true"]
     shut, opened = (ran("infer.py", *ask, *more).stdout for more in ([*gate[:1], "gate.threshold=1"], ["gate=none"]))

@@ -120,6 +120,7 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
             merge=decoder.merge,
             refractory=decoder.refractory,
         ),
+        promise=model.promise,
         gated=model.gated,
         states=[StateCard.of(array) for array in model.begin(1)],
         identity=model.identity(),

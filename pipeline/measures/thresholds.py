@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, count_alarms, match_events
-from pipeline.measures.operating_point import tune_on_silence
+from pipeline.measures.operating_point import tune_on_silence, upper_limit
 from pipeline.measures.stream_output import (
     StreamOutput,
     decode_scores,
@@ -154,4 +154,13 @@ def tune_decoder(
     elif wish is not None:
         model.config["decoder"] |= {"threshold": tune_false_alarms(model, streams["val"], wish)}
     done |= {name: evaluate_decoder(model, found) for name, found in streams.items()}
+    model.promise = {} if wish is None else promise(wish, done)
     return {"wish": wish, "seconds": round(time.perf_counter() - started, 1)} | done
+
+
+def promise(wish: float, done: Mapping[str, Any]) -> dict[str, Any]:
+    """What chosen thresholds bring, by the sound that they were chosen on; see ``Classifier.promise``."""
+    silence, val = done.get("silence"), done["val"]
+    hours, false = (silence["hours"], silence["chosen"]["false"]) if silence else (val["hours"], val["false"])
+    found = {"wish": wish, "hours": round(hours, 4), "of": "held-out negatives" if silence else "validation clips"}
+    return found | {"false": false, "below": round(upper_limit(false, hours), 2)}

@@ -57,6 +57,8 @@ class Classifier(Chain):
 
     ``spec`` says which of them; ``hop`` is in ticks of its clock, of which there are ``rate`` a second. With a gate,
     the model for streams gives labels that make events 0 where it is closed (``gated``); its state comes last.
+    ``promise`` is of thresholds chosen by ``false_alarms``: the ``wish`` an hour; how many ``hours`` ``of`` what they
+    were chosen on, the ``false`` alarms in them, and the rate an hour that these stay ``below`` at 95 %.
     """
 
     extractor: Extractor
@@ -95,6 +97,7 @@ class Classifier(Chain):
         self.task = task
         self.config = {name: dict(config[name]) for name in PARTS}
         self.config["extractor"] = extractor.recorded(self.config["extractor"])
+        self.promise: dict[str, Any] = {}
         self.labels, self.spec, self.rate = list(labels), spec, spec.rate
         self.grain = math.lcm(spec.grain, self.hop)  # ticks of the smallest chunk
         if self.grain > GRAINS * max(spec.grain, self.hop):
@@ -190,7 +193,7 @@ class Classifier(Chain):
         """The same weights with other settings of some parts."""
         other = Classifier(self.config | parts, self.labels)
         other.load_state_dict(self.state_dict(), strict=False)  # a gate may come or go
-        other.golden = self.golden
+        other.golden, other.promise = self.golden, self.promise
         return other.to(self.anchor.device).train(self.training).with_precision(self.precision)
 
     def with_precision(self, precision: Precision) -> "Classifier":
@@ -306,7 +309,8 @@ class Classifier(Chain):
     def save(self, path: Path, trained: Mapping[str, Any] | None = None) -> None:
         """Write the model to one file, whole or not at all, with its answers to the golden clip."""
         golden = self.golden_answers()
-        header = ModelHeader(format=FORMAT, labels=self.labels, config=self.config, trained=dict(trained or {}))
+        header = ModelHeader(format=FORMAT, labels=self.labels, config=self.config)
+        header.promise, header.trained = self.promise, dict(trained or {})
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         if golden:
             header.versions = golden.versions
@@ -384,7 +388,7 @@ def rebuild(header: str, weights: dict[str, Tensor]) -> Classifier:
             raise ModelError(f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}")
     model = Classifier(config, stored.labels)
     model.load_state_dict(weights)
-    model.golden = golden
+    model.golden, model.promise = golden, stored.promise
     return model
 
 

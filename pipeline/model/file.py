@@ -30,6 +30,7 @@ class ModelHeader(BaseModel):
     format: int
     labels: list[str]
     config: dict[str, dict[str, Any]]
+    promise: dict[str, Any] = {}  # what the thresholds bring, see ``Classifier.promise``
     trained: dict[str, Any] = {}  # where the model comes from: the run's whole configuration and its figures
     versions: dict[str, str] = {}  # of the libraries that gave the golden answers
 

@@ -90,6 +90,7 @@ class Card(BaseModel):
     block: PositiveInt  # ticks
     clip_window: float | None  # of the head, in seconds, for whole clips
     events: EventCard
+    promise: dict[str, Any] = {}  # what its thresholds bring, see ``Classifier.promise``
     gated: bool  # whether its answers are those behind the gate
     states: list[StateCard]
     identity: str  # of the model it was made of
