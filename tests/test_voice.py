@@ -176,9 +176,10 @@ def test_a_graph_of_clips_takes_no_streams_past_the_gate(weights, tmp_path):
     with pytest.warns(UserWarning, match="is not the"):
         model = small_model("gate=voice", f"gate.path={weights}", "head.window=0.3", "head.live=0.3")
         model.gate.voice.fetch()
+        model.promise = {"wish": 5.0, "hours": 2.0}
         export(model, tmp_path)
     graph, _ = open_model(str(tmp_path / "model.onnx"))
-    assert isinstance(graph, OnnxModel) and graph.card.gated
+    assert isinstance(graph, OnnxModel) and graph.card.gated and graph.card.promise == model.promise
     for one in (graph, model.for_streaming()):  # what batches are tried with opens the gate, as noise does not
         random = np.random.default_rng(0)
         block, memory = full_block(one, graph.unit, 1, random), full_memory(one, graph.unit, random)
@@ -203,7 +204,6 @@ def test_training_with_a_gate_and_listening_with_another(tones, weights, tmp_pat
     promise = gated.promise
     assert promise["wish"] == 100 and promise["of"] == "validation clips" and plain.promise == {}
     assert poisson.cdf(promise["false"], promise["below"] * promise["hours"]) == pytest.approx(0.05, abs=0.002)
-    assert OnnxModel(tmp_path / "gated" / "model.onnx").card.promise == promise
     wave = next(tones.rglob("*.wav"))
     ask = ["checkpoint=" + str(tmp_path / "gated"), f"source.path={wave}", "sink=jsonl", "sink.jsonl.posteriors=true"]
     shut, opened = (ran("infer.py", *ask, *more).stdout for more in ([*gate[:1], "gate.threshold=1"], ["gate=none"]))
