@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.layers.stage import tree
 from pipeline.media.audio import MAX_AMPLITUDE
-from pipeline.model.bound import finite
+from pipeline.model.stream_model import finite
 from pipeline.streaming.guard import EPISODE_SECONDS, FULL_SCALE, TEXTS
 from pipeline.streaming.stream import Stream
 

@@ -31,7 +31,6 @@ from pipeline.layers.stage import Chain, Stage, State, leaves, tree
 from pipeline.layers.standardize import Standardize
 from pipeline.layers.tracks import Tensors, to_tensors
 from pipeline.media.input_spec import Arrays
-from pipeline.model.bound import Bound
 from pipeline.model.decoder import Decoder
 from pipeline.model.file import (
     DEFAULTS,
@@ -46,7 +45,7 @@ from pipeline.model.file import (
 )  # fmt: skip
 from pipeline.model.golden import Golden, check_golden, offline, pop_golden, stage_sizes
 from pipeline.model.golden_clip import clip, duration, library_versions
-from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
+from pipeline.model.stream_model import MAX_STATE_BYTES, Bound, Memory
 from pipeline.tasks.task import Task
 
 GRAINS = 8  # steps of the slower track that a chunk may need at most

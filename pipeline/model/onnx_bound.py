@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.model.bound import Bound
-from pipeline.model.stream_model import Memory
+from pipeline.model.stream_model import Bound, Memory
 
 ALIGNED = 64  # bytes, as onnxruntime's own arrays
 

@@ -18,8 +18,7 @@ from safetensors.numpy import load, save
 
 from pipeline.core.errors import SnapshotError
 from pipeline.media.input_spec import Arrays
-from pipeline.model.bound import finite, to_numpy
-from pipeline.model.stream_model import Memory, StreamModel
+from pipeline.model.stream_model import Memory, StreamModel, finite, to_numpy
 from pipeline.streaming.guard import TEXTS, Counts
 
 FORMAT = 1

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays
-from pipeline.model.bound import to_numpy
-from pipeline.model.stream_model import Memory, StreamModel
+from pipeline.model.stream_model import Memory, StreamModel, to_numpy
 
 FIRST_ROWS = 64  # twice as many when they are full
 SPARE = 0  # the row that fills batches up: the initial memory, which is never written to

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays, Chunk, concatenate
-from pipeline.model.bound import Bound, finite
 from pipeline.model.decoder import Decoder, Event
-from pipeline.model.stream_model import Memory, StreamModel
+from pipeline.model.stream_model import Bound, Memory, StreamModel, finite
 from pipeline.sources.source import Policy
 from pipeline.streaming.guard import Guard, clean
 from pipeline.streaming.snapshot import Card, Remembered, engine_of, pack, refused, unpack
