@@ -333,11 +333,13 @@ def trained(tones, once):
 def exported(once):
     """A folder with a model that hears much, and its graph."""
     from pipeline.exporting.export import export
+    from pipeline.model.file import Promise
 
     window, sizes = ("head.window=0.3", "head.live=0.3"), ("cell=lstm", "encoder.hidden=96", "encoder.layers=2")
 
     def make(folder):
         model = small_model("head=max", "head.delay=0.04", *window, *sizes, *EVENTS, "encoder.dropout=0.5").train()
+        model.promise = Promise(wish=1, sound="negatives", hours=2, alarms=1, below=2.4, recall=0.9, events=50)
         assert [path.name for path in export(model, folder)] == ["model.onnx"] and model.training
         model.eval().save(folder / "model.safetensors")
 

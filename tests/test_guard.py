@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.layers.stage import tree
 from pipeline.media.audio import MAX_AMPLITUDE
-from pipeline.streaming.guard import EPISODE_SECONDS, FULL_SCALE, TEXTS, finite
+from pipeline.model.stream_model import finite
+from pipeline.streaming.guard import EPISODE_SECONDS, FULL_SCALE, TEXTS
 from pipeline.streaming.stream import Stream
 
 RATE = 16000
@@ -65,7 +66,7 @@ def test_bad_sound_is_survived_and_told_once(kind, place):
     begin, end = number * LENGTH, (number + 1) * LENGTH
     found, warnings, stream = heard(model, chunks)
     assert not none and found.shape == clean.shape
-    assert np.isfinite(found).all() and finite(stream.state, stream.guard.initial)
+    assert np.isfinite(found).all() and finite(stream.state, stream.guard.initial).all()
     assert np.array_equal(found[: begin // model.hop], clean[: begin // model.hop])
     assert np.abs(found - clean)[(end + 2 * RATE) // model.hop :].max(initial=0.0) <= 1e-3
     assert place == "last" or len(found) > (end + 2 * RATE) // model.hop
@@ -98,7 +99,7 @@ def test_bad_sound_and_marks_beside_pictures():
     for bad in (np.nan, np.inf, -np.inf, 1e30):
         samples[:1600], marks[30] = bad, bad
         found, warnings, stream = heard(model, [(samples, images, marks)])
-        assert np.isfinite(found).all() and finite(stream.state, stream.guard.initial)
+        assert np.isfinite(found).all() and finite(stream.state, stream.guard.initial).all()
         assert [row["code"] for row in warnings] == ["too_loud" if bad == 1e30 else "not_finite"]
 
 

@@ -13,7 +13,7 @@ from pipeline.cells.layouts import from_torch, to_onnx
 from pipeline.cells.lstm import LSTM, ConvLSTM, CoupledLSTM
 from pipeline.cells.mgu import MGU
 from pipeline.cells.min_gru import MinGRU
-from pipeline.layers import kernels
+from pipeline.compiled import kernels
 
 TORCH = {"elman": (Elman, torch.nn.RNN), "gru": (GRU, torch.nn.GRU), "lstm": (LSTM, torch.nn.LSTM)}
 DENSE = {

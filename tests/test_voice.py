@@ -11,6 +11,7 @@ import soxr
 import torch
 from conftest import BOTH, PICTURES, QUICK, configured, lively_model, noise, ran, run, small_model, voiced
 from safetensors.torch import load_file, save_file
+from scipy.stats import poisson
 from test_model import rewritten
 
 from pipeline.core.errors import ConfigError
@@ -20,8 +21,10 @@ from pipeline.extractors.voice import WEIGHTS, Network, Voice
 from pipeline.extractors.voice_gate import VoiceGate
 from pipeline.layers.laws import check
 from pipeline.model.classifier import Classifier, load
+from pipeline.model.onnx_model import OnnxModel
 from pipeline.model.open import open_model
 from pipeline.streaming import selftest
+from pipeline.streaming.state_batch import full_block, full_memory
 from pipeline.streaming.stream import Stream
 from pipeline.training.pretrained import load_pretrained
 
@@ -174,7 +177,12 @@ def test_a_model_with_a_gate_has_two_graphs(weights, tmp_path):
         model = small_model("gate=voice", f"gate.path={weights}", "head.window=0.3", "head.live=0.3")
         model.gate.voice.fetch()
         export(model, tmp_path)
-    assert open_model(str(tmp_path / "model.onnx"))[0].card.gated
+    graph, _ = open_model(str(tmp_path / "model.onnx"))
+    assert isinstance(graph, OnnxModel) and graph.card.gated
+    for one in (graph, model.for_streaming()):  # what batches are tried with opens the gate, as noise does not
+        random = np.random.default_rng(0)
+        block, memory = full_block(one, graph.unit, 1, random), full_memory(one, graph.unit, random)
+        assert (one.advance(block, memory)[0] > 0).all() and not one.advance(block, one.begin(1))[0].all()
     with pytest.raises(ConfigError, match=r"clips\.onnx is for whole clips, without the gate"):
         open_model(str(tmp_path / "clips.onnx"))
     with pytest.raises(ConfigError, match=r"model\.onnx is for streams, behind the gate"):
@@ -192,6 +200,9 @@ def test_training_with_a_gate_and_listening_with_another(tones, weights, tmp_pat
     trained = {name: tensor for name, tensor in gated.state_dict().items() if not name.startswith("gate.")}
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in trained.items())
     assert not any(parameter.requires_grad for parameter in gated.gate.parameters())
+    promise = gated.promise
+    assert promise.wish == 100 and promise.sound == "validation clips" and plain.promise is None
+    assert poisson.cdf(promise.alarms, promise.below * promise.hours) == pytest.approx(0.05, abs=0.002)
     wave = next(tones.rglob("*.wav"))
     ask = ["checkpoint=" + str(tmp_path / "gated"), f"source.path={wave}", "sink=jsonl", "sink.jsonl.posteriors=true"]
     shut, opened = (ran("infer.py", *ask, *more).stdout for more in ([*gate[:1], "gate.threshold=1"], ["gate=none"]))

@@ -157,7 +157,7 @@ class Batch:
         block_bytes = self.block_ticks // self.spec.grain * sum(track.grain_bytes for track in self.spec.tracks)
         tile = min(MAX_FILES, 1 << max(0, (MAX_BATCH_BYTES // block_bytes).bit_length() - 1))
         self.states = StateBatch(model, self.block_ticks, tile, exact=True)
-        self.size = min(work.batch, tile)  # files
+        self.size = min(work.batch, self.states.tile)  # files
         self.max_waiting = WAITING_BYTES * self.block_ticks // block_bytes  # ticks
         self.waiting = 0  # ticks
         self.open: dict[int, OpenFile] = {}
@@ -217,7 +217,9 @@ class Batch:
             if file.slot is None:
                 file.slot = self.states.reserve()
         slots = [file.slot for file in chosen if file.slot is not None]
-        y, good = self.states.run(slots, self.spec.stack([self.block(file) for file in chosen]))
+        for row, file in enumerate(chosen):
+            self.states.bound.put(row, self.block(file))
+        y, good = self.states.run(slots)
         for file, posteriors, fine in zip(chosen, y, good, strict=True):
             if not fine:
                 self.drop(file.number)

@@ -2,7 +2,7 @@
 
 A cell writes its equations once, in ``equations``, in terms of a small vocabulary ``m``. Who speaks it decides how they
 are run: ``Eager`` below runs them with torch (any device, any precision, autograd; the readable loop), and
-``pipeline.layers.tape`` records them, so that ``kernels`` beside it can derive their gradient and compile both.
+``pipeline.compiled.tape`` records them, so that ``kernels`` beside it can derive their gradient and compile both.
 """
 
 from types import SimpleNamespace
@@ -13,8 +13,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, linear
 
+from pipeline.compiled.kernels import serves, unroll
 from pipeline.core.errors import NotFiniteError
-from pipeline.layers.kernels import serves, unroll
 from pipeline.layers.stage import Stage, State
 
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         model = load(path)
         if given.page is not None:
             model.spec.require_sound("--page")
-        graphs = export(model, folder, given.block, given.weights)
+        graphs = export(model, folder, given.block, given.weights, start=away)
         files = graphs + (write_package(folder) if away else [])
         files += write_triton(folder) if given.triton else []
         if given.page is not None:

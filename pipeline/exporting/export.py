@@ -24,17 +24,19 @@ BLOCKS = 50  # that are carried on
 BLOCK_SECONDS = 0.1  # computed at a time by streams, unless they ask for something else
 
 
-def export(model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weights: Weights = "fp32") -> list[Path]:
+def export(
+    model: Classifier, folder: Path, block: float = BLOCK_SECONDS, weights: Weights = "fp32", start: bool = False
+) -> list[Path]:
     """Write ``model.onnx`` for streams, ``block`` seconds at a time, and ``clips.onnx`` for whole clips where the head
-    pools another window for them, or where there is a gate. ConfigError if the model cannot be exported; ModelError if
-    a graph answers otherwise: then no file is written.
+    pools another window for them, or where there is a gate. ``start``: with that input, for other programs. ConfigError
+    if the model cannot be exported; ModelError if a graph answers otherwise: then no file is written.
     """
     window = model.config["head"].get("window")
     model = copy.deepcopy(model).cpu().eval()  # wherever it was trained
     stream = model.for_streaming()
     same = stream.config["head"].get("window") == window and not stream.gated
     wanted = {GRAPH: stream} if same else {GRAPH: stream, CLIPS_GRAPH: model}
-    found = {name: to_graph(one, block_ticks(one, block), window) for name, one in wanted.items()}
+    found = {name: to_graph(one, block_ticks(one, block), window, start) for name, one in wanted.items()}
     if weights != "fp32":
         exact = {f"model.{name}" for name, _ in model.named_buffers()}
         found = {name: with_weights(data, weights, exact) for name, data in found.items()}
@@ -75,11 +77,15 @@ def prove(model: Classifier, graph: OnnxModel, tolerance: float = TOLERANCE) -> 
 
 
 def compare(model: Classifier, graph: OnnxModel, blocks: list[tuple[np.ndarray, ...]], used: Memory) -> float:
-    """The greatest difference over some blocks; the graph begins with a ``used`` memory, which ``start`` must undo."""
-    apart, start, memory = 0.0, np.ones((len(blocks[0][0]), 1), np.float32), model.begin(len(blocks[0][0]))
+    """The greatest difference over some blocks; a graph with ``start`` begins with a ``used`` memory, which it must
+    undo.
+    """
+    memory = model.begin(len(blocks[0][0]))
+    apart, start = 0.0, [np.ones((len(blocks[0][0]), 1), np.float32)] * graph.has_start
+    used = used if graph.has_start else memory
     for block in blocks:
         y, memory = model.advance(block, memory)
-        found, *after = graph.session.run(None, dict(zip(graph.inputs, (*block, start, *used), strict=True)))
-        start, used = np.zeros_like(start), tuple(after)
+        found, *after = graph.session.run(None, dict(zip(graph.inputs, (*block, *start, *used), strict=True)))
+        start, used = [np.zeros_like(one) for one in start], tuple(after)
         apart = max(apart, difference(found, y))
     return apart

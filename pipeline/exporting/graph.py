@@ -1,9 +1,9 @@
 """A model's step as an ONNX graph: a block of every track and the states before it to posteriors and the states after.
 
 Inputs ``sound (B, N)`` float32, ``picture (B, T, H, W, 3)`` uint8, ``present (B, T, 2)``, those that the model has;
-``start (B, 1)``: 1 where a row begins anew, whatever its state holds; ``state_00`` and so on. Outputs ``posteriors
-(B, T, K)``; ``next_00`` and so on, in the same order. The block is fixed, the batch is not. All operators are standard
-ones, so that any runtime computes it.
+``start (B, 1)``: 1 where a row begins anew, whatever its state holds (what we compute ourselves has none, and is
+faster); ``state_00`` and so on. Outputs ``posteriors (B, T, K)``; ``next_00`` and so on, in the same order. The block
+is fixed, the batch is not. All operators are standard ones, so that any runtime computes it.
 """
 
 import copy
@@ -39,19 +39,21 @@ class Step(nn.Module):
         for number, leaf in enumerate(leaves(self.like)):
             self.register_buffer(f"first_{number:02}", leaf.detach().cpu().clone())
 
-    def forward(self, tracks: tuple[Tensor, ...], start: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def forward(
+        self, tracks: tuple[Tensor, ...], start: tuple[Tensor, ...], states: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
         """Posteriors, and the next states."""
-        anew = start > 0.5
-        given = [
-            torch.where(anew.view(-1, *[1] * (state.ndim - 1)), self.get_buffer(f"first_{number:02}"), state)
-            for number, state in enumerate(states)
-        ]
-        y, after = self.model(to_tensors(self.model.spec, tracks), nested(self.like, iter(given)))
+        for flag in start:
+            first = [self.get_buffer(f"first_{number:02}") for number in range(len(states))]
+            anew = [(flag > 0.5).view(-1, *[1] * (state.ndim - 1)) for state in states]
+            states = tuple(map(torch.where, anew, first, states))
+        y, after = self.model(to_tensors(self.model.spec, tracks), nested(self.like, iter(states)))
         return y, *(leaf.contiguous() for leaf in leaves(after))
 
 
-def to_graph(model: Classifier, block: int, clip_window: float | None) -> bytes:
-    """The graph for blocks of ``block`` ticks, a multiple of the model's grain; ``clip_window``: of the head for clips.
+def to_graph(model: Classifier, block: int, clip_window: float | None, start: bool = True) -> bytes:
+    """The graph for blocks of ``block`` ticks, a multiple of the model's grain; ``clip_window``: of the head for clips;
+    ``start``: whether it has that input.
 
     ConfigError if the model is not causal, or has a stage that cannot be exported.
     """
@@ -66,8 +68,8 @@ def to_graph(model: Classifier, block: int, clip_window: float | None) -> bytes:
     spec, batch = model.spec, {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
     parts = tuple(map(torch.from_numpy, spec.stack([spec.padding(spec.empty(), block)] * EXAMPLE_ROWS)))
     states = tuple(leaf.detach().cpu().contiguous() for leaf in leaves(model.initial(EXAMPLE_ROWS)))
-    example = parts, torch.zeros(EXAMPLE_ROWS, 1), states
-    dynamic = tuple(batch for _ in parts), batch, tuple(batch for _ in states)
+    example = parts, (torch.zeros(EXAMPLE_ROWS, 1),) * start, states
+    dynamic = tuple(tuple(batch for _ in group) for group in example)
     tracks = TRACKS if spec.both else TRACKS[:1] if spec.sound else TRACKS[1:2]
     numbers = [f"{number:02}" for number in range(len(states))]
     quiet = logging.getLogger("torch.onnx")
@@ -78,7 +80,7 @@ def to_graph(model: Classifier, block: int, clip_window: float | None) -> bytes:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 torch.export.export(step, example, dynamic_shapes=dynamic),
-                input_names=[*tracks, "start", *(f"state_{number}" for number in numbers)],
+                input_names=[*tracks, *["start"] * start, *(f"state_{number}" for number in numbers)],
                 output_names=["posteriors", *(f"next_{number}" for number in numbers)],
                 opset_version=OPSET,
                 dynamo=True,

@@ -49,8 +49,8 @@ class NativeCell(Stage):
             shapes=[(steps, 1, batch, hidden), *[(1, batch, hidden)] * len(memory)],
             version=OPSET,
         )
-        after = tuple(part[0] for part in last)
-        return y[:, 0].transpose(0, 1), after if len(after) > 1 else after[0]
+        after = tuple(part.squeeze(0) for part in last)
+        return y.squeeze(1).transpose(0, 1), after if len(after) > 1 else after[0]
 
 
 def with_native_cells(module: nn.Module) -> None:

@@ -30,6 +30,7 @@ FORMAT = 1
 SEAL_BYTES = 76  # the last ones of the file; 64 of them are a SHA-256 of all before
 LOUDEST = 32.0  # times full scale; what is beyond becomes full scale
 TINY = np.finfo(np.float32).tiny
+TRACKS = "sound", "picture", "present"  # those that the model has; present: which of both are there
 TIMES = "start", "end", "peak"
 COUNTERS = "ticks", "skip", "steps", "end", "failing"
 Event = dict[str, Any]  # label; start, end and peak in seconds; score
@@ -51,14 +52,14 @@ class Model:
             raise ValueError(f"{path}: format {card['format']}, but this file reads {FORMAT}; take the one beside it")
         inputs = self.session.get_inputs()
         self.names = [one.name for one in inputs]
-        self.tracks = inputs[: self.names.index("start")]  # sound, or picture, or both and which of them are present
+        self.tracks = [one for one in inputs if one.name in TRACKS]
         self.rate: int = card["spec"]["sound"] or card["spec"]["picture"]["rate"]  # ticks a second
         self.first = [first_state(**state) for state in card["states"]]
 
     def step(self, tracks: list[Any], state: list[Any]) -> list[Any]:
         """A block of each track ``(1, N, ...)`` and the state before it: posteriors ``(1, T, K)``, the next state."""
-        start = np.zeros((1, 1), np.float32)  # 1 would begin anew, whatever the state is
-        found: list[Any] = self.session.run(None, dict(zip(self.names, [*tracks, start, *state], strict=True)))
+        start = [np.zeros((1, 1), np.float32)] * ("start" in self.names)  # 1 would begin anew, whatever the state is
+        found: list[Any] = self.session.run(None, dict(zip(self.names, [*tracks, *start, *state], strict=True)))
         return found
 
 

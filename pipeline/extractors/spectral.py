@@ -96,4 +96,4 @@ class MelSpectrum(Frames):
 
     def power(self, frames: Tensor) -> Tensor:
         """Mel power ``(B, T, mels)`` of frames ``(B, T, window)``."""
-        return power_spectrum(frames * self.hann, self.fft) @ self.filters
+        return power_spectrum(frames, self.fft, self.hann) @ self.filters

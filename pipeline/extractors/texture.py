@@ -62,8 +62,8 @@ class Texture(Windows):
         pairs = weights[..., 1:] * weights[..., :-1]
         change = (x.diff(dim=-1).abs() * pairs[:, :, None]).sum(-1) / pairs.sum(-1)[..., None].clamp(min=1)
         bands = x.transpose(2, 3) @ self.mix
-        waves = (bands - bands.mean(2, keepdim=True)).transpose(2, 3) * self.hann
-        power = power_spectrum(waves, self.span) @ self.octaves
+        waves = (bands - bands.mean(2, keepdim=True)).transpose(2, 3)
+        power = power_spectrum(waves, self.span, self.hann) @ self.octaves
         level = mean - mean.mean(-1, keepdim=True)
         share = weights.mean(-1, keepdim=True)
         return torch.cat([level, (deviation + LITTLE**2).sqrt(), change, share, power.log1p().flatten(2)], -1)

@@ -176,32 +176,35 @@ def windows(x: Tensor, size: int, hop: int) -> Tensor:
     """
     if not torch.compiler.is_exporting():
         return x.unfold(1, size, hop)
-    times = -(-size // hop)
-    x = x.movedim(1, -1)
-    x = torch.nn.functional.pad(x, (times * hop - size, 0))
+    times, steps = -(-size // hop), (x.shape[1] - size) // hop + 1
+    x, spare = x.movedim(1, -1), times * hop - size
+    if steps <= times:
+        frames = torch.cat([x[..., k * hop : k * hop + size] for k in range(steps)], -1)
+        return frames.reshape(*x.shape[:-1], steps, size).movedim(-2, 1)
+    x = torch.nn.functional.pad(x, (spare, 0))
     x = x.reshape(*x.shape[:-1], -1, hop)
-    steps = x.shape[-2] - times + 1
-    found = torch.cat([x[..., k : k + steps, :] for k in range(times)], -1)[..., times * hop - size :]
-    return found.movedim(-2, 1)
+    parts = [x[..., k : k + steps, 0 if k else spare :] for k in range(times)]
+    return torch.cat(parts, -1).movedim(-2, 1)
 
 
-def power_spectrum(x: Tensor, size: int) -> Tensor:
-    """Squared magnitudes ``(..., size // 2 + 1)`` of the Fourier transform of ``(..., N)``, padded with zeros to
-    ``size``. In a graph that is exported two products with waves, as runtimes have no fast transform: of the parts that
-    are even and odd about the middle, where time is counted from, which changes no magnitude.
+def power_spectrum(x: Tensor, size: int, hann: Tensor) -> Tensor:
+    """Squared magnitudes ``(..., size // 2 + 1)`` of the Fourier transform of frames ``(..., N)``, weighted by a
+    periodic Hann window ``(N,)`` and padded with zeros to ``size``. In a graph that is exported two products with
+    waves, as runtimes have no fast transform: of the parts that are even and odd about the window's middle, where time
+    is counted from, which changes no magnitude. The window begins with 0, and is even from there on.
     """
     if not torch.compiler.is_exporting():
-        spectrum = torch.fft.rfft(x, size)
+        spectrum = torch.fft.rfft(x * hann, size)
         power: Tensor = spectrum.real.square() + spectrum.imag.square()
         return power
-    half, count = x.shape[-1] // 2, x.shape[-1]
-    times = np.arange(count - half, count) - (count - 1) / 2
+    count = x.shape[-1]
+    half = count // 2
+    times = np.arange(count - half, count) - count / 2
     angles = 2 * np.pi / size * np.outer(times, np.arange(size // 2 + 1))
-    cosines, sines = (torch.from_numpy(wave(angles).astype(np.float32)) for wave in (np.cos, np.sin))
-    late, early = x[..., count - half :], x[..., :half].flip(-1)
+    weights = np.where(times == 0, 0.5, 1)[:, None] * (0.5 + 0.5 * np.cos(2 * np.pi / count * times))[:, None]
+    cosines, sines = (torch.from_numpy((weights * wave(angles)).astype(np.float32)) for wave in (np.cos, np.sin))
+    late, early = x[..., count - half :], x[..., 1 : half + 1].flip(-1)
     even, odd = (late + early) @ cosines, (late - early) @ sines
-    if count % 2:
-        even = even + x[..., half : half + 1]
     return even * even + odd * odd
 
 

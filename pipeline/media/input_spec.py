@@ -52,17 +52,17 @@ class InputSpec:
                 "second; change extractor.picture.rate"
             )
 
-    @property
+    @cached_property
     def rate(self) -> int:
         """Ticks a second."""
         return self.sound or (self.picture.rate if self.picture else 0)
 
-    @property
+    @cached_property
     def grain(self) -> int:
         """Ticks of the smallest chunk: a picture's period if there are both tracks."""
         return self.sound // self.picture.rate if self.sound and self.picture else 1
 
-    @property
+    @cached_property
     def both(self) -> bool:
         """Whether there are two tracks."""
         return bool(self.sound and self.picture)
@@ -88,7 +88,7 @@ class InputSpec:
         given = chunk if isinstance(chunk, tuple) else (chunk,)
         if len(given) != len(self.tracks):
             raise ValueError(f"got {len(given)} tracks; expected {len(self.tracks)}: {self}")
-        arrays = tuple(self.as_track(array, track) for array, track in zip(given, self.tracks, strict=True))
+        arrays = tuple([self.as_track(array, track) for array, track in zip(given, self.tracks, strict=True)])
         if self.both and len({len(a) / track.steps for a, track in zip(arrays, self.tracks, strict=True)}) > 1:
             counts = " and ".join(str(len(array)) for array in arrays)
             raise ValueError(f"got tracks of {counts} steps; expected {self.grain} samples to each picture and mark")
@@ -133,8 +133,8 @@ class InputSpec:
         """A chunk's first ``ticks`` (a multiple of the grain), and the rest."""
         grains = ticks // self.grain
         sizes = [grains * track.steps for track in self.tracks]
-        pairs = [(array[:size], array[size:]) for array, size in zip(parts, sizes, strict=True)]
-        return tuple(first for first, _ in pairs), tuple(rest for _, rest in pairs)
+        both = [*zip(parts, sizes, strict=True)]
+        return tuple([array[:size] for array, size in both]), tuple([array[size:] for array, size in both])
 
     def pad(self, parts: Arrays, ticks: int) -> Arrays:
         """Silence, absence, or the last picture again, until the chunk has ``ticks`` (a multiple of the grain)."""

@@ -46,7 +46,7 @@ from pipeline.model.file import (
 )  # fmt: skip
 from pipeline.model.golden import Golden, check_golden, offline, pop_golden, stage_sizes
 from pipeline.model.golden_clip import clip, duration, library_versions
-from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
+from pipeline.model.stream_model import MAX_STATE_BYTES, Bound, Memory
 from pipeline.tasks.task import Task
 
 GRAINS = 8  # steps of the slower track that a chunk may need at most
@@ -253,6 +253,10 @@ class Classifier(Chain):
     def begin(self, rows: int) -> Memory:
         """See ``StreamModel``."""
         return tuple(plain(leaf.detach().contiguous().clone()) for leaf in leaves(self.initial(rows)))
+
+    def bound(self, rows: int, ticks: int) -> Bound:
+        """See ``StreamModel``."""
+        return Bound(self, rows, ticks)
 
     @torch.inference_mode()
     def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:

@@ -128,7 +128,7 @@ class Decoder:
         posteriors = np.asarray(posteriors, np.float32)
         reached = posteriors >= self.high
         found: list[tuple[int, int, Event]] = []
-        if self.open or reached.any():  # most blocks of a quiet stream reach no threshold
+        if self.open or np.count_nonzero(reached):  # most blocks of a quiet stream reach no threshold
             for index in sorted({*self.open, *np.flatnonzero(reached.any(axis=0)).tolist()}):
                 scores = posteriors[:, index].tolist()
                 found += [(event.end, index, event) for event in self.follow(index, scores)]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.model.decoder import Decoder
 from pipeline.model.file import DEFAULTS, PARTS, Promise
 from pipeline.model.golden_clip import TOLERANCE, difference
+from pipeline.model.onnx_bound import OnnxBound
 from pipeline.model.stream_model import MAX_STATE_BYTES, Memory
 
 FORMAT = 1
@@ -113,7 +115,8 @@ class Card(BaseModel):
         steps = self.block // spec.grain
         tracks = [([steps * track.steps, *track.shape], np.dtype(track.kind).name) for track in spec.tracks]
         posteriors = [self.block // self.hop, len(self.labels)], "float32"
-        wanted = [*tracks, ([1], "float32"), *states], [posteriors, *states]
+        start = [([1], "float32")] * has_start(session)
+        wanted = [*tracks, *start, *states], [posteriors, *states]
         for what, given, expected in zip(
             ("takes", "gives"), (session.get_inputs(), session.get_outputs()), wanted, strict=True
         ):
@@ -137,8 +140,8 @@ class OnnxModel:
         self.labels, self.config = card.labels, with_new_names(card.config)
         self.hop, self.delay, self.grain, self.unit = card.hop, card.delay, card.grain, card.block
         self.link, self.promise = card.link, card.promise
-        self.engine = {"device": "cpu", "precision": "fp32", "compute": "onnx"}
-        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.engine = {"device": "cpu", "precision": "fp32", "compute": "onnx", "block": str(card.block)}
+        self.inputs, self.has_start = [one.name for one in self.session.get_inputs()], has_start(self.session)
         try:
             self.decoder()
         except Exception as error:  # whatever hostile settings bring about
@@ -157,14 +160,31 @@ class OnnxModel:
         """The card's initial states."""
         return tuple(state.begin(rows) for state in self.card.states)
 
+    def bound(self, rows: int, ticks: int) -> OnnxBound:
+        """See ``StreamModel``."""
+        return OnnxBound(self, rows, ticks)
+
+    def bind(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> Any:
+        """The graph's inputs and outputs in these arrays, for ``session.run_with_iobinding``."""
+        from onnxruntime import OrtValue
+
+        binding = self.session.io_binding()
+        for name, array in zip(self.inputs, inputs, strict=True):
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
+        for one, array in zip(self.session.get_outputs(), outputs, strict=True):
+            binding.bind_ortvalue_output(one.name, OrtValue.ortvalue_from_numpy(array))
+        return binding
+
     def advance(self, block: Arrays, memory: Memory) -> tuple[NDArray[np.float32], Memory]:
         """By the graph, once for each of its own blocks."""
-        going_on, found = np.zeros((len(block[0]), 1), np.float32), []
-        for piece in self.pieces(block):
-            y, *after = self.session.run(None, dict(zip(self.inputs, (*piece, going_on, *memory), strict=True)))
-            memory = tuple(after)
-            found.append(y)
-        return found[0] if len(found) == 1 else np.concatenate(found, 1), memory
+        rows = len(block[0])
+        bound = self.bound(rows, self.spec.ticks(tuple(part[0] for part in block)))
+        for place, part in zip(bound.tracks, block, strict=True):
+            place[:] = part
+        bound.gather(memory, range(rows))
+        bound.run(rows)
+        bound.accept()
+        return bound.y, bound.memory()
 
     def pieces(self, block: Arrays) -> list[Arrays]:
         """A block in pieces of the graph's own size."""
@@ -222,6 +242,11 @@ def session_of(data: bytes, threads: int, path: Path) -> Any:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of onnxruntime, of which there are many
         raise ModelError(f"{path}: onnxruntime refuses it ({str(error)[:200]}); {ANEW}") from error
+
+
+def has_start(session: Any) -> bool:
+    """Whether a graph can be told that rows begin anew."""
+    return any(one.name == "start" for one in session.get_inputs())
 
 
 def seal(data: bytes) -> bytes:

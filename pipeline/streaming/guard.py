@@ -94,9 +94,9 @@ class Guard:
 
     def follow_offset(self, mean: float, start: int, ticks: int) -> None:
         """The ``mean`` of so many ticks joins that of the last second."""
-        share = 1 - math.exp(-ticks / (OFFSET_SECONDS * self.rate))
-        self.counts.offset += share * (mean - self.counts.offset)
-        if abs(self.counts.offset) > MAX_OFFSET:
+        counts = self.counts
+        counts.offset += (1 - math.exp(-ticks / (OFFSET_SECONDS * self.rate))) * (mean - counts.offset)
+        if abs(counts.offset) > MAX_OFFSET:
             self.warn("offset", start, start + ticks)
 
     def repaired(self, x: Samples, start: int) -> tuple[Samples, float, int]:
@@ -126,15 +126,12 @@ class Guard:
             self.warnings.append({"time": round(start / self.rate, 3), "code": code, "text": TEXTS[code]})
         self.counts.seen[code] = end
 
-    def checked(
-        self, y: NDArray[np.float32], good: bool, broken: bool, start: int, ticks: int
+    def replaced(
+        self, y: NDArray[np.float32], broken: bool, start: int, ticks: int
     ) -> tuple[NDArray[np.float32], bool]:
-        """Posteriors ``(T, K)`` of a block of ``ticks``, or what stands in for them where they or the state were not
-        ``good``; and whether the state has to begin anew. ``broken``: the state before the block was not finite.
+        """What stands in for posteriors ``(T, K)`` of a block of ``ticks``, as they or the state are not finite; and
+        whether the state has to begin anew. ``broken``: the state before the block was not finite, either.
         """
-        if good:
-            self.held, self.counts.failing = y[-1], 0
-            return y, False
         self.counts.not_computed += 1
         self.warn("not_computed", start, start + ticks)
         self.counts.failing += ticks
@@ -144,40 +141,21 @@ class Guard:
         return np.repeat(self.held[None], len(y), axis=0), restart
 
 
-def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Arrays:
-    """Blocks ``(B, steps, ...)`` of streams made sound, and counted by the guard of each; ``starts``: first ticks."""
+def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> None:
+    """Make the first of some blocks ``(rows, steps, ...)`` per track sound where they are, one for each guard, which
+    counts what was not; ``starts``: first ticks.
+    """
     if not guards[0].sound:
-        return blocks
-    x = blocks[0]
+        return
+    x, ticks = blocks[0][: len(guards)], blocks[0].shape[1]
     size = np.abs(x)
-    fine = size.max(1) < FULL_SCALE  # the greatest of NaN is NaN
-    if (small := size < TINY).any():
+    fine = np.maximum.reduce(size, 1) < FULL_SCALE  # the greatest of NaN is NaN
+    if np.count_nonzero(small := size < TINY):
         fine &= ~(small & (size > 0)).any(1)
     with np.errstate(over="ignore", invalid="ignore"):  # of rows that are not fine
-        totals, ticks = x.sum(1).tolist(), x.shape[1]
-    for row, guard in enumerate(guards):
-        if fine[row]:
-            guard.follow_offset(totals[row] / ticks, starts[row], ticks)
+        sums = np.add.reduce(x, 1).tolist()
+    for row, (guard, good) in enumerate(zip(guards, fine.tolist(), strict=True)):
+        if good:
+            guard.follow_offset(sums[row] / ticks, starts[row], ticks)
         else:
-            x = x.copy() if x is blocks[0] else x
             x[row] = guard.samples(x[row], starts[row])
-    return (x, *blocks[1:])
-
-
-def finite(values: Memory, initial: Memory) -> bool:
-    """Whether all numbers of some arrays are finite, or minus infinity where the ``initial`` ones have that."""
-    for part, first in zip(values, initial, strict=True):
-        array = part if type(part) is np.ndarray else to_numpy(part)
-        if array.dtype.kind != "f" or math.isfinite(np.vdot(array, array)):  # a fraction of the time of looking at each
-            continue
-        fine = np.isfinite(array)
-        if (to_numpy(first) == -math.inf).any():  # a maximum of nothing yet
-            fine |= array == -math.inf
-        if not fine.all():
-            return False
-    return True
-
-
-def to_numpy(array: Any) -> NDArray[Any]:
-    """An array, wherever it is, on the processor."""
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

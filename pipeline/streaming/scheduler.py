@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.media.input_spec import Arrays, Chunk
+from pipeline.media.input_spec import Chunk
 from pipeline.model.decoder import Event
 from pipeline.model.stream_model import StreamModel
 from pipeline.sources.source import BEHIND, Gap, Policy
@@ -126,9 +126,8 @@ class Scheduler:
         """A chunk of a stream, as for ``Stream.feed``; ``arrived`` on the clock, by default now. Any thread."""
         arrived = self.clock() if arrived is None else arrived
         with self.changed:
-            entry = self.scheduled(stream)
             stream.feed(chunk)
-            if self.note_arrivals(entry, arrived):
+            if self.note_arrivals(self.scheduled(stream), arrived):
                 self.changed.notify()
 
     def wait(self, seconds: float) -> bool:
@@ -143,8 +142,8 @@ class Scheduler:
         start = self.clock()
         with self.changed:
             answers = self.drop_late(start) if self.overload == "drop" else []
-            blocks, taken = self.take(self.waiting()[: self.batch.tile])
-        return answers + self.compute(blocks, taken, start)
+            taken = self.take(self.waiting()[: self.batch.tile])
+        return answers + self.compute(taken, start)
 
     def gap(self, stream: Stream, ticks: int, how: Policy = "reset") -> list[Answer]:
         """Answer what waits in a stream; then ``Stream.gap``, which is the last answer. Meanwhile, ``feed`` waits."""
@@ -192,11 +191,11 @@ class Scheduler:
 
     def note_arrivals(self, entry: ScheduledStream, now: float) -> bool:
         """Note when new blocks arrived; whether a block waits."""
-        ready = entry.stream.spec.ticks(entry.stream.waiting) // self.size
-        while len(entry.arrived) < ready:
-            entry.arrived.append(now)
-        while len(entry.arrived) > ready:  # a gap has answered them
-            entry.arrived.popleft()
+        ready, arrived = len(entry.stream.waiting[0]) // self.size, entry.arrived
+        while len(arrived) < ready:
+            arrived.append(now)
+        while len(arrived) > ready:  # a gap has answered them
+            arrived.popleft()
         return ready > 0
 
     def waiting(self) -> list[ScheduledStream]:
@@ -208,18 +207,22 @@ class Scheduler:
         entry, answers = self.scheduled(stream), []
         while entry.arrived:
             start = self.clock()
-            answers += self.compute(*self.take([entry]), start)
+            answers += self.compute(self.take([entry]), start)
         return answers
 
-    def take(self, entries: Sequence[ScheduledStream]) -> tuple[Arrays, list[Taken]]:
-        """The oldest block of each of some streams, made sound together."""
+    def take(self, entries: Sequence[ScheduledStream]) -> list[Taken]:
+        """The oldest block of each of some streams, made sound together, in its place in the batch."""
         if not entries:
-            return (), []
-        blocks, starts = zip(*(entry.stream.take() for entry in entries), strict=True)
-        x = clean([entry.stream.guard for entry in entries], self.model.spec.stack(blocks), starts)
-        return x, [(entry, entry.arrived.popleft(), take_warnings(entry.stream)) for entry in entries]
+            return []
+        starts = []
+        for row, entry in enumerate(entries):
+            block, start = entry.stream.take()
+            self.batch.bound.put(row, block)
+            starts.append(start)
+        clean([entry.stream.guard for entry in entries], self.batch.bound.tracks, starts)
+        return [(entry, entry.arrived.popleft(), take_warnings(entry.stream)) for entry in entries]
 
-    def compute(self, blocks: Arrays, taken: Sequence[Taken], start: float) -> list[Answer]:
+    def compute(self, taken: Sequence[Taken], start: float) -> list[Answer]:
         """Answer a block of each of some streams, as one batch."""
         if not taken:
             return []
@@ -227,16 +230,15 @@ class Scheduler:
             if entry.stream.fetch is None:  # it has just joined, or was given another state
                 self.batch.write(entry.row, entry.stream.state)
                 entry.stream.fetch = partial(self.batch.read, entry.row)
-        y, good = self.batch.run([entry.row for entry, *_ in taken], blocks)
+        y, good = self.batch.run([entry.row for entry, *_ in taken])
         now = self.clock()
         answers = []
         with self.changed:
-            for (entry, arrived, warnings), posteriors, fine in zip(taken, y, good, strict=True):
+            for (entry, arrived, warnings), posteriors, fine in zip(taken, y, good.tolist(), strict=True):
                 stream, waited = entry.stream, max(0.0, now - arrived)
-                events = stream.answer(posteriors, bool(fine))
+                events = stream.answer(posteriors, fine)
                 warnings += take_warnings(stream)
                 answers.append(Answer(stream, events, stream.first, stream.posteriors, waited, warnings))
-                self.note_arrivals(entry, now)
         self.spans.append((self.clock() - start, len(taken) * self.size / self.model.rate))
         return answers
 
@@ -250,7 +252,7 @@ class Scheduler:
         for entry in waiting:
             stream, oldest, passed = entry.stream, entry.arrived[0], list[Taken]()
             while entry.arrived and now - entry.arrived[0] > self.patience / 2:
-                passed += self.take([entry])[1]
+                passed += self.take([entry])
             if not passed:
                 break
             warnings = [warning for *_, found in passed for warning in found]
@@ -265,6 +267,5 @@ class Scheduler:
 
 def take_warnings(stream: Stream) -> list[dict[str, Any]]:
     """The warnings of a stream, out of it: the next ``feed``, perhaps of another thread, clears them."""
-    warnings = list(stream.warnings)
-    stream.warnings.clear()
+    warnings, stream.guard.warnings = stream.guard.warnings, []
     return warnings

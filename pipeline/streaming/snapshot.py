@@ -8,7 +8,7 @@ that is larger than the bytes are.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from safetensors.numpy import load, save
 
 from pipeline.core.errors import SnapshotError
 from pipeline.media.input_spec import Arrays
-from pipeline.model.stream_model import Memory, StreamModel
-from pipeline.streaming.guard import TEXTS, Counts, finite, to_numpy
+from pipeline.model.stream_model import Memory, StreamModel, finite, to_numpy
+from pipeline.streaming.guard import TEXTS, Counts
 
 FORMAT = 1
 HEADER = "rivulet-stream"  # one entry: a digest, and the card; of several, the order would not be fixed
@@ -35,7 +35,7 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     format: int = FORMAT
     model: str = ""
-    engine: str = "torch"  # what computed the state: another goes on from it, with other last bits
+    engine: Literal["torch", "onnx"] = "torch"  # what computed the state: another goes on from it, with other last bits
     size: Annotated[int, Field(ge=1, le=MAX_COUNT)]
     ticks: Counter
     surplus: Counter
@@ -65,7 +65,7 @@ def refused(why: str) -> SnapshotError:
 def pack(model: StreamModel, memory: Remembered) -> bytes:
     """Bytes for ``unpack``. SnapshotError if what is waiting is larger than ``MAX_WAITING_BYTES``."""
     check_size(model, memory.card.size, memory.waiting)
-    known = {"model": model.identity(), "engine": model.engine.get("compute", "torch")}
+    known = {"model": model.identity(), "engine": engine_of(model)}
     text = memory.card.model_copy(update=known).model_dump_json()
     named = arrays_of(memory.state, memory.waiting, memory.newest, memory.held)
     return save(named, {HEADER: f"{digest_of(text, named)} {text}"})
@@ -99,9 +99,14 @@ def unpack(model: StreamModel, data: bytes) -> Remembered:
     state = tuple(named[f"state.{number}"].copy() for number in range(len(initial)))
     counts = [array for array in state if array.dtype.kind != "f"]
     out_of_range = any(((array < 0) | (array > MAX_COUNT)).any() for array in counts)
-    if out_of_range or not finite(state, initial) or not np.isfinite(named["held"]).all():
+    if out_of_range or not finite(state, initial).all() or not np.isfinite(named["held"]).all():
         raise refused("its state is not finite, or counts less than nothing")
     return Remembered(card, state, waiting, newest, named["held"].copy())
+
+
+def engine_of(model: StreamModel) -> str:
+    """What computes a model."""
+    return model.engine.get("compute", "torch")
 
 
 def arrays_of(state: Memory, waiting: Arrays, newest: Arrays, held: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

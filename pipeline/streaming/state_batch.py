@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays
-from pipeline.model.stream_model import Memory, StreamModel
-from pipeline.streaming.guard import to_numpy
+from pipeline.model.stream_model import Memory, StreamModel, to_numpy
 
 FIRST_ROWS = 64  # twice as many when they are full
 SPARE = 0  # the row that fills batches up: the initial memory, which is never written to
@@ -27,6 +26,7 @@ class StateBatch:
 
     Attributes:
         sizes: the batch sizes, in ascending order.
+        bound: where the blocks are put that ``run`` computes.
         rows: the memories, arrays ``(rows, ...)``.
         free: the rows that belong to nobody.
     """
@@ -36,8 +36,10 @@ class StateBatch:
         with the threads set now.
         """
         model.check_block(size)
-        self.model, self.tile = model, tile
+        self.model = model
         self.sizes = independent_sizes(model, size, tile) if exact else [*range(1, tile + 1)]
+        self.tile = self.sizes[-1]
+        self.bound = model.bound(self.tile, size)
         self.rows, self.free = model.begin(FIRST_ROWS), [*range(FIRST_ROWS - 1, SPARE, -1)]
 
     def reserve(self) -> int:
@@ -49,7 +51,7 @@ class StateBatch:
                 new[:count] = old
             self.rows, self.free = more, [*range(2 * count - 1, count - 1, -1)]
         row: int = self.free.pop()
-        self.write(row, self.read(SPARE))
+        self.write(row, self.bound.first)
         return row
 
     def read(self, row: int) -> Memory:
@@ -61,44 +63,38 @@ class StateBatch:
         for array, new in zip(self.rows, memory, strict=True):
             array[row] = new[0] if type(new) is type(array) else array.new_tensor(new[0])
 
-    def run(self, rows: Sequence[int], blocks: Arrays) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """A block for each of some rows, ``(B, steps, ...)`` per track: posteriors ``(B, T, K)``, and which of them are
-        finite, as their new memories are, ``(B,)``. Those memories are in their rows now. The other rows are as they
-        were, and their posteriors NaN.
+    def run(self, rows: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A step of some rows, at most ``tile``, whose blocks stand in ``bound`` in this order: posteriors
+        ``(B, T, K)``, and which of them are finite, as their new memories are, ``(B,)``. Those memories are in their
+        rows now. The other rows are as they were, and their posteriors NaN.
         """
-        most = self.sizes[-1]
-        cuts = [slice(k, k + most) for k in range(0, len(rows), most)]
-        parts = [self.batch(rows[cut], tuple(part[cut] for part in blocks)) for cut in cuts]
-        return np.concatenate([y for y, _ in parts]), np.concatenate([good for _, good in parts])
-
-    def batch(self, rows: Sequence[int], blocks: Arrays) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The same in a batch of one of the ``sizes``."""
-        spare = next(size for size in self.sizes if size >= len(rows)) - len(rows)
-        index = [*rows, *[SPARE] * spare]
-        x = tuple(np.concatenate([part, part[[0] * spare]]) for part in blocks) if spare else blocks
-        y, memory = self.model.advance(x, tuple(array[index] for array in self.rows))
-        y = y[: len(rows)]
-        good = np.isfinite(y).all(axis=(1, 2)) & self.finite(memory, len(rows))
-        if not good.any() and len(rows) > 1:  # perhaps one has spoilt the others
-            each = [self.batch([row], tuple(part[k : k + 1] for part in blocks)) for k, row in enumerate(rows)]
-            return np.concatenate([y for y, _ in each]), np.concatenate([good for _, good in each])
-        kept = np.flatnonzero(good).tolist()
-        for array, new in zip(self.rows, memory, strict=True):
-            array[[rows[row] for row in kept]] = new[kept]
-        if len(kept) < len(rows):
-            y = np.where(good[:, None, None], y, np.float32(np.nan))
+        count, bound = len(rows), self.bound
+        size = next(size for size in self.sizes if size >= count)
+        index = np.array([*rows, *[SPARE] * (size - count)])
+        bound.gather(self.rows, index)
+        bound.run(size)
+        good = bound.good(size)[:count]
+        if not good.any() and count > 1:  # perhaps one has spoilt the others
+            blocks = [tuple(track[row].copy() for track in bound.tracks) for row in range(count)]
+            return self.one_by_one(rows, blocks)
+        whole = good.all()
+        chosen = slice(count) if whole else np.flatnonzero(good)
+        for array, new in zip(self.rows, bound.after, strict=True):
+            array[index[:count][chosen]] = new[chosen]
+        y = bound.y[:count].copy()
+        if not whole:
+            y[~good] = np.nan
         return y, good
 
-    def finite(self, memory: Memory, count: int) -> NDArray[np.bool_]:
-        """Which of the first ``count`` rows have only finite numbers, or those that they begin with."""
-        found = np.ones(count, bool)
-        for array, first in zip(memory, self.rows, strict=True):
-            with np.errstate(over="ignore", invalid="ignore"):
-                sums = to_numpy(array.reshape(len(array), -1).sum(1)[:count])  # faster than to look at each number
-            for row in np.flatnonzero(~np.isfinite(sums)):
-                one = to_numpy(array[row])
-                found[row] &= bool((np.isfinite(one) | (one == to_numpy(first[SPARE]))).all())
-        return found
+    def one_by_one(
+        self, rows: Sequence[int], blocks: Sequence[Arrays]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """As ``run``, each row alone."""
+        found = []
+        for row, block in zip(rows, blocks, strict=True):
+            self.bound.put(0, block)
+            found.append(self.run([row]))
+        return np.concatenate([y for y, _ in found]), np.concatenate([good for _, good in found])
 
 
 def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
@@ -108,9 +104,7 @@ def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
     random, sizes, compared = np.random.default_rng(0), [tile], 0
     while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
-    memory = model.begin(1)
-    for _ in range(2):  # so that what is remembered is full, too
-        _, memory = model.advance(full_block(model, size, 1, random), memory)
+    memory = full_memory(model, size, random)
     while sizes and compared < VALUES:
         block = full_block(model, size, 1, random)
         expected = model.advance(repeated(block, sizes[-1]), repeated(memory, sizes[-1]))
@@ -119,6 +113,14 @@ def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
         sizes = [count for count in sizes if count > max(bad, default=0)]
         compared += one[0].size
     return sizes or [1]
+
+
+def full_memory(model: StreamModel, size: int, random: np.random.Generator) -> Memory:
+    """What a model remembers of two blocks; and of a voice, if it has a gate, which noise would not open."""
+    memory = model.begin(1)
+    for _ in range(2):
+        _, memory = model.advance(full_block(model, size, 1, random), memory)
+    return (*memory[:-1], 0 * memory[-1] + 1) if model.config.get("gate") else memory
 
 
 def full_block(model: StreamModel, size: int, rows: int, random: np.random.Generator) -> Arrays:

@@ -4,7 +4,9 @@ Whatever sizes the chunks arrive in, the model always sees the same blocks, so t
 """
 
 import operator
+import warnings
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,10 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.media.input_spec import Arrays, Chunk, concatenate
 from pipeline.model.decoder import Decoder, Event
-from pipeline.model.stream_model import Memory, StreamModel
+from pipeline.model.stream_model import Bound, Memory, StreamModel, finite
 from pipeline.sources.source import Policy
-from pipeline.streaming.guard import Guard, clean, finite
-from pipeline.streaming.snapshot import Card, Remembered, pack, refused, unpack
+from pipeline.streaming.guard import Guard, clean
+from pipeline.streaming.snapshot import Card, Remembered, engine_of, pack, refused, unpack
 
 MAX_FILL_SECONDS = 10.0  # seconds of a gap that are computed at most
 COUNTERS = "size", "ticks", "surplus", "skip", "steps", "end", "closed"  # of a stream, in its snapshots
@@ -40,7 +42,7 @@ class Stream:
         model.check_block(self.size)
         self.decoder = decoder or model.decoder()
         self.fetch: Callable[[], Memory] | None = None
-        self.value = model.begin(1)
+        self.value: Memory | None = model.begin(1)  # None: it is in ``bound``
         self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels))
         self.waiting = self.newest = self.spec.empty()
         self.ticks = 0  # received so far, and passed in gaps
@@ -54,11 +56,18 @@ class Stream:
     @property
     def state(self) -> Memory:
         """The model's state: a plain value, which no later step changes."""
-        return self.value if self.fetch is None else self.fetch()
+        if self.fetch:
+            return self.fetch()
+        return self.bound.memory() if self.value is None else self.value
 
     @state.setter
     def state(self, state: Memory) -> None:
         self.fetch, self.value = None, state
+
+    @cached_property
+    def bound(self) -> Bound:
+        """Where this stream is computed, unless a ``Scheduler`` does."""
+        return self.model.bound(1, self.size)
 
     def push(self, chunk: Chunk) -> list[Event]:
         """Take a chunk, of any length: samples ``(N,)``, RGB pictures ``(T, h, w, 3)`` of any size, or both; return the
@@ -68,13 +77,17 @@ class Stream:
         events: list[Event] = []
         answers = []
         while self.ready():
+            bound = self.bound
+            if self.fetch or self.value is not None:
+                bound.gather(self.state, [0])
+                self.fetch = self.value = None
             block, start = self.take()
-            x = clean([self.guard], tuple([part[None] for part in block]), [start])
-            (y,), state = self.model.advance(x, self.state)
-            good = finite((y, *state), (self.guard.held, *self.guard.initial))
-            if good:
-                self.state = state
-            events += self.answer(y, good)
+            bound.put(0, block)
+            clean([self.guard], bound.tracks, [start])
+            bound.run(1)
+            if good := bool(bound.good(1)[0]):
+                bound.accept()
+            events += self.answer(bound.y[0].copy(), good)
             answers.append(self.posteriors)
         if len(answers) > 1:
             self.posteriors = np.concatenate(answers)
@@ -92,10 +105,10 @@ class Stream:
             left_out = min(self.surplus, self.spec.ticks(parts))
             self.surplus -= left_out
             parts = self.spec.cut(parts, left_out)[1]
-        self.ticks += self.spec.ticks(parts)
-        self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
-        if self.spec.ticks(parts):
-            self.newest = tuple(array[-1:] for array in parts)
+        if ticks := self.spec.ticks(parts):
+            self.ticks += ticks
+            self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
+            self.newest = tuple([array[-1:] for array in parts])
         self.posteriors, self.first = self.posteriors[:0], self.steps  # those of the last call, as its warnings
         self.warnings.clear()
 
@@ -120,16 +133,20 @@ class Stream:
         """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. Unless they and the
         state after them were ``good``, that is finite, the state must still be the one before the block.
         """
-        start = (self.steps + self.model.delay - self.skip) * self.model.hop
-        broken = not good and not finite(self.state, self.guard.initial)
-        y, restart = self.guard.checked(y, good, broken, start, self.size)
-        if restart:
-            self.state = self.guard.initial
-        dropped = min(self.skip, len(y))
-        self.skip -= dropped
-        self.posteriors, self.first = y[dropped:][: None if self.end is None else self.end - self.steps], self.steps
-        self.steps += len(self.posteriors)
-        return self.decoder.decode(self.posteriors)
+        if good:
+            self.guard.held, self.guard.counts.failing = y[-1], 0
+        else:
+            start = (self.steps + self.model.delay - self.skip) * self.model.hop
+            y, restart = self.guard.replaced(y, not finite(self.state, self.guard.initial).all(), start, self.size)
+            if restart:
+                self.state = self.guard.initial
+        if self.skip or self.end is not None:
+            dropped = min(self.skip, len(y))
+            self.skip -= dropped
+            y = y[dropped:][: None if self.end is None else self.end - self.steps]
+        self.posteriors, self.first = y, self.steps
+        self.steps += len(y)
+        return self.decoder.decode(y)
 
     def close(self) -> list[Event]:
         """The stream is over: answer for what is left (padded as training clips are) and end the open events."""
@@ -215,9 +232,12 @@ class Stream:
         """The stream of a ``snapshot``, in any process: it goes on as if nothing had been, bit for bit.
 
         ``decoder``: a new one with the settings that the stream's had, if they were not the model's. SnapshotError if
-        the bytes are damaged, or of another model or version.
+        the bytes are damaged, or of another model or version. A UserWarning tells that another engine took it.
         """
         card, state, waiting, newest, held = unpack(model, data)
+        if card.engine != (engine := engine_of(model)):
+            told = f"snapshot: of a stream computed by {card.engine}, which goes on by {engine} with other last bits"
+            warnings.warn(f"{told}; compute={card.engine} keeps them", stacklevel=2)
         try:
             stream = cls(model, card.size // model.hop, decoder)
             stream.decoder.restore(card.decoder)

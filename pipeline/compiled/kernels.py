@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pipeline.compiled.tape import Recorded, record
+from pipeline.compiled.writer import Writer
 from pipeline.core.atomic import atomic_write
-from pipeline.layers.tape import Recorded, record
-from pipeline.layers.writer import Writer
 
 ON = os.environ.get("RIVULET_ENGINE") != "off"
 NUMERICS = Path(__file__).with_name("numerics.py")  # of which all kernels are made
 
 Array: TypeAlias = NDArray[Any]
-Program: TypeAlias = tuple[Recorded, Any]  # a cell's step, and the kernels of ``pipeline.layers.writer``
+Program: TypeAlias = tuple[Recorded, Any]  # a cell's step, and the kernels of ``pipeline.compiled.writer``
 PROGRAMS: dict[Any, Program] = {}
 
 

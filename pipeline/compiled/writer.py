@@ -8,12 +8,12 @@ of each.
 
 from collections.abc import Iterable
 
-from pipeline.layers.tape import Recorded, Value
+from pipeline.compiled.tape import Recorded, Value
 
 BINARY = {"add": "+", "sub": "-", "mul": "*"}
 HEAD = """import numpy as np
 from numba import njit
-from pipeline.layers.numerics import exp, f4, hard_sigmoid, hard_slope, sigmoid, tanh"""
+from pipeline.compiled.numerics import exp, f4, hard_sigmoid, hard_slope, sigmoid, tanh"""
 ELEMENTWISE = '@njit(nogil=True, fastmath={"contract"}, error_model="numpy")'
 Output = tuple[str, str, Value]  # the view that is written, how (= or +=), what
 
