@@ -85,11 +85,10 @@ class StreamRunner:
         self.sink.flush()
 
     def timed(self, event: Event) -> items.TimedEvent:
-        """An event in seconds."""
         return items.TimedEvent.of(event, self.rate)
 
     def end(self) -> None:
-        """Answer for what is left."""
+        """Answer what the stream still holds."""
         if self.started:
             with suppress(Closed):
                 self.answer(self.stream.close())
