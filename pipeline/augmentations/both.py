@@ -77,7 +77,7 @@ class AugmentBoth(Augmentation):
     def tracks(
         self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
     ) -> tuple[list[Tensor], Batch]:
-        """The features of each changed."""
+        """Change the features of each track."""
         return self.picture.tracks(*self.sound.tracks(features, batch, mirror), mirror)
 
     def drop_tracks(self, present: Tensor) -> Tensor:
