@@ -77,7 +77,7 @@ class AugmentBoth(Augmentation):
     def tracks(
         self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
     ) -> tuple[list[Tensor], Batch]:
-        """Change the features of each track."""
+        """The features of each changed."""
         return self.picture.tracks(*self.sound.tracks(features, batch, mirror), mirror)
 
     def drop_tracks(self, present: Tensor) -> Tensor:

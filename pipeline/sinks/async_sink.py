@@ -16,21 +16,18 @@ class AsyncSink(Sink):
     """Base of such sinks: a subclass writes ``deliver``. Nothing that happens in there ever holds up the stream: when
     the queue is full, the oldest event is dropped. Those that were not delivered are counted, for a warning
     at the end.
-
-    A subclass is a dataclass with these: at most ``queue`` events wait, ``parallel`` are delivered at a time; in the
-    end there are ``grace`` seconds for what is left.
     """
 
-    queue: int
-    grace: float
-    parallel = 1
-
-    def __post_init__(self) -> None:
+    def __init__(self, queue: int, threads: int, grace: float) -> None:
+        """At most ``queue`` events wait, ``threads`` are delivered at a time; in the end there are ``grace`` seconds
+        for what is left.
+        """
+        self.limit, self.grace = queue, grace
         self.waiting: deque[Row] = deque()
         self.changed = threading.Condition()
         self.count = self.delivered = 0
         self.reason = ""  # why the last one that failed was not delivered
-        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(self.parallel)]
+        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(threads)]
         self.until = float("inf")  # on time.monotonic
         self.ended = False
 
@@ -42,16 +39,18 @@ class AsyncSink(Sink):
         """The grace is over: let go of what is being delivered."""
 
     def start(self, stream: StreamInfo) -> None:
+        """Start the threads."""
         super().start(stream)
         for thread in self.threads:
             thread.start()
 
     def write(self, item: Item) -> None:
+        """Queue an event."""
         if not isinstance(item, TimedEvent) or self.stream is None:
             return
         with self.changed:
             self.count += 1
-            if len(self.waiting) >= self.queue:
+            if len(self.waiting) >= self.limit:
                 self.waiting.popleft()
                 self.reason = "the queue was full"
             self.waiting.append({"type": "event", "stream": self.stream.name, "number": self.count} | vars(item))

@@ -45,39 +45,38 @@ class Cut(items.TimedEvent):
     shots: list[Shot]
 
 
-@dataclass(eq=False)
 class Clips(AsyncSink):
     """A file for each event, with its time, label and score in its name, some seconds before and after it included:
     sound as the model gets it (16 bits), pictures as the source sees them. ``clips.jsonl`` lists them.
 
     The newest seconds are held in memory. Another thread writes the files; if it cannot follow a live source, or the
     disk is full, clips are missing, with a warning, and the stream goes on.
-
-    Attributes:
-        path: of the folder.
-        before, after: seconds around an event.
-        longest: of an event that lasts longer the first seconds are written, once they are over.
-        keep: bytes, an age, or both; then the oldest clips are removed (None: never).
-        format: of sound; ``height`` of pictures, at most.
-        queue: clips that wait to be written; of a live source the oldest of more are dropped.
-        grace: seconds for what is left at the end of a live source.
     """
-
-    path: str = "clips"
-    before: NonNegativeFloat = 2.0
-    after: NonNegativeFloat = 1.0
-    longest: PositiveFloat = 30.0
-    keep: str | list[str] | None = "2GB"
-    format: Literal["flac", "wav"] = "flac"
-    height: Annotated[int, Field(ge=16)] = 480
-    queue: PositiveInt = 10
-    grace: NonNegativeFloat = 10.0
 
     pictures, shares = None, True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.folder = ClipFolder(self.path, self.keep, "sink.clips.keep")
+    def __init__(
+        self,
+        path: str = "clips",
+        before: NonNegativeFloat = 2.0,
+        after: NonNegativeFloat = 1.0,
+        longest: PositiveFloat = 30.0,
+        keep: str | list[str] | None = "2GB",
+        format: Literal["flac", "wav"] = "flac",
+        height: Annotated[int, Field(ge=16)] = 480,
+        queue: PositiveInt = 10,
+        grace: NonNegativeFloat = 10.0,
+    ) -> None:
+        """``path`` of the folder. ``before`` and ``after``: seconds around an event. ``longest``: of an event that
+        lasts longer the first seconds are written, once they are over. ``keep``: bytes, an age, or both; then the
+        oldest clips are removed (None: never). ``format`` of sound; ``height`` of pictures, at most. ``queue``: clips
+        that wait to be written; of a live source the oldest of more are dropped. ``grace``: seconds for what is left
+        at the end of a live source.
+        """
+        super().__init__(queue, 1, grace)
+        self.before, self.after, self.longest = before, after, longest
+        self.format, self.height = format, height
+        self.folder = ClipFolder(path, keep, "sink.clips.keep")
         self.outputs = (self.folder.path / LIST,)
         self.clock = items.Clock()
         self.answered = 0.0  # seconds of the stream at the last ``flush``: what was then, is all there
@@ -90,6 +89,7 @@ class Clips(AsyncSink):
         self.pruned, self.failing = time.monotonic(), False
 
     def start(self, stream: items.StreamInfo) -> None:
+        """Open the folder."""
         self.folder.open()
         super().start(stream)
         path = Path(stream.name)
@@ -146,7 +146,7 @@ class Clips(AsyncSink):
             if self.clock.time is None:  # no need to hurry, nor to drop any
                 self.grace = GRACE_SECONDS
                 with self.changed:
-                    self.changed.wait_for(lambda: len(self.waiting) < self.queue, GRACE_SECONDS)
+                    self.changed.wait_for(lambda: len(self.waiting) < self.limit, GRACE_SECONDS)
             super().write(self.cut_out(event))
 
     def cut_out(self, event: items.TimedEvent) -> Cut:
@@ -162,6 +162,7 @@ class Clips(AsyncSink):
         return Cut(**vars(event), name=name, time=utc, first=first, last=last, sound=sound, shots=shots)
 
     def deliver(self, row: items.Row) -> str:
+        """Write the files of an event."""
         found = False
         try:
             for ending, first, last, fill in self.tracks(row):
@@ -198,6 +199,7 @@ class Clips(AsyncSink):
             self.share(self.written.popleft())
 
     def close(self) -> None:
+        """Write what is left."""
         if self.stream is not None and not self.ended:
             self.cut(math.inf)
         super().close()

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -21,23 +20,25 @@ PLACEHOLDERS = ["label", "start", "end", "peak", "score", "stream"]
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(eq=False)
 class Command(AsyncSink):
     """The program gets each event in its arguments, without a shell: a label is always (a part of) one argument,
     whatever it holds. It writes to standard error, and reads nothing.
-
-    ``run``: the program and its arguments, with places such as ``{label}``. After ``timeout`` seconds it is killed.
     """
 
-    run: list[str] | None = None
-    timeout: PositiveFloat = 30.0
-    parallel: PositiveInt = 2
-    queue: PositiveInt = 100
-    grace: NonNegativeFloat = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (run := self.run):
+    def __init__(
+        self,
+        run: list[str] | None = None,
+        timeout: PositiveFloat = 30.0,
+        parallel: PositiveInt = 2,
+        queue: PositiveInt = 100,
+        grace: NonNegativeFloat = 5.0,
+    ) -> None:
+        """``run``: the program and its arguments, with places such as ``{label}``. After ``timeout`` seconds it is
+        killed. ``parallel`` run at a time, at most ``queue`` events wait (then the oldest are dropped); at the end
+        there are ``grace`` seconds for what is left.
+        """
+        super().__init__(queue, parallel, grace)
+        if not run:
             places = ", ".join(f"'{{{place}}}'" for place in PLACEHOLDERS)
             raise ConfigError(f"sink.command.run: is not set; give a list: [program, {places}]")
         for place in (place for text in run for place in PLACEHOLDER.findall(text)):
@@ -47,9 +48,9 @@ class Command(AsyncSink):
             raise ConfigError(f"sink.command.run: got the program {run[0]!r}; an event can only choose its arguments")
         if shutil.which(os.path.expanduser(run[0])) is None:
             raise ConfigError(f"sink.command.run: there is no program {run[0]!r} that can be run")
-        self.arguments = [os.path.expanduser(run[0]), *run[1:]]
-        self.running = set[subprocess.Popen[bytes]]()
-        self.codes = Counter[str]()
+        self.arguments, self.timeout = [os.path.expanduser(run[0]), *run[1:]], timeout
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.codes: Counter[str] = Counter()
 
     def deliver(self, row: Row) -> str:
         """Run the program, and count how it ended."""

@@ -85,10 +85,11 @@ class StreamRunner:
         self.sink.flush()
 
     def timed(self, event: Event) -> items.TimedEvent:
+        """An event in seconds."""
         return items.TimedEvent.of(event, self.rate)
 
     def end(self) -> None:
-        """Answer what the stream still holds."""
+        """Answer for what is left."""
         if self.started:
             with suppress(Closed):
                 self.answer(self.stream.close())

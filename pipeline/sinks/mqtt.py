@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -25,7 +24,6 @@ KEEPALIVE_SECONDS = 30  # after which a broker knows that we are gone without a 
 PORT, TLS_PORT = 1883, 8883
 
 
-@dataclass(eq=False)
 class MQTT(AsyncSink):
     """What goes below ``topic``, as JSON: ``event`` (each event that has ended), ``state/LABEL`` (ON while an event of
     the label is open, else OFF; retained) and ``status`` (online or offline; retained, also the last will).
@@ -33,46 +31,46 @@ class MQTT(AsyncSink):
     An event counts as delivered once the broker has confirmed it (QoS 1), so it may come twice. While there is no
     broker, events wait in the queue; each new connection begins with the states of now. User and password come from
     the environment: RIVULET_MQTT_USER, RIVULET_MQTT_PASSWORD.
-
-    ``port`` None: 1883, with ``tls`` 8883. ``ca``: certificates (PEM) that are trusted instead of the system's.
-    ``topic``: another for each of several programs. ``discovery``: prefix of Home Assistant's topics (None: none).
-
-    ConfigError without paho-mqtt.
     """
 
-    host: str | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    tls: bool = False
-    ca: str | None = None
-    topic: str = "rivulet"
-    discovery: str | None = "homeassistant"
-    queue: PositiveInt = 1000
-    grace: NonNegativeFloat = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(
+        self,
+        host: str | None = None,
+        port: Annotated[int, Field(ge=1, le=65535)] | None = None,
+        tls: bool = False,
+        ca: str | None = None,
+        topic: str = "rivulet",
+        discovery: str | None = "homeassistant",
+        queue: PositiveInt = 1000,
+        grace: NonNegativeFloat = 5.0,
+    ) -> None:
+        """``port`` None: 1883, with ``tls`` 8883. ``ca``: certificates (PEM) that are trusted instead of the system's.
+        ``topic``: another for each of several programs. ``discovery``: prefix of Home Assistant's topics (None: none).
+        ``queue``: events that wait at most; then the oldest are dropped. ``grace``: seconds for what is left at the
+        end. ConfigError without paho-mqtt.
+        """
+        super().__init__(queue, 1, grace)
         try:
             self.paho: Any = importlib.import_module("paho.mqtt.client")
             version = self.paho.CallbackAPIVersion.VERSION2
         except (ImportError, AttributeError):
             raise ConfigError("sink=mqtt: needs paho-mqtt: pip install 'paho-mqtt>=2.1'") from None
-        if not self.host or not is_host(self.host):
-            expected = "expected the broker's name or address, without a port"
-            raise ConfigError(f"sink.mqtt.host: got {self.host!r}; {expected}")
-        for key, value in {"topic": self.topic, "discovery": self.discovery}.items():
+        if not host or not is_host(host):
+            raise ConfigError(f"sink.mqtt.host: got {host!r}; expected the broker's name or address, without a port")
+        for key, value in {"topic": topic, "discovery": discovery}.items():
             if value is not None and (not value.isprintable() or set("+#$") & set(value) or not all(value.split("/"))):
                 raise ConfigError(f"sink.mqtt.{key}: got {value!r}; expected words with / between them, without + # $")
+        self.host, self.port = host, port or (TLS_PORT if tls or ca else PORT)
+        self.topic, self.discovery = topic, discovery
         self.client = self.paho.Client(version, client_id=f"rivulet-{uuid.uuid4().hex[:12]}")
-        if self.tls or self.ca:
-            self.client.tls_set_context(trusting(self.ca))
-        self.port = self.port or (TLS_PORT if self.tls or self.ca else PORT)
+        if tls or ca:
+            self.client.tls_set_context(trusting(ca))
         if user := os.environ.get(USER):
             self.client.username_pw_set(user, os.environ.get(PASSWORD))
-        self.client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
+        self.client.will_set(f"{topic}/status", "offline", qos=1, retain=True)
         self.client.reconnect_delay_set(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
-        self.client.on_connect, self.client.on_disconnect = self.connected, self.disconnected
-        self.client.on_connect_fail = lambda *_: self.tell(str(sys.exc_info()[1]))  # while the error is handled
-        self.client.on_publish = self.confirmed
+        self.client.on_connect, self.client.on_connect_fail = self.connected, self.not_connected
+        self.client.on_disconnect, self.client.on_publish = self.disconnected, self.confirmed
         self.clock = items.Clock()
         self.labels: list[str] = []
         self.states: dict[str, items.TimedEvent | None] = {}  # the open event of each label
@@ -81,6 +79,7 @@ class MQTT(AsyncSink):
         self.trouble, self.told, self.gone = "there was no connection", False, threading.Event()
 
     def setup(self, labels: list[str], background: list[str]) -> None:
+        """Which labels make events."""
         self.labels = [label for label in labels if label not in background]
         self.states = dict.fromkeys(self.labels)
 
@@ -178,7 +177,12 @@ class MQTT(AsyncSink):
             "components": {key: {"unique_id": key} | kind for key, kind in kinds.items()},
         }
 
+    def not_connected(self, client: Any, data: Any) -> None:
+        """There is no broker. Called while the error is handled."""
+        self.tell(str(sys.exc_info()[1]))
+
     def disconnected(self, client: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        """The connection is over."""
         if self.ended:
             self.gone.set()
         elif code.is_failure:
@@ -189,7 +193,7 @@ class MQTT(AsyncSink):
         self.trouble = problem
         if not self.told and not self.ended:
             self.told = True
-            text = f"sink=mqtt: {self.host}:{self.port}: {problem}; trying again, up to {self.queue} events wait"
+            text = f"sink=mqtt: {self.host}:{self.port}: {problem}; trying again, up to {self.limit} events wait"
             print(f"warning: {clean(text)}", file=sys.stderr)
 
     def close(self) -> None:
@@ -197,11 +201,12 @@ class MQTT(AsyncSink):
         if self.ended or self.stream is None:
             return
         super().close()
-        if connected := self.client.is_connected():
+        if self.client.is_connected():
             self.client.publish(f"{self.topic}/status", "offline", retain=True)
-        self.client.disconnect()
-        if connected:
+            self.client.disconnect()
             self.gone.wait(SLACK_SECONDS)
+        else:
+            self.client.disconnect()
 
     def summary(self, missing: int, reason: str) -> str:
         """What was not delivered, and where to."""

@@ -43,8 +43,11 @@ class SQLite(Sink):
         self.database = open_database(self.path, "sink.sqlite.path", write=True)
         with database_errors(self.path):
             self.database.execute("PRAGMA synchronous = NORMAL")
-            values = clean(stream.name), items.to_utc(time.time())
-            self.number = self.database.execute("INSERT INTO streams (name, began) VALUES (?, ?)", values).lastrowid
+            began = items.to_utc(time.time())
+            added = self.database.execute(
+                "INSERT INTO streams (name, began) VALUES (?, ?)", (clean(stream.name), began)
+            )
+            self.number = added.lastrowid
 
     def write(self, item: items.Item) -> None:
         """A row, which is there at once."""
@@ -62,14 +65,15 @@ class SQLite(Sink):
                 self.add("clips", vars(item) | {"path": os.path.relpath(item.path, self.path.parent)})
 
     def add(self, table: str, row: items.Row) -> None:
-        """Insert a row that belongs to the stream."""
+        """A row of the stream."""
         if self.database is None:
             return
         row = row | {"stream": self.number}
         values = [clean(value) if isinstance(value, str) else value for value in row.values()]
-        query = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
         with database_errors(self.path):
-            self.database.execute(query, values)
+            self.database.execute(
+                f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", values
+            )
         self.due = True
 
     def flush(self) -> None:
@@ -80,6 +84,7 @@ class SQLite(Sink):
             self.synced, self.due = time.monotonic(), False
 
     def close(self) -> None:
+        """Close the database."""
         if self.database:
             database, self.database = self.database, None
             with database_errors(self.path):

@@ -6,7 +6,6 @@ import ssl
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -22,44 +21,46 @@ BODY_BYTES = 1 << 16  # of an answer, which nobody needs
 TRY_AGAIN = (408, 425, 429)  # status codes of a server that may accept it later, as all from 500 on
 
 
-@dataclass(eq=False, repr=False)  # headers are secret
 class Webhook(AsyncSink):
     """Each event as ``{"type": "event", "stream", "number", "start", "end", "peak", "label", "score"}``.
 
     The connection stays open between events. Attempts that failed are made again, no sooner than the server's
     Retry-After; so a server can get an event twice, with the same header Idempotency-Key. Certificates of https are
     verified. Redirections are not followed: they would turn a POST into a GET, and carry tokens to other servers.
-
-    ``headers``: e.g. a token. ``timeout``: seconds for an answer. ``patience``: seconds after which an event is given
-    up.
     """
 
-    url: str | None = None
-    headers: dict[str, str] | None = None
-    timeout: PositiveFloat = 5.0
-    patience: PositiveFloat = 300.0
-    queue: PositiveInt = 1000
-    grace: NonNegativeFloat = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.url is None:
+    def __init__(
+        self,
+        url: str | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: PositiveFloat = 5.0,
+        patience: PositiveFloat = 300.0,
+        queue: PositiveInt = 1000,
+        grace: NonNegativeFloat = 5.0,
+    ) -> None:
+        """``headers``: e.g. a token. ``timeout``: seconds for an answer. ``patience``: seconds after which an event is
+        given up. ``queue``: events that wait at most; then the oldest are dropped. ``grace``: seconds for what is left
+        at the end.
+        """
+        super().__init__(queue, 1, grace)
+        if url is None:
             raise ConfigError("sink.webhook.url: is not set; give the address that gets a POST for each event")
         try:
-            parts = urlsplit(self.url)
+            parts = urlsplit(url)
             known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 80) > 0
         except ValueError:
             known = False
-        if not known or parts.username or not self.url.isascii() or not self.url.isprintable() or " " in self.url:
+        if not known or parts.username or not url.isascii() or not url.isprintable() or " " in url:
             raise ConfigError(
                 "sink.webhook.url: expected http or https, a server and a path, in ASCII (%-encoded), without a user; "
                 "tokens go into sink.webhook.headers"
             )
-        for name, value in (self.headers or {}).items():
+        for name, value in (headers or {}).items():
             if not (f"{name}{value}".isprintable() and name.isascii() and str(value).isascii()) or ":" in name:
                 raise ConfigError(f"sink.webhook.headers: {name!r}: expected printable ASCII in one line")
-        self.sent_headers = {"Content-Type": "application/json", "User-Agent": "rivulet"} | (self.headers or {})
-        self.server, self.run = parts.netloc, uuid.uuid4().hex
+        self.url, self.server = url, parts.netloc
+        self.headers = {"Content-Type": "application/json", "User-Agent": "rivulet"} | (headers or {})
+        self.timeout, self.patience, self.run = timeout, patience, uuid.uuid4().hex
         self.pool, self.not_before = connections(parts.scheme, parts.netloc), 0.0  # on time.monotonic
 
     def deliver(self, row: Row) -> str:
@@ -82,8 +83,8 @@ class Webhook(AsyncSink):
         timeout = max(0.1, min(self.timeout, self.until - time.monotonic()))
         try:
             answer = self.pool.request(
-                "POST", str(self.url), body=json.dumps(row), headers=self.sent_headers | key, timeout=timeout,
-                retries=False, redirect=False, preload_content=False,
+                "POST", self.url, body=json.dumps(row), headers=self.headers | key, timeout=timeout, retries=False,
+                redirect=False, preload_content=False,
             )  # fmt: skip
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             return str(error) or type(error).__name__, not isinstance(error, ValueError)
