@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 from hydra import compose, initialize_config_dir
@@ -19,6 +18,7 @@ from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.core.search_space import quote
+from pipeline.core.settings import dotted
 
 FOLDER = Path(__file__).resolve().parent
 HOME = re.compile(r"(?:(?<=^)|(?<=[\[,]))~(?=$|/)")  # at the beginning of a value, or of one in a list
@@ -146,13 +146,6 @@ def explain_yaml(error: Exception) -> str:
     return str(error)
 
 
-def explain_experiment(settings: dict[str, Any]) -> str | None:
-    """Why an experiment's keys have landed under ``experiment``; None if they have not."""
-    if "experiment" not in settings:
-        return None
-    return "experiment: its yaml must begin with the line `# @package _global_`; so its keys are those of the program"
-
-
 def options_with(key: str) -> list[str]:
     """The options that have a key, such as source=files for source.paths."""
     group, _, rest = key.partition(".")
@@ -175,7 +168,7 @@ def known_keys(config_name: str) -> list[str]:
     names = [*group_names(config_name), "experiment"]
     several = re.compile(r"(\[.*?\]|[^\[,])*,")  # a comma outside of brackets, for --multirun
     chosen = [one for one in sys.argv[1:] if one.partition("=")[0] in names and not several.match(one)]
-    return [*dotted_keys(OmegaConf.to_container(compose_config(config_name, chosen))), *names]
+    return [*dotted(OmegaConf.to_container(compose_config(config_name, chosen))), *names]
 
 
 def group_names(config_name: str) -> list[str]:
@@ -192,10 +185,3 @@ def groups(config_name: str) -> str:
 def options(group: str) -> list[str]:
     """The options of a group, the user's own among them."""
     return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
-
-
-def dotted_keys(config: Any, at: str = "") -> list[str]:
-    """Dotted keys of nested dictionaries."""
-    if not isinstance(config, dict):
-        return [at]
-    return [name for key, value in config.items() for name in dotted_keys(value, f"{at}.{key}" if at else str(key))]

@@ -32,7 +32,6 @@ from conf.command_line import (
     arrange,
     compose_config,
     explain,
-    explain_experiment,
     groups,
     is_follower,
     options,
@@ -42,7 +41,7 @@ from pipeline.core import program as ending
 from pipeline.core.build import TARGET, allow, arguments_for, build, check, convert, nearest
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.core.interrupt import INTERRUPTED, release
-from pipeline.core.journal import open_empty
+from pipeline.core.journal import open_locked
 
 OK, SOME_ROWS, TERMINATED = 0, 3, 143
 OURS = "out", "report"  # what the program computes, and no setting can name
@@ -149,7 +148,7 @@ def record_settings(config: DictConfig, overrides: list[str], out: Path) -> Iter
     folder = out / ".hydra"
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = open_empty(folder / "lock")
+        lock = open_locked(folder / "lock")
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
@@ -178,13 +177,13 @@ def remove_empty(out: Path) -> None:
 
 def new_folder(wanted: str) -> str:
     """Make a folder that no other run has made: ``wanted``, or else ``wanted-2``, ``wanted-3``, ..."""
-    for number in count(1):
-        try:
-            os.makedirs(path := wanted if number == 1 else f"{wanted}-{number}")
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError
+    path = wanted
+    for number in count(2):
+        with suppress(FileExistsError):
+            os.makedirs(path)
+            break
+        path = f"{wanted}-{number}"
+    return path
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
@@ -228,8 +227,9 @@ def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dic
     for key in OURS:
         if key in settings:
             raise ConfigError(f"{key}: no such key; a run's folder is hydra.run.dir=FOLDER")
-    if reason := explain_experiment(settings):
-        raise ConfigError(reason)
+    if "experiment" in settings:
+        hint = "its yaml must begin with the line `# @package _global_`; so its keys are those of the program"
+        raise ConfigError(f"experiment: {hint}")
     names = settings.pop("plugins", None) or []
     allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     arguments = arguments_for(program, settings)

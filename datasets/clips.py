@@ -4,15 +4,14 @@ A dataset (folder, manifest, a named corpus) lists its clips with label and spli
 once into a cache, and hands out ``Clips`` for training.
 """
 
-import hashlib
 import math
 import os
+import re
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +26,7 @@ from datasets.copies import Copies
 from datasets.energy import draw_start, find_sound, find_sounds
 from datasets.negatives import label_of_negatives, list_negatives, share_out
 from datasets.scenes import Scenes, SceneSettings, SceneStream, surround
-from pipeline.core.atomic import atomic_write
+from pipeline.core.atomic import atomic_write, cache_path, digest
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.progress import bar
@@ -35,6 +34,7 @@ from pipeline.core.text import clean
 from pipeline.media.annotations import SLACK_SECONDS
 from pipeline.media.chunks import open_chunks, read_chunk
 from pipeline.media.input_spec import Arrays, InputSpec
+from pipeline.media.recording import fingerprint
 from pipeline.media.sample import Sample, Split
 from pipeline.media.walk import tell
 
@@ -75,13 +75,7 @@ class Clip:
 
     def fingerprint(self) -> str:
         """Which bytes they are: of another file, or a changed one, it is another. MediaError without a file."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            raise MediaError("not_found", "no such file") from None
-        folder, name = os.path.split(os.path.abspath(self.path))
-        place = os.path.realpath(self.path) if os.path.islink(self.path) else os.path.join(resolve(folder), name)
-        return f"{place}|{status.st_size}|{status.st_mtime_ns}"
+        return fingerprint(self.path)
 
     def check(self, spec: InputSpec) -> None:
         """MediaError if its header says that a model cannot take it. Nothing is decoded."""
@@ -97,12 +91,6 @@ class Clip:
     def read(self, spec: InputSpec) -> Arrays:
         """Decoded, as a model takes it. MediaError if it cannot be read."""
         return read_chunk(self.path, spec, self.start, self.end)[0]
-
-
-@cache
-def resolve(folder: str) -> str:
-    """A folder without links in its path. Looked up once: it takes longer than to read a cached clip."""
-    return os.path.realpath(folder)
 
 
 class Clips(Dataset[Sample | None]):
@@ -145,12 +133,11 @@ class Clips(Dataset[Sample | None]):
 
     @property
     def classes(self) -> list[int]:
-        """The class of each clip."""
         return [self.index[clip.label] for clip in self.clips]
 
     @property
     def names(self) -> list[str]:
-        """Which clips they are, as what."""
+        """Each clip's recording, part and label."""
         return [f"{clip.name}@{clip.start}-{clip.end} {clip.label}" for clip in self.clips]
 
     @property
@@ -197,15 +184,13 @@ class Clips(Dataset[Sample | None]):
 
     @property
     def track_names(self) -> list[str]:
-        """Their names in the cache."""
+        """The names of the tracks in the cache."""
         return [f"track{number}" for number in range(len(self.spec.tracks))]
 
     def cache_file(self, clip: Clip) -> Path:
         """Where a clip is cached: another file, part or rate is another place."""
         assert self.cache is not None
-        key = f"{clip.fingerprint()}|{clip.start}|{clip.end}|{self.spec}"
-        digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-        return self.cache / digest[:2] / f"{digest[2:34]}.safetensors"
+        return cache_path(self.cache, f"{clip.fingerprint()}|{clip.start}|{clip.end}|{self.spec}", ".safetensors")
 
     def is_cached(self, clip: Clip) -> bool:
         """Whether the cache has all of a clip, by the header of its file."""
@@ -241,7 +226,7 @@ class Clips(Dataset[Sample | None]):
             tell("dataset", f"{text}: {len(short)} of {title}, such as {short[0]}")
 
     def failure(self, clip: Clip) -> MediaError | None:
-        """Why a clip cannot be read."""
+        """Why a clip cannot be read; None if it can."""
         try:
             if self.cache is None:
                 clip.check(self.spec)
@@ -334,9 +319,9 @@ class Corpus:
         shown = self.shown(part, name)
         if name != "train" or not self.copies:
             return shown
-        drawn = repr((part.names, self.crop, self.scene, self.negatives, self.negatives_label))
+        drawn = digest(repr((part.names, self.crop, self.scene, self.negatives, self.negatives_label)))
         plain = shown.clips if isinstance(shown, Scenes) else shown
-        return Copies(shown, plain, self.copies, hashlib.sha256(drawn.encode(errors="surrogateescape")).hexdigest())
+        return Copies(shown, plain, self.copies, drawn)
 
     def shown(self, part: Clips, name: str) -> Split:
         """The clips of a split in what surrounds them, if anything does."""
@@ -364,15 +349,12 @@ def check_splits(clips: Sequence[Clip], fewest: int = 2) -> None:
             raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but no clip of train ({clip.name})")
     if len(trained) < fewest:
         raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
-    places = defaultdict(set)
+    homes: dict[str, str] = {}  # of groups
     for clip in clips:
-        if clip.group:
-            places[clip.group].add(clip.split)
-    for group, found in places.items():
-        if len(found) > 1:
-            where = " and ".join(sorted(found))
+        if clip.group and (home := homes.setdefault(clip.group, clip.split)) != clip.split:
+            where = " and ".join(sorted((home, clip.split)))
             hint = "its clips (in a folder, the cuts of that recording) belong into one of them"
-            raise ConfigError(f"dataset.group: group {group!r} stands in {where}; {hint}")
+            raise ConfigError(f"dataset.group: group {clip.group!r} stands in {where}; {hint}")
 
 
 def existing_root(root: str | None, what: str) -> Path:
@@ -383,6 +365,12 @@ def existing_root(root: str | None, what: str) -> Path:
     if not path.is_dir():
         raise ConfigError(f"dataset.root: {root!r} is not a folder; expected {what}. Set dataset.root=FOLDER")
     return path
+
+
+def named_group(pattern: re.Pattern[str], path: Path) -> str:
+    """What the first group of a ``pattern`` finds in a file's name; '' if it does not fit."""
+    found = pattern.fullmatch(path.stem)
+    return found[1] if found else ""
 
 
 def required(path: Path, what: str) -> Path:

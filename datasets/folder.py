@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import PositiveFloat
 
-from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root
+from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root, named_group
 from datasets.labels import unify
 from datasets.splits import draw_fold, fill_splits, name_splits
 from pipeline.core.errors import ConfigError
@@ -75,7 +75,7 @@ class Folder(Corpus):
 
 
 def sub_folders(folder: Path) -> list[str]:
-    """Their names, sorted, without hidden ones."""
+    """The names of the folders right in a folder, sorted, without hidden ones."""
     return sorted(entry.name for entry in scan(str(folder), KEY) if entry.is_dir() and not entry.name.startswith("."))
 
 
@@ -109,7 +109,8 @@ def list_clips(folder: Path, splits: Mapping[str, str]) -> list[Clip]:
         if len(parts) <= depth or (splits and parts[0] not in splits):
             outside["/".join(parts[:-1][:depth]) or "."] += 1
             continue
-        clips.append(Clip(folder / name, parts[depth - 1], splits.get(parts[0], ""), group=recording_of(folder / name)))
+        group = named_group(CUT, folder / name)
+        clips.append(Clip(folder / name, parts[depth - 1], splits.get(parts[0], ""), group=group))
         there.add("/".join(parts[:depth]))
     if outside:
         places = ", ".join(f"{place} {count}" for place, count in outside.items())
@@ -118,9 +119,3 @@ def list_clips(folder: Path, splits: Mapping[str, str]) -> list[Clip]:
     if empty := [name for name in classes if name not in there]:
         tell(KEY, f"folders without any audio or video file are no classes: {len(empty)} ({', '.join(empty[:8])})")
     return sorted(clips, key=lambda clip: ("", *SPLITS).index(clip.split))  # a stable sort
-
-
-def recording_of(path: Path) -> str:
-    """The recording of which a file is a cut, by its name; '' for one that is none."""
-    found = CUT.fullmatch(path.stem)
-    return found[1] if found else ""

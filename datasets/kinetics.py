@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import SPLITS, Clip, Corpus, existing_root
+from datasets.clips import SPLITS, Clip, Corpus, existing_root, named_group
 from datasets.splits import hold_out
 from pipeline.core.errors import ConfigError
 from pipeline.media.formats import VIDEO
@@ -51,7 +51,7 @@ class Kinetics(Corpus):
         if not found["test"]:
             found["test"], found["val"] = [replace(clip, split="test") for clip in found["val"]], []
         if not found["val"]:
-            videos = [replace(clip, group=video_of(clip.path)) for clip in found["train"]]
+            videos = [replace(clip, group=named_group(NAME, clip.path)) for clip in found["train"]]
             found["train"] = hold_out(videos, val, seed)
         super().__init__([clip for clips in found.values() for clip in clips], cache, crop, **options)
 
@@ -95,9 +95,3 @@ def list_table(folder: Path, split: str) -> list[Clip]:
 def folder_name(label: str) -> str:
     """A class as torchvision names its folder: without blanks, brackets and apostrophes."""
     return re.sub(r"['()]", "", label).replace(" ", "_")
-
-
-def video_of(path: Path) -> str:
-    """YouTube's name of the video of which a file is a cut; empty if the file is named otherwise."""
-    found = NAME.fullmatch(path.stem)
-    return found[1] if found else ""

@@ -24,10 +24,11 @@ import numpy as np
 
 from datasets.clips import SPLITS, Clip
 from datasets.shard_contents import MAX_MEMBER_BYTES, parse_card
-from datasets.shard_index import NAME, Index, Shard, SplitName, checksum, read_index
+from datasets.shard_index import NAME, Index, Shard, SplitName, read_index
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import lock
+from pipeline.core.package import hash_of
 from pipeline.core.progress import bar
 from pipeline.media.container import open_file
 from pipeline.media.formats import AUDIO, VIDEO
@@ -115,7 +116,7 @@ def plan_shards(found: Sequence[PackedFile], megabytes: float, most: int, seed: 
 
 
 def cut_to_size(order: Sequence[PackedFile], most_bytes: float, most_clips: int) -> Iterator[tuple[PackedFile, ...]]:
-    """``order`` cut to fit."""
+    """``order`` in parts of at most so many bytes and clips, but of one recording at least."""
     part: list[PackedFile] = []
     taken, clips = 0, 0
     for recording in order:
@@ -159,12 +160,13 @@ def pack(
             if shard.file not in whole:
                 write(out / shard.file, shard)
             rows.append(whole.get(shard.file) or describe(out / shard.file, shard))
-        counts: dict[SplitName, Counter[str]] = {shard.split: Counter() for shard in shards}
-        for clip in (clip for recording in found for clip in recording.clips):
-            counts[cast(SplitName, clip.split)][clip.label] += 1
-        by_split = {split: dict(sorted(count.items())) for split, count in counts.items()}
-        labels = sorted(set[str]().union(*counts.values()))
-        index = Index(version=1, plan=plan, labels=labels, counts=by_split, shards=rows)
+        packed = [clip for recording in found for clip in recording.clips]
+        counts = {
+            split: dict(sorted(Counter(clip.label for clip in packed if clip.split == split).items()))
+            for split in dict.fromkeys(shard.split for shard in shards)
+        }
+        labels = sorted({clip.label for clip in packed})
+        index = Index(version=1, plan=plan, labels=labels, counts=counts, shards=rows)
         with atomic_write(out / NAME) as file:
             file.write(json.dumps(index.model_dump(), indent=1).encode() + b"\n")
         (out / PLAN).unlink()
@@ -204,13 +206,13 @@ def is_whole(path: Path, known: Shard | None, thorough: bool) -> bool:
     """
     if known is None:
         return not thorough
-    return path.stat().st_size == known.bytes and (not thorough or checksum(path) == known.sha256)
+    return path.stat().st_size == known.bytes and (not thorough or hash_of(path) == known.sha256)
 
 
 def describe(path: Path, shard: Planned) -> Shard:
     """A shard that is written, for the index."""
     clips = sum(len(recording.clips) for recording in shard.recordings)
-    return Shard(file=shard.file, split=shard.split, clips=clips, bytes=path.stat().st_size, sha256=checksum(path))
+    return Shard(file=shard.file, split=shard.split, clips=clips, bytes=path.stat().st_size, sha256=hash_of(path))
 
 
 def write(path: Path, shard: Planned) -> None:

@@ -6,7 +6,6 @@ passed over. Nothing is ever unpacked: what a member is called says which member
 anything is written.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from datasets.shard_index import MAX_CARD_BYTES, MAX_TEXT_LENGTH
-from pipeline.core.atomic import atomic_write
+from pipeline.core.atomic import atomic_write, cache_path
 from pipeline.core.text import clean
 from pipeline.media.formats import AUDIO, VIDEO
 from pipeline.media.tables import to_text
@@ -55,7 +54,7 @@ class Archive(io.FileIO):
         return super().read(size)
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """Bytes from elsewhere."""
+        """``size`` bytes at ``offset``. The next ``read`` goes on where it was."""
         return os.pread(self.fileno(), size, offset)
 
 
@@ -112,8 +111,7 @@ def list_shard(path: Path, cache: Path | None) -> tuple[str, list[Row], Mapping[
     try:
         with Archive(path) as archive:
             shard = fingerprint(path, os.fstat(archive.fileno()))
-            digest = hashlib.sha256(f"{CACHE_VERSION}|{shard}".encode(errors="surrogateescape")).hexdigest()
-            place = cache / f"{digest[:32]}.json" if cache else None
+            place = cache_path(cache, f"{CACHE_VERSION}|{shard}", ".json") if cache else None
             if place:
                 with suppress(OSError, ValueError, TypeError):  # not there, or broken
                     rows, odd = json.loads(place.read_bytes())

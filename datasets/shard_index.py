@@ -1,6 +1,5 @@
 """What a folder of shards says of itself: ``index.json``, with labels, counts and checksums."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,9 +52,3 @@ def read_index(folder: Path) -> Index | None:
         at = ".".join(map(str, first["loc"]))
         what = f"{path} is no index of shards ({at}{': ' * bool(at)}{first['msg']})"
         raise ConfigError(f"dataset.root: {what}; remove it to read the shards without") from None
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,11 +27,12 @@ from datasets.clips import CACHE_FOLDER, SPLITS, Clip, Corpus, existing_root
 from datasets.labels import unify
 from datasets.packing import pack
 from datasets.shard_contents import fingerprint, list_shard
-from datasets.shard_index import NAME, Index, SplitName, checksum, read_index
+from datasets.shard_index import NAME, Index, SplitName, read_index
 from datasets.splits import hold_out
 from pipeline.core.build import build, nearest
 from pipeline.core.errors import FAILED, ConfigError, MediaError
 from pipeline.core.interrupt import INTERRUPTED
+from pipeline.core.package import hash_of
 from pipeline.core.program import fail, guard, print_warnings
 from pipeline.core.progress import bar
 from pipeline.core.text import clean
@@ -218,13 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(asked: argparse.Namespace, default: Callable[[str], Any]) -> int:
-    """What the arguments ask for; the exit code."""
-    check_arguments(asked, default)
-    return check_shards(Path(asked.folder)) if asked.check else write(asked)
-
-
-def check_arguments(asked: argparse.Namespace, default: Callable[[str], Any]) -> None:
-    """ConfigError for arguments that cannot be meant."""
+    """What the arguments ask for; the exit code. ConfigError for some that cannot be meant."""
     if asked.check == bool(asked.source) or asked.megabytes <= 0 or asked.clips < 1 or asked.seed < 0:
         raise ConfigError("expected SOURCE and FOLDER, or --check FOLDER; sizes above 0, a seed from 0")
     for key, given in vars(asked).items():
@@ -232,6 +227,7 @@ def check_arguments(asked: argparse.Namespace, default: Callable[[str], Any]) ->
             raise ConfigError(f"--{key}: means nothing to --check, which takes FOLDER alone")
         if key in ("split", "group") and given and Path(asked.source).expanduser().is_dir():
             raise ConfigError(f"--{key}: is of a manifest's columns, and {asked.source} is a folder")
+    return check_shards(Path(asked.folder)) if asked.check else write(asked)
 
 
 def read_splits(given: Sequence[str]) -> dict[str, list[str]] | None:
@@ -273,7 +269,7 @@ def check_shards(folder: Path) -> int:
     wrong = 0
     for shard in bar(index.shards, "checking"):
         path = folder / shard.file
-        if not path.is_file() or checksum(path) != shard.sha256:
+        if not path.is_file() or hash_of(path) != shard.sha256:
             print(f"{clean(str(path))}: {'is not what was written' if path.is_file() else 'is not there'}")
             wrong += 1
     print(f"{len(index.shards) - wrong} of {len(index.shards)} shards are whole")

@@ -3,7 +3,6 @@
 A truth is *strong* if the times of its events are known, and *weak* if it only says which labels are in the recording.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
 from pipeline.media.annotations import find_truth, read_truth
-from pipeline.media.tables import Row, read_table, to_label, to_seconds, to_text
+from pipeline.media.tables import Row, read_table, to_label, to_text, to_times
 from pipeline.media.walk import media_names, tell
 
 KNOWN = ("path", "start", "end", "label", "split")
@@ -136,7 +135,7 @@ def to_truth(path: Path, rows: Sequence[tuple[int, Row]], table: Path, group: st
     events, weak, nothing = list[Event](), dict[int, list[str]](), list[int]()
     for number, row in rows:
         where = f"dataset.file: {table} row {number}"
-        times, text = to_times(row, where), to_label(row.get("label"))
+        times, text = read_times(row, where), to_label(row.get("label"))
         labels = [label for label in map(to_label, text.split(",")) if label and label != quiet]
         if text != clean(text):
             raise ConfigError(f"{where}: label {text!r}: expected characters of UTF-8 to be seen")
@@ -163,21 +162,14 @@ def to_truth(path: Path, rows: Sequence[tuple[int, Row]], table: Path, group: st
     return strong(path, events, table, split, named)
 
 
-def to_times(row: Mapping[str, object], where: str) -> tuple[float, float] | None:
+def read_times(row: Mapping[str, object], where: str) -> tuple[float, float] | None:
     """Start and end in seconds; None if a row has neither. ConfigError if they make no sense."""
-    given = [row.get("start"), row.get("end")]
-    blank = [not to_text(value).strip() for value in given]
-    if all(blank):
-        return None
-    try:
-        start, end = map(to_seconds, given)
-    except (TypeError, ValueError):
-        start, end = math.nan, math.nan
-    if any(blank) or not 0 <= start < end < math.inf:
-        raise ConfigError(
-            f"{where}: got start {given[0]!r} and end {given[1]!r}; expected 0 <= start < end in seconds, or neither"
-        )
-    return start, end
+    start, end = row.get("start"), row.get("end")
+    times = to_times(start, end)
+    if times is None and any(to_text(value).strip() for value in (start, end)):
+        expected = "expected 0 <= start < end in seconds, or neither"
+        raise ConfigError(f"{where}: got start {start!r} and end {end!r}; {expected}")
+    return times
 
 
 def refuse_list(label: str, where: str) -> None:
@@ -197,7 +189,7 @@ def one_value(rows: Sequence[tuple[int, Row]], column: str, path: Path, table: P
 
 
 def strong(path: Path, events: Sequence[Event], table: Path, split: str = "", group: str = "") -> Truth:
-    """The truth of these events."""
+    """A truth whose times are known."""
     labels = tuple(sorted({event.label for event in events}))
     return Truth(path, labels, tuple(sorted(events)), table, split, group)
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from datasets.clips import Clip, required
+from datasets.clips import Clip, named_group, required
 from datasets.folded_videos import FoldedVideos
 
 GROUP = re.compile(r"(.*_g\d+)_c\d+")  # v_Archery_g08_c01: the first cut of the eighth recording
@@ -30,6 +30,5 @@ class UCF101(FoldedVideos):
             table = required(folder / "ucfTrainTestlist" / f"{split}list{fold:02}.txt", self.what)
             for line in filter(str.strip, table.read_text(encoding="utf-8").splitlines()):
                 path = Path(line.split()[0])
-                group = GROUP.fullmatch(path.stem)
-                clips.append(Clip(videos / path, path.parent.name, split, group=group[1] if group else ""))
+                clips.append(Clip(videos / path, path.parent.name, split, group=named_group(GROUP, path)))
         return clips

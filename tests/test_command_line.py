@@ -14,7 +14,7 @@ from conftest import ROOT, ran, run
 from conf.command_line import arrange, prepare
 from conf.launch import new_folder
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import open_empty
+from pipeline.core.journal import open_locked
 
 EXPERIMENT = "# @package _global_\ndefaults:\n  - override /cell: lstm\n"
 QUICK = ["trainer.epochs=1", "trainer.workers=0", "encoder=recurrent", "encoder.hidden=8", "extractor.mels=20"]
@@ -134,7 +134,7 @@ def test_a_folder_in_use_is_refused_and_unchanged(tones, tmp_path):
     data = ["dataset=folder", f"dataset.root={tones}", f"hydra.run.dir={tmp_path / 'mine'}", *QUICK]
     assert run("train.py", *data).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
-    held = open_empty(tmp_path / "mine" / ".hydra" / "lock")
+    held = open_locked(tmp_path / "mine" / ".hydra" / "lock")
     try:
         done = run("train.py", *data, "seed=7")
     finally:

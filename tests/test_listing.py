@@ -24,7 +24,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.batch.files import Files
-from pipeline.batch.listing import Entry, mark
+from pipeline.batch.listing import Entry, entry_digest
 from pipeline.core.errors import ConfigError
 from pipeline.media.walk import media_files
 
@@ -449,10 +449,11 @@ def test_each_once_in_the_order_given(tmp_path):
     assert listed.listed[0] == 4
 
 
-def test_marks_are_blake2b_of_name_and_times():
+def test_digests_are_blake2b_of_name_and_times():
     """Against ``printf 'sub/a.wav' | b2sum -l 128`` and ``printf 'sub/a.wav\\0001.0\\0002.5' | b2sum -l 128``."""
-    assert f"{mark('sub/a.wav', Entry('/x/sub/a.wav')):032x}" == "71355d67dd9762371a1873efb715a9f7"
-    assert f"{mark('sub/a.wav', Entry('/x/sub/a.wav', 1.0, 2.5, 'cat')):032x}" == "5ff327f5917e68b8ccc74543fc4e0c6e"
+    whole, part = Entry("/x/sub/a.wav"), Entry("/x/sub/a.wav", 1.0, 2.5, "cat")
+    assert f"{entry_digest('sub/a.wav', whole):032x}" == "71355d67dd9762371a1873efb715a9f7"
+    assert f"{entry_digest('sub/a.wav', part):032x}" == "5ff327f5917e68b8ccc74543fc4e0c6e"
 
 
 @settings(max_examples=12)

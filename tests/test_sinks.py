@@ -25,7 +25,7 @@ from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import Frame, OpenEvents, Steps, StreamInfo, TimedEvent, TimedGap
 from pipeline.sinks.jsonl import JSONLines
 from pipeline.sinks.listen import listen
-from pipeline.sinks.overlay import BAR, COLOURS, HEAD, LOW, MARGIN, Scene, clock, draw, plan
+from pipeline.sinks.overlay import BAR, COLOURS, HEAD, MARGIN, MIN_HEIGHT, Scene, clock, draw, plan
 from pipeline.sinks.screen import Screen
 from pipeline.sinks.sink import Closed, Sink
 from pipeline.sinks.video import Video
@@ -112,23 +112,22 @@ def test_canvas_is_large_enough_to_read_and_leaves_the_picture_alone(height, wid
     before, place = image.copy(), plan(height, width)
     canvas = draw(image, scene(running=()), place)
     assert canvas.shape == (place.height, place.width, 3) and not place.height % 2 and not place.width % 2
-    assert place.em >= 16 and (place.height >= LOW or place.width >= 1920)
-    top, left, tall, broad = place.picture
-    shown = canvas[top : top + tall, left : left + broad]
+    assert place.em >= 16 and (place.height >= MIN_HEIGHT or place.width >= 1920)
+    tall, broad = place.tall, place.broad
+    shown = canvas[:tall, :broad]
     assert np.array_equal(image, before)
     if place.crisp:  # every pixel is a square
         assert np.array_equal(shown[:: tall // height, :: broad // width], image)
     elif (tall, broad) == (height, width):
         assert np.array_equal(shown, image)
-    darker = draw(image, scene(notice="no picture for 2 s"), place)[top : top + tall, left : left + broad]
+    darker = draw(image, scene(notice="no picture for 2 s"), place)[:tall, :broad]
     assert darker.mean() < 0.5 * max(1, shown.mean())
     assert not np.array_equal(canvas, draw(image, scene(running=(), age=0.08), place))
 
 
 def bar(canvas, place, row, colour):
     """Length of a bar, as a share of its room."""
-    left = place.panel.left + round(MARGIN * place.em)
-    right = place.panel.left + place.panel.width - round(MARGIN * place.em)
+    left, right = place.broad + round(MARGIN * place.em), place.width - round(MARGIN * place.em)
     line = canvas[round((MARGIN + HEAD + row * BAR + 1.3 + 0.17) * place.em), left:right].astype(int)
     return (np.abs(line - colour).max(-1) < 60).sum() / (right - left)
 
@@ -178,10 +177,10 @@ def test_video_shows_each_picture_at_its_time_beside_the_answer_for_that_time(mo
     place = plan(48, 64)
     rows = np.genfromtxt(tmp_path / "table.posteriors.csv", delimiter=",", skip_header=1)
     assert rows[:, 2].std() > 0.1  # the answers move, so they tell the pictures apart
-    height, width = place.picture.height // 48, place.picture.width // 64
+    height, width = place.tall // 48, place.broad // 64
     for seconds, image, source in zip(found, images, before):
         assert image.shape == (place.height, place.width, 3)
-        shown = image[place.picture.top : place.picture.height, place.picture.left : place.picture.width]
+        shown = image[: place.tall, : place.broad]
         assert np.abs(shown[height // 2 :: height, width // 2 :: width].astype(int) - source)[2:-2, 2:-2].mean() < 4
         step = np.searchsorted(rows[:, 0], seconds + 1e-6)  # the first that has heard more than this
         for row in (1, 2):
@@ -235,7 +234,7 @@ def test_gaps_and_changes_of_size_in_a_video(tmp_path, capsys):
     images, times = decoded(tmp_path / "out.mp4")
     assert np.allclose(times, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 3.5, 3.6], atol=1e-4)
     place = plan(120, 160)
-    light_at = [image[20, place.picture.width // 2].mean() for image in images]
+    light_at = [image[20, place.broad // 2].mean() for image in images]
     assert [value > 150 for value in light_at] == [True] * 5 + [False] + [True] * 2  # darkened while there is none
     assert images[6][20, 60].mean() < 40  # beside the narrow picture
     assert bar(images[4], place, 1, COLOURS[1]) == pytest.approx(0.8, abs=0.03)

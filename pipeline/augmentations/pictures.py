@@ -118,14 +118,12 @@ class AugmentPictures(Augmentation):
             return x, batch
         chosen = torch.rand(len(x)) < 0.5
         x = torch.where(chosen.to(x.device).view(-1, *[1] * (x.ndim - 1)), mirror(x), x)
-        turn, other = chosen.tolist(), self.turned.tolist()
-        labels = [
-            tuple(other[label] for label in row) if turned else row
-            for row, turned in zip(batch.labels, turn, strict=True)
-        ]
+        same = list(range(len(self.turned)))
+        becomes = [self.turned.tolist() if turned else same for turned in chosen.tolist()]
+        labels = [tuple(new[label] for label in row) for row, new in zip(batch.labels, becomes, strict=True)]
         spans = [
-            [(start, end, other[label]) for start, end, label in row] if row and turned else row
-            for row, turned in zip(batch.spans, turn, strict=True)
+            row and [(start, end, new[label]) for start, end, label in row]
+            for row, new in zip(batch.spans, becomes, strict=True)
         ]
         return x, replace(batch, labels=labels, spans=spans)
 

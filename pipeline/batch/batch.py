@@ -84,18 +84,9 @@ class Work:
 
     def identity(self) -> dict[str, Any]:
         """What decides about the results: the same for the same results of the same files."""
-        model, limits = self.model, self.limits
-        settings = {
-            "window": model.config["head"].get("window"),
-            **model.engine,
-            "longest": limits.longest,
-            "largest": limits.largest,
-        }
-        return {
-            "model": model.identity(window=False),
-            "settings": settings,
-            "decoder": self.decoder,
-        }
+        model, limits = self.model, {"longest": self.limits.longest, "largest": self.limits.largest}
+        settings = {"window": model.config["head"].get("window"), **model.engine, **limits}
+        return {"model": model.identity(window=False), "settings": settings, "decoder": self.decoder}
 
 
 def classify(work: Work, asked: Iterable[Asked]) -> Iterator[tuple[int, FileResult]]:
@@ -143,7 +134,6 @@ class Predictor:
             yield from batch.compute()
 
     def close(self) -> None:
-        """End the processes."""
         self.decoders.close()
 
 
@@ -249,9 +239,7 @@ class Batch:
         """Take the posteriors ``(T, K)`` of a file's block; whether they were the last."""
         first, delay = file.steps, self.model.delay
         file.steps += len(y)
-        last = None
-        if file.ended:
-            last = max(1, -(-file.ticks // self.model.hop)) - 1 + delay
+        last = max(1, -(-file.ticks // self.model.hop)) - 1 + delay if file.ended else None
         if file.decoder:
             end = None if last is None else last + 1 - first
             file.events += self.timed(file, file.decoder.decode(y[max(0, delay - first) : end]))

@@ -109,7 +109,6 @@ class Decoders:
         self.workers = [self.start() for _ in range(workers)]  # those that nobody asks any more end by themselves
 
     def start(self) -> Worker:
-        """A new process."""
         requests, give = self.context.Pipe(duplex=False)
         take, answers = self.context.Pipe(duplex=False)
         with suppress(OSError):  # not every system knows how
@@ -227,14 +226,13 @@ class Decoders:
         return suspect, death_error(worker.exit_code)
 
     def close(self) -> None:
-        """End all processes."""
         for worker in self.workers:
             worker.end()
         self.workers = []
 
 
 def request(entry: Entry) -> bytes:
-    """What a process is asked."""
+    """A request, as ``decoding.py`` describes it."""
     return json.dumps({"path": entry.path, "start": entry.start, "end": entry.end}).encode()
 
 

@@ -115,7 +115,6 @@ def answers_to(request: dict[str, Any], spec: InputSpec, limits: Limits) -> Iter
 
 
 def error_message(code: str, reason: str) -> bytes:
-    """An error as an answer."""
     return ERROR + json.dumps({"code": code, "reason": reason}).encode()
 
 

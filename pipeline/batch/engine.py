@@ -1,14 +1,10 @@
 """What an engine is: where the files of a job are classified."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # so that an engine can prepare itself before torch is imported
-    from pipeline.batch.batch import Work
-    from pipeline.batch.decoders import Asked
-    from pipeline.sinks.items import FileResult
+from pipeline.batch.batch import Work
+from pipeline.batch.decoders import Asked
+from pipeline.sinks.items import FileResult
 
 
 class Engine:

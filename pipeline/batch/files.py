@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.batch.listing import KEY, Entry, Named, listing, mark
+from pipeline.batch.listing import KEY, Entry, Named, entry_digest, listing
 from pipeline.core.errors import ConfigError, FailOn
 from pipeline.media.tables import is_table, name_columns, to_label
 from pipeline.media.walk import tell
@@ -100,7 +100,7 @@ class Files:
             if len(seen) == count:
                 doubts += truth != entry.truth
                 continue
-            number = mark(name, entry)
+            number = entry_digest(name, entry)
             total += number
             self.timed = self.timed or entry.end is not None or entry.start > 0
             self.labelled = self.labelled or entry.truth != ""

@@ -65,17 +65,12 @@ class Job:
         old = self.ledger.head
         anew = self.files.resume == "never" or old is None
         if not anew and (other := differences(run_settings(old or {}, head), run_settings(head, head))):
+            path, anew = self.ledger.path, True
             if self.ledger.complete is None:
-                raise ConfigError(
-                    f"source.ledger: {self.ledger.path} holds {self.ledger.count} rows of an unfinished run with "
-                    f"other settings: {other}. Finish that one, choose another name, or begin anew with "
-                    "source.resume=never"
-                )
-            print(
-                f"{self.ledger.path} is of a finished run with other settings ({other}); beginning anew",
-                file=sys.stderr,
-            )
-            anew = True
+                hint = "Finish that one, choose another name, or begin anew with source.resume=never"
+                there = f"{path} holds {self.ledger.count} rows of an unfinished run with other settings: {other}"
+                raise ConfigError(f"source.ledger: {there}. {hint}")
+            print(f"{path} is of a finished run with other settings ({other}); beginning anew", file=sys.stderr)
         self.ledger.begin(head, anew)
         for number, entry in enumerate(self.entries if self.ledger.known else ()):
             place = self.ledger.known.get(key_of(entry), UNKNOWN)
@@ -118,7 +113,7 @@ class Job:
                 bar.update(task, advance=1, note=note)
 
     def take(self, number: int, result: FileResult) -> None:
-        """A result that is new."""
+        """Keep and count a new result, and show it when its turn comes."""
         self.places[number] = self.ledger.add(self.keys[number], result) if self.ledger else 0
         self.tally.add(result)
         self.held[number] = result

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.batch.listing import Entry, mark
+from pipeline.batch.listing import Entry, entry_digest
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import Journal
@@ -85,7 +85,7 @@ class Ledger:
         return end
 
     def index(self, found: dict[str, Any], place: int) -> None:
-        """One line, which begins at ``place``."""
+        """Take in what the line at ``place`` says."""
         if "rivulet" in found:
             self.head = found
         elif "complete" in found:
@@ -110,7 +110,7 @@ class Ledger:
             self.write(self.head)
 
     def add(self, key: int, result: FileResult) -> int:
-        """One result; where it is."""
+        """Add a result; the place of its line."""
         place, self.complete = self.journal.size, None
         self.write({"key": key, "row": result.row()})
         self.count += 1
@@ -140,7 +140,6 @@ class Ledger:
         os.close(old)
 
     def write(self, found: dict[str, Any]) -> None:
-        """One line."""
         self.journal.write(formatted(found))
 
     def result(self, place: int) -> FileResult:
@@ -171,7 +170,7 @@ class Ledger:
 
 
 def formatted(found: dict[str, Any]) -> str:
-    """An object as a line."""
+    """An object as a line with its checksum."""
     text = json.dumps(found, separators=(",", ":"))
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
@@ -196,6 +195,6 @@ def key_of(entry: Entry) -> int:
         facts = status.st_size, status.st_mtime_ns
     except (OSError, ValueError):
         facts = -1, -1
-    who = mark(entry.path, entry).to_bytes(16, "little")
+    who = entry_digest(entry.path, entry).to_bytes(16, "little")
     digest = hashlib.blake2b(KEY.pack(who, *facts) + entry.refused.encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "little")

@@ -49,7 +49,7 @@ Named: TypeAlias = tuple[str, Entry]  # with its name within the listing, the sa
 Only: TypeAlias = Mapping[str, Collection[str]]  # values by column, one of which a manifest's row must have
 
 
-def mark(name: str, entry: Entry) -> int:
+def entry_digest(name: str, entry: Entry) -> int:
     """128 bits that stand for an entry on every machine: of its name within the listing, and of its times."""
     part = f"\0{entry.start!r}\0{entry.end!r}" if entry.start or entry.end is not None else ""
     return int.from_bytes(blake2b((name + part).encode("utf-8", "surrogatepass"), digest_size=16).digest())

@@ -1,19 +1,14 @@
 """This machine: processes decode, this one computes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from pipeline.batch.batch import Work, classify
+from pipeline.batch.decoders import Asked
 from pipeline.batch.engine import Engine
 from pipeline.batch.files import MAX_WORKERS
 from pipeline.batch.forkserver import start_server
-
-if TYPE_CHECKING:
-    from pipeline.batch.batch import Work
-    from pipeline.batch.decoders import Asked
-    from pipeline.sinks.items import FileResult
+from pipeline.sinks.items import FileResult
 
 
 class Local(Engine):
@@ -29,7 +24,4 @@ class Local(Engine):
         return max(1, cores - min(MAX_WORKERS, cores))
 
     def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
-        """As they are done."""
-        from pipeline.batch.batch import classify
-
         return classify(work, asked)

@@ -169,7 +169,7 @@ class Attempts:
         self.counts = Counter[int]()
 
     def add(self, task: int) -> int:
-        """It begins: how often that makes."""
+        """Count a beginning of a task; how often it has begun."""
         self.counts[task] += 1
         return self.counts[task]
 
@@ -183,7 +183,7 @@ def table(items: Mapping[int, Any]) -> Table:
 
 
 def items_of(found: Table) -> dict[int, Any]:
-    """The numbered things of a table."""
+    """The inverse of ``table``."""
     return dict(zip(found["number"].to_pylist(), map(json.loads, found["json"].to_pylist()), strict=True))
 
 

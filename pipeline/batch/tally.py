@@ -23,7 +23,6 @@ class Tally:
         self.seconds = 0.0
 
     def add(self, result: FileResult) -> None:
-        """One more."""
         self.status[result.status] += 1
         self.seconds += result.seconds or 0.0
         if result.label:
@@ -32,7 +31,7 @@ class Tally:
             self.codes[result.status].update(result.code.split())
 
     def show(self, note: str = "") -> None:
-        """For people, on standard error."""
+        """Print the counts on standard error."""
         console = Console(stderr=True)
         total = self.status.total()
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self.status.items(), reverse=True))

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all: the old content stays until the new one is complete."""
 
 import errno
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,17 @@ def atomic_write(path: Path, cache: bool = False) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def digest(text: str) -> str:
+    """64 hex digits that stand for a text, such as a path, which need not be UTF-8."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def cache_path(folder: Path, key: str, ending: str) -> Path:
+    """The file of a cache that stands for ``key``."""
+    name = digest(key)
+    return folder / name[:2] / f"{name[2:34]}{ending}"
 
 
 def part_path(path: Path) -> Path:

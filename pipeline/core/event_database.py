@@ -1,6 +1,6 @@
 """A database of what was heard and seen: one SQLite file, to which several programs may write at once.
 
-``docs/sinks.md`` describes the tables. Whoever changes them raises ``VERSION``.
+Its tables are in ``event_tables.sql``, and ``docs/sinks.md`` describes them. Whoever changes them raises ``VERSION``.
 """
 
 import errno
@@ -15,20 +15,7 @@ from pipeline.core.errors import ConfigError
 VERSION = 1  # of the tables: the file's user_version
 APPLICATION = 0x52697675  # the file's application_id: "Rivu"
 BUSY_SECONDS = 10.0  # for which another program may hold the file
-TABLES = """
-CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL, began TEXT NOT NULL);
-CREATE TABLE events (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT, label TEXT NOT NULL,
-  start REAL NOT NULL, end REAL NOT NULL, peak REAL NOT NULL, score REAL NOT NULL);
-CREATE TABLE gaps (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT, start REAL NOT NULL,
-  length REAL NOT NULL, why TEXT NOT NULL, how TEXT NOT NULL);
-CREATE TABLE warnings (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, time TEXT,
-  start REAL NOT NULL, code TEXT NOT NULL, text TEXT NOT NULL);
-CREATE TABLE clips (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES streams, label TEXT NOT NULL,
-  start REAL NOT NULL, first REAL NOT NULL, last REAL NOT NULL, path TEXT NOT NULL);
-CREATE INDEX events_time ON events (time);
-CREATE INDEX events_label ON events (label, time);
-CREATE INDEX clips_event ON clips (stream, label, start);
-"""
+TABLES = Path(__file__).with_name("event_tables.sql").read_text()
 
 
 def open_database(path: Path, key: str, write: bool = False) -> sqlite3.Connection:

@@ -48,7 +48,7 @@ class Journal:
     def open(self) -> int | None:
         """Empty the file; its descriptor (None: standard output)."""
         if self.path and self.file is None:
-            self.file = open_empty(part_path(self.path) if self.replaces else self.path)
+            self.file = open_locked(part_path(self.path) if self.replaces else self.path)
         return self.file
 
     @property
@@ -121,8 +121,10 @@ class Journal:
                 self.path = None
 
 
-def open_empty(path: Path) -> int:
-    """Open a file, lock and empty it; its descriptor. OSError if another run has it."""
+def open_locked(path: Path, empty: bool = True) -> int:
+    """Open a file, which is made if it is not there, lock and empty it; its descriptor. OSError if another run has
+    it.
+    """
     while True:
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
@@ -130,7 +132,8 @@ def open_empty(path: Path) -> int:
                 return file
             lock(file)
             if os.path.samestat(os.fstat(file), os.stat(path)):  # not one that was just renamed over it
-                os.ftruncate(file, 0)
+                if empty:
+                    os.ftruncate(file, 0)
                 return file
         except FileNotFoundError:
             pass

@@ -38,7 +38,7 @@ class Choices:
     texts: tuple[str, ...]
 
     def place(self, value: Any) -> float:
-        """Its number."""
+        """The number of a value among the choices."""
         return float(self.texts.index(value))
 
 
@@ -62,7 +62,7 @@ def iterate_leaves(space: Mapping[str, Any], at: str) -> Iterator[tuple[str, Any
 
 
 def parse_part(key: str, entry: Any) -> Part:
-    """One of them."""
+    """A range or choices, from their settings. ConfigError for anything else."""
     where = f"sweep.space.{key}"
     expected = "expected {low: 0.1, high: 0.5}, if you like with step or log: true, or {choices: [a, b]}"
     if not isinstance(entry, Mapping):

@@ -1,7 +1,15 @@
-"""Settings of an earlier run compared with those of this one."""
+"""Nested settings by dotted keys, and those of an earlier run compared with those of this one."""
 
 from collections.abc import Mapping
 from typing import Any
+
+
+def dotted(settings: Any, at: str = "") -> dict[str, Any]:
+    """What stands at the ends of nested settings, by dotted keys. An empty mapping is an end, too."""
+    if not isinstance(settings, Mapping) or (not settings and at):
+        return {at: settings}
+    parts = (dotted(one, f"{at}.{name}" if at else str(name)) for name, one in settings.items())
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def differences(there: Any, here: Any, at: str = "") -> str:

@@ -1,6 +1,5 @@
 """What is really in a recording: a table ``start,end,label`` in seconds, or a label track of Audacity."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
-from pipeline.media.tables import is_label, open_text, read_table, to_label, to_seconds
+from pipeline.media.tables import is_label, open_text, read_table, to_label, to_times
 
 COLUMNS = ("start", "end", "label")
 SCORE = re.compile(r"(.+) [01]\.\d\d")  # behind a label, as sink=labels writes it
@@ -26,16 +25,12 @@ def read_truth(path: str | Path, key: str) -> list[Times]:
     table, found = Path(path).expanduser(), []
     track = table.suffix.lower() == ".txt"
     for number, row in enumerate(read_table(str(table), key, COLUMNS, headless=True), 1):
-        label = to_label(row.get("label"))
-        try:
-            start, end = to_seconds(row["start"]), to_seconds(row["end"])
-        except (TypeError, ValueError, LookupError):
-            start, end = math.nan, math.nan
-        if not (0 <= start < end < math.inf) or not label:
+        label, times = to_label(row.get("label")), to_times(row.get("start"), row.get("end"))
+        if times is None or not label:
             raise ConfigError(f"{key}: {table} row {number}: expected 0 <= start < end in seconds and a label")
         if label != clean(label):
             raise ConfigError(f"{key}: {table} row {number}: label {label!r}: expected characters of UTF-8 to be seen")
-        found.append((start, end, scored[1] if track and (scored := SCORE.fullmatch(label)) else label))
+        found.append((*times, scored[1] if track and (scored := SCORE.fullmatch(label)) else label))
     return found
 
 

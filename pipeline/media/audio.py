@@ -23,7 +23,7 @@ from pipeline.media.container import admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import AudioInfo
 from pipeline.media.part import FileBytes, Part
-from pipeline.media.seek import progress, seek
+from pipeline.media.seek import decoded_so_far, seek
 from pipeline.media.structure import MAX_PAGE_BYTES, counts_frames, examine, starts_again
 
 Samples = NDArray[np.float32]
@@ -122,7 +122,7 @@ def is_chained(name: str) -> bool:
 
 
 def check_limits(info: AudioInfo) -> AudioInfo:
-    """The same; MediaError for absurd headers."""
+    """``info`` again. MediaError if its header is beyond the limits."""
     if info.rate <= 0 or info.channels <= 0:
         raise MediaError("bad_header", f"the header says {info.rate} Hz and {info.channels} channels")
     if not MIN_HZ <= info.rate <= MAX_HZ:
@@ -174,7 +174,7 @@ def decode(
     if sound is None:
         yield from decode_by_ffmpeg(name, info)
         return
-    position, heard = begin, progress(name, sound)
+    position, heard = begin, decoded_so_far(name, sound)
     with sound:
         while True:
             try:
@@ -245,7 +245,7 @@ def frames_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]
 
 
 def silence(length: Fraction, info: AudioInfo, name: str) -> Iterator[NDArray[np.float32]]:
-    """Zeros for so many seconds."""
+    """Zeros for so many seconds, in blocks."""
     if length > MAX_GAP_SECONDS:
         raise MediaError("limit_duration", f"{name}: {float(length):.0f} s between two samples")
     info.warn("gap")

@@ -19,6 +19,7 @@ Images = NDArray[np.uint8]  # (T, H, W, 3)
 Fit = Literal["crop", "pad", "stretch"]
 T = TypeVar("T")
 TRANSFORMS = "torchvision.transforms.v2"
+MAX_PIXELS = 7680 * 4320  # of one picture of a file or a camera
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ an hour at 16 kHz), from which a second takes 0.15 ms. Without a place to keep i
 seek is exact (see ``seek.py``) is read where it lies (7 ms), and any other from its start for each window.
 """
 
-import hashlib
 import os
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from math import gcd
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
 
-from pipeline.core.atomic import atomic_write
+from pipeline.core.atomic import atomic_write, cache_path
 from pipeline.core.errors import MediaError
 from pipeline.media.audio import Resampler, Samples, open_audio, open_blocks
 from pipeline.media.seek import seeks_everywhere
@@ -55,7 +55,6 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
         return self.samples / self.rate
 
     def window(self, start: int, count: int) -> Samples:
@@ -94,7 +93,7 @@ class Recording:
         """All samples, left on the disk, in the file of plain samples; None if there can be none."""
         if self.keep is None:
             return None
-        file = self.keep / self.kept_name()
+        file = cache_path(self.keep, f"{fingerprint(self.path)}|{self.rate}", ".npy")
         try:
             return opened(file)
         except (OSError, ValueError, EOFError):  # not there yet, or half-written by a full disk
@@ -110,15 +109,22 @@ class Recording:
             self.keep = None
             return None
 
-    def kept_name(self) -> str:
-        """Another file, a changed one, or another rate has another name. MediaError without a file."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            raise MediaError("not_found", f"{self.path}: no such file") from None
-        key = f"{os.path.realpath(self.path)}|{status.st_size}|{status.st_mtime_ns}|{self.rate}"
-        digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-        return f"{digest[:2]}/{digest[2:34]}.npy"
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """Which bytes a file has: another file, or a changed one, has another. MediaError without a file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        raise MediaError("not_found", f"{os.fspath(path)}: no such file") from None
+    folder, name = os.path.split(os.path.abspath(path))
+    place = os.path.realpath(path) if os.path.islink(path) else os.path.join(resolve(folder), name)
+    return f"{place}|{status.st_size}|{status.st_mtime_ns}"
+
+
+@cache
+def resolve(folder: str) -> str:
+    """A folder without links in its path. Looked up once: it takes longer than to read a cached clip."""
+    return os.path.realpath(folder)
 
 
 def opened(file: Path) -> Samples:

@@ -17,46 +17,46 @@ from pipeline.media import ogg
 from pipeline.media.part import Part
 
 EXACT = {"FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM"}  # and PCM of any width
-FILES = 1 << 12  # of which is remembered how far they are sound
+FILES = 1 << 12  # of which is known how far they are intact
 YOUNG_SECONDS = 2.0  # a file written so recently may be written again without a later time stamp
 
 
 @dataclass
-class Sound:
-    """How far a file is known to be sound."""
+class Intact:
+    """How far a file is known to be intact."""
 
     until: int | None = None  # samples; None if nobody has looked
 
 
 @lru_cache(FILES)
-def remembered(key: tuple[int, ...]) -> Sound:
+def cached(key: tuple[int, ...]) -> Intact:
     """What this process knows of a file; ``key`` is its fingerprint."""
-    return Sound()
+    return Intact()
 
 
-def known(name: str) -> Sound:
+def look_up(name: str) -> Intact:
     """What this process knows of a file or a ``Part``; nothing if it is gone meanwhile."""
     try:
         status = os.fstat(name.file) if isinstance(name, Part) else os.stat(name)
     except OSError:
-        return Sound()
+        return Intact()
     if time.time() - status.st_mtime < YOUNG_SECONDS:
-        return Sound()
+        return Intact()
     place = (name.offset, name.size) if isinstance(name, Part) else (0, status.st_size)
-    return remembered((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, *place))
+    return cached((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, *place))
 
 
-def progress(name: str, sound: soundfile.SoundFile) -> Sound:
+def decoded_so_far(name: str, sound: soundfile.SoundFile) -> Intact:
     """Where to note how far a file has been decoded without damage; of use for FLAC only."""
-    return known(name) if sound.format == "FLAC" else Sound()
+    return look_up(name) if sound.format == "FLAC" else Intact()
 
 
 def exact_until(name: str, sound: soundfile.SoundFile) -> int:
     """The sample up to which a seek in this file is exact; 0 if decoding has to begin at the start."""
     if sound.format == "FLAC":
-        return known(name).until or 0
+        return look_up(name).until or 0
     if sound.format == "OGG" and sound.subtype == "VORBIS":
-        found = known(name)
+        found = look_up(name)
         if found.until is None:
             found.until = ogg.exact_until(name)
         return found.until

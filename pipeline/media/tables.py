@@ -66,7 +66,7 @@ def read_table(
 
 @lru_cache(64)
 def name_columns(*given: str) -> list[str]:
-    """Columns as they are known."""
+    """Names of columns without blanks around them, in lower case if we know them."""
     plain = [name.strip("\ufeff \t\r\n\xa0") for name in given]
     return [low if (low := name.lower()) in KNOWN and low not in plain else name for name in plain]
 
@@ -118,7 +118,7 @@ def is_label(line: str) -> bool:
 
 
 def read_jsonl(table: str, needed: Sequence[str]) -> Iterator[Row]:
-    """An object a line."""
+    """The objects of a file, one a line."""
     with open_text(table, "\n") as file:
         for number, line in enumerate((line for line in file if not line.isspace()), 1):
             row = json.loads(line)
@@ -171,6 +171,14 @@ def to_label(value: Any) -> str:
 def to_seconds(value: Any) -> float:
     """A time, also with a decimal comma. ValueError or TypeError if it is none."""
     return float(value.replace(",", ".") if isinstance(value, str) else value)
+
+
+def to_times(start: Any, end: Any) -> tuple[float, float] | None:
+    """When an event starts and ends, in seconds; None if that makes no sense."""
+    with suppress(TypeError, ValueError):
+        if 0 <= (first := to_seconds(start)) < (last := to_seconds(end)) < math.inf:
+            return first, last
+    return None
 
 
 def to_part(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:

@@ -19,11 +19,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from pipeline.core.errors import MediaError
-from pipeline.core.limits import MAX_PIXELS
 from pipeline.media.container import MAX_DECODED_PIXELS, admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import VideoInfo
-from pipeline.media.picture import Image, Images, Picture, on_grid, to_fraction
+from pipeline.media.picture import MAX_PIXELS, Image, Images, Picture, on_grid, to_fraction
 from pipeline.media.structure import examine
 
 GAP_SECONDS = 1.0  # without a frame, if they are also ten usual frame periods

@@ -97,7 +97,7 @@ def media_names(top: str, key: str) -> Iterator[str]:
 
 
 def media_files(folder: Path, key: str) -> list[Path]:
-    """The same as paths."""
+    """``media_names`` as paths."""
     return [folder / name for name in media_names(str(folder), key)]
 
 

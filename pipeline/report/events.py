@@ -7,10 +7,10 @@ places relative to its own.
 import argparse
 import os
 import sqlite3
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -41,29 +41,6 @@ class Row(NamedTuple):
     score: float
     seconds: float
     clips: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Bins:
-    """Hours or days side by side, from ``first`` on."""
-
-    first: datetime
-    width: timedelta
-    count: int
-
-    def index(self, time: str) -> int:
-        """In which bin a time is."""
-        return min(self.count - 1, max(0, int((read_utc(time) - self.first) / self.width)))
-
-    def name(self, index: int) -> str:
-        """An hour with its day, or a day."""
-        start = self.first + index * self.width
-        return f"{start:%m-%d %H:%M}" if self.width < timedelta(days=1) else f"{start:%Y-%m-%d}"
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """Where the axis has marks."""
-        part = slice(6, None) if self.width < timedelta(days=1) else slice(5, None)
-        return [(index, self.name(index)[part]) for index in range(0, self.count, ceil(self.count / TICKS))]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -106,29 +83,27 @@ def read_since(text: str, database: sqlite3.Connection) -> str:
 
 
 def to_text(time: datetime) -> str:
-    return f"{time.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
-
-
-def read_utc(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+    """A time as it stands in the database."""
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def local(text: str) -> datetime:
     """A time of the database in the zone of whoever reads the page."""
-    return read_utc(text).astimezone()
+    return datetime.fromisoformat(text).astimezone()
 
 
 def render_events(database: sqlite3.Connection, path: Path, since: str, out: Path) -> str:
     """The page."""
     database.row_factory = sqlite3.Row
     values = {"since": since}
-    bins = make_bins(local(since), datetime.now().astimezone())
+    starts, hourly = list_bins(local(since), datetime.now().astimezone())
+    edges = [to_text(start) for start in starts]
     counts: dict[str, list[int]] = {}
     totals: Counter[str] = Counter()
     for label, time in database.execute(f"SELECT label, events.time FROM {WITHIN.format('events')}", values):
         totals[label] += 1
         if time is not None:
-            counts.setdefault(label, [0] * bins.count)[bins.index(time)] += 1
+            counts.setdefault(label, [0] * len(edges))[max(0, bisect_right(edges, time) - 1)] += 1
     gaps = database.execute(f"SELECT count(*), total(length) FROM {WITHIN.format('gaps')} AND length > 0", values)
     told = f"SELECT code, text, count(*) FROM {WITHIN.format('warnings')} GROUP BY code, text ORDER BY 3 DESC"
     warnings = database.execute(told, values).fetchall()
@@ -139,34 +114,32 @@ def render_events(database: sqlite3.Connection, path: Path, since: str, out: Pat
         name=path.name,
         since=f"{local(since):%Y-%m-%d %H:%M %z}",
         totals=[(label, count, f"{count:,}", "") for label, count in totals.most_common()],
-        charts=[(label, totals[label], chart(label, counts[label], bins)) for label in by_count(counts)[:MAX_LABELS]],
+        charts=[
+            (label, totals[label], plot_bins(label, counts[label], starts, hourly))
+            for label in sorted(counts, key=lambda label: (-sum(counts[label]), label))[:MAX_LABELS]
+        ],
         gaps=tuple(gaps.fetchone()),
         warnings=[(code, text, f"{number:,}") for code, text, number in warnings],
         warned=sum(number for *_, number in warnings),
         rows=list_events(database, path, since, out),
         newest=f"{local(last):%Y-%m-%d %H:%M}" if last else "",
-        unit="hour" if bins.width < timedelta(days=1) else "day",
+        unit="hour" if hourly else "day",
     )
 
 
-def by_count(counts: dict[str, list[int]]) -> list[str]:
-    """Labels, the most frequent first."""
-    return sorted(counts, key=lambda label: (-sum(counts[label]), label))
-
-
-def make_bins(first: datetime, last: datetime) -> Bins:
-    """Hours, or days if they are too many, which begin where they do on a clock."""
-    first = first.replace(minute=0, second=0, microsecond=0)
-    width = timedelta(hours=1)
-    if last - first > MAX_HOURS * width:
+def list_bins(first: datetime, last: datetime) -> tuple[list[datetime], bool]:
+    """When hours begin, or days if there are too many hours, on a clock; and whether they are hours."""
+    first, width = first.replace(minute=0, second=0, microsecond=0), timedelta(hours=1)
+    if not (hourly := last - first <= MAX_HOURS * width):
         first, width = first.replace(hour=0), timedelta(days=1)
-    return Bins(first, width, max(1, ceil((last - first) / width)))
+    return [first + number * width for number in range(max(1, ceil((last - first) / width)))], hourly
 
 
-def chart(label: str, counts: list[int], bins: Bins) -> Plot:
+def plot_bins(label: str, counts: list[int], starts: list[datetime], hourly: bool) -> Plot:
     """How often a label was heard, by hour or day."""
-    spans = [bins.name(index) for index in range(bins.count)]
-    return plot_histogram({label: counts}, spans, bins.ticks(), "", f"{label}: events by time")
+    spans = [f"{start:%m-%d %H:%M}" if hourly else f"{start:%Y-%m-%d}" for start in starts]
+    ticks = [(place, spans[place][6 if hourly else 5 :]) for place in range(0, len(spans), ceil(len(spans) / TICKS))]
+    return plot_histogram({label: counts}, spans, ticks, "", f"{label}: events by time")
 
 
 def list_events(database: sqlite3.Connection, path: Path, since: str, out: Path) -> list[Row]:

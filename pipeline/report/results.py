@@ -1,15 +1,18 @@
 """What a training leaves about its model: metrics.json, answers.jsonl and report.html."""
 
 import json
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import pipeline.report.page as page
 from pipeline.measures.cost import measure_cost, measure_step
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
-from pipeline.report.machine import describe_machine
 from pipeline.report.training import render_training
 from pipeline.tasks.predictions import Predictions
 
@@ -46,3 +49,24 @@ def count_clips(splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
     lost = {name: int(getattr(split, "skipped", 0)) for name, split in splits.items()}
     found = {"groups": groups, "unreadable": lost}
     return {"clips": clips} | {key: {name: count for name, count in row.items() if count} for key, row in found.items()}
+
+
+def describe_machine(device: str) -> dict[str, str]:
+    """Processor, cores, threads, ``device`` and versions, as words."""
+    found = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "cores": f"{os.cpu_count()}, of which {torch.get_num_threads()} computed",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+    }
+    return found | {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def processor_name() -> str:
+    """The name of the processor, where the system knows it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or "unknown"

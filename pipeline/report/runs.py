@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.settings import dotted
 from pipeline.model.file import DEFAULTS
 from pipeline.tasks.uncertainty import Interval, interval
 
@@ -29,12 +30,9 @@ class Run:
     right: Mapping[str, Sequence[tuple[str, str, bool]]] = field(default_factory=dict)
 
 
-def flatten(settings: Any, at: str = "") -> dict[str, str]:
+def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings by dotted keys, as they are written on a command line."""
-    if not isinstance(settings, Mapping) or (not settings and at):
-        return {at: "null" if settings is None else str(settings)}
-    parts = (flatten(one, f"{at}.{name}" if at else str(name)) for name, one in settings.items())
-    return {key: value for part in parts for key, value in part.items()}
+    return {key: "null" if value is None else str(value) for key, value in dotted(settings).items()}
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:

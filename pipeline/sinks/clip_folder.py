@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from pipeline.core.atomic import atomic_write, part_path
 from pipeline.core.errors import ConfigError
-from pipeline.core.journal import Journal, lock
+from pipeline.core.journal import Journal, open_locked
 from pipeline.core.quantity import AGES, SIZES, read_quantity
 from pipeline.sinks.items import Row
 
@@ -37,7 +37,7 @@ class ClipFolder:
     def open(self) -> None:
         """Read the list, and forget what is gone. OSError if another run writes to the folder."""
         place = self.path / LIST
-        file = open_locked(place)
+        file = open_locked(place, empty=False)
         text = place.read_bytes()
         lines = {name: line for line in text.splitlines(keepends=True) if (name := listed_name(line))}
         for name in lines:
@@ -51,7 +51,7 @@ class ClipFolder:
             if kept != text:
                 with atomic_write(place) as new:
                     new.write(kept)
-                old, file, text = file, open_locked(place), kept
+                old, file, text = file, open_locked(place, empty=False), kept
                 os.close(old)
         self.journal.adopt(file, text.rfind(b"\n") + 1)
 
@@ -108,14 +108,3 @@ def listed_name(line: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         return ""
     return name if name == Path(name).name and line.endswith(b"\n") and name != LIST else ""
-
-
-def open_locked(path: Path) -> int:
-    """A file to which no other run writes, as a descriptor; made if it is not there. OSError if one does."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        lock(file)
-    except OSError as error:
-        os.close(file)
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    return file

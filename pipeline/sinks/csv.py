@@ -1,19 +1,12 @@
 """Tables for spreadsheets and pandas."""
 
-import csv
-import io
-import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from pydantic import PositiveFloat
 
 from pipeline.core.journal import Journal
-from pipeline.core.spreadsheet import protect
-from pipeline.core.text import clean
-from pipeline.sinks.items import EVENT_COLUMNS, FileResult, Item, Row, Steps, StreamInfo, TimedEvent
-from pipeline.sinks.text import TextSink
+from pipeline.sinks.items import EVENT_COLUMNS, FileResult, Item, Steps, StreamInfo, TimedEvent
+from pipeline.sinks.text import Table, TextSink
 
 
 class CSV(TextSink):
@@ -65,37 +58,8 @@ class CSV(TextSink):
             self.steps.journal.flush()
 
     def close(self) -> None:
-        """Close the files."""
         try:
             super().close()
         finally:
             if self.steps:
                 self.steps.journal.close()
-
-
-class Table:
-    """A csv file whose columns are the keys of its first row."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.journal, self.has_head = journal, False
-
-    def head(self, columns: Iterable[str]) -> None:
-        """The first line."""
-        self.journal.write(line(columns))
-        self.has_head = True
-
-    def write(self, row: Row) -> None:
-        """A line, written at once."""
-        if not self.has_head:
-            self.head(clean(column) for column in row)
-        for_people = self.journal.path is None and sys.stdout.isatty()  # whom names must not deceive
-        shown = {key for key, value in row.items() if key == "label" or (for_people and isinstance(value, str))}
-        self.journal.write(line(clean(value) if key in shown else value for key, value in row.items()))
-
-
-def line(values: Iterable[Any]) -> str:
-    """One line of a table, cells quoted where they must be."""
-    text = io.StringIO()
-    cells = [protect(value) if isinstance(value, str) else value for value in values]
-    csv.writer(text, lineterminator="\r\n").writerow(cells)  # so that both are quoted
-    return text.getvalue()[:-2] + "\n"

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rgb = NDArray[np.uint8]  # (H, W, 3)
-OPENING = 60.0  # seconds; a busy machine starts processes slowly
+OPENING_SECONDS = 60.0  # a busy machine starts processes slowly
 HEAD = struct.Struct("<II")  # height and width, before the pixels
 FREE = b"f"  # what the window answers: it takes a picture
-TOLD = ("could not connect", "not implemented", "could not load", "display", "error")  # what a reason is known by
-QUIT = {ord("q"), ord("Q"), 27}  # 27: Esc
-TURN = 10  # milliseconds that the window lives between two looks at what has come
+MARKS = ("could not connect", "not implemented", "could not load", "display", "error")  # of a line that says why
+QUIT_KEYS = {ord("q"), ord("Q"), 27}  # 27: Esc
+TURN_MILLISECONDS = 10  # that the window lives between two looks at what has come
 GREY = 22  # before the first picture
 
 
@@ -41,12 +41,12 @@ class Display:
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         self.free = self.gone = False  # whether it takes another picture; whether it is closed
-        self.hear(OPENING)
+        self.read_answers(OPENING_SECONDS)
         if not self.free:
             self.child.kill()
-            raise NoDisplayError(reason(self.child.communicate()[1].decode(errors="replace")))
+            raise NoDisplayError(find_reason(self.child.communicate()[1].decode(errors="replace")))
 
-    def hear(self, seconds: float = 0.0) -> None:
+    def read_answers(self, seconds: float = 0.0) -> None:
         """What the window says, if it says something within so many seconds."""
         assert self.child.stdout is not None
         while not self.gone and select.select([self.child.stdout], [], [], seconds)[0]:
@@ -56,7 +56,7 @@ class Display:
     @property
     def closed(self) -> bool:
         """Whether somebody has closed the window."""
-        self.hear()
+        self.read_answers()
         return self.gone
 
     @property
@@ -76,7 +76,6 @@ class Display:
             self.child.stdin.flush()
 
     def close(self) -> None:
-        """Close the window."""
         assert self.child.stdin is not None
         with suppress(OSError):
             self.child.stdin.close()
@@ -87,14 +86,14 @@ class Display:
                 self.child.kill()
 
 
-def reason(text: str) -> str:
+def find_reason(text: str) -> str:
     """The line in which a library says what was wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for mark in TOLD for line in lines if mark in line.lower()]
+    told = [line for mark in MARKS for line in lines if mark in line.lower()]
     return f"no window can be opened ({(told or lines or ['for no reason given'])[0]})"
 
 
-def received() -> Rgb | None:
+def read_picture() -> Rgb | None:
     """In the other process: the picture that has come; None once no more can."""
     pipe = sys.stdin.buffer
     if len(head := pipe.read(HEAD.size)) < HEAD.size:
@@ -102,11 +101,6 @@ def received() -> Rgb | None:
     height, width = HEAD.unpack(head)
     pixels = pipe.read(height * width * 3)
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3) if len(pixels) == height * width * 3 else None
-
-
-def answer() -> None:
-    """In the other process: tell the parent that another picture can come."""
-    os.write(1, FREE)
 
 
 def main(title: str, height: int) -> None:
@@ -119,16 +113,16 @@ def main(title: str, height: int) -> None:
     cv2.imshow(title, np.full((90, 160, 3), GREY, np.uint8))
     cv2.waitKey(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads on
-    answer()
+    os.write(1, FREE)
     sized = visible = False
-    while cv2.waitKey(TURN) & 0xFF not in QUIT:
+    while cv2.waitKey(TURN_MILLISECONDS) & 0xFF not in QUIT_KEYS:
         now = cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
         if visible and not now:
             return
         visible = now  # some systems never say that a window is
         if not select.select([sys.stdin], [], [], 0)[0]:
             continue
-        image = received()
+        image = read_picture()
         if image is None:
             return
         if not sized:
@@ -136,7 +130,7 @@ def main(title: str, height: int) -> None:
             cv2.resizeWindow(title, round(image.shape[1] * factor), round(image.shape[0] * factor))
             sized = True
         cv2.imshow(title, image[..., ::-1])
-        answer()
+        os.write(1, FREE)
 
 
 if __name__ == "__main__":

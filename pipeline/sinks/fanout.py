@@ -41,7 +41,7 @@ class Fanout(Sink):
 
     @property
     def written(self) -> list[Path]:
-        """The files that are written."""
+        """The files that the working sinks write."""
         return [path for sink in self.working.values() for path in sink.outputs]
 
     def check_overwrites(self, read: Iterable[str | Path]) -> None:
@@ -105,7 +105,6 @@ class Fanout(Sink):
             sink.start(stream)
 
     def write(self, item: Item) -> None:
-        """An item to all."""
         self.each(lambda sink: sink.write(item))
 
     def write_result(self, result: FileResult, to_files: bool) -> None:
@@ -113,11 +112,9 @@ class Fanout(Sink):
         self.each(lambda sink: sink.write(result) if bool(sink.outputs) == to_files else None)
 
     def flush(self) -> None:
-        """Each to its disk."""
         self.each(lambda sink: sink.flush())
 
     def finish(self) -> None:
-        """All files have been written."""
         self.each(lambda sink: sink.finish())
 
     def close(self) -> None:

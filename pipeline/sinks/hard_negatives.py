@@ -1,11 +1,11 @@
 """Sounds that the model took for something, cut out of recordings that hold nothing: what to train it on next."""
 
 import csv
-import io
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -17,12 +17,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import Journal
-from pipeline.core.spreadsheet import protect, unprotect
+from pipeline.core.spreadsheet import unprotect
 from pipeline.core.text import clean, slug
 from pipeline.media.annotations import Times, beyond_end, find_truth, read_truth
 from pipeline.media.audio import Samples, open_blocks, probe
 from pipeline.sinks.items import FileResult, Item, StreamInfo, TimedEvent
 from pipeline.sinks.sink import Sink
+from pipeline.sinks.text import Table
 
 TABLE = "hard_negatives.csv"
 COLUMNS = ("path", "label", "group", "recording", "from", "to", "answer", "score")
@@ -38,6 +39,7 @@ class Cut(NamedTuple):
     score: float
 
 
+@dataclass(eq=False)
 class HardNegatives(Sink):
     """Cuts false alarms out of the recordings as they are on the disk: ``PATH/LABEL/RECORDING_SECONDS.wav``, at the
     recording's own rate, mono. ``PATH/hard_negatives.csv`` lists all that are in the folder, with those of earlier
@@ -45,30 +47,29 @@ class HardNegatives(Sink):
 
     An event is false if it has no part in common with a true one; no cut reaches into a true one, or into another. Of
     the sound, one cut is held in memory at a time; the recordings are read a second time, once they are answered.
+
+    ``label``: the folder in ``path`` (None: the model's label of nothing, or else ``background``). Around an event
+    ``context`` seconds are kept; what lasts more than ``longest`` seconds is cut into pieces. Of those of a recording,
+    the ``most`` with the highest scores are taken. ``truth``: a table with start, end, label (seconds) of what is
+    really there, or labels of Audacity; beside: NAME.csv or NAME.txt beside NAME.wav, if there is one; None: nothing is
+    there.
+
+    ConfigError if the list in ``path`` is another table, OSError if it could not be written.
     """
+
+    path: str = "hard_negatives"
+    label: str | None = None
+    context: NonNegativeFloat = 0.5
+    longest: Annotated[float, Field(ge=0.1)] = 5.0
+    most: PositiveInt = 200
+    truth: str | None = "beside"
 
     files = True
 
-    def __init__(
-        self,
-        path: str = "hard_negatives",
-        label: str | None = None,
-        context: NonNegativeFloat = 0.5,
-        longest: Annotated[float, Field(ge=0.1)] = 5.0,
-        most: PositiveInt = 200,
-        truth: str | None = "beside",
-    ) -> None:
-        """``label``: the folder in ``path`` (None: the model's label of nothing, or else ``background``). Around an
-        event ``context`` seconds are kept; what lasts more than ``longest`` seconds is cut into pieces. Of those of a
-        recording, the ``most`` with the highest scores are taken. ``truth``: a table with start, end, label (seconds)
-        of what is really there, or labels of Audacity; beside: NAME.csv or NAME.txt beside NAME.wav, if there is one;
-        None: nothing is there.
-
-        ConfigError if the list in ``path`` is another table, OSError if it could not be written.
-        """
-        self.folder = Path(path).expanduser()
-        self.label = None if label is None else folder_name(label)
-        self.context, self.longest, self.most, self.truth = context, longest, most, truth
+    def __post_init__(self) -> None:
+        self.folder = Path(self.path).expanduser()
+        if self.label is not None:
+            check_folder_name(self.label)
         self.journal = Journal(str(self.folder / TABLE), None)
         self.journal.whole = True
         self.outputs = (self.folder / TABLE,)
@@ -80,7 +81,8 @@ class HardNegatives(Sink):
     def setup(self, labels: list[str], background: list[str]) -> None:
         """Which labels are background. ConfigError if the one of the cuts cannot be a folder."""
         self.background = {*background, BACKGROUND}
-        self.label = self.label or folder_name(next(iter(background), BACKGROUND))
+        self.label = self.label or next(iter(background), BACKGROUND)
+        check_folder_name(self.label)
         if self.label not in labels:
             print(
                 f"the model has no label {self.label!r}: trained with that folder it will have it, and make no events "
@@ -123,13 +125,11 @@ class HardNegatives(Sink):
 
     def finish(self) -> None:
         """Write the table, and a line for people."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        table.writeheader()
+        table = Table(self.journal)
+        table.head(COLUMNS)
         for row in self.rows.values():
             if (self.folder / row["path"]).is_file():
-                table.writerow({key: protect(value) for key, value in row.items()})
-        self.journal.write(text.getvalue())
+                table.write(row)
         self.journal.finish()
         place = self.folder / (self.label or BACKGROUND)
         cuts = f"hard negatives: {self.cuts} ({self.seconds_cut:.0f} s), of recordings: {self.recordings}; in {place}"
@@ -146,11 +146,10 @@ class HardNegatives(Sink):
             self.journal.close()
 
 
-def folder_name(label: str) -> str:
-    """A label, which may be a hostile model's. ConfigError if it cannot be the name of a folder."""
+def check_folder_name(label: str) -> None:
+    """ConfigError for a label, perhaps a hostile model's, that cannot be the name of a folder."""
     if Path(label).name != label or label == ".." or "\0" in label:
         raise ConfigError(f"sink.hard_negatives.label: got {label!r}; expected the name of a folder")
-    return label
 
 
 def listed(path: Path) -> list[dict[str, str]]:

@@ -37,6 +37,6 @@ class JSONLines(TextSink):
                 self.line("file", item.row())
 
     def line(self, kind: str, row: Row) -> None:
-        """One row."""
+        """Write a row with its ``type``."""
         name = self.stream.name if self.stream else None
         self.journal.write(json.dumps({"type": kind, "stream": name} | row) + "\n")

@@ -9,6 +9,5 @@ class Labels(TextSink):
     """Start, end (seconds) and the label with its score, separated by tabs."""
 
     def write(self, item: Item) -> None:
-        """A line for an event."""
         if isinstance(item, TimedEvent):
             self.journal.write(f"{item.start:.6f}\t{item.end:.6f}\t{clean(item.label)} {item.score:.2f}\n")

@@ -6,6 +6,7 @@ text, because its own fonts have the letters of most languages.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,12 @@ from pipeline.core.text import clean
 from pipeline.media.picture import Image
 from pipeline.sinks.items import TimedEvent
 
-LOW = 480  # pixels; lower pictures are enlarged to it, so that there is room for text
-CRISP = 100  # pixels; lower pictures keep hard edges: each of so few pixels counts
-LONG = 1920  # pixels to which wide pictures are enlarged at most
-WIDE = 2.2  # pictures of this shape and wider have the panel below instead of beside
-ROWS, LONGEST = 6, 99  # classes, and letters of each, at most
-SIDE, BELOW = 16.5, 11.5  # width of a panel beside, height of one below; in em, as all sizes that follow
+MIN_HEIGHT = 480  # pixels; lower pictures are enlarged to it, so that there is room for text
+CRISP_HEIGHT = 100  # pixels; lower pictures keep hard edges: each of so few pixels counts
+MAX_WIDTH = 1920  # pixels to which wide pictures are enlarged at most
+WIDE_RATIO = 2.2  # pictures of this shape and wider have the panel below instead of beside
+MAX_CLASSES, MAX_LETTERS = 6, 99  # classes, and letters of each, at most
+SIDE_EM, BELOW_EM = 16.5, 11.5  # width of a panel beside, height of one below; in em, as all sizes that follow
 MARGIN, HEAD, BAR, LINE = 1.0, 3.0, 2.1, 1.7
 
 Colour = tuple[int, int, int]
@@ -51,44 +52,30 @@ class Scene:
     notice: str = ""
 
 
-class Box(NamedTuple):
-    """A part of the canvas, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where things stand on a canvas of ``height`` x ``width`` (even numbers); ``em`` is the size of the text."""
+class Plan(NamedTuple):
+    """A canvas of ``height`` x ``width`` pixels (even numbers): the picture, ``tall`` x ``broad``, in its upper left
+    corner, and the panel beside or ``below`` it. ``em``: pixels of the size of the text; ``crisp``: pixels of the
+    picture stay squares.
+    """
 
     height: int
     width: int
-    picture: Box
-    panel: Box
+    tall: int
+    broad: int
+    below: bool
     em: int
     crisp: bool
 
 
 def plan(height: int, width: int) -> Plan:
     """A plan for pictures of this size."""
-    crisp = height < CRISP
-    factor = max(1.0, min(LOW / height, LONG / width))
-    if crisp:
-        factor = float(-(-factor // 1))
+    crisp, factor = height < CRISP_HEIGHT, max(1.0, min(MIN_HEIGHT / height, MAX_WIDTH / width))
+    factor = ceil(factor) if crisp else factor
     tall, broad = round(height * factor), round(width * factor)
-    em = max(16, round(20 * (tall / LOW) ** 0.75))
-    if broad >= WIDE * tall:
-        extra = round(BELOW * em)
-        extra += (tall + extra) % 2
-        size, panel = (tall + extra, broad + broad % 2), Box(tall, 0, extra, broad + broad % 2)
-    else:
-        extra = round(SIDE * em)
-        extra += (broad + extra) % 2
-        size, panel = (tall + tall % 2, broad + extra), Box(0, broad, tall + tall % 2, extra)
-    return Plan(*size, Box(0, 0, tall, broad), panel, em, crisp)
+    em = max(16, round(20 * (tall / MIN_HEIGHT) ** 0.75))
+    below = broad >= WIDE_RATIO * tall
+    height, width = (tall + round(BELOW_EM * em), broad) if below else (tall, broad + round(SIDE_EM * em))
+    return Plan(height + height % 2, width + width % 2, tall, broad, below, em, crisp)
 
 
 def draw(image: Image, scene: Scene, place: Plan) -> Image:
@@ -98,15 +85,15 @@ def draw(image: Image, scene: Scene, place: Plan) -> Image:
     """
     canvas = np.empty((place.height, place.width, 3), np.uint8)
     pen = Pen(canvas, place.em)
-    pen.fill(0, 0, place.width, place.height, BACK)
-    box = place.picture
-    shown = canvas[box.top : box.top + box.height, box.left : box.left + box.width]
+    canvas[:] = BACK
+    shown = canvas[: place.tall, : place.broad]
     put(image, shown, place.crisp, pen.cv2)
     if scene.notice:
-        notice(pen, scene.notice, shown, box)
-    elif scene.running:
-        last = scene.running[-1]
-        pen.frame(box, colour_of(scene.labels, last.label))
+        notice(pen, scene.notice, shown)
+    elif scene.running:  # a frame of the event's colour
+        thick = max(2, place.em // 5)
+        for edge in (np.s_[:thick], np.s_[-thick:], np.s_[:, :thick], np.s_[:, -thick:]):
+            shown[edge] = colour_of(scene.labels, scene.running[-1].label)
     panel(pen, scene, place)
     return canvas
 
@@ -122,28 +109,26 @@ def put(image: Image, shown: Image, crisp: bool, cv2: Any) -> None:
     shown[top : top + tall, left : left + broad] = fitted
 
 
-def notice(pen: "Pen", text: str, shown: Image, box: Box) -> None:
+def notice(pen: "Pen", text: str, shown: Image) -> None:
     """Darken the picture, and say why it stands still."""
     shown[:] = shown // 3
-    size = min(1.3, 0.85 * box.width / max(1.0, pen.width(text, 1.0, 600)))
-    middle = (box.top + box.height / 2) / pen.em
-    pen.fill(box.left / pen.em, middle - 1.3, box.width / pen.em, 2.6, DARK)
-    pen.fill(box.left / pen.em, middle - 1.3, 0.3, 2.6, FAIR)
-    left = (box.left + box.width / 2) / pen.em - pen.width(text, size, 600) / 2
-    pen.text(left, middle + 0.35 * size, text, TEXT, size, 600)
+    middle, room = shown.shape[0] / 2 / pen.em, shown.shape[1] / pen.em
+    size = min(1.3, 0.85 * room / max(1.0, pen.width(text, 1.0, 600)))
+    pen.fill(0, middle - 1.3, room, 2.6, DARK)
+    pen.fill(0, middle - 1.3, 0.3, 2.6, FAIR)
+    pen.text((room - pen.width(text, size, 600)) / 2, middle + 0.35 * size, text, TEXT, size, 600)
 
 
 def panel(pen: "Pen", scene: Scene, place: Plan) -> None:
     """Time and age, the classes, the events."""
-    top, left = place.panel.top / pen.em, place.panel.left / pen.em
-    height, width = place.panel.height / pen.em, place.panel.width / pen.em
-    below = place.panel.top > 0
-    room = (width - 3 * MARGIN) / 2 if below else width - 2 * MARGIN
-    left, top, bottom = left + MARGIN, top + MARGIN, top + height - 0.5 * MARGIN
+    top, left = (place.tall / pen.em, 0.0) if place.below else (0.0, place.broad / pen.em)
+    width = place.width / pen.em - left
+    room = (width - 3 * MARGIN) / 2 if place.below else width - 2 * MARGIN
+    left, top, bottom = left + MARGIN, top + MARGIN, place.height / pen.em - 0.5 * MARGIN
     head(pen, scene, left, top, room)
-    spare = bottom - top - HEAD - (0 if below else 4 * LINE)
-    end = bars(pen, scene, left, top + HEAD, room, max(1, min(ROWS, int(spare / BAR))))
-    if below:
+    spare = bottom - top - HEAD - (0 if place.below else 4 * LINE)
+    end = bars(pen, scene, left, top + HEAD, room, max(1, min(MAX_CLASSES, int(spare / BAR))))
+    if place.below:
         left, end = left + room + MARGIN, top - 0.5
     events(pen, scene, left, end + 0.5, room, bottom)
 
@@ -235,7 +220,6 @@ class Pen:
         self.cv2, self.face = font()
 
     def pixel(self, x: float, y: float) -> tuple[int, int]:
-        """The pixel at a place."""
         return round(x * self.em), round(y * self.em)
 
     def width(self, text: str, size: float = 1.0, weight: int = 400) -> float:
@@ -249,7 +233,7 @@ class Pen:
         """Text; its end is left out where it is wider than the room."""
         line = clean(text)
         if self.width(line, size, weight) > room:
-            line = line[:LONGEST]
+            line = line[:MAX_LETTERS]
             while line and self.width(line + "…", size, weight) > room:
                 line = line[:-1]
             line += "…"
@@ -258,22 +242,12 @@ class Pen:
         )
 
     def fill(self, x: float, y: float, width: float, height: float, colour: Colour) -> None:
-        """A filled rectangle."""
         (left, top), (right, bottom) = self.pixel(x, y), self.pixel(x + width, y + height)
         if right > left and bottom > top:
             self.cv2.rectangle(self.canvas, (left, top), (right - 1, bottom - 1), colour, -1)
 
     def dot(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        """A filled circle."""
         self.cv2.circle(self.canvas, self.pixel(x, y), round(radius * self.em), colour, -1, self.cv2.LINE_AA)
-
-    def frame(self, box: Box, colour: Colour) -> None:
-        """A line along the inner edge of a box."""
-        thick = max(2, self.em // 5)
-        for part in (
-            np.s_[:thick, :], np.s_[-thick:, :], np.s_[:, :thick], np.s_[:, -thick:],
-        ):  # fmt: skip
-            self.canvas[box.top : box.top + box.height, box.left : box.left + box.width][part] = colour
 
 
 ENDLESS = (0, 1 << 30)  # lines are never wrapped

@@ -62,7 +62,7 @@ class Report(Sink):
         self.gap_count, self.lost_seconds, self.step_count = 0, 0.0, 0  # of a stream
 
     def start(self, stream: items.StreamInfo) -> None:
-        """There will be a page."""
+        """A page is due, even of a stream without answers."""
         super().start(stream)
         self.name, self.labels, self.unwritten = stream.name, stream.labels, True
 
@@ -83,7 +83,6 @@ class Report(Sink):
                 self.warnings.add(item.code, f"{item.time:.2f} s", item.text)
 
     def file(self, result: items.FileResult) -> None:
-        """Count a file."""
         self.unwritten = False  # before all files are known
         self.labels = self.labels or list(result.posteriors)
         status, seconds, score, place = result.status, result.seconds, result.score, place_of(result)
@@ -93,8 +92,13 @@ class Report(Sink):
         if seconds is not None:
             self.total_seconds += seconds
             self.duration_counts[duration_bin(seconds)] += 1
-        if answer is not None:
-            self.count_answer(answer, score, place)
+        if answer is not None and score is not None:
+            index = score_bin(score, HISTOGRAM_BINS)
+            self.answers[answer] += 1
+            self.scores[index] += 1
+            if len(self.labels) <= MAX_HISTOGRAMS:
+                self.label_scores.setdefault(answer, [0] * HISTOGRAM_BINS)[index] += 1
+            self.unsure.add(score, Prediction(place, answer, score))
         if status != "ok":
             (self.warnings if status == "warning" else self.errors).add(result.code, place, result.reason)
         if result.truth:
@@ -103,16 +107,6 @@ class Report(Sink):
         if result.events is not None and answer is not None:
             self.searched_seconds = (self.searched_seconds or 0.0) + (seconds or 0.0)
             self.event_counts.update(event.label for event in result.events)
-
-    def count_answer(self, label: str, score: float | None, place: str) -> None:
-        """Count an answer."""
-        self.answers[label] += 1
-        if score is not None:
-            index = score_bin(score, HISTOGRAM_BINS)
-            self.scores[index] += 1
-            if len(self.labels) <= MAX_HISTOGRAMS:
-                self.label_scores.setdefault(label, [0] * HISTOGRAM_BINS)[index] += 1
-            self.unsure.add(score, Prediction(place, label, score))
 
     def finish(self) -> None:
         """Write the page: these were all files."""
@@ -126,7 +120,6 @@ class Report(Sink):
             self.finish()
 
     def render(self) -> str:
-        """The page."""
         several = 1 < len(self.labels) <= MAX_HISTOGRAMS
         hours, answers = (self.searched_seconds or 0.0) / 3600, self.answers.most_common()
         return page.render(

@@ -45,13 +45,11 @@ class Video(Screen):
         while self.waiting and (self.step_at(self.waiting[0][0].seconds) < self.steps or self.bytes > WAITING_BYTES):
             if self.bytes > WAITING_BYTES and not self.hurried:
                 self.hurried = True
-                print(
-                    "warning: sink=video: answers come late, pictures cannot wait; set a smaller block", file=sys.stderr
-                )
+                hint = "answers come late, pictures cannot wait; set a smaller block"
+                print(f"warning: sink=video: {hint}", file=sys.stderr)
             self.write_oldest()
 
     def write_oldest(self) -> None:
-        """Write the picture that waits longest."""
         frame, age = self.waiting.popleft()
         self.bytes -= frame.image.nbytes
         self.writer = self.writer or VideoWriter(self.path, part=PART_PICTURES)

@@ -14,13 +14,11 @@ class VTT(TextSink):
     """
 
     def start(self, stream: StreamInfo) -> None:
-        """Write the head."""
         super().start(stream)
         self.events: list[TimedEvent] = []
         self.journal.write(HEAD)
 
     def write(self, item: Item) -> None:
-        """A cue for an event."""
         if isinstance(item, TimedEvent):
             self.journal.write(cue(item))
             if self.outputs:

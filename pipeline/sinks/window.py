@@ -61,6 +61,5 @@ class Window(Screen):
             self.display = None
 
     def close(self) -> None:
-        """Close the window and sum up."""
         self.end()
         super().close()

@@ -27,7 +27,6 @@ class Words(Sink):
         self.say(f"{self.verb} {clean(stream.name)}")
 
     def say(self, line: str) -> None:
-        """Print a line."""
         if self.stdout:
             print(line, flush=True)
 
@@ -76,5 +75,5 @@ class Words(Sink):
 
 
 def event_line(event: items.TimedEvent) -> str:
-    """An event."""
+    """An event as a line."""
     return f"{event.start:8.2f} – {event.end:7.2f} s  {clean(event.label):<16} {event.score:.2f}"

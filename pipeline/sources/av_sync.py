@@ -47,7 +47,7 @@ class AVSync:
         self.lags: deque[float] = deque(maxlen=10_000)
 
     def add_sound(self, item: Piece | Gap, now: float) -> Iterator[Piece | Gap]:
-        """What the microphone yields."""
+        """Take what the microphone yields."""
         if isinstance(item, Gap):  # the loss of sound begins, or its length is known; a part may be filled already
             self.why, self.sound_lost = item.why, not item.ticks
             filled = min(self.ahead, item.ticks)
@@ -91,7 +91,7 @@ class AVSync:
         yield from self.advance(now)
 
     def advance(self, now: float) -> Iterator[Piece | Gap]:
-        """Time has passed."""
+        """Give what is complete, now that time has passed."""
         if self.sound_lost and self.offsets and self.has_pictures:
             passed = math.floor((now - self.offset) * self.rate) - self.received
             if passed > 0:

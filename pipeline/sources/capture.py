@@ -65,23 +65,23 @@ class Capture:
         far.close()
         self.asked = False
         try:
-            if not self.ask(opening):
+            if (what := self.next(opening)) is None:
                 raise LostError(f"nothing came within {opening:g} s")
-            self.what = str(self.receive())
+            self.what = str(what)
         except BaseException:
             self.close()
             raise
 
-    def ask(self, timeout: float) -> bool:
-        """Ask for the next item, if not yet done; whether it came within ``timeout`` seconds."""
+    def next(self, timeout: float) -> Any:
+        """What the child gives next: ``what`` it is, then pictures; None if nothing comes within ``timeout`` seconds.
+        LostError if nothing will come.
+        """
         if not self.asked:
-            with suppress(OSError):  # the child has ended; ``receive`` says so
+            with suppress(OSError):  # the child has ended, as we are about to read
                 self.pipe.send(None)
             self.asked = True
-        return self.pipe.poll(timeout)
-
-    def receive(self) -> Any:
-        """The child's answer; LostError if it is one."""
+        if not self.pipe.poll(timeout):
+            return None
         self.asked = False
         try:
             answer = self.pipe.recv()
@@ -95,11 +95,6 @@ class Capture:
         if isinstance(answer, LostError):
             raise answer
         return answer
-
-    def next(self, timeout: float) -> VideoFrame | None:
-        """The next picture; None if none came within ``timeout`` seconds. LostError if none will come."""
-        frame: VideoFrame | None = self.receive() if self.ask(timeout) else None
-        return frame
 
     def close(self) -> None:
         """End the child at once."""

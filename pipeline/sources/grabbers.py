@@ -6,9 +6,10 @@ This file imports no torch, so that the process starts fast.
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-from pipeline.core.limits import MAX_PIXELS
+from pipeline.media.picture import MAX_PIXELS
 from pipeline.sources.capture import VideoFrame
 
 PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,srt,crypto"  # never files
@@ -64,8 +65,10 @@ def grab_url(url: str, options: dict[str, str], timeout: float) -> Iterator[str 
         yield f"{context.width}x{context.height} pixels, {float(track.average_rate or 0):.4g} a second"
         try:
             for packet in container.demux(track):
-                captured = time.monotonic()
-                for frame in decoded(packet):
+                captured, frames = time.monotonic(), list[Any]()
+                with suppress(av.FFmpegError):  # a damaged packet
+                    frames = list(packet.decode())
+                for frame in frames:
                     if frame.width * frame.height > MAX_PIXELS:
                         raise LookupError(f"frames of {frame.width}x{frame.height} are too large")
                     aspect = float(context.sample_aspect_ratio or 1)
@@ -73,13 +76,3 @@ def grab_url(url: str, options: dict[str, str], timeout: float) -> Iterator[str 
         except (av.FFmpegError, OSError) as error:
             raise LookupError(f"the stream broke off ({getattr(error, 'strerror', None) or error})") from None
     raise LookupError("the stream has ended")
-
-
-def decoded(packet: Any) -> list[Any]:
-    """The frames of a packet; none, if it is damaged."""
-    import av
-
-    try:
-        return list(packet.decode())
-    except av.FFmpegError:
-        return []

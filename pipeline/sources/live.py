@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any
 
 from pydantic import PositiveFloat
 
@@ -17,20 +17,9 @@ FIRST_RETRY_SECONDS = 0.25  # pause before a lost device is opened again; it dou
 MAX_RETRY_SECONDS = 5.0
 
 
-class Device(Protocol):
-    """An open device. ``what`` describes it."""
-
-    what: str
-
-    def close(self) -> None: ...
-
-
-D = TypeVar("D", bound=Device)
-
-
-class LiveSource(Source, Generic[D]):
+class LiveSource(Source):
     """A device that is opened, read, and opened again after a loss. A subclass defines ``begin``, ``open``,
-    ``read`` and ``lose``.
+    ``read`` and ``lose``. An open device has ``what``, which describes it, and ``close()``.
 
     Attributes:
         clock: seconds; ``Piece.captured`` is on it. ``sleep`` waits on it.
@@ -62,11 +51,11 @@ class LiveSource(Source, Generic[D]):
         """Prepare to read. ConfigError if the source cannot give what ``spec`` asks for."""
         raise NotImplementedError
 
-    def open(self, again: bool) -> D:
+    def open(self, again: bool) -> Any:
         """The device. ``again``: after a loss. LostError if it cannot be opened."""
         raise NotImplementedError
 
-    def read(self, device: D, spec: InputSpec, seen: bool, end: float) -> Iterator[Piece | Gap]:
+    def read(self, device: Any, spec: InputSpec, seen: bool, end: float) -> Iterator[Piece | Gap]:
         """Yield what the device delivers until ``end`` on the clock, and call ``delivered`` with each. LostError if no
         more comes.
         """
@@ -88,11 +77,11 @@ class LiveSource(Source, Generic[D]):
         return MediaError("device_lost", f"{self.name}: {error}")
 
     def delivered(self) -> None:
-        """The device works."""
+        """Note that the device works."""
         self.started, self.lost_at, self.retry_seconds = True, None, FIRST_RETRY_SECONDS
 
     def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
-        device: D | None = None
+        device: Any = None
         self.begin(spec)
         try:
             device = self.open(False)
@@ -120,7 +109,7 @@ class LiveSource(Source, Generic[D]):
                 device.close()
             self.report()
 
-    def reopen(self, lost: str, end: float) -> Iterator[D | None]:
+    def reopen(self, lost: str, end: float) -> Iterator[Any]:
         """Yield None while the device is away, at last the device; stop at ``end``. LostError after ``patience``."""
         pause_first = self.lost_at is not None  # it was opened again, but delivered nothing
         self.lost_at = self.clock() if self.lost_at is None else self.lost_at

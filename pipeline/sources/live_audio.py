@@ -11,7 +11,7 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.sources.audio_timeline import AudioTimeline, WrongRateError
 from pipeline.sources.block_queue import Block, BlockQueue
 from pipeline.sources.capture import LostError
-from pipeline.sources.live import Device, LiveSource
+from pipeline.sources.live import LiveSource
 from pipeline.sources.source import Gap, Piece
 
 POLL_SECONDS = 0.005  # until we look again for sound
@@ -23,9 +23,10 @@ RATE_TOLERANCE = 0.01  # share by which a measured rate may differ from a standa
 Put = Callable[[Samples, float, bool], None]
 
 
-class AudioDevice(Device, Protocol):
+class AudioDevice(Protocol):
     """An open device: ``rate`` frames a second of ``channels``; ``ended``: it will deliver no more."""
 
+    what: str
     rate: int
     channels: int
     ended: bool
@@ -36,7 +37,7 @@ class AudioDevice(Device, Protocol):
         """
 
 
-class LiveAudio(LiveSource[AudioDevice]):
+class LiveAudio(LiveSource):
     """One channel of a device, or the mean of all."""
 
     resamples = True
@@ -55,7 +56,6 @@ class LiveAudio(LiveSource[AudioDevice]):
         self.channel, self.buffer, self.muted = channel, buffer, muted
 
     def warn(self, text: str) -> None:
-        """Print a warning."""
         print(f"warning: {text}", file=sys.stderr)
 
     def begin(self, spec: InputSpec) -> None:

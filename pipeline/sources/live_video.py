@@ -26,7 +26,7 @@ MAX_STAMP_ERROR_SECONDS = 1.0  # beyond it, a stream's time stamps have jumped a
 Decided: TypeAlias = list[tuple[int, VideoFrame, int]]  # (ticks, picture, missed): ``missed`` ticks come before
 
 
-class LiveVideo(LiveSource[Capture]):
+class LiveVideo(LiveSource):
     """Pictures of a camera or a network stream. ``open`` starts the capture."""
 
     def __init__(self, keep: Keep = "newest", frozen: PositiveFloat | None = None, **options: Any) -> None:
@@ -68,7 +68,8 @@ class LiveVideo(LiveSource[Capture]):
         now = self.clock()
         self.waiting_since = now if self.waiting_since is None else self.waiting_since
         limit = self.timeout if self.grid.last else self.opening
-        frame = capture.next(max(0.0, min(self.waiting_since + limit - now, self.grid.seconds_to_tick(now))))
+        until = min(self.waiting_since + limit - now, self.grid.seconds_to_tick(now))
+        frame: VideoFrame | None = capture.next(max(0.0, until))
         if frame is not None:
             self.waiting_since = None
             self.delivered()
