@@ -17,6 +17,7 @@ help: ## show this list
 	@echo "  make run ARGS='trainer.epochs=5'                pass overrides to train.py"
 	@echo "  make setup PIP_ARGS='OPTIONS'                pass options to pip, e.g. an index with CPU builds of torch"
 	@echo "  make setup EXTRAS=pretrained                 add packages with weights that others have learnt (31 MB)"
+	@echo "  make setup EXTRAS=pose                       add BlazePose and what runs it (Linux on x86_64, 57 MB)"
 	@echo "  make setup PYTHON=python3.12                    choose the Python (3.11 or newer)"
 
 setup: .venv/ready $(EXTRAS:%=.venv/extra-%) ## create .venv and install what is pinned in constraints.txt

@@ -123,7 +123,10 @@ def explain(error: Exception, config_name: str) -> str:
     if not found or "Available options" in text:
         return text
     key = found.group(1)
-    if others := options_with(key):
+    above, others = key.rpartition(".")[0], options_with(key)
+    if others and "." in above and any(known.startswith(f"{above}.") for known in known_keys(config_name)):
+        return f"{key}: is not among the keys of {above} that are set; to set it, too, write +{key}=..."
+    if others:
         return f"{key}: belongs to {' or '.join(others)}; choose {'one of them' if others[1:] else 'it'}, too"
     group, _, name = key.rpartition(".")
     if name == "_target_" or any(one.startswith(f"{group}._target_=") for one in sys.argv[1:]):  # one of the user's own

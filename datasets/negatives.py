@@ -24,6 +24,7 @@ from pipeline.media.sample import Sample, Split
 from pipeline.media.walk import list_files, tell
 
 SHARES = {"train": 0.7, "val": 0.1, "thresholds": 0.2}
+NAME = "negatives"  # of every window of them
 MANY = 20  # recordings; from here on each of them is in one split
 ROOM_SECONDS = 0.5  # around what is cut out
 HARD_SHARE = 0.5
@@ -111,7 +112,7 @@ class WithNegatives(Dataset[Sample | None]):
         return len(self.clips) + self.count
 
     def __getattr__(self, name: str) -> Any:
-        added = {"classes": self.label, "names": "negatives", "groups": ""}
+        added = {"classes": self.label, "names": NAME, "groups": ""}
         if name in added:
             return [*getattr(self.clips, name), *[added[name]] * self.count]
         if name in ("skipped", "stream", "overlap"):
@@ -126,7 +127,7 @@ class WithNegatives(Dataset[Sample | None]):
             return None
         wave = self.negatives.draw(rng, len(like.x[0]))
         spans = [] if self.silent else [(0, len(wave), self.label)]
-        return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), (self.label,), spans, "negatives")
+        return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), (self.label,), spans, NAME)
 
 
 def list_negatives(given: str | Sequence[str] | None) -> list[Path]:

@@ -69,7 +69,7 @@ def test_speed_changes_times_and_lengths_alike(where):
         after = change.clips(batch, SEEING)
         shown = after.x[0][:, :, 0, 0, 0].float()
     else:
-        (y,), after = change.tracks([batch.x[0][:, :, :1, 0, 0].float()], batch, torch.flip)
+        (y,), after = change.tracks([batch.x[0][:, :, :1, 0, 0].float()], batch, Frames())
         shown = y[:, :, 0]
     factors = 40 / after.lengths
     assert factors.min() < 0.75 and factors.max() > 1.25
@@ -144,7 +144,7 @@ def test_a_flip_turns_labels_and_spans_into_their_partners():
     with pytest.raises(ConfigError, match=r"augment\.swap: no clip has the label 'lefft'; did you mean 'left'"):
         augment(flip=True, swap=[("lefft", "right")])
     with pytest.raises(ConfigError, match="vectors cannot be turned round"):
-        augment(flip=True, where="features").tracks([torch.zeros(2, 5, 7)], clips(5, 5), Frames().mirror)
+        augment(flip=True, where="features").tracks([torch.zeros(2, 5, 7)], clips(5, 5), Frames())
 
 
 SMALL = "experiment=gestures", "extractor.height=48", "extractor.width=64"

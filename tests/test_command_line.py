@@ -43,6 +43,7 @@ def own(tmp_path_factory):
     (["experiment=mien"], "experiment: there is no 'mien'; did you mean 'mine'?"),
     (["experiment=other"], "Hydra reads .yaml files only; rename"),
     (["experiment=mine", "trainer.epoch=2"], "trainer.epoch: no such key; did you mean 'trainer.epochs'?"),
+    (["experiment=keywords", "dataset.scene.alone=1"], "to set it, too, write +dataset.scene.alone=..."),
     (["experiment=mine", "cell=gruu"], "cell: there is no 'gruu'; did you mean 'gru'?"),
     (["experiment=mine", "seed=x"], "seed: got 'x'"),
     (["experiment=bare"], "experiment: its yaml must begin with the line `# @package _global_`"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import configured, run
 from safetensors.torch import load_file
@@ -39,6 +40,24 @@ def test_copies_follow_the_clips_and_are_the_same_in_every_epoch(tones):
     assert len(a) == len(b) == 48000 and not np.array_equal(a, b), "each copy is another scene"
     found.done = lambda key, copy: copy == 1
     assert [len(found[index].x[0]) > 0 for index in (0, once, 2 * once)] == [True, False, True]
+
+
+def test_windows_of_negatives_are_drawn_again_where_hard_ones_were_found(tones, tmp_path):
+    soundfile.write(tmp_path / "street.wav", np.linspace(0, 0.5, 20 * 16000), 16000, "FLOAT")
+    found = split(tones, InputSpec(sound=16000), negatives=str(tmp_path / "street.wav"))
+    windows = [place for place, name in enumerate(found.names) if name == "negatives"]
+    assert len(windows) == len(found) // 2
+    first, found.done = [found[index] for index in range(len(found))], lambda key, copy: True
+    assert not any(len(found[index].x[0]) for index in range(len(found))), "nothing is needed again"
+    found.negatives.hard = [(0, 100_000)]
+    drawn = {index for index in range(len(found)) if len(found[index].x[0])}
+    assert drawn == {*windows}
+    found.done = None
+    again = [found[index] for index in windows]
+    assert not {sample.key for sample in again} & {sample.key for sample in first}
+    plain = [sample.x[0].astype(float) for sample in again if sample.copy == 0]
+    starts = [(len(x) - 1) * x[0] / (x[-1] - x[0]) for x in plain]  # of a rising line, at any level
+    assert np.mean([0 <= 100_000 - start < len(x) for start, x in zip(starts, plain, strict=True)]) > 0.25
 
 
 @pytest.mark.filterwarnings("ignore:.*is not the embedding_model.onnx of")

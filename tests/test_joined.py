@@ -13,6 +13,8 @@ from pipeline.extractors.extractor import Extractor
 from pipeline.extractors.joined import Joined
 from pipeline.extractors.logmel import LogMel
 from pipeline.extractors.mfcc import MFCC
+from pipeline.extractors.moving_region import MovingRegion
+from pipeline.extractors.optical_flow import OpticalFlow
 from pipeline.extractors.texture import Texture
 from pipeline.layers.laws import check
 from pipeline.media.sample import Sample, collate
@@ -109,11 +111,11 @@ def test_each_part_is_standardised_unless_it_learns():
     ("parts", "message"),
     [
         ("[texture,logmil]", r"extractor\.parts: there is no extractor 'logmil'; did you mean 'logmel'"),
-        ("[texture,frames]", "Frames makes no vectors of sound"),
+        ("[texture,frames]", "Frames takes .*, the first part"),
         ("[logmel]", "at least 2 items"),
         (
             "[logmel,{_target_: pipeline.extractors.mfcc.MFCC,rate: 8000}]",
-            "MFCC takes 8000 samples a second, the first",
+            r"MFCC takes .*8000.*, the first part .*16000",
         ),
         (
             "[texture,{_target_: pipeline.extractors.logmel.LogMel,hop: 0.007}]",
@@ -144,3 +146,16 @@ def test_a_training_a_stream_and_files(tones, tmp_path):
     samples, _ = soundfile.read(row["path"], dtype="float32")
     expected = model.clip_posteriors(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))[0].tolist()
     assert [float(row["p_high"]), float(row["p_low"])] == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_pictures_images_are_moved_and_mirrored_as_images():
+    region, flow = MovingRegion(10, 48, 64), OpticalFlow(10, 48, 64, rows=6, columns=8)
+    joined, x = Joined([region, flow]), torch.randint(0, 256, (2, 5, 3, 48, 64))
+    y, _ = joined(x, joined.initial(2))
+    parts = [part(x, part.initial(2))[0] for part in (region, flow)]
+    assert torch.equal(y, torch.cat([part.flatten(2) for part in parts], -1)) and joined.compares
+    mirrored = torch.cat([own.mirror(part).flatten(2) for own, part in zip((region, flow), parts, strict=True)], -1)
+    assert torch.equal(joined.mirror(y), mirrored)
+    changed = joined.over_images(y, lambda images: images.flip(-1) * images.shape[-1])
+    assert torch.equal(changed, torch.cat([(part.flip(-1) * part.shape[-1]).flatten(2) for part in parts], -1))
+    check(Joined([MovingRegion(10, 20, 24, cells=4), OpticalFlow(10, 20, 24, rows=2, columns=3)]), examples=1)

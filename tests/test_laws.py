@@ -96,7 +96,12 @@ def tagging():
 
 
 CASES = {
-    **{f"{g}={o}": (component, g, o) for g in ("extractor", "head", "smoothing") for o in options(g) if o != "onnx"},
+    **{
+        f"{g}={o}": (component, g, o)
+        for g in ("extractor", "head", "smoothing")
+        for o in options(g)
+        if o not in ("onnx", "pose")
+    },
     **{f"head={o},window={w}": (head, o, w) for o in options("head") for w in (0.02, 0.1)},
     "conv_recurrent,lstm": (encoder, "conv_recurrent", "lstm"),
     "spectral_recurrent,gru": (encoder, "spectral_recurrent", "gru", 1),

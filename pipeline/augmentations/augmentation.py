@@ -1,7 +1,5 @@
 """What changes training data so that their labels stay true. Three places where it can act; the base acts nowhere."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -30,12 +28,10 @@ class Augmentation:
         """A batch whose samples and pixels, lengths and times are changed alike."""
         return batch
 
-    def tracks(
-        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
-    ) -> tuple[list[Tensor], Batch]:
+    def tracks(self, features: list[Tensor], batch: Batch, front: Extractor) -> tuple[list[Tensor], Batch]:
         """The features of each track ``(B, T, ...)``, as the extractors make them, and the batch they belong to.
 
-        ``mirror``: features of pictures to those of the same pictures turned left to right.
+        ``front``: the extractor of the last track, which knows what is an image and what left to right is in it.
         """
         return features, batch
 

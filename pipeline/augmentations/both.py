@@ -1,6 +1,5 @@
 """Random changes to sound with pictures, and the loss of either."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -74,11 +73,9 @@ class AugmentBoth(Augmentation):
         self.picture.setup(labels, extractor)
         self.sound.setup_sound(extractor.fronts()[0][0], "augment.sound")
 
-    def tracks(
-        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
-    ) -> tuple[list[Tensor], Batch]:
+    def tracks(self, features: list[Tensor], batch: Batch, front: Extractor) -> tuple[list[Tensor], Batch]:
         """The features of each changed."""
-        return self.picture.tracks(*self.sound.tracks(features, batch, mirror), mirror)
+        return self.picture.tracks(*self.sound.tracks(features, batch, front), front)
 
     def drop_tracks(self, present: Tensor) -> Tensor:
         """Marks ``(B, T, 2)`` with a track less in some rows that have both."""

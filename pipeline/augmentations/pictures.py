@@ -90,19 +90,19 @@ class AugmentPictures(Augmentation):
         x = x.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
         return replace(batch, x=(*batch.x[:number], x, *batch.x[number + 1 :]))
 
-    def tracks(
-        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
-    ) -> tuple[list[Tensor], Batch]:
+    def tracks(self, features: list[Tensor], batch: Batch, front: Extractor) -> tuple[list[Tensor], Batch]:
         """Images ``(B, T, C, H, W)`` of features in space and time, vectors ``(B, T, F)`` in time."""
         if self.raw:
             return features, batch
         x = features[-1]
         if len(features) == 1:
             x, batch = self.change_time(x, batch)
-        x, batch = self.flip_clips(x, batch, mirror)
-        if x.ndim == 5:
-            x = self.move_and_scale(x) * (1 + self.contrast * draw_symmetric(len(x))).to(x.device).view(-1, 1, 1, 1, 1)
-        return [*features[:-1], x], batch
+        x, batch = self.flip_clips(x, batch, front.mirror)
+        return [*features[:-1], front.over_images(x, self.change_images)], batch
+
+    def change_images(self, x: Tensor) -> Tensor:
+        """Images of features elsewhere, larger or smaller, and stronger or weaker."""
+        return self.move_and_scale(x) * (1 + self.contrast * draw_symmetric(len(x))).to(x.device).view(-1, 1, 1, 1, 1)
 
     def features(self, x: Tensor, step: float) -> Tensor:
         """Standardised vectors ``(B, T, F)`` somewhat aside, as in another place, and uneven."""

@@ -190,9 +190,7 @@ class Augment(Augmentation):
         drawn: Tensor = least + (most - least) * torch.rand(rows, 1)
         return drawn.exp() if geometric else drawn
 
-    def tracks(
-        self, features: list[Tensor], batch: Batch, mirror: Callable[[Tensor], Tensor]
-    ) -> tuple[list[Tensor], Batch]:
+    def tracks(self, features: list[Tensor], batch: Batch, front: Extractor) -> tuple[list[Tensor], Batch]:
         """The features of the sound, as the extractor made them, stretched over frequency and time."""
         x = features[0]
         if self.warp:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from pipeline.core.errors import ConfigError
 
-SETUP = "make setup EXTRAS=pretrained"
-
 
 @dataclass(frozen=True)
 class PackageFile:
@@ -21,6 +19,12 @@ class PackageFile:
     sha256: str
     licence: str
     credit: str = ""  # whose weights they are, under which licence, and what was changed
+    extra: str = "pretrained"  # requirements-EXTRA.txt
+
+    @property
+    def setup(self) -> str:
+        """The command that installs it."""
+        return f"make setup EXTRAS={self.extra}"
 
     def find(self, given: str | None, key: str) -> Path:
         """Where the file is. ``given``: the user's own copy, which ``key`` names; a warning tells if it differs.
@@ -43,7 +47,7 @@ class PackageFile:
             what = f"sha256 {hash_of(path)}" if path.is_file() else f"no {self.path}"
             raise ConfigError(
                 f"{self.package} {distribution(self.package).version} is installed, with {what}; expected version "
-                f"{self.version}, sha256 {self.sha256}. `{SETUP}` brings it; or set {key} to a copy of the file"
+                f"{self.version}, sha256 {self.sha256}. `{self.setup}` brings it; or set {key} to a copy of the file"
             )
         return path
 
@@ -53,8 +57,8 @@ class PackageFile:
             return Path(str(distribution(self.package).locate_file(path)))
         except PackageNotFoundError:
             raise ConfigError(
-                f"the package {self.package} is not installed, whose weights this needs. `{SETUP}` brings it; or set "
-                f"{key} to a copy of its {Path(self.path).name}"
+                f"the package {self.package} is not installed, whose weights this needs. `{self.setup}` brings it; or "
+                f"set {key} to a copy of its {Path(self.path).name}"
             ) from None
 
 

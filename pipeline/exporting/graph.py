@@ -60,9 +60,9 @@ def to_graph(model: Classifier, block: int, clip_window: float | None, start: bo
     if not model.causal:
         raise ConfigError("encoder: looks into the future (causal = False), so it has no step to export")
     for front, _ in model.fronts():
-        if any(getattr(part, "uncounted", False) for part in front.modules()):
+        if other := next((part for part in front.modules() if getattr(part, "uncounted", False)), None):
             raise ConfigError(
-                f"extractor: {type(front).__name__} is computed by another library, which no graph can do"
+                f"extractor: {type(other).__name__} is computed by another library, which no graph can do"
             )
     step = Step(model)
     spec, batch = model.spec, {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}

@@ -1,5 +1,6 @@
 """What an extractor is: the first Stage of a model, which says what the model takes in."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,6 +56,10 @@ class Extractor(Stage):
         if features.ndim != 5:
             raise ConfigError("augment.flip: vectors cannot be turned round; set augment.where=pixels")
         return features.flip(-1)
+
+    def over_images(self, features: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Features of which ``change`` has changed the images ``(B, T, C, H, W)``, as they move and grow together."""
+        return change(features) if features.ndim == 5 else features
 
     def join(self, features: list[Tensor], present: Tensor | None) -> Tensor:
         """Features of each track of whole clips, as ``fronts`` make them, to what the extractor as a whole makes."""

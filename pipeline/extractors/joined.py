@@ -1,5 +1,7 @@
-"""Several extractors of sound side by side, on one hop."""
+"""Several extractors of sound, or of pictures, side by side, on one hop."""
 
+import math
+from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 import torch
@@ -13,7 +15,8 @@ LITTLE = 1e-3  # deviation below which nothing is told apart
 
 
 class Joined(Extractor):
-    """Samples ``(B, T*hop)`` to the features of all ``parts``, one after another, at the longest hop: ``(B, T, F)``.
+    """Samples ``(B, T*hop)`` to the features of all ``parts``, one after another, at the longest hop: ``(B, T, F)``; or
+    pictures ``(B, T, 3, H, W)``, at one step each. What parts make as images ``(C, H, W)`` is then flat.
 
     Of a part with a shorter hop these are the mean and the deviation of each feature over the last ``span`` seconds. A
     part that answers before the latest one waits for it.
@@ -29,17 +32,16 @@ class Joined(Extractor):
         learns = any(parameter.requires_grad for part in parts for parameter in part.parameters())
         self.costly = any(part.costly for part in parts) and not learns
         self.parts = nn.ModuleList(self.in_time(part, round(span * self.spec.rate / part.hop)) for part in parts)
-        self.in_shape, self.out_shape = (), (sum(part.out_shape[0] for part in self.chains()),)
+        self.in_shape, self.compares = parts[0].in_shape, any(part.compares for part in parts)
+        self.out_shape = (sum(math.prod(part.out_shape) for part in self.chains()),)
 
     def refuse_other(self, part: Extractor, window: int) -> None:
         """ValueError if a part cannot be joined with the others; ``window``: how many of its steps are pooled."""
         at = f"extractor.parts: {type(part).__name__}"
-        if part.spec.picture or len(part.out_shape) != 1:
+        if part.spec.both or (part.spec.sound and len(part.out_shape) != 1):
             raise ValueError(f"{at} makes no vectors of sound; take extractors that do, such as logmel")
         if part.spec != self.spec:
-            raise ValueError(
-                f"{at} takes {part.spec.rate} samples a second, the first part {self.spec.rate}; set one rate"
-            )
+            raise ValueError(f"{at} takes {part.spec}, the first part {self.spec}; set one rate and size")
         if self.hop % part.hop:
             raise ValueError(
                 f"{at} makes a step every {part.hop} samples, which do not divide the {self.hop} of another"
@@ -68,7 +70,22 @@ class Joined(Extractor):
     def lasting(self) -> Tensor:
         """Of each part."""
         every = zip(self.extractors(), self.chains(), strict=True)
-        return torch.cat([part.lasting().expand(chain.out_shape) for part, chain in every])
+        return torch.cat([part.lasting().expand(math.prod(chain.out_shape)) for part, chain in every])
+
+    def mirror(self, features: Tensor) -> Tensor:
+        """Of each part."""
+        return self.by_part(features, lambda part, own: part.mirror(own))
+
+    def over_images(self, features: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Those of each part."""
+        return self.by_part(features, lambda part, own: part.over_images(own, change))
+
+    def by_part(self, features: Tensor, change: Callable[[Extractor, Tensor], Tensor]) -> Tensor:
+        """Features ``(B, T, F)`` of pictures with those of each part changed, in the shape that the part makes."""
+        every = self.extractors()
+        cuts = torch.split(features, [math.prod(part.out_shape) for part in every], -1)
+        shaped = [own.view(*own.shape[:2], *part.out_shape) for part, own in zip(every, cuts, strict=True)]
+        return torch.cat([change(*pair).flatten(2) for pair in zip(every, shaped, strict=True)], -1)
 
     def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
         """Of each part."""
@@ -82,7 +99,7 @@ class Joined(Extractor):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Each part for itself."""
         found = [part(x, before) for part, before in zip(self.chains(), state, strict=True)]
-        return torch.cat([y for y, _ in found], -1), tuple(after for _, after in found)
+        return torch.cat([y.flatten(2) for y, _ in found], -1), tuple(after for _, after in found)
 
 
 class Wait(Stage):

@@ -93,13 +93,12 @@ class Features:
         cached = self.costly and all(batch.keys) and (copied or not augment.raw)
         if not copied:
             batch = augment.clips(batch, model.spec)
-        mirror = model.fronts()[-1][0].mirror
         # Without gradient where nothing is learnt: an extractor then computes in pieces that stay in the cache.
         with torch.set_grad_enabled(any(parameter.requires_grad for parameter in model.extractor.parameters())):
             tracks, present = self.tracks(batch, cached)
         if copied:
             batch = self.with_times(batch)
-        tracks, batch = augment.tracks(tracks, batch, mirror)
+        tracks, batch = augment.tracks(tracks, batch, model.fronts()[-1][0])
         tracks[-1] = extend(tracks[-1], self.steps(int(batch.lengths.max())))
         y = model.encoder_input(tracks, present)
         return augment.features(y, model.extractor.hop / model.rate), batch
