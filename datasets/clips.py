@@ -296,7 +296,7 @@ class Corpus:
         self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
         self.crop, self.copies = crop, copies
         self.labels = sorted({clip.label for clip in self.clips})
-        check_splits(self.clips)
+        check_splits(self.clips, fewest=1 if negatives else 2)  # negatives are another
         self.negatives = [] if negatives is None else list_files(negatives, "dataset.negatives")
         if negatives is not None and not self.negatives:
             raise ConfigError(f"dataset.negatives: no recordings in {negatives!r}; expected some without the classes")
