@@ -38,12 +38,13 @@ class Session:
         token is right. ``now``: seconds on any clock, as in ``take``.
         """
         self.spec, self.credit, self.gap, self.fits = spec, credit, gap, fits
-        self.free_at = now
+        self.free_at = now - BURST_SECONDS
         self.greeted = self.welcomed = self.ended = False
         self.expected = self.answered = self.given = 0
         self.sound = NOTHING  # less than a period of it; NaN where there is none
         self.pictures: deque[tuple[int, bytes | None]] = deque()
         self.picture: bytes | None = None
+        self.seen = 0  # tick of the newest picture
 
     def welcome(self, tick: int) -> None:
         """The hall has let it in; frames begin at a tick."""
@@ -115,9 +116,10 @@ class Session:
             yield from self.add_gap(length, frame)
 
     def add_picture(self, tick: int, data: bytes | None) -> None:
-        """A picture of a camera beside the sound, or its loss; older ones than the newest are known."""
-        if not self.pictures or tick > self.pictures[-1][0]:
+        """A picture of a camera beside the sound, or its loss; one that is older than another before it is dropped."""
+        if tick >= self.seen:
             self.pictures.append((tick, data))
+            self.seen = tick
         if len(self.pictures) > MAX_PICTURES:
             raise Refused(said.TOO_LARGE, f"{MAX_PICTURES} pictures ahead of their sound")
 
