@@ -59,7 +59,7 @@ export async function hear(stream, { rate, frame, onFrame, onLost = () => {}, on
     stop() {
       track.onended = context.onstatechange = node.port.onmessage = null;
       track.stop();
-      return context.close();
+      if (context.state !== "closed") context.close();
     },
   };
 }

@@ -208,19 +208,6 @@ export function clock(seconds, digits = 0) {
   return `${Math.floor(whole / 60)}:${rest.padStart(digits ? digits + 3 : 2, "0")}`;
 }
 
-// A whole clip as a wave.
-export function drawWave(canvas, samples) {
-  const { context, width, height } = pencil(canvas), step = samples.length / width;
-  context.fillStyle = getComputedStyle(canvas).color;
-  for (let x = 0; x < width; x++) {
-    const part = samples.subarray(Math.floor(x * step), Math.max(Math.floor(x * step) + 1, Math.floor((x + 1) * step)));
-    let low = 0, high = 0;
-    for (const value of part) (low = Math.min(low, value)), (high = Math.max(high, value));
-    const top = (0.5 - high / 65536) * height;
-    context.fillRect(x, top, 1, Math.max(1, ((high - low) / 65536) * height));
-  }
-}
-
 // A whole clip as a spectrogram.
 export function drawSpectrum(canvas, samples, rate) {
   const { width, height, context } = pencil(canvas), { map } = colours(), spectrum = new Spectrum(rate), columns = Math.round(width);

@@ -21,7 +21,7 @@ export class Link {
   // `tell` has a function for each of: state(name, detail), welcome(facts, before), answer(answer), sent(bytes).
   constructor(token, tell, kept = {}) {
     Object.assign(this, { token, tell, seal: null, tick: 0, next: 0 }, kept);
-    this.frames = []; // {bytes, tick, end, kind, why}
+    this.frames = []; // {bytes, tick, end, why}, in the order in which they are sent
     this.bytes = this.sent = this.tries = 0;
     this.told = new Set(); // events, by label and start
     this.facts = this.socket = null;
@@ -36,7 +36,7 @@ export class Link {
     this.state(this.facts ? "reconnecting" : "connecting");
     socket.onopen = () => {
       const resume = this.seal ? { resume: this.seal, answered: this.next } : {};
-      this.say({ type: "hello", token: this.token, tick: this.frames[0]?.tick ?? this.tick, ...resume });
+      this.say({ type: "hello", token: this.token, tick: this.frames.find(({ tick, end }) => end > tick)?.tick ?? this.tick, ...resume });
     };
     socket.onmessage = ({ data }) => {
       this.heard = performance.now();
@@ -63,8 +63,9 @@ export class Link {
     this.tell.welcome(facts, before, restarted);
     if (this.socket === null) return; // the page began anew
     this.sent = 0;
-    this.state("live");
+    this.lost = false; // something was, as the server hears in a gap
     this.pump();
+    this.state("live");
   }
 
   on_answer(answer) {
@@ -79,7 +80,7 @@ export class Link {
       this.told.add(name);
       return is_new;
     });
-    this.next = Math.max(this.next, answer.first + answer.rows.length / width);
+    this.next = Math.max(this.next, answer.next);
     if (this.told.size > 999) this.told = new Set([...this.told].slice(-99));
     this.tell.answer(answer);
     this.pump();
@@ -112,12 +113,12 @@ export class Link {
 
   add(kind, flags, tick, length, payload, why) {
     const bytes = packed(kind, flags, tick, length, payload);
-    this.frames.push({ bytes, kind, tick, end: tick + length, why });
+    this.frames.push({ bytes, tick, end: tick + length, why });
     this.tick = Math.max(this.tick, tick + length);
     this.bytes += bytes.length;
     while (this.bytes > LIMITS.bytes || this.tick - this.frames[0].end > LIMITS.seconds * this.facts.rate) {
       this.drop();
-      this.frames[0].why ??= "the connection was away for too long";
+      this.frames[0].why = this.ready ? "the connection is too slow" : "the connection was away for too long";
     }
     this.pump();
   }
@@ -127,18 +128,14 @@ export class Link {
     this.sent = Math.max(0, this.sent - 1);
   }
 
-  // What ends by `tick` is not needed any more, but the picture that is seen then.
+  // What ends by `tick` is not needed any more, but the picture beside the sound that is seen then, and later ones.
   forget(tick) {
-    let seen = null;
-    while (this.frames.length && this.frames[0].end <= tick) {
-      if (this.frames[0].kind === PICTURE) seen = this.frames[0];
-      this.drop();
-    }
-    if (seen && this.facts.sound) {
-      this.frames.unshift(seen);
-      this.bytes += seen.bytes.length;
-      this.sent++;
-    }
+    const next = this.frames.findIndex((frame) => frame.end > Math.max(tick, frame.tick));
+    const old = this.frames.splice(0, next < 0 ? this.frames.length : next), beside = old.filter((frame) => frame.end === frame.tick);
+    const seen = beside.findLast((frame) => frame.tick <= tick), kept = beside.filter((frame) => frame === seen || frame.tick > tick);
+    this.frames.unshift(...kept);
+    this.sent = Math.max(0, this.sent - old.length + kept.length);
+    this.bytes = this.frames.reduce((sum, { bytes }) => sum + bytes.length, 0);
   }
 
   // Sends what may be sent by now.
@@ -146,9 +143,12 @@ export class Link {
     if (!this.ready || this.socket.readyState !== WebSocket.OPEN) return;
     for (; this.sent < this.frames.length && this.socket.bufferedAmount < BEHIND; this.sent++) {
       const { bytes, tick, end, why } = this.frames[this.sent];
-      if (end > this.ack + this.facts.credit && end > this.expected) break;
-      if (tick > this.expected && end > tick)
+      if (tick > this.expected && end > tick) {
         this.send(packed(GAP, 0, this.expected, tick - this.expected, new TextEncoder().encode(why ?? "unknown")));
+        this.expected = tick;
+        this.lost = true;
+      }
+      if (end > this.ack + this.facts.credit) break;
       this.send(bytes);
       this.expected = Math.max(this.expected, end);
     }

@@ -42,15 +42,14 @@ class Live {
 
   // Ticks of a frame of sound: a block, if that is short.
   get frame() {
-    const { block, rate } = this.facts;
-    return block <= rate / 5 ? block : Math.round(rate / 10);
+    const { block, grain, rate } = this.facts;
+    return block <= rate / 5 ? block : Math.max(1, Math.round(rate / 10 / grain)) * grain;
   }
 
   // Opens the devices; the stream goes on if they were others before.
   async capture() {
     const { facts } = this, media = await askFor({ sound: facts.sound && ($("sound").value || true), picture: facts.picture && ($("picture").value || true) });
-    this.ears?.stop();
-    this.eyes?.stop();
+    this.close_devices();
     const lost = (why) => this.lost(why);
     if (facts.sound) this.ears = await hear(media, { rate: facts.rate, frame: this.frame, onFrame: (frame) => this.heard(frame), onLost: lost, onState: (now) => this.sounds(now) });
     if (facts.picture) this.eyes = await see(media, $("video"), { rate: facts.picture.rate, onPicture: (picture) => this.saw(picture), onLost: lost });
@@ -100,21 +99,25 @@ class Live {
     // The picture before stands for the places on the model's grid until this one.
     this.clock.start ??= at - this.clock.perMillisecond ** -1 * this.tick;
     const place = Math.ceil(this.clock.tickAt(at)), length = place - this.tick;
-    if (this.last && length > 0) {
-      if (length > this.facts.rate) this.tick = place; // a gap
-      else {
-        view.ring.push(this.tick, this.last);
-        this.link.picture(this.tick, length, this.last, this.away || "behind");
-        this.tick = place;
-      }
+    if (this.last && length > 0 && length <= this.facts.rate) {
+      view.ring.push(this.tick, this.last);
+      this.link.picture(this.tick, length, this.last, this.away || "behind");
       this.away = "";
     }
-    if (length > 0 || !this.last) this.last = jpeg;
+    if (length > 0 || !this.last) (this.tick = place), (this.last = jpeg); // after more than a second a gap
+  }
+
+  // The camera gives no pictures for now.
+  hide(why) {
+    if (this.facts.sound) this.link.blind(this.tick, why);
+    else this.away = why;
   }
 
   lost(why) {
-    this.away = why.toLowerCase();
-    if (this.eyes && this.facts.sound && why.includes("camera")) this.link.blind(this.tick, this.away);
+    const camera = why.includes("camera");
+    if (camera) this.hide(why.toLowerCase());
+    else this.away = why.toLowerCase();
+    (camera ? this.eyes : this.ears)?.stop(); // else a microphone that is gone is silence
     notice(`${why}: connect it again, or choose another one.`, { bad: true });
     this.missing = true;
   }
@@ -128,9 +131,8 @@ class Live {
   // From here on what the link tells.
   state(name, { reason, code, sentence } = {}) {
     if (name === "live" && this.broken) {
-      notice();
-      const kept = this.link.backlog;
-      view.mark(this.broken / this.facts.rate, this.restarted ? "connected again; a new stream began" : `connected again, nothing lost${kept > 1 ? `: ${kept.toFixed(0)} s were kept` : ""}`);
+      if (!this.restarted) notice();
+      view.mark(this.broken / this.facts.rate, `connected again${this.restarted ? ", a new stream began" : this.link.lost ? "" : ", nothing lost"}`);
       this.broken = 0;
     }
     if (name === "waiting") {
@@ -176,17 +178,21 @@ class Live {
     document.dispatchEvent(new CustomEvent("sent", { detail: bytes }));
   }
 
-  async stop() {
+  close_devices() {
     this.ears?.stop();
     this.eyes?.stop();
+    this.ears = this.eyes = null;
+  }
+
+  stop() {
+    this.close_devices();
     this.release(Infinity);
     this.link.end();
   }
 
   // It is over.
   halt() {
-    this.ears?.stop();
-    this.eyes?.stop();
+    this.close_devices();
     if (live !== this) return;
     if (this.link.now === "ended") sessionStorage.removeItem("stream");
     live = null;
@@ -266,6 +272,7 @@ async function keep_awake() {
 }
 document.addEventListener("visibilitychange", () => {
   if (!live) return;
+  if (document.hidden && facts.picture) live.hide("the tab was in the background");
   if (document.hidden) notice(`The tab was in the background; ${facts.picture ? "browsers stop the camera there" : "the sound went on"}.`);
   else keep_awake(), (notice.timer = setTimeout(() => notice(), 8000));
 });

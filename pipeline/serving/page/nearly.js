@@ -1,6 +1,6 @@
 // What was nearly an event, and why it was not. The events themselves are the server's.
 
-const WORTH = 0.5; // of the threshold: lower peaks are not worth a word
+const WORTH = 0.5, OVER = 0.25; // of the threshold: lower peaks are not worth a word; a peak is over below that
 
 export class Nearly {
   // `facts`: the welcome's thresholds and times, in steps.
@@ -14,7 +14,7 @@ export class Nearly {
     for (let step = first, at = 0; at < rows.length; step++, at += K)
       for (let k = 0; k < K; k++) {
         if (threshold[k] === null) continue;
-        const score = rows[at + k], low = Math.min(release[k], WORTH * threshold[k]), peak = this.peaks[k];
+        const score = rows[at + k], peak = this.peaks[k], low = Math.min(release[k], (peak ? OVER : WORTH) * threshold[k]);
         if (score >= low) {
           const now = peak ?? (this.peaks[k] = { step, score: 0, open: null, longest: 0, early: false });
           if (score > now.score) Object.assign(now, { score, step });
