@@ -28,28 +28,23 @@ class Served:
     """infer.py with source=browser; ``again`` starts it anew after its end, at the same port and with the same key."""
 
     def __init__(self, folder, *overrides, **environment):
-        self.home = Path(tempfile.mkdtemp())
+        self.home, self.starts = Path(tempfile.mkdtemp()), 0
         self.overrides, self.environment = list(overrides), environment
         self.model = [f"checkpoint={folder}"] if folder else []
         self.start(0)
 
     def start(self, port):
-        self.told = (self.home / "stderr").open("ab")
-        settings = [
-            *self.model,
-            "source=browser",
-            f"source.port={port}",
-            f"source.key={self.home / 'key'}",
-            *self.overrides,
-        ]
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "infer.py"), *settings], cwd=self.home, stdout=self.told, stderr=self.told,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | self.environment,
-        )  # fmt: skip
-        until, seen = time.monotonic() + 60, self.errors.count("open http")
-        while not (self.errors.count("open http") > seen or (self.errors.startswith("open http") and not seen)):
+        settings = [*self.model, "source=browser", f"source.port={port}", f"source.key={self.home / 'key'}"]
+        with (self.home / "stderr").open("ab") as told:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "infer.py"), *settings, *self.overrides], cwd=self.home, stdout=told,
+                stderr=told, env=os.environ | {"OMP_NUM_THREADS": "1"} | self.environment,
+            )  # fmt: skip
+        until = time.monotonic() + 180
+        while self.errors.count("open http") == self.starts:
             assert self.process.poll() is None and time.monotonic() < until, self.errors
             time.sleep(0.02)
+        self.starts += 1
         self.url = [line for line in self.errors.splitlines() if line.startswith("open http")][-1].removeprefix("open ")
         self.origin, self.token = self.url.split("/#")
         self.port = int(self.origin.rpartition(":")[2])
@@ -63,9 +58,7 @@ class Served:
     def kill(self, number=signal.SIGKILL):
         """End it; the exit code."""
         self.process.send_signal(number)
-        code = self.process.wait(30)
-        self.told.close()
-        return code
+        return self.process.wait(30)
 
     def again(self):
         """Start it anew."""

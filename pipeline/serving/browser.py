@@ -1,6 +1,7 @@
 """Pages in browsers as the source of streams: the settings of the server, see ``conf/source/browser.yaml``."""
 
 import ipaddress
+import socket
 import ssl
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +46,8 @@ class Browser:
                 f"source.address: {address} can be reached by others; give source.certificate=FILE (PEM with key and "
                 "certificate), or a proxy with https before source.address=127.0.0.1, or source.insecure=true"
             )
-        self.address, self.port, self.hosts = address, port, frozenset(host.lower() for host in hosts or [])
+        self.address, self.port, self.name = address, port, address if self.local else socket.gethostname().lower()
+        self.hosts = frozenset(host.lower() for host in ["localhost", self.name, *(hosts or [])])
         self.tls = None if certificate is None else tls_of(Path(certificate).expanduser())
         self.key = Path(key or KEY).expanduser()
         self.clients, self.per_address, self.largest, self.gap = clients, per_address, round(largest * 2**20), gap

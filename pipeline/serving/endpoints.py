@@ -29,7 +29,10 @@ class Endpoints:
 
     async def model(self, request: web.Request) -> web.Response:
         """What a welcome says of the model."""
-        return web.json_response(self.server.working.facts | {"teach": self.server.settings.teach is not None})
+        hall, teach = self.server.hall, {"teach": self.server.settings.teach is not None}
+        if hall is None:
+            return web.json_response({"error": "there is no model yet"} | teach, status=503)
+        return web.json_response(hall.facts | teach)
 
     async def health(self, request: web.Request) -> web.Response:
         """The program runs."""

@@ -50,8 +50,9 @@ HEADERS = {
     "Server": "Rivulet",
 }
 KEPT_HEADERS = "Retry-After", "WWW-Authenticate", "Allow"  # of errors
-HELLO_SECONDS, HEADER_SECONDS, HEARTBEAT_SECONDS = 5.0, 5.0, 20.0
+HELLO_SECONDS, HEADER_SECONDS, HEARTBEAT_SECONDS, CLOSE_SECONDS = 5.0, 5.0, 20.0, 2.0
 STALL_SECONDS, STALL_BYTES = 10.0, 4 << 20  # for which a client may read nothing, and what may wait for it
+KERNEL_BYTES = 64 << 10  # that the system may hold for a client
 MAX_LATE = 0.1  # mean seconds that blocks wait, beyond which no new stream is begun
 SPARE = 32  # connections besides those of clients
 MAX_REASON, MAX_HELLO = 120, 1 << 12  # bytes: why a connection ends; hello without a seal
@@ -65,6 +66,8 @@ class Client:
         assert request.transport is not None
         self.socket, self.session, self.transport = socket, session, request.transport
         self.transport.set_write_buffer_limits(high=2 * STALL_BYTES)
+        line: sockets.socket = self.transport.get_extra_info("socket")
+        line.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, KERNEL_BYTES)  # else megabytes hide that nobody reads
         self.read_at = time.monotonic()  # when nothing waited for it
         self.moved = asyncio.Event()  # there is news
         self.end: Refused | None = None
@@ -130,8 +133,7 @@ class Server:
             ssl_handshake_timeout=HEADER_SECONDS if self.settings.tls else None,
         )  # fmt: skip
         scheme, port = "https" if self.settings.tls else "http", listening.sockets[0].getsockname()[1]
-        host = self.settings.address if self.settings.local else sockets.gethostname()
-        print(f"open {scheme}://{host}:{port}/#{self.seals.token}", file=sys.stderr, flush=True)
+        print(f"open {scheme}://{self.settings.name}:{port}/#{self.seals.token}", file=sys.stderr, flush=True)
         try:
             return await self.stopping
         finally:
@@ -227,7 +229,9 @@ class Server:
         """A client's connection, from its first message to its end."""
         hall, address = self.hall, request.remote or ""
         size = max(*said.MAX_PAYLOAD.values(), hall.seal_size if hall else 0) + MAX_HELLO
-        socket = web.WebSocketResponse(timeout=2.0, heartbeat=HEARTBEAT_SECONDS, compress=False, max_msg_size=size)
+        socket = web.WebSocketResponse(
+            timeout=CLOSE_SECONDS, heartbeat=HEARTBEAT_SECONDS, compress=False, max_msg_size=size
+        )
         await socket.prepare(request)
         try:
             if hall is None:
@@ -244,6 +248,9 @@ class Server:
                 hall.put(client, Gone())
         except Refused as error:
             await self.hang_up(socket, error)
+        finally:
+            if request.transport:  # which would wait for one who reads nothing
+                self.loop.call_later(CLOSE_SECONDS, request.transport.abort)
         return socket
 
     async def converse(self, client: Client, hall: Hall) -> None:
@@ -294,7 +301,7 @@ class Server:
         """Whether a Host is a name of ours: localhost, a number, or one of ``source.hosts``."""
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
         try:
-            return name in ("localhost", *self.settings.hosts) or bool(ipaddress.ip_address(name.strip("[]")))
+            return name.lower() in self.settings.hosts or bool(ipaddress.ip_address(name.strip("[]")))
         except ValueError:
             return False
 
@@ -316,9 +323,11 @@ class Server:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
-                return web.Response(body=path.read_bytes(), content_type=TYPES[path.suffix], charset="utf-8")
+                response = web.Response(body=path.read_bytes(), content_type=TYPES[path.suffix], charset="utf-8")
             except OSError:
                 raise web.HTTPNotFound from None
+            response.enable_compression()
+            return response
 
         return handle
 
