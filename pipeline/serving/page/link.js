@@ -18,7 +18,7 @@ const FINAL = {
 };
 
 export class Link {
-  // `tell` has a function for each of: state(name, detail), welcome(facts, before), answer(answer), sent(bytes).
+  // `tell` has a function for each of: state(name, detail), welcome(facts, restarted), answer(answer), sent(bytes).
   constructor(token, tell, kept = {}) {
     Object.assign(this, { token, tell, seal: null, tick: 0, next: 0 }, kept);
     this.frames = []; // {bytes, tick, end, why}, in the order in which they are sent
@@ -33,7 +33,7 @@ export class Link {
     const socket = (this.socket = new WebSocket(`${location.origin.replace("http", "ws")}/v1/stream`));
     this.heard = performance.now();
     this.ready = false;
-    this.state(this.facts ? "reconnecting" : "connecting");
+    this.state(this.facts ? "Reconnecting" : "Connecting");
     socket.onopen = () => {
       const resume = this.seal ? { resume: this.seal, answered: this.next } : {};
       this.say({ type: "hello", token: this.token, tick: this.frames.find(({ tick, end }) => end > tick)?.tick ?? this.tick, ...resume });
@@ -55,12 +55,12 @@ export class Link {
   }
 
   on_welcome(facts) {
-    const before = this.facts, restarted = this.seal && !facts.resumed;
+    const restarted = this.seal && !facts.resumed;
     Object.assign(this, { facts, ready: true, tries: 0, seal: facts.seal, ack: facts.from, expected: facts.from });
     if (restarted) this.begun = this.next * facts.hop; // events until then were told by the session before
     if (!facts.resumed) this.next = Math.max(this.next, facts.first);
     this.forget(facts.from);
-    this.tell.welcome(facts, before, restarted);
+    this.tell.welcome(facts, restarted);
     if (this.socket === null) return; // the page began anew
     this.sent = 0;
     this.lost = false; // something was, as the server hears in a gap

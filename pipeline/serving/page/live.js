@@ -5,23 +5,20 @@ import { Link } from "./link.js";
 import { download, FORMATS, Ring } from "./ring.js";
 import { $, make, View } from "./view.js";
 
-const token = location.hash.slice(1);
+const token = location.hash.slice(1), memory = sessionStorage;
 const HOUR = 3600e3;
 const WAIT = 80; // milliseconds that sound waits for pictures that belong to it
-const SILENT = "what was captured meanwhile is sent later";
 let facts, view, live = null, wake = null;
 
-function notice(text, { bad = false, action, label, seconds } = {}) {
+function notice(text, { bad, label, action, seconds } = {}) {
   const [span, button] = $("notice").children;
   $("notice").hidden = !text;
-  $("notice").classList.toggle("bad", bad);
-  span.textContent = text ?? "";
-  button.hidden = !action;
-  button.textContent = label ?? "";
-  button.onclick = action;
+  $("notice").className = bad ? "notice bad" : "notice";
+  [span.textContent, button.textContent, button.onclick, button.hidden] = [text, label, action, !action];
   clearTimeout(notice.timer);
-  if (seconds) notice.timer = setTimeout(() => notice(), 1000 * seconds);
+  if (seconds) notice.timer = setTimeout(notice, 1000 * seconds);
 }
+const fault = (error) => notice(error.message, { bad: true });
 
 function state(text, kind = "") {
   $("link").className = `state ${kind}`;
@@ -30,58 +27,54 @@ function state(text, kind = "") {
 
 // One stream, from the button to the last answer.
 class Live {
-  constructor(facts) {
-    Object.assign(this, { facts, clock: new Clock(facts.rate), waiting: [], latency: null, away: "", ears: null, eyes: null });
-    const kept = JSON.parse(sessionStorage.getItem("stream") ?? "null"), passed = kept ? Date.now() - kept.at : HOUR;
-    const going_on = passed < HOUR && kept.fingerprint === facts.fingerprint;
-    if (going_on) this.away = "the page was loaded anew";
-    const resumed = going_on ? { seal: kept.seal, next: kept.next, tick: kept.tick + Math.ceil((passed / 1000) * (facts.rate / this.frame)) * this.frame } : {};
-    this.tick = this.begin = resumed.tick ?? 0;
-    this.link = new Link(token, this, resumed);
+  constructor() {
+    Object.assign(this, { facts, clock: new Clock(facts.rate), waiting: [], away: "", latency: null });
+    const { block, grain, rate, fingerprint } = facts, kept = JSON.parse(memory.getItem("stream")), passed = Date.now() - kept?.at;
+    this.frame = block <= rate / 5 ? block : Math.max(1, Math.round(rate / 10 / grain)) * grain; // ticks
+    const known = passed < HOUR && kept.fingerprint === fingerprint;
+    if (known) {
+      this.away = "the page was loaded anew";
+      kept.tick += Math.ceil(((passed / 1000) * rate) / this.frame) * this.frame;
+    }
+    this.tick = this.begin = known ? kept.tick : 0;
+    this.link = new Link(token, this, known ? kept : {});
   }
 
-  // Ticks of a frame of sound: a block, if that is short.
-  get frame() {
-    const { block, grain, rate } = this.facts;
-    return block <= rate / 5 ? block : Math.max(1, Math.round(rate / 10 / grain)) * grain;
-  }
-
-  // Opens the devices; the stream goes on if they were others before.
+  // Opens the devices, perhaps others than before.
   async capture() {
-    const { facts } = this, media = await askFor({ sound: facts.sound && ($("sound").value || true), picture: facts.picture && ($("picture").value || true) });
+    const { sound, picture, rate } = this.facts, onLost = (why) => this.lost(why);
+    const media = await askFor({ sound: sound && ($("sound").value || true), picture: picture && ($("picture").value || true) });
     this.close_devices();
-    const lost = (why) => this.lost(why);
-    if (facts.sound) this.ears = await hear(media, { rate: facts.rate, frame: this.frame, onFrame: (frame) => this.heard(frame), onLost: lost, onState: (now) => this.sounds(now) });
-    if (facts.picture) this.eyes = await see(media, $("video"), { rate: facts.picture.rate, onPicture: (picture) => this.saw(picture), onLost: lost });
+    if (sound) this.ears = await hear(media, { rate, frame: this.frame, onFrame: (frame) => this.heard(frame), onLost, onState: (now) => this.sounds(now) });
+    if (picture) this.eyes = await see(media, $("video"), { rate: picture.rate, onPicture: (one) => this.saw(one), onLost });
     await fill_devices(media);
   }
 
+  close_devices() {
+    this.ears?.stop();
+    this.eyes?.stop();
+    this.ears = this.eyes = null;
+  }
+
   heard({ samples, peak, at }) {
-    if (!this.link.facts) return this.clock.note(this.tick, at); // the server has not said from where on
-    let lost = 0;
-    if (this.away && this.clock.start !== undefined) {
-      lost = this.clock.tickAt(at) - samples.length - this.tick;
-      this.clock = new Clock(this.facts.rate);
-    } else lost = this.clock.note(this.tick + samples.length, at);
-    const why = this.away || "behind";
+    if (!this.link.facts) return; // the server has not said from where on
+    const back = this.away && this.clock.start !== undefined, why = this.away || "behind", size = samples.length;
+    const lost = back ? this.clock.tickAt(at) - size - this.tick : this.clock.note(this.tick + size, at);
+    if (back) this.clock = new Clock(this.facts.rate);
     this.away = "";
-    if (lost > samples.length / 2) this.tick += Math.round(lost / samples.length) * samples.length;
+    if (lost > size / 2) this.tick += Math.round(lost / size) * size;
     const tick = this.tick;
-    this.tick += samples.length;
-    this.view_sound(tick, samples, peak);
+    this.tick += size;
+    view.sound(tick, samples, peak);
+    $("start").dataset.tick = this.tick;
     if (!this.eyes) return this.link.sound(tick, samples, why);
     this.waiting.push({ tick, samples, why });
     setTimeout(() => this.release(tick + 1), WAIT);
   }
 
-  view_sound(tick, samples, peak) {
-    view.sound(tick, samples, peak);
-    $("start").dataset.tick = this.tick;
-  }
-
   // Sound that begins before a tick is sent.
-  release(tick) {
-    while (this.waiting.length && this.waiting[0].tick < tick) {
+  release(before) {
+    while (this.waiting[0]?.tick < before) {
       const { tick, samples, why } = this.waiting.shift();
       this.link.sound(tick, samples, why);
     }
@@ -90,14 +83,14 @@ class Live {
   saw({ jpeg, at }) {
     if (!this.link.facts) return;
     if (this.facts.sound) {
-      if (this.clock.start === undefined || !this.tick) return;
+      if (!this.tick || this.clock.start === undefined) return;
       const tick = (this.seen = Math.max(this.seen ?? 0, Math.round(this.clock.tickAt(at))));
       view.ring.push(tick, jpeg);
       this.link.picture(tick, 0, jpeg);
       return this.release(tick - this.frame + 1);
     }
     // The picture before stands for the places on the model's grid until this one.
-    this.clock.start ??= at - this.clock.perMillisecond ** -1 * this.tick;
+    this.clock.start ??= at - this.tick / this.clock.perMillisecond;
     const place = Math.ceil(this.clock.tickAt(at)), length = place - this.tick;
     if (this.last && length > 0 && length <= this.facts.rate) {
       view.ring.push(this.tick, this.last);
@@ -113,12 +106,12 @@ class Live {
     else this.away = why;
   }
 
-  lost(why) {
-    const camera = why.includes("camera");
-    if (camera) this.hide(why.toLowerCase());
-    else this.away = why.toLowerCase();
+  lost(text) {
+    const camera = text.includes("camera"), why = text.toLowerCase();
+    if (camera) this.hide(why);
+    else this.away = why;
     (camera ? this.eyes : this.ears)?.stop(); // else a microphone that is gone is silence
-    notice(`${why}: connect it again, or choose another one.`, { bad: true });
+    notice(`${text}: connect it again, or choose another one.`, { bad: true });
     this.missing = true;
   }
 
@@ -130,58 +123,49 @@ class Live {
 
   // From here on what the link tells.
   state(name, { reason, code, sentence } = {}) {
-    if (name === "live" && this.broken) {
+    if (name === "live") {
+      state("Live", "good");
+      if (!this.broken) return;
       if (!this.restarted) notice();
       view.mark(this.broken / this.facts.rate, `connected again${this.restarted ? ", a new stream began" : this.link.lost ? "" : ", nothing lost"}`);
       this.broken = 0;
-    }
-    if (name === "waiting") {
+    } else if (name === "waiting") {
       this.broken ||= Math.max(1, this.tick);
       state("No connection", "bad");
-      notice(`${code === 1006 || !reason ? "The connection to the server is lost" : reason.replace(/\.$/, "")}; ${this.link.facts ? SILENT : "it is tried again"}.`);
+      const why = code === 1006 || !reason ? "The connection to the server is lost" : reason.replace(/\.$/, "");
+      notice(`${why}; ${this.link.facts ? "what is captured meanwhile is sent later" : "it is tried again"}.`);
     } else if (name === "refused") {
       notice(sentence, { bad: true, ...(code === 4409 && { label: "Take it back", action: start }) });
       this.halt();
-    } else if (name === "ended") this.halt();
-    else state({ connecting: "Connecting", reconnecting: "Reconnecting", live: "Live" }[name], name === "live" ? "good" : "warn");
+    } else if (name === "ended") {
+      memory.removeItem("stream");
+      this.halt();
+    } else state(name, "warn");
   }
 
-  welcome(now, before, restarted) {
+  welcome(now, restarted) {
     this.restarted = restarted;
-    const same = ["rate", "sound", "block"].every((key) => now[key] === this.facts[key]) && !now.picture === !this.facts.picture;
-    if (now.fingerprint !== this.facts.fingerprint) {
-      facts = this.facts = now;
-      fresh_view();
-      notice("The model was replaced: a new stream began.", { seconds: 20 });
-      if (!same) {
-        sessionStorage.removeItem("stream");
-        this.link.close();
-        start();
-      }
-    } else if (restarted) notice(`A new stream began: ${now.why}`, { seconds: 20 });
+    if (now.fingerprint === this.facts.fingerprint) return restarted && notice(`A new stream began: ${now.why}`, { seconds: 20 });
+    const same = ["rate", "sound", "block"].every((key) => now[key] === facts[key]) && !now.picture === !facts.picture;
+    facts = this.facts = now;
+    fresh_view();
+    if (!same) start();
+    notice("The model was replaced: a new stream began.", { seconds: 20 });
   }
 
   answer(answer) {
     view.answer(answer);
     if (!answer.rows.length) return;
-    const { hop, labels } = this.facts, end = (answer.first + answer.rows.length / labels.length) * hop;
-    const late = performance.now() - this.clock.timeOf(end);
-    this.latency = this.latency === null || Math.abs(late - this.latency) > 1000 ? late : this.latency + 0.1 * (late - this.latency);
+    const late = performance.now() - this.clock.timeOf((answer.first + answer.rows.length / this.facts.labels.length) * this.facts.hop);
+    this.latency += (this.latency === null || Math.abs(late - this.latency) > 1000 ? 1 : 0.1) * (late - this.latency);
   }
 
-  seal({ seal, tick, next }) {
-    const { fingerprint } = this.facts;
-    if (seal.length < 1e6) sessionStorage.setItem("stream", JSON.stringify({ seal, tick, next, fingerprint, at: Date.now() }));
+  seal(kept) {
+    if (kept.seal.length < 1e6) memory.setItem("stream", JSON.stringify({ ...kept, fingerprint: this.facts.fingerprint, at: Date.now() }));
   }
 
   sent(bytes) {
     document.dispatchEvent(new CustomEvent("sent", { detail: bytes }));
-  }
-
-  close_devices() {
-    this.ears?.stop();
-    this.eyes?.stop();
-    this.ears = this.eyes = null;
   }
 
   stop() {
@@ -194,7 +178,6 @@ class Live {
   halt() {
     this.close_devices();
     if (live !== this) return;
-    if (this.link.now === "ended") sessionStorage.removeItem("stream");
     live = null;
     view.open = [];
     view.name("Stopped");
@@ -209,22 +192,23 @@ class Live {
     if (this.link.now !== "live") return;
     const backlog = this.link.backlog;
     if (backlog > 1) state(`Catching up, ${backlog.toFixed(0)} s`, "warn");
-    else state(this.latency === null ? "Live" : `Live, ${Math.round(this.latency)} ms`, "good");
+    else if (this.latency !== null) state(`Live, ${Math.round(this.latency)} ms`, "good");
   }
 }
 
 function shown() {
   $("start").textContent = live ? "Stop" : "Start";
-  $("start").classList.toggle("on", Boolean(live));
+  $("start").classList.toggle("on", live !== null);
 }
 
-function fresh_view() {
+async function fresh_view() {
   const saved = view?.saved ?? [];
-  view = new View(facts, new Ring(facts.rate));
-  view.saved = saved;
+  view = new View(facts, new Ring(facts.rate), saved);
   view.name(live ? undefined : "Press Start");
-  view.count();
-  teach();
+  if (!facts.teach) return;
+  view.teach = await import("./teach_live.js");
+  const now = () => (live?.tick ?? 0) / facts.rate;
+  view.teach.missed($("tools"), (seconds) => view.cut(now() - seconds, now()));
 }
 
 async function start() {
@@ -232,39 +216,38 @@ async function start() {
   notice();
   try {
     fresh_view();
-    live = new Live(facts);
+    live = new Live();
     shown();
     view.name();
     await live.capture();
     await keep_awake();
   } catch (error) {
     live?.link.close();
-    notice(error.message, { bad: true });
+    fault(error);
   }
 }
-
 $("start").onclick = () => (live ? live.stop() : start());
 
-// Pictures of devices in the lists; the one in use is chosen.
+// The lists of devices; those in use are chosen.
 async function fill_devices(media) {
   const found = await devices();
-  for (const kind of ["sound", "picture"]) {
-    const list = $(kind), used = media?.getTracks().find((track) => track.kind === (kind === "sound" ? "audio" : "video"))?.getSettings().deviceId;
-    list.replaceChildren(...found[kind].map(({ id, label }) => Object.assign(make("option", label || "Default"), { value: id, selected: id === used })));
-    $(`${kind}s`).hidden = !facts[kind] || found[kind].length === 0 || !found[kind][0].label;
+  for (const [kind, track] of [["sound", "audio"], ["picture", "video"]]) {
+    const used = media?.getTracks().find((one) => one.kind === track)?.getSettings().deviceId;
+    $(kind).replaceChildren(...found[kind].map(({ id, label }) => new Option(label, id, false, id === used)));
+    $(`${kind}s`).hidden = !facts[kind] || !found[kind][0]?.label;
   }
 }
 for (const kind of ["sound", "picture"])
-  $(kind).onchange = async () => {
+  $(kind).onchange = () => {
     if (!live) return;
     live.away = "another device was chosen";
-    await live.capture().catch((error) => notice(error.message, { bad: true }));
+    live.capture().catch(fault);
   };
-navigator.mediaDevices?.addEventListener("devicechange", async () => {
+navigator.mediaDevices?.addEventListener("devicechange", () => {
   if (!live?.missing) return fill_devices();
   live.missing = false;
   $("sound").value = $("picture").value = "";
-  await live.capture().then(() => notice(), (error) => notice(error.message, { bad: true }));
+  live.capture().then(() => notice(), fault);
 });
 
 async function keep_awake() {
@@ -274,11 +257,11 @@ document.addEventListener("visibilitychange", () => {
   if (!live) return;
   if (document.hidden && facts.picture) live.hide("the tab was in the background");
   if (document.hidden) notice(`The tab was in the background; ${facts.picture ? "browsers stop the camera there" : "the sound went on"}.`);
-  else keep_awake(), (notice.timer = setTimeout(() => notice(), 8000));
+  else keep_awake(), (notice.timer = setTimeout(notice, 8000));
 });
 
 document.addEventListener("keydown", (press) => {
-  if (press.target.closest("button, select, input, textarea, a, video") || press.ctrlKey || press.metaKey || press.altKey) return;
+  if (press.target.closest("button, select, input, a") || press.ctrlKey || press.metaKey || press.altKey) return;
   if (press.key === " ") $("start").click();
   else if (press.key.toLowerCase() === "p") view?.play_newest();
   else return;
@@ -288,29 +271,21 @@ for (const button of document.querySelectorAll("[data-format]"))
   button.onclick = () => download(`events.${button.dataset.format}`, FORMATS[button.dataset.format](view.saved));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view?.recolour());
 
-async function teach() {
-  if (!facts.teach) return;
-  view.teach = await import("./teach_live.js");
-  view.teach.missed($("tools"), (seconds) => view.clip({ start: (live?.tick ?? 0) / facts.rate - seconds + 0.5, end: (live?.tick ?? 0) / facts.rate - 0.5 }));
-}
-
 // The canvases move with the stream's own time; without one they stand.
 let drawn = 0;
 function draw(now) {
   requestAnimationFrame(draw);
   if (!view || document.hidden || now - drawn < 30) return;
   drawn = now;
-  const tick = live && live.clock.start !== undefined ? Math.max(live.begin, Math.min(live.clock.tickAt(now), live.tick + facts.rate / 5)) : live?.tick;
-  if (tick !== undefined) view.now = tick / facts.rate - 0.1;
+  if (live?.clock.start !== undefined) view.now = Math.max(live.begin, Math.min(live.clock.tickAt(now), live.tick + facts.rate / 5)) / facts.rate - 0.1;
   view.draw(Math.max(0, view.now ?? 0));
 }
 requestAnimationFrame(draw);
 
 let skew = Date.now() - performance.now();
 setInterval(() => {
-  const now = Date.now() - performance.now(), jump = Math.round((now - skew) / 1000);
-  skew = now;
-  if (live && Math.abs(jump) >= 1) {
+  const before = skew, jump = Math.round(((skew = Date.now() - performance.now()) - before) / 1000);
+  if (live && jump) {
     live.clock = new Clock(facts.rate);
     notice(`The computer slept, or its clock jumped by ${jump} s; the stream counts its own time.`, { seconds: 20 });
   }
@@ -318,17 +293,20 @@ setInterval(() => {
 }, 1000);
 
 async function open() {
-  const answer = await fetch("v1/model", { headers: { Authorization: `Bearer ${token}` } });
+  const answer = await fetch("v1/model", { headers: { Authorization: `Bearer ${token}` } }).catch(() => null);
+  if (!answer) throw new Error("The server does not answer: start it, then load this page again.");
   if (answer.status === 401) throw new Error("This address lacks the server's token: open the one that the server printed.");
-  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `The server answers ${answer.status}.`);
-  facts = await answer.json();
-  $("teach").hidden = !facts.teach;
+  const said = await answer.json();
+  if (!answer.ok && said.teach) return location.replace(`/teach#${token}`);
+  if (!answer.ok) throw new Error(said.error);
+  $("teach").hidden = !said.teach;
   $("teach").href = `/teach#${token}`;
+  facts = said;
   const { sound, rate, block, picture, fingerprint } = facts;
   $("facts").textContent = [sound && `${sound / 1000} kHz`, picture && `${picture.rate} pictures a second`, `answers every ${Math.round((1000 * block) / rate)} ms`, `model ${fingerprint.slice(0, 8)}`].filter(Boolean).join(" · ");
-  fresh_view();
+  await fresh_view();
   await fill_devices();
   $("start").disabled = false;
   state("Ready");
 }
-open().catch((error) => (notice(error.message === "Failed to fetch" ? "The server does not answer: start it, then reload." : error.message, { bad: true }), state("Not connected", "bad")));
+open().catch((error) => (fault(error), state("Not connected", "bad")));

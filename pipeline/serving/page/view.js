@@ -12,13 +12,12 @@ export function make(name, text = "", className = "") {
 }
 
 export class View {
-  // `facts`: of the welcome. `ring`: what was captured.
-  constructor(facts, ring) {
-    Object.assign(this, { facts, ring, line: new TimeLine(facts), nearly: new Nearly(facts), open: [], saved: [], events: [] });
+  // `facts`: of the welcome. `ring`: what was captured. `saved`: rows for files, also of streams before.
+  constructor(facts, ring, saved) {
+    Object.assign(this, { facts, ring, saved, line: new TimeLine(facts), nearly: new Nearly(facts), open: [], events: [], shown: [] });
     this.spectrogram = facts.sound ? new Spectrogram(facts.rate) : null;
     this.scores = new Float32Array(facts.labels.length); // of late
     this.bars = facts.labels.map(() => null);
-    this.shown = [];
     this.paint = colours();
     this.spectrogram?.recolour(this.paint);
     $("spectrogram").hidden = $("level").hidden = !facts.sound;
@@ -109,13 +108,12 @@ export class View {
     again.onclick = () => this.again(event, again);
     this.events.unshift({ event, again });
     this.count();
-    this.teach?.event(item, row, () => this.clip(event));
+    this.teach?.event(item, row, () => this.cut(event.start - AROUND, event.end + AROUND));
   }
 
-  // The sound (or the pictures) of an event, with what is around it.
-  clip({ start, end }) {
-    const span = [start - AROUND, end + AROUND];
-    return this.facts.sound ? this.ring.sound(...span) : this.ring.pictures(...span);
+  // The sound (or the pictures) between two seconds.
+  cut(start, end) {
+    return this.facts.sound ? this.ring.sound(start, end) : this.ring.pictures(start, end);
   }
 
   async again(event, button) {
