@@ -3,7 +3,7 @@
 export const SPAN = 20; // seconds that are seen
 const COLUMNS = 40; // of the spectrogram a second
 const WINDOW = 1024, BANDS = 72, LOWEST = 60, FLOOR = -80; // samples; hertz; dB
-const HUES = 8;
+export const HUES = 8; // of classes, in turn
 
 // Colours of classes and of the rest, as they are now, in light or dark.
 export function colours() {

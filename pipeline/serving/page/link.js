@@ -55,10 +55,10 @@ export class Link {
   }
 
   on_welcome(facts) {
-    const restarted = this.seal && !facts.resumed;
+    const restarted = this.seal && !facts.resumed, told = this.next * (this.facts ?? facts).hop;
     Object.assign(this, { facts, ready: true, tries: 0, seal: facts.seal, ack: facts.from, expected: facts.from });
-    if (restarted) this.begun = this.next * facts.hop; // events until then were told by the session before
-    if (!facts.resumed) this.next = Math.max(this.next, facts.first);
+    if (restarted) this.begun = told; // events until then are known from the session before
+    if (!facts.resumed) this.next = Math.max(Math.ceil(told / facts.hop), facts.first); // the model may have other steps
     this.forget(facts.from);
     this.tell.welcome(facts, restarted);
     if (this.socket === null) return; // the page began anew

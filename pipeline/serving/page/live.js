@@ -83,7 +83,7 @@ class Live {
   saw({ jpeg, at }) {
     if (!this.link.facts) return;
     if (this.facts.sound) {
-      if (!this.tick || this.clock.start === undefined) return;
+      if (!this.tick || this.away || this.clock.start === undefined) return; // without sound there is no time
       const tick = (this.seen = Math.max(this.seen ?? 0, Math.round(this.clock.tickAt(at))));
       view.ring.push(tick, jpeg);
       this.link.picture(tick, 0, jpeg);
@@ -116,7 +116,7 @@ class Live {
   }
 
   sounds(now) {
-    if (now === "running") return notice();
+    if (now === "running") return this.away && notice();
     this.away = "the sound was interrupted";
     notice("The system interrupted the sound.", { label: "Go on", action: () => this.ears.resume() });
   }
@@ -226,7 +226,7 @@ async function start() {
     fault(error);
   }
 }
-$("start").onclick = () => (live ? live.stop() : start());
+$("start").onclick = () => (!live ? start() : live.link.ending ? live.link.close() : live.stop()); // a second time: at once
 
 // The lists of devices; those in use are chosen.
 async function fill_devices(media) {

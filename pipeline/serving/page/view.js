@@ -1,5 +1,5 @@
 // What people see of one stream. All texts that are not ours (labels, names) become text nodes.
-import { clock, colours, drawMarks, Spectrogram, TimeLine } from "./draw.js";
+import { clock, colours, drawMarks, HUES, Spectrogram, TimeLine } from "./draw.js";
 import { Nearly } from "./nearly.js";
 import { play, show } from "./ring.js";
 
@@ -77,10 +77,12 @@ export class View {
     });
   }
 
+  tone = (k) => (this.facts.background.includes(this.facts.labels[k]) ? "var(--soft)" : `var(--class${k % HUES})`);
+
   bar(k) {
     const { labels, threshold } = this.facts, row = make("li"), track = make("div");
     row.dataset.label = labels[k];
-    row.style.setProperty("--tone", this.line.colour(k, this.paint));
+    row.style.setProperty("--tone", this.tone(k));
     track.append(make("i"));
     if (threshold[k] !== null) {
       const mark = make("s");
@@ -160,7 +162,7 @@ export class View {
     item.append(make("time", clock(seconds, 1)));
     if (label !== undefined) {
       item.append(make("i"), make("b", label));
-      item.style.setProperty("--tone", this.line.colour(index, this.paint));
+      item.style.setProperty("--tone", this.tone(index));
     }
     $(list).prepend(item);
     while ($(list).children.length > ROWS) $(list).lastChild.remove();
@@ -181,7 +183,6 @@ export class View {
   recolour() {
     this.paint = colours();
     this.spectrogram?.recolour(this.paint);
-    this.bars.forEach((row, k) => row?.style.setProperty("--tone", this.line.colour(k, this.paint)));
   }
 
   // The canvases, `now` in seconds at their right edge.
