@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Some machines set it; then every process compiles the text of all libraries anew, which takes seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run run-video test coverage test-long test-oracles test-ray check lint types bench clean
+.PHONY: help setup run run-video test coverage test-long test-oracles test-ray test-browser check lint types bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -68,10 +68,10 @@ run-video: setup ## the same with pictures: train on embedded motions, stream a 
 	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER extractor=optical_flow encoder=image_recurrent augment=pictures"
 
 test: setup ## run the tests, and print the slowest of them
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long" --durations=20
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not browser" --durations=20
 
 coverage: setup ## the same, and print which share of the lines they run, which takes half as long again
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not browser" --cov --cov-report=term:skip-covered
 
 test-long: setup ## run the tests that take minutes, too
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -93,6 +93,14 @@ test-ray: setup .venv-ray/ready ## classify on a cluster; installs Ray in an env
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 		"$$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rivulet.pth"
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r tests/cluster/requirements.txt
+	@touch $@
+
+test-browser: setup .venv/browser ## the pages in headless Chromium (on Debian it is installed if missing)
+	$(BIN)/python -m pytest -m "browser and not long" tests/test_serving_page.py tests/test_teach.py
+
+.venv/browser: requirements-browser.txt .venv/ready
+	@command -v chromium chromium-browser > /dev/null || apt-get install --yes --no-install-recommends chromium
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r $<
 	@touch $@
 
 lint: setup

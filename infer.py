@@ -6,11 +6,13 @@ if __name__ == "__main__":
     hold()  # before the imports that take a second
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from pydantic import NonNegativeInt, PositiveFloat
 
-from conf.launch import OK, SOME_ROWS, launch
+from conf.launch import OK, SOME_ROWS, TERMINATED, launch
 from pipeline.core.interrupt import INTERRUPTED
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
@@ -40,12 +42,10 @@ def infer(
     from pipeline.batch.job import classify_files
     from pipeline.batch.ledgers import Ledgers
     from pipeline.core.build import build
-    from pipeline.model.decoder import merge_settings
-    from pipeline.model.open import open_model
+    from pipeline.serving.browser import Browser
     from pipeline.sinks.items import Metadata
     from pipeline.sinks.listen import listen
     from pipeline.sources.source import Source
-    from pipeline.streaming.selftest import check
 
     origin: Any = build(source, at="source")
     if isinstance(origin, Source) and (devices := origin.list_devices()) is not None:
@@ -58,16 +58,18 @@ def infer(
     mining = output == "hard_negatives" or "hard_negatives" in sink
     with_events = where is None or mining or output != "labels"
     count = threads if threads is not None else where.threads() if where else 1
-    model, path = open_model(checkpoint, compute, with_events, block, count, device, precision, window, gate)
+    listening = origin if where is None and selftest and origin.live else None
+    opened = partial(
+        open_tested, source=listening, decoder=decoder, block=block, compute=compute, threads=count, device=device,
+        precision=precision, window=window, gate=gate,
+    )  # fmt: skip
+    if isinstance(origin, Browser):
+        return serve_pages(origin, sink, checkpoint, opened, block)
+    model, settings, path = opened(checkpoint, with_events)
     if where is not None:
         where.prepare(bool(model.spec.picture))
-    settings = merge_settings(model.config["decoder"], decoder, model.labels)
-    if model.link == "sigmoid":
-        model.config["decoder"] |= settings  # whose thresholds say what is told of whole files, too
-    if where is None and selftest and origin.live:
-        check(model, max(1, round(block * model.rate / model.hop)), origin.resamples)
     with sinks(sink, mining) as target:
-        target.check_overwrites([path])
+        target.check_overwrites([path, *(origin.reads if where is None else ())])
         target.setup(model.labels, background_labels(model))
         as_trained = with_events and not settings and gate is None and window == "auto"
         facts = {"model": str(checkpoint), "output": "events" if with_events else "labels"}
@@ -75,8 +77,35 @@ def infer(
         if where is not None:
             tally, note = classify_files(model, origin, target, where, settings if with_events else None)
             return finished(tally, origin.fail_on, note)
-        target.check_overwrites(origin.reads)
         return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
+
+
+def open_tested(
+    checkpoint: str | None, live: bool, source: Any, decoder: dict[str, Any], block: float, **how: Any
+) -> Any:
+    """A model, its decoder's settings, and its file. For a live ``source`` it is tested first, if it is to listen."""
+    from pipeline.model.decoder import merge_settings
+    from pipeline.model.open import open_model
+    from pipeline.streaming.selftest import check
+
+    model, path = open_model(checkpoint, live=live, block=block, **how)
+    settings = merge_settings(model.config["decoder"], decoder, model.labels)
+    if model.link == "sigmoid":
+        model.config["decoder"] |= settings  # whose thresholds say what is told of whole files, too
+    if live and source is not None:
+        check(model, max(1, round(block * model.rate / model.hop)), source.resamples)
+    return model, settings, path
+
+
+def serve_pages(
+    origin: Any, sink: dict[str, Any], checkpoint: str | None, opened: Callable[..., Any], block: float
+) -> int:
+    """Streams of browsers, until a signal; its exit code."""
+    from pipeline.serving.serve import serve
+
+    with sinks(sink) as target:
+        target.check_several()
+        return TERMINATED if serve(origin, target, checkpoint, opened, block) else INTERRUPTED
 
 
 def sinks(settings: dict[str, dict[str, Any]], mining: bool = False) -> Any:

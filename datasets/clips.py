@@ -282,7 +282,7 @@ class Corpus:
         self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
         self.crop, self.copies = crop, copies
         self.labels = sorted({clip.label for clip in self.clips})
-        check_splits(self.clips)
+        check_splits(self.clips, fewest=1 if negatives else 2)  # negatives are another
         self.negatives = list_negatives(negatives)
         if self.negatives:
             background, scene = background or "background", scene or SceneSettings()

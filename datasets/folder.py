@@ -17,7 +17,7 @@ from pipeline.media.formats import VIDEO
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
 from pipeline.media.tables import to_label
-from pipeline.media.walk import ENDINGS, media_names, scan, tell
+from pipeline.media.walk import ENDINGS, list_files, media_names, scan, tell
 
 KEY = "dataset.root"
 CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
@@ -39,11 +39,14 @@ class Folder(Corpus):
         seed: int = 0,
         crop: PositiveFloat | None = 10.0,
         background: str | None = None,
+        negatives: str | list[str] | None = None,
         **options: Any,
     ) -> None:
         """With ``root/train`` present, and the classes in it, the sub-folders ``train``, ``val`` and ``test`` (or
         ``Training``, ``valid``, ``dev``, ...: see ``name_splits``) are the splits (without ``val``, that share of train
         is held out); otherwise ``val`` and ``test`` are shares drawn at random with ``seed``.
+
+        Files that ``negatives`` names are no clips, so a folder of them may stand among the classes.
 
         ``fold`` i/n, for cross-validation: the test split is one of n parts of all clips, and ``val`` is held out of
         the rest. ConfigError with ``root/train``.
@@ -54,13 +57,15 @@ class Folder(Corpus):
             train = next(name for name, split in splits.items() if split == "train")
             hint = f"leave dataset.fold out, or set dataset.root={folder / train} to fold these clips alone"
             raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own, {', '.join(splits)}; {hint}")
+        silent = {path.resolve() for path in list_files(negatives, "dataset.negatives")} if negatives else set()
         clips = unify(list_clips(folder, splits), KEY)
+        clips = [clip for clip in clips if not silent or clip.path.resolve() not in silent]
         if not clips:
             raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
         if fold:
             clips = draw_fold(clips, fold, [clip.unit for clip in clips], seed, background)
         drawn = fill_splits(clips, val, test, seed, background)
-        super().__init__(drawn, crop=crop, background=background, **options)
+        super().__init__(drawn, crop=crop, background=background, negatives=negatives, **options)
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """As any corpus; with a warning if videos are only heard."""

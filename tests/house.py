@@ -31,9 +31,10 @@ ROOMS = {
     "sinks": "core media sources tasks model streaming measures report",
     "training": "core media layers augmentations tasks model streaming measures report",
     "batch": "core media sources model streaming measures report sinks",
+    "serving": "core media model sources streaming sinks batch",
     "conf": "core training",
     "train": "conf core exporting media augmentations tasks model measures report training",
-    "infer": "conf core media sources model streaming sinks batch",
+    "infer": "conf core media sources model streaming sinks batch serving",
 }
 
 

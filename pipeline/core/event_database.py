@@ -21,14 +21,16 @@ TABLES = Path(__file__).with_name("event_tables.sql").read_text()
 def open_database(path: Path, key: str, write: bool = False) -> sqlite3.Connection:
     """The database at ``path``, whose every statement is a transaction; with ``write`` it is made if it is not there.
 
-    ConfigError, which names the ``key``, if it is no database, another program's, or of a newer version; OSError if it
-    cannot be opened.
+    One thread at a time may use it. ConfigError, which names the ``key``, if it is no database, another program's, or
+    of a newer version; OSError if it cannot be opened.
     """
     if not write and not path.is_file():
         raise ConfigError(f"{key}: {path} does not exist; expected a database of events")
     with database_errors(path):
         address = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'rw'}"  # a mere reader would leave files behind
-        database = sqlite3.connect(address, timeout=BUSY_SECONDS, isolation_level=None, uri=True)
+        database = sqlite3.connect(
+            address, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
+        )
         try:
             if write:
                 make_tables(database)

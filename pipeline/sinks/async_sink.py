@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections import deque
+from typing import Any
 
 from pipeline.core.text import clean
 from pipeline.sinks.items import Item, Row, StreamInfo, TimedEvent
@@ -18,11 +19,13 @@ class AsyncSink(Sink):
     at the end.
     """
 
+    several = True
+
     def __init__(self, queue: int, threads: int, grace: float) -> None:
         """At most ``queue`` events wait, ``threads`` are delivered at a time; in the end there are ``grace`` seconds
         for what is left.
         """
-        self.limit, self.grace = queue, grace
+        self.limit, self.grace, self.origin = queue, grace, self
         self.waiting: deque[Row] = deque()
         self.changed = threading.Condition()
         self.count = self.delivered = 0
@@ -44,16 +47,19 @@ class AsyncSink(Sink):
         for thread in self.threads:
             thread.start()
 
-    def write(self, item: Item) -> None:
-        """Queue an event."""
+    def write(self, item: Item, **more: Any) -> None:
+        """Queue an event, with ``more`` in its row."""
         if not isinstance(item, TimedEvent) or self.stream is None:
             return
+        origin = self.origin  # which counts for all streams
         with self.changed:
-            self.count += 1
+            origin.count += 1
             if len(self.waiting) >= self.limit:
                 self.waiting.popleft()
-                self.reason = "the queue was full"
-            self.waiting.append({"type": "event", "stream": self.stream.name, "number": self.count} | vars(item))
+                origin.reason = "the queue was full"
+            self.waiting.append(
+                {"type": "event", "stream": self.stream.name, "number": origin.count} | vars(item) | more
+            )
             self.changed.notify()
 
     def work(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
 import av
 import numpy as np
@@ -34,7 +34,8 @@ Shot = tuple[float, bytes]  # seconds, and a picture as JPEG
 @dataclass(frozen=True)
 class Cut(items.TimedEvent):
     """An event with the name of its files without an ending, its time in UTC, the part of the stream to be written in
-    seconds, and what is of that: pieces of sound with the numbers of their first samples, and pictures.
+    seconds, and what is of that: pieces of sound with the numbers of their first samples, and pictures;
+    ``written``: where it is told.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Cut(items.TimedEvent):
     last: float
     sound: list[tuple[int, Samples]]
     shots: list[Shot]
+    written: deque[items.Clip]
 
 
 class Clips(AsyncSink):
@@ -78,6 +80,12 @@ class Clips(AsyncSink):
         self.format, self.height = format, height
         self.folder = ClipFolder(path, keep, "sink.clips.keep")
         self.outputs = (self.folder.path / LIST,)
+        self.left: deque[Clips] = deque(maxlen=64)  # of streams that are over, whose clips may still be on their way
+        self.pruned, self.failing = time.monotonic(), False
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew with a stream."""
         self.clock = items.Clock()
         self.answered = 0.0  # seconds of the stream at the last ``flush``: what was then, is all there
         self.sound: deque[tuple[int, Samples]] = deque()
@@ -86,7 +94,6 @@ class Clips(AsyncSink):
         self.pending: list[items.TimedEvent] = []  # events whose ``after`` is not over
         self.begun: set[tuple[str, float]] = set()  # labels and starts of open events that have their clip
         self.written: deque[items.Clip] = deque()  # not yet shared
-        self.pruned, self.failing = time.monotonic(), False
 
     def start(self, stream: items.StreamInfo) -> None:
         """Open the folder."""
@@ -94,9 +101,21 @@ class Clips(AsyncSink):
         super().start(stream)
         path = Path(stream.name)
         began = compact(items.to_utc(time.time()))
-        self.origin = slug(path.stem, str(path.resolve())) if path.is_file() else f"{slug(stream.name)}-{began}"
+        self.prefix = slug(path.stem, str(path.resolve())) if path.is_file() else f"{slug(stream.name)}-{began}"
 
-    def write(self, item: items.Item) -> None:
+    def beside(self, stream: items.StreamInfo) -> Self:
+        """With a memory of its own; the same thread writes."""
+        other = super().beside(stream)
+        other.forget()
+        other.prefix = slug(stream.name)
+        return other
+
+    def leave(self) -> None:
+        """Write what is left."""
+        self.cut(math.inf)
+        self.left.append(self)
+
+    def write(self, item: items.Item, **more: Any) -> None:
         """Keep what may become part of a clip."""
         match item:
             case items.Clock():
@@ -157,9 +176,10 @@ class Clips(AsyncSink):
         sound = [(at, piece) for at, piece in self.sound if at < stop and at + len(piece) > start]
         shots = [shot for shot in self.shots if first <= shot[0] < last]
         utc = self.clock.utc(event.start)
-        when = compact(utc) if utc else f"{self.origin}_{event.start:09.3f}s"
+        when = compact(utc) if utc else f"{self.prefix}_{event.start:09.3f}s"
         name = f"{when}_{slug(event.label)}_{event.score:.2f}"
-        return Cut(**vars(event), name=name, time=utc, first=first, last=last, sound=sound, shots=shots)
+        part: dict[str, Any] = {"first": first, "last": last, "sound": sound, "shots": shots, "written": self.written}
+        return Cut(**vars(event), name=name, time=utc, **part)
 
     def deliver(self, row: items.Row) -> str:
         """Write the files of an event."""
@@ -169,7 +189,7 @@ class Clips(AsyncSink):
                 label, name = row["label"], f"{row['name']}.{ending}"
                 facts = {key: row[key] for key in ("start", "end", "score", "time", "stream")}
                 path = self.folder.write({"path": name, "label": clean(label)} | facts, fill)
-                self.written.append(items.Clip(path, label, row["start"], first, last))
+                row["written"].append(items.Clip(path, label, row["start"], first, last))
                 found = True
         except (OSError, ValueError, av.FFmpegError, soundfile.SoundFileError) as error:
             if not self.failing:
@@ -195,8 +215,9 @@ class Clips(AsyncSink):
 
     def share_written(self) -> None:
         """Tell the other sinks of clips that are there."""
-        while self.written:
-            self.share(self.written.popleft())
+        for sink in (self, *self.left):
+            while sink.written:
+                sink.share(sink.written.popleft())
 
     def close(self) -> None:
         """Write what is left."""

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from typing import NoReturn
+from collections import deque
+from typing import NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ import pipeline.sinks.items as items
 from pipeline.core.text import clean
 from pipeline.media.annotations import Times, beyond_end, read_truth
 from pipeline.sinks.panel import Spectrogram, class_bars, fitted, meter
-from pipeline.sinks.words import Words, event_line
+from pipeline.sinks.words import KEPT_AGES, Words, event_line
 
 REDRAW_SECONDS = 0.2  # between two pictures of the panel
 MAX_LISTED = 4  # classes with bars, and open events
@@ -33,7 +34,7 @@ class Terminal(RichConsole):
 class Console(Words):
     """A panel and a log on a terminal; plain lines when redirected."""
 
-    files, stdout = True, "words"
+    files, stdout, several, prefix = True, "words", True, ""
 
     def __init__(self, posteriors: bool = False, truth: str | None = None) -> None:
         """``posteriors``: print every step too. ``truth``: a table with start, end, label in seconds, or labels
@@ -46,6 +47,7 @@ class Console(Words):
         self.live: Live | None = None
         self.drawn = 0.0  # when, on time.monotonic
         self.found: list[items.TimedEvent] = []
+        self.whole = self  # that sums up
         self.open: tuple[items.TimedEvent, ...] = ()
         self.spectrogram: Spectrogram | None = None
         self.level: float | None = None
@@ -60,9 +62,24 @@ class Console(Words):
             self.live = Live(console=self.terminal, auto_refresh=False, transient=True, redirect_stderr=above)
             self.live.start()
 
+    def beside(self, stream: items.StreamInfo) -> Self:
+        """Lines with the stream's name; there is no panel of several."""
+        if self.live:
+            self.live.stop()
+            self.live = None
+        other = super().beside(stream)
+        other.prefix, other.info, other.whole = f"{clean(stream.name)}  ", stream, self
+        other.count, other.ages = 0, deque(maxlen=KEPT_AGES)
+        return other
+
+    def leave(self) -> None:
+        """What is summed up at the end."""
+        self.whole.count += self.count
+        self.whole.ages.extend(self.ages)
+
     def say(self, line: str) -> None:
         """A line, above the panel."""
-        self.terminal.print(line)
+        self.terminal.print(self.prefix + line)
 
     def comment(self, event: items.TimedEvent) -> str:
         """What is true during the event, if that is known."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.core.text import clean
@@ -22,7 +23,7 @@ class Fanout(Sink):
         """``sinks`` by name. ConfigError if there is none, or if two of them would mix on standard output."""
         if not sinks:
             raise ConfigError("sink: is empty; choose at least one, such as sink=console")
-        self.working = dict(sinks)
+        self.working, self.origin = dict(sinks), self
         self.error: OSError | UserError | None = None
         wishes = {sink.pictures for sink in sinks.values()}
         self.pictures = True if True in wishes else None if None in wishes else False
@@ -67,11 +68,29 @@ class Fanout(Sink):
                 f"sink: {', '.join(streamed)} takes one stream; with source=files or source=ledgers choose {kinds}"
             )
 
+    def check_several(self) -> None:
+        """ConfigError if a sink takes one stream at a time."""
+        if single := [name for name, sink in self.working.items() if not sink.several]:
+            kinds = "console, jsonl, sqlite, clips, mqtt, webhook or command"
+            raise ConfigError(f"sink: {', '.join(single)} takes one stream; with source=browser choose {kinds}")
+
+    def beside(self, stream: StreamInfo) -> Self:
+        """One more stream to all; a sink that fails there has failed for all streams."""
+        other = super().beside(stream)
+        other.working = {name: sink.beside(stream) for name, sink in self.working.items()}
+        for sink in other.working.values():
+            sink.share = other.write
+        return other
+
+    def leave(self) -> None:
+        """The stream is over, for each."""
+        self.each(lambda sink: sink.leave())
+
     def each(self, call: Callable[[Sink], None]) -> None:
         """One call to every sink that still works; Closed is raised once all have had it."""
         closed = False
         for name, sink in list(self.working.items()):
-            if name not in self.working:  # it failed as another shared something with it
+            if name not in self.origin.working:  # it failed as another shared something with it
                 continue
             try:
                 call(sink)
@@ -79,18 +98,19 @@ class Fanout(Sink):
                 closed = True
             except (OSError, UserError) as error:
                 self.fail(name, error)
-        if self.error and not self.working:
-            raise self.error
+        if self.origin.error and not self.origin.working:
+            raise self.origin.error
         if closed:
             raise Closed
 
     def fail(self, name: str, error: OSError | UserError) -> None:
         """Leave a sink out from now on."""
-        sink = self.working.pop(name)
-        self.error = self.error or error
+        origin = self.origin
+        sink = origin.working.pop(name)
+        origin.error = origin.error or error
         with suppress(OSError, UserError, Closed):
             sink.close()
-        if self.working:
+        if origin.working:
             print(f"warning: sink={name} has failed, the others go on: {clean(str(error))}", file=sys.stderr)
 
     def setup(self, labels: list[str], background: list[str]) -> None:

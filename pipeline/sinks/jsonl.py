@@ -13,7 +13,7 @@ class JSONLines(TextSink):
     no label can be taken for something else. No beginning of a row is valid JSON: a torn line cannot be mistaken.
     """
 
-    files = True
+    files = several = True
 
     def __init__(self, path: str | None = None, posteriors: bool = False, sync: PositiveFloat | None = 1.0) -> None:
         """``path``, ``sync``: as in ``TextSink``. ``posteriors``: a row for each step, too."""

@@ -1,7 +1,9 @@
 """One source through a stream into a sink, until it ends or somebody stops it."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import pipeline.sinks.items as items
 from pipeline.core.errors import ConfigError
@@ -76,20 +78,29 @@ class StreamRunner:
     def answer(self, ended: list[Event]) -> None:
         """Events that have ended, the newest posteriors, what is open, and what is doubtful."""
         age = None if self.captured is None else time.monotonic() - self.captured
-        for event in ended:
-            self.sink.write(self.timed(event))
-        self.sink.write(items.Steps(self.stream.first, self.stream.posteriors, age))
-        self.sink.write(items.OpenEvents(tuple(map(self.timed, self.stream.open))))
-        for row in self.stream.warnings:
-            self.sink.write(items.StreamWarning(**row))
-        self.sink.flush()
-
-    def timed(self, event: Event) -> items.TimedEvent:
-        """An event in seconds."""
-        return items.TimedEvent.of(event, self.rate)
+        steps = items.Steps(self.stream.first, self.stream.posteriors, age)
+        tell_answer(self.sink, self.rate, ended, steps, self.stream.open, self.stream.warnings)
 
     def end(self) -> None:
         """Answer for what is left."""
         if self.started:
             with suppress(Closed):
                 self.answer(self.stream.close())
+
+
+def tell_answer(
+    sink: Sink,
+    rate: int,
+    ended: Sequence[Event],
+    steps: items.Steps,
+    opened: Sequence[Event],
+    warnings: Sequence[dict[str, Any]],
+) -> None:
+    """What a stream of ``rate`` ticks a second has answered, to its sink."""
+    for event in ended:
+        sink.write(items.TimedEvent.of(event, rate))
+    sink.write(steps)
+    sink.write(items.OpenEvents(tuple(items.TimedEvent.of(event, rate) for event in opened)))
+    for row in warnings:
+        sink.write(items.StreamWarning(**row))
+    sink.flush()

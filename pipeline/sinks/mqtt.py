@@ -73,7 +73,8 @@ class MQTT(AsyncSink):
         self.client.on_disconnect, self.client.on_publish = self.disconnected, self.confirmed
         self.clock = items.Clock()
         self.labels: list[str] = []
-        self.states: dict[str, items.TimedEvent | None] = {}  # the open event of each label
+        self.states: dict[str, items.TimedEvent | None] = {}  # the open event of each label, of any stream
+        self.open: dict[str, tuple[items.TimedEvent, ...]] = {}  # by stream
         self.confirmations: set[int] = set()
         self.publishing = threading.Lock()
         self.trouble, self.told, self.gone = "there was no connection", False, threading.Event()
@@ -89,19 +90,25 @@ class MQTT(AsyncSink):
         self.client.connect_async(self.host, self.port, KEEPALIVE_SECONDS)
         self.client.loop_start()
 
-    def write(self, item: items.Item) -> None:
+    def write(self, item: items.Item, **more: Any) -> None:
         """Queue an event; publish the states that change."""
         match item:
             case items.Clock():
                 self.clock = item
             case items.OpenEvents():
-                now = dict.fromkeys(self.labels) | {event.label: event for event in item.events}
+                self.open[self.stream.name if self.stream else ""] = item.events
+                now = dict.fromkeys(self.labels) | {one.label: one for events in self.open.values() for one in events}
                 changed = [label for label in now if (now[label] is None) != (self.states.get(label) is None)]
-                self.states = now
+                self.states |= now
                 if self.client.is_connected():
                     self.publish_states(changed)
             case items.TimedEvent():
-                super().write(item)
+                super().write(item, time=self.clock.utc(item.start))
+
+    def leave(self) -> None:
+        """Its events are not open any more."""
+        self.write(items.OpenEvents(()))
+        self.open.pop(self.stream.name if self.stream else "", None)
 
     def publish_states(self, labels: list[str]) -> None:
         """The states of these labels. Without a confirmation: whoever reconnects gets all of them anew."""
@@ -120,8 +127,7 @@ class MQTT(AsyncSink):
     def deliver(self, row: items.Row) -> str:
         """Publish an event, and wait until the broker has it."""
         label = clean(row["label"])
-        facts = {"event_type": label, "time": self.clock.utc(row["start"])}
-        event = facts | row | {"label": label, "stream": clean(row["stream"])}
+        event = {"event_type": label} | row | {"label": label, "stream": clean(row["stream"])}
         with self.changed:
             self.confirmations.clear()
         # without a broker, paho keeps the message until there is one

@@ -1,5 +1,6 @@
 """What a sink is: somewhere results go. Sinks receive small values, so a new one is a few lines."""
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,7 @@ class Sink:
         stdout: what it writes to standard output: ``rows`` for programs, ``words`` for people, ``asides`` that it can
             do without, or nothing.
         outputs: the files that it writes.
+        several: whether it takes several streams at a time, by ``beside``.
         share: writes an item to all sinks, or to none if it is alone. One that ``shares`` is closed before the others.
     """
 
@@ -44,6 +46,7 @@ class Sink:
     files = False
     stdout: Literal["rows", "words", "asides", ""] = ""
     outputs: tuple[Path, ...] = ()
+    several = False
     stream: StreamInfo | None = None
     share: Callable[[Item], None] = staticmethod(lambda item: None)
     shares = False
@@ -58,6 +61,17 @@ class Sink:
         that cannot be read harms nothing.
         """
         self.stream = stream
+
+    def beside(self, stream: StreamInfo) -> Self:
+        """A sink for one more stream at the same time, which writes to the same place, until ``leave``. For sinks with
+        ``several``.
+        """
+        other = copy.copy(self)
+        other.stream = stream
+        return other
+
+    def leave(self) -> None:
+        """The stream of a sink ``beside`` others is over."""
 
     def write(self, item: Item) -> None:
         """Take an item; those that are of no use are passed over."""

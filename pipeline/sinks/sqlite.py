@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import Self
 
 from pydantic import PositiveFloat
 
@@ -17,8 +18,11 @@ from pipeline.sinks.sink import Sink
 
 class SQLite(Sink):
     """Rows are added to what other runs have written, or are writing. Each is there at once, whatever becomes of the
-    program. Times are seconds of the stream, and beside them UTC, if it is live.
+    program. Times are seconds of the stream, and beside them UTC, if it is live. Of several streams at a time, one of a
+    known name goes on, and an event that is there is not added again.
     """
+
+    several = True
 
     def __init__(self, path: str | None = None, sync: PositiveFloat | None = 1.0) -> None:
         """``path`` of the database, which is made if it is not there. ``sync``: seconds after which rows also survive a
@@ -35,6 +39,7 @@ class SQLite(Sink):
         self.clock = items.Clock()
         self.database: sqlite3.Connection | None = None
         self.number: int | None = None  # of the stream
+        self.again = False  # whether events may come again
         self.synced, self.due = time.monotonic(), False
 
     def start(self, stream: items.StreamInfo) -> None:
@@ -43,18 +48,33 @@ class SQLite(Sink):
         self.database = open_database(self.path, "sink.sqlite.path", write=True)
         with database_errors(self.path):
             self.database.execute("PRAGMA synchronous = NORMAL")
-            began = items.to_utc(time.time())
-            added = self.database.execute(
-                "INSERT INTO streams (name, began) VALUES (?, ?)", (clean(stream.name), began)
-            )
-            self.number = added.lastrowid
+        self.add_stream(stream)
+
+    def add_stream(self, stream: items.StreamInfo) -> None:
+        """A row for the stream."""
+        assert self.database is not None
+        row = clean(stream.name), items.to_utc(time.time())
+        with database_errors(self.path):
+            self.number = self.database.execute("INSERT INTO streams (name, began) VALUES (?, ?)", row).lastrowid
+
+    def beside(self, stream: items.StreamInfo) -> Self:
+        """In the same database; under a name that is there already, if it is."""
+        other = super().beside(stream)
+        other.clock, other.again = items.Clock(), True
+        assert self.database is not None
+        with database_errors(self.path):
+            query = "SELECT max(id) FROM streams WHERE name = ?"
+            (other.number,) = self.database.execute(query, (clean(stream.name),)).fetchone()
+        if other.number is None:
+            other.add_stream(stream)
+        return other
 
     def write(self, item: items.Item) -> None:
         """A row, which is there at once."""
         match item:
             case items.Clock():
                 self.clock = item
-            case items.TimedEvent():
+            case items.TimedEvent() if not self.again or not self.has(item):
                 self.add("events", vars(item) | {"time": self.clock.utc(item.start)})
             case items.TimedGap():
                 self.add("gaps", vars(item) | {"time": self.clock.utc(item.start)})
@@ -63,6 +83,14 @@ class SQLite(Sink):
                 self.add("warnings", row)
             case items.Clip():
                 self.add("clips", vars(item) | {"path": os.path.relpath(item.path, self.path.parent)})
+
+    def has(self, event: items.TimedEvent) -> bool:
+        """Whether an event is there."""
+        assert self.database is not None
+        query = "SELECT 1 FROM events WHERE stream = ? AND label = ? AND start = ?"
+        with database_errors(self.path):
+            found = self.database.execute(query, (self.number, clean(event.label), event.start)).fetchone()
+        return found is not None
 
     def add(self, table: str, row: items.Row) -> None:
         """A row of the stream."""

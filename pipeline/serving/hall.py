@@ -1,0 +1,347 @@
+"""All clients in one thread, with one Scheduler: what they send is computed in turns, told to the sinks, and sealed.
+
+The network's thread puts orders into a queue and never waits; what is to be sent comes back once a turn. A client that
+has gone keeps its seat for a minute: if it comes back, the sinks are told nothing twice.
+"""
+
+import copy
+import json
+import queue
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import pipeline.sinks.items as items
+from pipeline.core.errors import SnapshotError
+from pipeline.core.text import clean
+from pipeline.model.stream_model import StreamModel
+from pipeline.serving import messages as said
+from pipeline.serving.messages import Hello, Refused
+from pipeline.serving.orders import Enter, Gone, Leave, Lost, Order, Stop
+from pipeline.serving.seal import Sealed, SealError, Seals
+from pipeline.sinks.listen import tell_answer
+from pipeline.sinks.sink import Sink
+from pipeline.streaming.scheduler import Answer, Scheduler
+from pipeline.streaming.stream import Stream
+
+TILE = 64  # rows of a batch at most: part of what makes bits
+CREDIT_SECONDS = 2.0
+SEAL_SECONDS, SLOW_SEAL_SECONDS, LARGE_SEAL = 2.0, 10.0, 64 << 10  # between two seals; of so many characters
+KEPT_SECONDS, MAX_KEPT = 60.0, 256  # of seats whose client has gone
+LOOK_SECONDS = 1.0  # between two looks at those, and at the load
+DRIFT = 0.001  # share by which a client's clock may be slow
+WAITS = 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0  # seconds: bounds of the histogram
+
+Client: TypeAlias = Any  # whatever the network knows it by
+
+
+class News(NamedTuple):
+    """For a client (None: all who watch events): a text; up to which tick it is answered; from which tick on it is let
+    in; how its connection ends.
+    """
+
+    client: Client
+    text: str = ""
+    answered: int | None = None
+    welcome: int | None = None
+    end: Refused | None = None
+
+
+@dataclass(eq=False)
+class Seat:
+    """A session. ``told``, ``heard``: the first step, and the first tick, that its sink does not know.
+
+    Attributes:
+        began: seconds after 1970 at tick 0.
+        sealed: when (on time.monotonic), and how long the seal was.
+        left: when its client had gone, on time.monotonic.
+    """
+
+    session: str
+    name: str
+    stream: Stream
+    sink: Sink
+    told: int
+    heard: int
+    began: float
+    client: Client = None
+    posteriors: bool = True
+    sealed: tuple[float, int] = (0.0, 0)
+    left: float = 0.0
+
+    @property
+    def tick(self) -> int:
+        """Up to which all is received."""
+        return self.stream.ticks - self.stream.surplus
+
+    @property
+    def answered(self) -> int:
+        """Up to which all is answered."""
+        return self.tick - self.stream.spec.ticks(self.stream.waiting)
+
+
+class Hall:
+    """``put`` takes orders, from any thread; ``post`` is called with news, in the hall's own.
+
+    Attributes:
+        facts: of the model, for clients. ``credit``: ticks that a client may be ahead of its answers.
+        waits, counts: how many answers waited up to each of WAITS, or longer; ticks, events, gaps, resumed.
+        load, late: of the last second, the share that was computed, and the mean seconds that blocks waited.
+        error: what has ended the thread.
+    """
+
+    def __init__(
+        self,
+        model: StreamModel,
+        block: float,
+        settings: Mapping[str, Any],
+        sink: Sink,
+        seals: Seals,
+        post: Callable[[Sequence[News]], None],
+    ) -> None:
+        """``block``: seconds computed at a time. ``settings`` of the decoder. ``sink``: each client gets one beside."""
+        steps = max(1, round(block * model.rate / model.hop))
+        self.model, self.steps, self.sink, self.seals, self.post = model, steps, sink, seals, post
+        self.scheduler, self.decoder = Scheduler(model, steps, TILE), model.decoder(**settings)
+        self.credit = max(round(CREDIT_SECONDS * model.rate), 2 * self.scheduler.size)
+        self.facts = said.facts_of(model, self.scheduler.size, self.decoder) | {"credit": self.credit}
+        self.inbox: queue.SimpleQueue[tuple[Client, Any]] = queue.SimpleQueue()
+        self.threads = [threading.Thread(target=self.run, name="hall")]
+        self.first = self.inbox  # where orders go
+        if model.spec.picture:
+            from pipeline.serving.darkroom import Darkroom
+
+            darkroom = Darkroom(model.spec, self.inbox)
+            self.first = darkroom.inbox
+            self.threads.append(threading.Thread(target=darkroom.run, name="darkroom"))
+        empty = len(Stream(model, steps).snapshot())
+        waiting = self.credit // model.spec.grain * sum(track.grain_bytes for track in model.spec.tracks)
+        self.seal_size = 2 * (empty + waiting) + (64 << 10)  # characters, at most
+        self.seats: dict[str, Seat] = {}
+        self.by_client: dict[Client, Seat] = {}
+        self.by_stream: dict[Stream, Seat] = {}
+        self.news: list[News] = []
+        self.waits, self.counts = [0] * (len(WAITS) + 1), Counter[str]()
+        self.load = self.late = self.busy = self.waited = 0.0
+        self.answers, self.looked = 0, time.monotonic()
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        """Begin to compute."""
+        for thread in self.threads:
+            thread.start()
+
+    def put(self, client: Client, order: Order | Stop) -> None:
+        """An order of a client. Any thread."""
+        self.first.put((client, order))
+
+    def stop(self) -> None:
+        """Send all clients away, and wait for the end."""
+        self.put(None, Stop())
+        for thread in self.threads:
+            thread.join()
+
+    def run(self) -> None:
+        """Turns until Stop, or an error of all sinks."""
+        more: bool | None = False
+        try:
+            while more is not None:
+                more = self.turn(more)
+        except BaseException as error:  # raised again by who has started us
+            self.error = error
+            failed = Refused(said.FAULT, "the server has failed")
+            self.news += [News(client, end=failed) for client in [*self.by_client, None]]
+        self.post(self.news)
+
+    def turn(self, more: bool) -> bool | None:
+        """Obey what has come, answer what waits (``more``: something may). Whether something may still; None: stop."""
+        orders = []
+        try:
+            orders.append(self.inbox.get(not more, LOOK_SECONDS))
+            orders += [self.inbox.get_nowait() for _ in range(self.inbox.qsize())]
+        except queue.Empty:
+            pass
+        began = time.monotonic()
+        stop = False
+        for client, order in orders:
+            stop = stop or isinstance(order, Stop)
+            self.obey(client, order)
+        answers = self.scheduler.turn()
+        self.tell(answers)
+        now = time.monotonic()
+        for answer in answers:
+            self.seal_if_due(self.by_stream[answer.stream], now)
+        self.busy += now - began
+        if now - self.looked > LOOK_SECONDS:
+            self.look(now)
+        if stop:
+            self.send_all_away()
+            return None
+        if self.news:
+            news, self.news = self.news, []
+            self.post(news)
+        return bool(answers)
+
+    def obey(self, client: Client, order: Any) -> None:
+        """One order. Those of a client without a seat, which is taken, are of no use."""
+        if isinstance(order, Enter):
+            self.enter(client, order.hello)
+        elif seat := self.by_client.get(client):
+            match order:
+                case Gone():
+                    del self.by_client[client]
+                    seat.client, seat.left = None, time.monotonic()
+                case Refused():
+                    self.news.append(News(client, end=order))
+                case Lost():
+                    self.lose(seat, order)
+                case Leave():
+                    self.finish(seat)
+                    self.news.append(News(client, end=Refused(said.ENDED, "the stream is over")))
+                case _:
+                    self.feed(seat, order.x, order.shown)
+
+    def enter(self, client: Client, hello: Hello) -> None:
+        """Seat a client: where it was, or anew."""
+        why, sealed = "", None
+        if hello.resume is not None:
+            try:
+                sealed = self.seals.open(hello.resume, time.time())
+                stream = Stream.restore(self.model, sealed.snapshot, copy.deepcopy(self.decoder))
+                if stream.size != self.scheduler.size:
+                    raise SnapshotError("the server computes blocks of another length now")
+            except (SealError, SnapshotError) as error:
+                why, sealed = str(error), None
+        resumed = sealed is not None
+        if sealed is None:
+            stream = Stream(self.model, self.steps, copy.deepcopy(self.decoder))
+            stream.gap(hello.tick)
+            sealed = Sealed(secrets.token_hex(8), hello.tick, time.time() - hello.tick / self.model.rate, b"")
+        if seat := self.seats.get(sealed.session):
+            if seat.client is not None:
+                self.news.append(News(seat.client, end=Refused(said.TAKEN_OVER, "the stream goes on elsewhere")))
+            self.drop(seat)
+            seat.stream = stream
+        else:
+            told = max(stream.steps, hello.answered)
+            name = f"{clean(hello.name) or 'client'} {sealed.session}"
+            sink = self.sink.beside(items.StreamInfo(name, self.model.labels, self.model.rate, self.model.hop))
+            seat = Seat(sealed.session, name, stream, sink, told, sealed.tick, sealed.began)
+        seat.client, seat.posteriors = client, hello.posteriors
+        self.seats[seat.session] = self.by_client[client] = self.by_stream[stream] = seat
+        self.scheduler.join(stream)
+        self.counts["resumed"] += resumed
+        facts = {"protocol": said.PROTOCOL, "session": seat.session, "resumed": resumed, "why": why}
+        facts |= {"from": sealed.tick, "first": stream.steps, "seal": self.seal(seat)}
+        self.news.append(News(client, said.text_of("welcome", **facts, **self.facts), welcome=sealed.tick))
+
+    def feed(self, seat: Seat, x: Any, shown: Any) -> None:
+        """Input of a client; its sink hears what it has not heard yet."""
+        ticks, tick, rate = self.model.spec.ticks(x), seat.tick, self.model.rate
+        seat.began = min(time.time() - (tick + ticks) / rate, seat.began + DRIFT * ticks / rate)
+        self.counts["ticks"] += ticks
+        if tick + ticks > seat.heard:
+            seconds = (tick + ticks) / rate
+            seat.sink.write(items.Clock(seconds, seat.began + seconds))
+            if self.model.spec.sound:
+                seat.sink.write(items.Sound(x[0][max(0, seat.heard - tick) :]))
+            for place, image in shown if seat.sink.pictures is not False else ():
+                seat.sink.write(items.Frame((tick + place * self.model.spec.grain) / rate, image))
+            seat.heard = tick + ticks
+        self.scheduler.feed(seat.stream, x)
+
+    def lose(self, seat: Seat, gap: Lost) -> None:
+        """A gap, and all that waited before it."""
+        start, why, rate = seat.tick, clean(gap.why), self.model.rate
+        answers = self.scheduler.gap(seat.stream, gap.ticks, gap.how)
+        self.tell(answers, {"start": start, "length": gap.ticks, "why": why})
+        if start + gap.ticks > seat.heard:
+            first, length = items.to_seconds(start, rate), items.to_seconds(gap.ticks, rate)
+            seat.sink.write(items.TimedGap(first, length, why, gap.how))
+            seat.heard = start + gap.ticks
+            self.counts["gaps"] += 1
+        seat.told = max(seat.told, seat.stream.steps)
+
+    def tell(self, answers: Sequence[Answer], gap: Mapping[str, Any] | None = None) -> None:
+        """Answers of streams to their clients and sinks; the last of them with a ``gap``."""
+        for answer in answers:
+            seat, stream = self.by_stream[answer.stream], answer.stream
+            self.waits[sum(answer.waited > bound for bound in WAITS)] += 1
+            self.waited, self.answers = self.waited + answer.waited, self.answers + 1
+            self.counts["waited_microseconds"] += round(1e6 * answer.waited)
+            if answer.first >= seat.told:
+                self.tell_sink(seat, answer)
+            if seat.client is not None:
+                text = said.text_of(
+                    "answer",
+                    ack=seat.answered,
+                    first=answer.first,
+                    next=stream.steps,
+                    posteriors=said.encode_posteriors(answer.posteriors) if seat.posteriors else None,
+                    events=said.rows_of(answer.events),
+                    open=said.rows_of(stream.open) or None,
+                    waited=round(answer.waited, 4),
+                    warnings=list(answer.warnings) or None,
+                    gap=gap if answer is answers[-1] else None,
+                )
+                self.news.append(News(seat.client, text, seat.answered))
+
+    def tell_sink(self, seat: Seat, answer: Answer) -> None:
+        """An answer to its sink, and its events to all who watch."""
+        rate = self.model.rate
+        steps = items.Steps(answer.first, answer.posteriors, answer.waited)
+        tell_answer(seat.sink, rate, answer.events, steps, seat.stream.open, answer.warnings)
+        seat.told = answer.first + len(answer.posteriors)
+        self.counts["events"] += len(answer.events)
+        for event in answer.events:
+            row = {"type": "event", "stream": seat.name} | vars(items.TimedEvent.of(event, rate))
+            self.news.append(News(None, json.dumps(row)))
+
+    def seal(self, seat: Seat) -> str:
+        """What a stream remembers now."""
+        sealed = Sealed(seat.session, seat.tick, seat.began, self.scheduler.snapshot(seat.stream))
+        text = self.seals.seal(sealed, time.time())
+        seat.sealed = time.monotonic(), len(text)
+        return text
+
+    def seal_if_due(self, seat: Seat, now: float) -> None:
+        """A seal for a client, every few seconds."""
+        when, size = seat.sealed
+        if seat.client is not None and now - when >= (SLOW_SEAL_SECONDS if size > LARGE_SEAL else SEAL_SECONDS):
+            self.news.append(News(seat.client, said.text_of("seal", seal=self.seal(seat), tick=seat.tick)))
+
+    def drop(self, seat: Seat) -> None:
+        """A seat's stream is of no use any more; so is its client."""
+        self.by_client.pop(seat.client, None)
+        self.scheduler.leave(self.by_stream.pop(seat.stream).stream)
+
+    def finish(self, seat: Seat) -> None:
+        """A stream is over: its last answers."""
+        answers = self.scheduler.close(seat.stream)
+        self.tell(answers)
+        seat.sink.leave()
+        self.by_client.pop(seat.client, None)
+        del self.seats[seat.session], self.by_stream[seat.stream]
+
+    def look(self, now: float) -> None:
+        """End the streams of clients that have been away for long; sum up the last second."""
+        away = sorted((seat for seat in self.seats.values() if seat.client is None), key=lambda seat: seat.left)
+        for number, seat in enumerate(away):
+            if now - seat.left > KEPT_SECONDS or len(away) - number > MAX_KEPT:
+                self.finish(seat)
+        self.load, self.late = self.busy / (now - self.looked), self.waited / max(1, self.answers)
+        self.busy, self.waited, self.answers, self.looked = 0.0, 0.0, 0, now
+
+    def send_all_away(self) -> None:
+        """Last answers and seals; the streams may go on elsewhere."""
+        while answers := self.scheduler.turn():
+            self.tell(answers)
+        for client, seat in self.by_client.items():
+            self.news.append(News(client, said.text_of("seal", seal=self.seal(seat), tick=seat.tick)))
+            self.news.append(News(client, end=Refused(said.STOPPING, "the server stops, or has another model now")))
+        for seat in self.seats.values():
+            seat.sink.leave()

@@ -1,0 +1,463 @@
+"""The server as a program, over real sockets: bits, kills, drains, strangers, files, events."""
+
+import asyncio
+import io
+import json
+import random
+import signal
+import socket
+import sqlite3
+import ssl
+import struct
+import subprocess
+import sys
+import time
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, noise, read_jsonl, run, small_model
+from serving import SOUND, Told, frame, offline, served, sound_frames, visiting
+
+from pipeline.core.build import build
+from pipeline.core.errors import ConfigError
+from pipeline.model.open import open_model
+from pipeline.serving import messages
+from pipeline.serving.browser import Browser
+
+LIVELY = ["decoder.threshold=0.55", "decoder.release=0.5", "decoder.minimum=0"]
+PITCH = np.repeat([230.0, 2300.0, 260.0, 2500.0, 280.0, 2800.0], 16000)  # a second of each
+WAVE = (9000 * np.sin(2 * np.pi * np.cumsum(PITCH) / 16000) + 3000 * noise(96_000, 3)).astype(np.int16)
+CLOSED = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
+
+
+@pytest.fixture(scope="module")
+def server(trained):
+    with served(trained, *LIVELY, "source.per_address=200", "sink=[jsonl]", "sink.jsonl.path=told.jsonl") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def known(trained):
+    """Posteriors and events of WAVE, by a Scheduler in this process."""
+    model = open_model(str(trained))[0]
+    settings = {"threshold": 0.55, "release": 0.5, "minimum": 0.0}
+    model.config["decoder"] |= settings
+    return offline(model, WAVE, round(0.1 * model.rate / model.hop))
+
+
+async def converse(server, told, stop=6 * 16000, end=False, **hello):
+    """WAVE's frames of a stretch to the server, or what it asks for from there, until all is answered; the close code."""
+    async with visiting(server, hello | ({"resume": told.seal, "answered": told.next} if told.seal else {})) as (
+        web,
+        welcome,
+    ):
+        told.welcome, told.seal = welcome, welcome["seal"]
+        begin = welcome["from"]
+        for one in sound_frames(WAVE[begin:stop], 1000, begin):
+            await web.send_bytes(one)
+        if end:
+            await web.send_json({"type": "end"})
+            return await told.until(web, len(welcome["labels"]), lambda _: False)
+        full = stop - stop % welcome["block"]
+        return await told.until(web, len(welcome["labels"]), lambda told: told.ack >= full)
+
+
+def assert_known(told, known):
+    posteriors, events = known
+    assert np.array_equal(told.posteriors(), posteriors)
+    assert sorted(told.events) == sorted((event.label, event.start) for event in events) and events
+
+
+# ---------------------------------------------------------------- bits
+def test_bits_are_those_of_a_scheduler_offline_and_torch_is_not_needed(server, known):
+    async def three():
+        each = [Told() for _ in range(3)]
+        codes = await asyncio.gather(*(converse(server, told, end=True) for told in each))
+        return each, codes
+
+    each, codes = asyncio.run(three())
+    assert codes == [1000] * 3
+    for told in each:
+        assert_known(told, known)
+    maps = Path(f"/proc/{server.process.pid}/maps")
+    assert not maps.exists() or "torch" not in maps.read_text()
+    rows = read_jsonl(server.home / "told.jsonl")
+    for told in each:
+        own = [
+            (row["label"], row["start"])
+            for row in rows
+            if row["type"] == "event" and told.welcome["session"] in row["stream"]
+        ]
+        assert sorted(own) == sorted((label, start / 16000) for label, start in told.events)
+
+
+def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, known, tmp_path):
+    database, told, rng = tmp_path / "all.sqlite", Told(), random.Random(1)
+    with served(trained, *LIVELY, "sink=[sqlite]", f"sink.sqlite.path={database}") as server:
+
+        async def broken_off(most):
+            """Some of it; then the server is killed, before all of that is answered."""
+            async with visiting(server, {"resume": told.seal, "answered": told.next} if told.seal else {}) as (
+                web,
+                welcome,
+            ):
+                told.seal, begin = welcome["seal"], welcome["from"]
+                for one in sound_frames(WAVE[begin:most], 1000, begin):
+                    await web.send_bytes(one)
+                await told.until(web, len(welcome["labels"]), lambda told: told.ack > most - 12000)
+                server.kill()
+                return welcome, await told.until(web, len(welcome["labels"]), lambda _: False)
+
+        sessions = []
+        for most in sorted(rng.sample(range(24_000, 90_000), 3)):
+            welcome, code = asyncio.run(broken_off(most))
+            sessions.append((welcome["session"], welcome["resumed"]))
+            assert code == 1006
+            server.again()
+        assert asyncio.run(converse(server, told, end=True)) == 1000
+        assert sessions[1:] == [(sessions[0][0], True)] * 2 and told.welcome["resumed"]
+    assert_known(told, known)
+    with sqlite3.connect(database) as found:
+        rows = found.execute("SELECT label, start FROM events").fetchall()
+    assert sorted(rows) == sorted((label, start / 16000) for label, start in told.events)
+
+
+def test_another_server_with_the_same_key_goes_on_and_one_without_it_does_not(trained, known, tmp_path):
+    told, key = Told(), f"source.key={tmp_path / 'shared'}"
+    with (
+        served(trained, *LIVELY, key) as one,
+        served(trained, *LIVELY, key) as two,
+        served(trained, *LIVELY) as stranger,
+    ):
+        assert one.token == two.token != stranger.token
+        asyncio.run(converse(one, told, stop=40_000))
+        one.kill()
+        foreign = Told()
+        foreign.seal = told.seal
+        asyncio.run(converse(stranger, foreign, stop=1))
+        assert not foreign.welcome["resumed"] and "not of this server" in foreign.welcome["why"]
+        assert asyncio.run(converse(two, told, end=True)) == 1000 and told.welcome["resumed"]
+    assert_known(told, known)
+
+
+def test_sigterm_sends_a_last_seal_and_4503_and_another_model_is_told(trained, known, tmp_path):
+    told = Told()
+    with served(trained, *LIVELY) as server:
+
+        async def drained():
+            async with visiting(server) as (web, welcome):
+                for one in sound_frames(WAVE[:30_300], 1000):
+                    await web.send_bytes(one)
+                await told.until(web, len(welcome["labels"]), lambda told: told.ack > 16_000)
+                server.process.send_signal(signal.SIGTERM)
+                return await told.until(web, len(welcome["labels"]), lambda _: False)
+
+        assert asyncio.run(drained()) == messages.STOPPING
+        assert server.process.wait(10) == 143 and "Traceback" not in server.errors
+        assert told.tick == 30_300  # all that was sent is in the seal
+        server.again()
+        assert asyncio.run(converse(server, told, end=True)) == 1000
+        assert_known(told, known)
+        server.kill()
+        small_model(labels=("other",)).save(tmp_path / "model.safetensors")
+        server.model = [f"checkpoint={tmp_path}"]
+        server.overrides = []
+        server.again()
+        asyncio.run(converse(server, told, stop=1, tick=96_000))
+        assert (
+            "of the model" in told.welcome["why"]
+            and told.welcome["labels"] == ["other"]
+            and told.welcome["from"] == 96_000
+        )
+
+
+def test_the_client_sends_a_recording_and_goes_on_when_the_server_was_killed(trained, known, tmp_path):
+    path = tmp_path / "wave.wav"
+    soundfile.write(path, WAVE, 16000)
+    with served(trained, *LIVELY) as server:
+        command = [sys.executable, "-m", "pipeline.serving.client", server.url]
+        sending = subprocess.Popen(
+            [*command, str(path), "porch"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        first = sending.stdout.readline()
+        server.kill()
+        server.again()
+        rest, errors = sending.communicate(timeout=120)
+        assert sending.returncode == 0, errors
+        found = [(row["label"], row["start"]) for row in map(json.loads, [first, *rest.splitlines()])]
+        assert found == [(event.label, event.start) for event in known[1]]
+        done = subprocess.run([*command, "nowhere.wav"], cwd=ROOT, capture_output=True, timeout=120)
+        assert done.returncode == 1 and b"error: not_found" in done.stderr
+        wrong = subprocess.run(
+            [*command[:-1], f"{server.origin}/#x", str(path)], cwd=ROOT, capture_output=True, timeout=120
+        )
+        assert wrong.returncode == 1 and b"4401" in wrong.stderr
+
+
+# ---------------------------------------------------------------- what is asked
+def fetch(server, path, method="GET", **options):
+    async def ask():
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, server.origin + path, **options) as answer,
+        ):
+            return answer.status, answer.headers, await answer.read()
+
+    return asyncio.run(ask())
+
+
+def test_files_are_classified_as_infer_does(server, trained, tones, tmp_path):
+    path = tones / "low" / "3.wav"
+    for output, key in [("labels", "label"), ("events", "events")]:
+        run("infer.py", f"checkpoint={trained}", "source=files", f"source.paths={path}", f"output={output}", *LIVELY, "sink=jsonl", f"sink.jsonl.path={tmp_path / output}")  # fmt: skip
+        (wanted,) = read_jsonl(tmp_path / output)
+        status, _, body = fetch(
+            server, f"/v1/classify?output={output}", "POST", data=path.read_bytes(), headers=server.bearer
+        )
+        found = json.loads(body)
+        assert status == 200 and found[key] == wanted[key] and found["posteriors"] == wanted["posteriors"]
+    status, _, body = fetch(server, "/v1/classify", "POST", data=b"RIFF" + bytes(100), headers=server.bearer)
+    assert status == 200 and json.loads(body)["status"] == "error" and "/tmp" not in body.decode()
+    assert fetch(server, "/v1/classify?output=x", "POST", data=b"", headers=server.bearer)[0] == 400
+    assert fetch(server, "/v1/classify", "POST", data=io.BytesIO(bytes(65 << 20)), headers=server.bearer)[0] == 413
+
+
+def test_events_are_told_to_who_watches_and_figures_to_prometheus(server):
+    async def watch():
+        address = f"{server.origin}/v1/events"
+        async with aiohttp.ClientSession() as session, session.get(address, headers=server.bearer) as watching:
+            told = Told()
+            await converse(server, told, end=True, name="porch")
+            rows = []
+            async with asyncio.timeout(10):
+                while len(rows) < len(told.events):
+                    line = await watching.content.readline()
+                    if line.startswith(b"data: "):
+                        rows.append(json.loads(line[6:]))
+        return told, rows
+
+    told, rows = asyncio.run(watch())
+    assert sorted((row["label"], row["start"]) for row in rows) == sorted(
+        (label, start / 16000) for label, start in told.events
+    )
+    assert {row["stream"] for row in rows} == {f"porch {told.welcome['session']}"} and {
+        row["type"] for row in rows
+    } == {"event"}
+    text = fetch(server, "/metrics", headers=server.bearer)[2].decode()
+    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(figures["rivulet_input_seconds_total"]) >= 6 and float(figures["rivulet_events_total"]) >= len(rows)
+    buckets = [float(value) for name, value in figures.items() if name.startswith("rivulet_answer_seconds_bucket")]
+    assert buckets == sorted(buckets) and buckets[-1] == float(figures["rivulet_answer_seconds_count"]) > 0
+
+
+def test_each_path_has_its_headers_and_the_token_where_it_must(server):
+    described = json.loads((ROOT / "pipeline" / "serving" / "openapi.json").read_text())["paths"]
+    for path, methods in described.items():
+        method, facts = next(iter(methods.items()))
+        if path == "/v1/stream":
+            continue
+        status, headers, _ = fetch(server, path, method.upper(), data=b"" if method == "post" else None)
+        assert (status == 401) == ("security" not in facts), path
+        assert status in (200, 401) and "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff" and "aiohttp" not in headers["Server"]
+        for wrong in ("", "Bearer", "Bearer x", "Bearer ä", f"Basic {server.token}"):
+            if status == 401:
+                assert fetch(server, path, method.upper(), headers={"Authorization": wrong})[0] == 401
+    status, headers, _ = fetch(server, "/")
+    assert status == 200 and headers["Content-Type"].startswith("text/html") and "unsafe-inline" not in str(headers)
+    model = json.loads(fetch(server, "/v1/model", headers=server.bearer)[2])
+    assert model["labels"] == ["high", "low"] and model["sound"] == 16000
+    for path in (
+        "/../infer.py",
+        "/%2e%2e/web.py",
+        "/page/index.html",
+        "/web.py",
+        "/index.html/",
+        "//etc/passwd",
+        "/teach.py",
+    ):
+        assert fetch(server, path)[0] == 404
+
+
+# ---------------------------------------------------------------- strangers
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:8765"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Host": "localhost:1", "Origin": "http://127.0.0.1:1"},
+    ],
+)
+def test_other_hosts_and_origins_are_turned_away(server, headers):
+    assert fetch(server, "/v1/model", headers=server.bearer | headers)[0] == 403
+    assert fetch(server, "/", headers=headers)[0] == 403
+
+    async def connect():
+        async with visiting(server, headers=headers):
+            pass
+
+    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        asyncio.run(connect())
+    assert caught.value.status == 403
+    ours = {"Origin": server.origin.replace("127.0.0.1", "localhost"), "Host": f"localhost:{server.port}"}
+    assert fetch(server, "/v1/model", headers=server.bearer | ours)[0] == 200
+
+
+def closing(server, *sent, wait=10):
+    """The code with which a connection ends after messages."""
+
+    async def talk():
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{server.origin}/v1/stream", max_msg_size=0) as web,
+        ):
+            for one in sent:
+                await (web.send_str(one) if isinstance(one, str) else web.send_bytes(one))
+            async with asyncio.timeout(wait):
+                while (await web.receive()).type not in CLOSED:
+                    pass
+            return web.close_code
+
+    return asyncio.run(talk())
+
+
+def test_every_way_to_misbehave_has_its_code(server):
+    hello = json.dumps({"type": "hello", "token": server.token})
+    assert closing(server, json.dumps({"type": "hello", "token": "x"})) == messages.TOKEN
+    assert (
+        closing(server, "x")
+        == closing(server, b"x")
+        == closing(server, frame(SOUND, 0, 1, bytes(2)))
+        == messages.MALFORMED
+    )
+    assert closing(server, hello, hello) == messages.MALFORMED
+    assert closing(server, hello.replace("}", ', "resume": "%s"}' % ("A" * 2_000_000))) == 1009
+    assert closing(server, bytes(2_000_000)) == 1009
+    begin = time.monotonic()
+    assert closing(server) == messages.LATE and 4 < time.monotonic() - begin < 9
+
+
+def test_headers_that_do_not_come_end_the_connection(server):
+    began, text = time.monotonic(), iter(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100)
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.settimeout(0.2)
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - began < 20:
+                with suppress(TimeoutError):
+                    slow.send(bytes([next(text)]))
+                    if not slow.recv(10):
+                        raise ConnectionError
+    assert time.monotonic() - began < 12
+
+
+@contextmanager
+def raw(server, *sent):
+    """A WebSocket without a library, which reads nothing."""
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+        line.sendall(
+            f"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n".encode()
+        )
+        for opcode, data in sent:
+            line.sendall(packed(opcode, data))
+        yield line
+
+
+def packed(opcode, data):
+    """A masked frame of RFC 6455, the mask being 0."""
+    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data)) if len(data) < 65536 else b"\xff" + struct.pack(">Q", len(data))  # fmt: skip
+    return bytes([0x80 | opcode]) + size + bytes(4) + data
+
+
+@pytest.mark.long
+def test_deflate_is_not_taken_and_who_reads_nothing_is_cut_off(server):
+    hello = json.dumps({"type": "hello", "token": server.token}).encode()
+    ping, began = packed(1, json.dumps({"type": "ping", "time": 1e300}).encode()), time.monotonic()
+    with raw(server, (1, hello)) as line:
+        assert b"permessage-deflate" not in line.recv(400).split(b"\r\n\r\n")[0]
+        line.settimeout(60)
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - began < 60:
+                line.sendall(ping * 20)
+    assert time.monotonic() - began > 10
+
+
+def test_too_many_of_an_address_or_of_all_are_sent_away(trained):
+    with served(trained, "source.per_address=3", "source.clients=5") as server:
+
+        async def crowd():
+            async with AsyncExitStack() as stack:
+                for _ in range(3):
+                    await stack.enter_async_context(visiting(server))
+                async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.origin}/v1/stream") as web:
+                    message = await web.receive(timeout=5)
+                    assert message.type == aiohttp.WSMsgType.CLOSE and web.close_code == messages.BUSY
+            await asyncio.sleep(0.2)
+            async with visiting(server) as (_, welcome):
+                assert welcome["type"] == "welcome"
+
+        asyncio.run(crowd())
+
+
+def test_https_with_a_certificate_and_nobody_else_without(trained, tmp_path):
+    both = tmp_path / "both.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        tmp_path / "k",
+        "-out",
+        tmp_path / "c",
+    ]
+    subprocess.run([*made, *subject], check=True, capture_output=True)
+    both.write_bytes((tmp_path / "k").read_bytes() + (tmp_path / "c").read_bytes())
+    with served(trained, f"source.certificate={both}") as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        trusting = ssl.create_default_context(cafile=str(tmp_path / "c"))
+        assert fetch(server, "/v1/model", headers=server.bearer, ssl=trusting)[0] == 200
+        with socket.create_connection(("127.0.0.1", server.port)) as line:
+            line.settimeout(12)
+            assert line.recv(10) == b""  # no handshake
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"address": "0.0.0.0"}, "source.certificate"),
+        ({"address": "localhost"}, "127.0.0.1"),
+        ({"certificate": "/nowhere.pem"}, "source.certificate"),
+        ({"port": 70000}, "source.port"),
+        ({"clients": 0}, "source.clients"),
+    ],
+)
+def test_settings_that_would_let_strangers_in_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        build({"_target_": "pipeline.serving.browser.Browser"} | settings, Browser, at="source")
+
+
+def test_sinks_of_one_stream_are_refused(trained, tmp_path):
+    done = run(
+        "infer.py",
+        f"checkpoint={trained}",
+        "source=browser",
+        f"source.key={tmp_path / 'k'}",
+        "sink=csv",
+        f"sink.csv.path={tmp_path / 'x'}",
+    )
+    assert done.returncode == 2 and b"csv takes one stream" in done.stderr
