@@ -2,12 +2,12 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
-from conftest import noise
+from conftest import noise, small_model
 
+from pipeline.exporting.graph import to_graph
 from pipeline.exporting.triton import write_triton
 from pipeline.model.onnx_model import OnnxModel
 
@@ -38,9 +38,10 @@ def parsed(text):
 
 
 @pytest.fixture(scope="module")
-def served(exported, tmp_path_factory):
+def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    shutil.copy(exported / "model.onnx", folder)
+    model = small_model("head=max", "cell=lstm", "encoder.hidden=12")
+    (folder / "model.onnx").write_bytes(to_graph(model, BLOCK, None))
     config, graph = write_triton(folder)
     assert graph.parent.name == "1" and graph.parent.parent == config.parent
     return parsed(config.read_text()), OnnxModel(graph)

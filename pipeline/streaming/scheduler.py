@@ -126,8 +126,9 @@ class Scheduler:
         """A chunk of a stream, as for ``Stream.feed``; ``arrived`` on the clock, by default now. Any thread."""
         arrived = self.clock() if arrived is None else arrived
         with self.changed:
+            entry = self.scheduled(stream)
             stream.feed(chunk)
-            if self.note_arrivals(self.scheduled(stream), arrived):
+            if self.note_arrivals(entry, arrived):
                 self.changed.notify()
 
     def wait(self, seconds: float) -> bool:
