@@ -15,7 +15,7 @@ from conftest import BOTH, PICTURES, lively_model, noise, read_jsonl, small_mode
 from hypothesis import given
 from hypothesis import strategies as st
 from played import Shared
-from serving import GAP, HEADER, PICTURE, SOUND, Told, frame, offline, sound_frames
+from serving import GAP, PICTURE, SOUND, Told, frame, mutated, offline, sound_frames
 
 from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
@@ -71,23 +71,6 @@ def valid_frames(spec):
     if spec.both:
         frames += [frame(GAP, 100, 1600, b"x", flags=1), frame(GAP, 100, 0, b"y", flags=2)]
     return frames
-
-
-def mutated(rng, data):
-    data = bytearray(data)
-    for _ in range(rng.choice([1, 1, 2, 5, 20])):
-        kind, at = rng.randrange(5), rng.randrange(len(data) + 1)
-        if kind == 0 and data:
-            data[at % len(data)] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            del data[at : at + rng.randrange(1, 30)]
-        elif kind == 2:
-            data[at:at] = rng.randbytes(rng.randrange(1, 30))
-        elif kind == 3:
-            data[:16] = rng.randbytes(16)
-        elif len(data) >= 16:
-            data[:16] = HEADER.pack(*(rng.choice([0, 1, 2, 3, 255]) for _ in "kf"), 0, rng.choice([0, 1, 100, 1 << 20, 2**32 - 1]), rng.choice([0, 100, 2**53, 2**64 - 1]))  # fmt: skip
-    return bytes(data)
 
 
 @pytest.mark.parametrize("name", SPECS)
