@@ -170,6 +170,12 @@ def test_reading_pauses_beyond_four_times_real_time_and_400_messages_a_second():
         [*session.take('{"type":"ping","time":0}', now)]
         now += max(0.0, session.pause(now))
     assert 8 <= now <= 10
+    for policy, least in [("reset", 18), ("zeros", 900)]:
+        session, now = begun(gap=policy), 0.0
+        for k in range(400):
+            [*session.take(frame(GAP, 160_000 * k, 160_000, b"x"), now)]
+            now += max(0.0, session.pause(now))
+        assert least <= now <= 1.2 * least
     session = begun(credit=3200)
     for k in range(3):
         assert session.has_credit
