@@ -337,7 +337,8 @@ class Hall:
             if now - seat.left > KEPT_SECONDS or len(away) - number > MAX_KEPT:
                 self.finish(seat)
         self.load = self.busy / (now - self.looked)
-        self.late += SMOOTHING * (self.waited / max(1, self.answers) - self.late)  # who sends at once waits for himself
+        late = min(1.0, self.waited / max(1, self.answers))  # smoothed, as who sends much at once waits for himself
+        self.late += SMOOTHING * (late - self.late)
         self.busy, self.waited, self.answers, self.looked = 0.0, 0.0, 0, now
 
     def send_all_away(self) -> None:
