@@ -282,7 +282,7 @@ $("new").onsubmit = (event) => {
   $("name").value = "";
   render();
 };
-setInterval(tried(async () => known.training.running && ((known = await state()), render_training())), 1000);
+setInterval(tried(async () => known?.training.running && ((known = await state()), render_training())), 1000);
 
 known = await state().catch((error) => (notice(error), Promise.reject(error)));
 $("live").href = `/${location.hash}`;
