@@ -437,7 +437,7 @@ def test_it_fits_wide_and_narrow_screens_in_light_and_dark(run, scene):
             visit.page.emulate_media(color_scheme=scheme)
             visit.page.wait_for_timeout(300)
             if DRAWN:
-                visit.page.screenshot(path=Path(DRAWN) / f"page_{name}.png", full_page=True)
+                visit.page.screenshot(path=Path(DRAWN) / f"page_{name}.png", full_page=True, timeout=120_000)
             assert visit.page.evaluate("document.documentElement.scrollWidth") == width
             for canvas in ("spectrogram", "line"):
                 inked = f"""() => {{
