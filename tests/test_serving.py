@@ -159,7 +159,7 @@ def test_what_a_session_refuses_and_in_which_order():
     assert code([frame(SOUND, 0, 2, bytes(4))], TWO, '{"type":"hello","token":"secret","tick":7}') == messages.MALFORMED
 
 
-def test_reading_pauses_beyond_four_times_real_time_and_400_messages_a_second():
+def test_reading_pauses_beyond_four_times_real_time_and_150_messages_a_second():
     session, now, ticks = begun(credit=10**9), 0.0, 0
     while ticks < 16000 * 60:
         [*session.take(frame(SOUND, ticks, 1600, bytes(3200)), now)]
@@ -169,7 +169,7 @@ def test_reading_pauses_beyond_four_times_real_time_and_400_messages_a_second():
     for _ in range(4000):
         [*session.take('{"type":"ping","time":0}', now)]
         now += max(0.0, session.pause(now))
-    assert 8 <= now <= 10
+    assert 24 <= now <= 26
     for policy, least in [("reset", 18), ("zeros", 900)]:
         session, now = begun(gap=policy), 0.0
         for k in range(400):

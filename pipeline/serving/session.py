@@ -19,7 +19,7 @@ from pipeline.sources.source import BEHIND, Policy
 from pipeline.streaming.stream import MAX_FILL_SECONDS
 
 SPEED = 4.0  # times real time, at most
-MESSAGES = 400.0  # a second, at most
+MESSAGES = 150.0  # a second, at most
 BURST_SECONDS = 2.0  # of both
 GAP_SECONDS = 0.2  # of input that a gap counts for; more where it is filled
 MAX_PICTURES = 64  # that wait for their sound
