@@ -3,6 +3,7 @@
     python benchmarks/serving.py load [CLIENTS ...] [--seconds 20]     each sends 100 ms of sound every 100 ms
     python benchmarks/serving.py kill [TIMES]                         kill -9, start again; until the next answer
     python benchmarks/serving.py idle [CLIENTS]                       memory of clients that send nothing
+    python benchmarks/serving.py abuse                                neighbours of clients that do all that is wrong
     python benchmarks/serving.py day [HOURS]                          clients come, stall, vanish, come back
 
 The model is that of benchmarks/streams.py: log-mel (64), two GRUs of 128, computed by its graph. The server is infer.py, as a
@@ -32,6 +33,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import aiohttp
 import numpy as np
 from streams import plain_model  # beside this file
 from table import report
@@ -215,6 +217,78 @@ async def kill(program, times):
     )
 
 
+def abuse(program, clients=50, turns=6, seconds=5.0):
+    """Neighbours' waits by turns without and with abusers, who have the token and one process of low priority."""
+    found = {False: [], True: []}
+    for number in range(2 * turns):
+        bad = None
+        if number % 2:
+            bad = subprocess.Popen(
+                ["nice", "-n", "10", sys.executable, __file__, "abusers", str(program.port), program.token]
+            )
+            time.sleep(3)
+        found[bool(number % 2)].append(waits_of(program, clients, seconds))
+        if bad:
+            bad.kill()
+            bad.wait()
+    rows = []
+    for abused, waits in found.items():
+        both = np.concatenate(waits)
+        p50, p99 = np.quantile(both, [0.5, 0.99])
+        rows.append(["abused" if abused else "undisturbed", f"{p50:.2f}", f"{p99:.1f}", len(both)])
+    note = f"waits of {clients} clients, ms, {turns} times {seconds:g} s by turns; load of the machine {os.getloadavg()[0]:.1f}"
+    report("serving_abuse", ["", "p50 ms", "p99 ms", "answers"], rows, note)
+
+
+def abusers(port, token):
+    """Floods of pings and frames of one sample, a client that reads nothing, garbage, wrong tokens: again and again."""
+    port, rng = int(port), random.Random(0)
+
+    class Where:
+        pass
+
+    where = Where()
+    where.port, where.token = port, token
+    lines, ping = [Line(where) for _ in range(8)], packed(1, b'{"type": "ping", "time": 0}')
+    while True:
+        for number, line in enumerate(lines):
+            try:
+                if number % 2:
+                    line.socket.send(ping * 20)
+                else:
+                    for _ in range(20):
+                        line.socket.send(packed(2, struct.pack("<BBHIQ", 1, 0, 0, 1, line.tick) + b"ab"))
+                        line.tick += 1
+                if number > 3:
+                    line.socket.recv(1 << 18)
+            except BlockingIOError:
+                pass
+            except OSError:
+                lines[number] = Line(where)
+        with socket.create_connection(("127.0.0.1", port)) as one:
+            one.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n" + packed(rng.choice([1, 2]), rng.randbytes(100)))  # fmt: skip
+            time.sleep(0.01)
+
+
+def waits_of(program, count, seconds):
+    """Milliseconds from sending to the answer, of so many clients in their turns."""
+    lines, readable = [Line(program) for _ in range(count)], selectors.DefaultSelector()
+    for line in lines:
+        readable.register(line.socket, selectors.EVENT_READ, line)
+    began, number = time.monotonic(), 0
+    while (now := time.monotonic()) < began + 1 + seconds:
+        at = began + 0.1 * number / count
+        if now >= at:
+            lines[number % count].send(now)
+            number += 1
+            continue
+        for key, _ in readable.select(max(0.0, at - now)):
+            key.data.read(time.monotonic())
+    for line in lines:
+        line.socket.close()
+    return np.array([1000 * wait for line in lines for at, wait in line.waits if at > began + 1])
+
+
 def idle(program, count):
     first = [Line(program) for _ in range(20)]
     time.sleep(3)
@@ -241,7 +315,12 @@ async def visit(program, rng, session, state):
             await web.send_json(
                 {"type": "hello", "token": program.token, "resume": seal, "posteriors": rng.random() < 0.5}
             )
-            welcome = await web.receive_json()
+            message = await web.receive()
+            if message.type != aiohttp.WSMsgType.TEXT:  # the server has enough to do
+                state["refused"] += 1
+                await asyncio.sleep(1)
+                return
+            welcome = json.loads(message.data)
             tick, seal, ack = welcome["from"], welcome["seal"], welcome["from"]
             state["visits"] += 1
             end, way = tick + rng.randrange(16_000, 960_000), rng.choice(["end", "vanish", "stall", "back"])
@@ -266,9 +345,7 @@ async def visit(program, rng, session, state):
 
 
 async def day(program, hours):
-    import aiohttp
-
-    rng, state, rows, began = random.Random(0), {"ticks": 0, "visits": 0}, [], time.monotonic()
+    rng, state, rows, began = random.Random(0), {"ticks": 0, "visits": 0, "refused": 0}, [], time.monotonic()
     wanted = hours * 3600 * 16_000
 
     async def visitor(session):
@@ -281,20 +358,22 @@ async def day(program, hours):
             while state["ticks"] < wanted * part / 12 and not all(one.done() for one in visitors):
                 await asyncio.sleep(0.2)
             heard = state["ticks"] / 3600 / 16_000
-            rows.append([f"{heard:.2f}", state["visits"], f"{program.resident() / 1e6:.1f}", f"{program.cpu():.0f}", f"{time.monotonic() - began:.0f}"])  # fmt: skip
+            rows.append([f"{heard:.2f}", state["visits"], state["refused"], f"{program.resident() / 1e6:.1f}", f"{program.cpu():.0f}", f"{time.monotonic() - began:.0f}"])  # fmt: skip
             print(rows[-1], flush=True)
         await asyncio.gather(*visitors)
     await asyncio.sleep(5)
     told = (program.folder / "told").read_text().splitlines()[1:]
     report(
         "serving_day",
-        ["hours of sound", "visits", "MB of the server", "CPU seconds", "seconds passed"],
+        ["hours of sound", "visits", "refused", "MB of the server", "CPU seconds", "seconds passed"],
         rows,
         f"40 clients come, stall, vanish, come back; printed by the server meanwhile: {told or 'nothing'}",
     )
 
 
 def main(what, *numbers):
+    if what == "abusers":
+        abusers(*numbers)
     with tempfile.TemporaryDirectory() as folder:
         program = Program(folder)
         try:
@@ -304,6 +383,8 @@ def main(what, *numbers):
                 load(program, counts or [100, 300, 500], seconds)
             elif what == "kill":
                 asyncio.run(kill(program, int(numbers[0]) if numbers else 5))
+            elif what == "abuse":
+                abuse(program)
             elif what == "idle":
                 idle(program, int(numbers[0]) if numbers else 500)
             else:

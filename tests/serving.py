@@ -79,6 +79,23 @@ def frame(kind, tick, length, payload=b"", flags=0):
     return HEADER.pack(kind, flags, 0, length, tick) + payload
 
 
+def mutated(rng, data):
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 5, 20])):
+        kind, at = rng.randrange(5), rng.randrange(len(data) + 1)
+        if kind == 0 and data:
+            data[at % len(data)] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del data[at : at + rng.randrange(1, 30)]
+        elif kind == 2:
+            data[at:at] = rng.randbytes(rng.randrange(1, 30))
+        elif kind == 3:
+            data[:16] = rng.randbytes(16)
+        elif len(data) >= 16:
+            data[:16] = HEADER.pack(*(rng.choice([0, 1, 2, 3, 255]) for _ in "kf"), 0, rng.choice([0, 1, 100, 1 << 20, 2**32 - 1]), rng.choice([0, 100, 2**53, 2**64 - 1]))  # fmt: skip
+    return bytes(data)
+
+
 def sound_frames(samples, size, start=0):
     """int16 samples ``(N,)`` as frames of ``size``."""
     pieces = [samples[k : k + size] for k in range(0, len(samples), size)]

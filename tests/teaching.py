@@ -75,7 +75,7 @@ class Person:
             self.until(label, before + number + 1)
             self.page.locator(".hold.on").wait_for(state="detached")
 
-    def train(self, again=False, seconds=600):
+    def train(self, again=False, seconds=1800):
         """What the page says at the end."""
         self.page.click("#again" if again else "#train")
         self.page.locator("#stop").wait_for()

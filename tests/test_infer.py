@@ -193,7 +193,7 @@ def test_microphones_can_be_listed(trained):
 
 def test_help_teaches(tmp_path):
     text = run("infer.py", "--help", cwd=tmp_path).stdout.decode()
-    for word in ("source: both, file, files, ledgers", "sink: clips, command", "Exit codes", "checkpoint=M"):
+    for word in ("source: both, browser, file, files, ledgers", "sink: clips, command", "Exit codes", "checkpoint=M"):
         assert word in text
 
 

@@ -115,7 +115,7 @@ class Visit:
         self.page.locator("#start:enabled").click()
         self.wait("Live")
 
-    def wait(self, text, place="#link", seconds=30):
+    def wait(self, text, place="#link", seconds=120):
         self.page.locator(place).filter(has_text=text).first.wait_for(timeout=1000 * seconds)
 
     def stop(self):
@@ -127,7 +127,7 @@ class Visit:
             "ticks => Number(document.querySelector('#start').dataset.tick) >= ticks",
             arg=seconds * RATE,
             polling=100,
-            timeout=120_000,
+            timeout=300_000,
         )
 
     def texts(self, selector):
@@ -324,7 +324,7 @@ def test_a_connection_that_is_cut_or_only_silent_is_made_again_and_nothing_is_lo
 @pytest.mark.parametrize(
     ("seconds", "away"), [(2, 4), pytest.param(60, 90, marks=pytest.mark.long)], ids=["short", "as_it_is"]
 )
-def test_a_connection_that_is_away_for_too_long_is_a_gap_of_that_length(run, heard, proxied, seconds, away):
+def test_a_connection_that_is_away_for_too_long_is_a_gap_of_that_length(heard, proxied, seconds, away):
     _, proxy, url = proxied
     visit = Visit(heard, url)
     visit.page.evaluate("async most => { (await import('./link.js')).LIMITS.seconds = most }", seconds)
@@ -336,7 +336,6 @@ def test_a_connection_that_is_away_for_too_long_is_a_gap_of_that_length(run, hea
     visit.wait("Live")
     visit.until_answered(4 + away)
     visit.stop()
-    visit.check(run)
     long = b"the connection was away for too long"
     [length] = [many for many, why in visit.sent()[GAP].values() if why == long]
     assert away - seconds - 3 < length / RATE < away - seconds + 3
@@ -438,7 +437,7 @@ def test_it_fits_wide_and_narrow_screens_in_light_and_dark(run, scene):
             visit.page.emulate_media(color_scheme=scheme)
             visit.page.wait_for_timeout(300)
             if DRAWN:
-                visit.page.screenshot(path=Path(DRAWN) / f"page_{name}.png", full_page=True)
+                visit.page.screenshot(path=Path(DRAWN) / f"page_{name}.png", full_page=True, timeout=120_000)
             assert visit.page.evaluate("document.documentElement.scrollWidth") == width
             for canvas in ("spectrogram", "line"):
                 inked = f"""() => {{

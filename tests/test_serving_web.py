@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, noise, read_jsonl, run, small_model
-from serving import SOUND, Told, frame, offline, served, sound_frames, visiting
+from serving import SOUND, Told, frame, mutated, offline, served, sound_frames, visiting
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
@@ -389,6 +390,46 @@ def test_deflate_is_not_taken_and_who_reads_nothing_is_cut_off(server):
             while time.monotonic() - began < 60:
                 line.sendall(ping * 20)
     assert time.monotonic() - began > 10
+
+
+def test_1000_mutated_handshakes_harm_neither_the_server_nor_a_neighbours_bits(server, known):
+    rng, met = random.Random(7), Counter()
+    upgrade = (
+        f"GET /v1/stream HTTP/1.1\r\nHost: localhost:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+    hello = packed(1, json.dumps({"type": "hello", "token": server.token}).encode())
+    frames = b"".join(packed(2, one) for one in sound_frames(WAVE[:4000], 1000))
+
+    async def stranger():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        part = rng.randrange(3)
+        sent = [mutated(rng, one) if number == part else one for number, one in enumerate([upgrade, hello, frames])]
+        with suppress(ConnectionError, TimeoutError):
+            writer.write(b"".join(sent))
+            async with asyncio.timeout(3):
+                answer = await reader.read(1 << 16)
+                met[answer[9:12]] += 1
+                while await reader.read(1 << 16):
+                    pass
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def all_of_them():
+        told, gate = Told(), asyncio.Semaphore(30)
+
+        async def one():
+            async with gate:
+                await stranger()
+
+        code, *_ = await asyncio.gather(converse(server, told, end=True), *(one() for _ in range(1000)))
+        return told, code
+
+    told, code = asyncio.run(all_of_them())
+    assert code == 1000 and met[b"101"] > 300 and met[b"400"] > 20
+    assert_known(told, known)
+    assert fetch(server, "/healthz")[0] == 200 and "Traceback" not in server.errors
 
 
 def test_too_many_of_an_address_or_of_all_are_sent_away(trained):

@@ -1,8 +1,14 @@
 """Teaching in a folder: what is kept in it, what can be asked of it, and the trainings that it is for."""
 
+import json
+import os
+import struct
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import soundfile
@@ -191,7 +197,7 @@ def test_a_training_is_a_child_that_can_fail_be_stopped_and_go_on(taught):
     for other in (training, Training(taught.root)):  # of another server, too
         with pytest.raises(UserError, match="a training is running"):
             other.start("sounds", again=False)
-    assert Path(f"/proc/{training.child.pid}/stat").read_text().split()[18] == "10"  # its niceness
+    assert Path(f"/proc/{training.child.pid}/stat").read_text().split()[18] == "5"  # its niceness
     state = until(lambda: not (found := training.state())["running"] and found, 550)
     assert state["error"] == "" and state["epochs"] == 2 and len(state["history"]) == 2, training.log.read_text()
     assert [run["run"] for run in state["runs"]] == ["1-sounds"] and state["runs"][0]["accuracy"] >= 0
@@ -218,6 +224,77 @@ def test_a_training_is_a_child_that_can_fail_be_stopped_and_go_on(taught):
     assert state["error"].startswith("encoder.hiden") and "hidden" in state["error"] and len(state["runs"]) == 1
 
 
+def test_a_server_gives_only_what_is_in_the_folder_and_only_to_those_with_the_token(tmp_path):
+    root, jpeg = tmp_path / "taught", cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "secret.wav").write_bytes(b"secret")
+    with served(None, f"source.teach={root}") as server:
+
+        def ask(method, path, body=None, kind="audio/l16", token=server.token):
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
+            asked = urllib.request.Request(f"{server.origin}{path}", body, headers, method=method)
+            try:
+                with urllib.request.urlopen(asked, timeout=60) as answer:
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                return error.code, json.loads(error.read())["error"]
+
+        samples = sound(440)
+        good = "/teach/clips?label=dog&place=home&take=1&rate=16000"
+        status, told = ask("POST", good, samples.tobytes())
+        assert (status, json.loads(told)) == (200, {"label": "dog", "name": "home-1_000.0.wav"})
+        path = root / "dog" / "home-1_000.0.wav"
+        assert ask("GET", "/teach/clips/dog/home-1_000.0.wav") == (200, path.read_bytes())
+        pictures = b"".join(struct.pack("<II", 100 * k, len(jpeg)) + jpeg for k in range(5))
+        assert ask("POST", "/teach/clips?label=wave&place=home&take=1", pictures, "application/octet-stream")[0] == 200
+        state = json.loads(ask("GET", "/teach/state")[1])
+        assert [one["label"] for one in state["classes"]] == ["background", "dog", "wave"] and state["pictures"]
+        assert state["missing"] == "Record the background first: 30 seconds of it."
+
+        asked = [("GET", "/teach/state"), ("POST", good), ("GET", "/teach/clips/dog/home-1_000.0.wav"),
+                 ("DELETE", "/teach/clips/dog/home-1_000.0.wav"), ("POST", "/teach/clips/dog/home-1_000.0.wav?to=cat"),
+                 ("POST", "/teach/train?recipe=sounds"), ("POST", "/teach/stop"), ("POST", "/teach/install?run=1-sounds"),
+                 ("GET", "/teach/runs/1-sounds/report.html")]  # fmt: skip
+        for method, url in asked:
+            assert ask(method, url, samples.tobytes() if method == "POST" else None, token="wrong")[0] == 401
+        cut, late = pictures[:-1], pictures + struct.pack("<II", 400, len(jpeg)) + jpeg
+        wrong = [
+            ("GET", "/teach/clips/..%2f/secret.wav", None, "there is no clip"),
+            ("GET", "/teach/clips/%2e%2e/..%2fsecret.wav", None, "there is no clip"),
+            ("DELETE", f"/teach/clips/dog/{'x' * 2000}", None, "there is no clip"),
+            ("POST", "/teach/clips/dog/home-1_000.0.wav?to=..%2f..", None, "has no letters"),
+            ("POST", good.replace("dog", "..%2f"), samples.tobytes(), "has no letters"),
+            ("POST", good.replace("take=1", "take=-1"), samples.tobytes(), "take: got '-1'; expected 1 to 9999"),
+            ("POST", good.replace("rate=16000", "rate=1e9"), samples.tobytes(), "rate: got '1e9'"),
+            ("POST", good, b"\0", "the clip is empty"),
+            ("POST", good, bytes(2 * 16000 * 61), "the clip is too long"),
+            ("POST", "/teach/install?run=..%2f..", None, "there is no model.safetensors of a training"),
+            ("GET", "/teach/runs/%2e%2e/report.html", None, "there is no report.html"),
+            ("POST", "/teach/train?recipe=sounds", None, "Record the background first"),
+        ]
+        for method, url, body, text in wrong:
+            status, told = ask(method, url, body)
+            assert status == 400 and text in told, (url, told)
+        for body, text in [
+            (cut, "cut off"),
+            (late, "not in order"),
+            (pictures[:8] + jpeg, "two pictures"),
+            (b"x" * 99, "cut off"),
+        ]:
+            status, told = ask("POST", "/teach/clips?label=wave&place=home&take=1", body, "application/octet-stream")
+            assert status == 400 and text in told, told
+        rng = np.random.default_rng(0)
+        for _ in range(100):
+            bad = bytearray(pictures)
+            for place in rng.integers(len(bad), size=5):
+                bad[place] = rng.integers(256)
+            status, _ = ask("POST", "/teach/clips?label=wave&place=home&take=2", bytes(bad), "application/octet-stream")
+            assert status in (200, 400)
+        assert ask("DELETE", "/teach/clips/dog/home-1_000.0.wav")[0] == 200 and not path.exists()
+        assert server.process.poll() is None and "Traceback" not in server.errors
+    assert {path.name for path in tmp_path.iterdir()} == {"taught", "secret.wav"}
+    assert not [*root.rglob("*.part")]
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: make test-browser installs it")
 def test_a_page_teaches_two_tones(tmp_path):
@@ -227,7 +304,7 @@ def test_a_page_teaches_two_tones(tmp_path):
     with served(None, f"source.teach={root}", f"source.train={quote(quick)}") as server:
         teach, kept = server.url.replace("/#", "/teach#"), []
         with person(teach, tones(tmp_path / "noise.wav", [])) as one:
-            assert one.page.locator("#why").inner_text() == "Record the background first: 30 seconds of it."
+            one.page.locator("#why").get_by_text("Record the background first: 30 seconds of it.").wait_for()
             one.record_background(6)
             kept += one.sent
             assert one.problems == []
@@ -246,6 +323,8 @@ def test_a_page_teaches_two_tones(tmp_path):
         scene = tones(tmp_path / "scene.wav", [(3, 1, "low"), (6, 1, "high"), (9, 1, "low")], 90.0)
         with person(teach, scene, once=True) as one:
             assert one.train() == "Done: try it below."
+            if folder := os.environ.get("RIVULET_PICTURES"):
+                one.page.screenshot(path=Path(folder) / "teach.png", full_page=True)
             one.page.click("#runs button.main")
             one.page.wait_for_url("**/#*")
             events = one.listen(12)

@@ -30,9 +30,11 @@ from pipeline.streaming.stream import Stream
 
 TILE = 64  # rows of a batch at most: part of what makes bits
 CREDIT_SECONDS = 2.0
-SEAL_SECONDS, SLOW_SEAL_SECONDS, LARGE_SEAL = 2.0, 10.0, 64 << 10  # between two seals; of so many characters
+SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream; of large ones, or if there is much to do
+LARGE_SEAL, BUSY = 64 << 10, 0.5  # characters; load
 KEPT_SECONDS, MAX_KEPT = 60.0, 256  # of seats whose client has gone
 LOOK_SECONDS = 1.0  # between two looks at those, and at the load
+SMOOTHING = 0.2  # share of the last look in how late answers are
 DRIFT = 0.001  # share by which a client's clock may be slow
 WAITS = 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0  # seconds: bounds of the histogram
 
@@ -90,7 +92,7 @@ class Hall:
     Attributes:
         facts: of the model, for clients. ``credit``: ticks that a client may be ahead of its answers.
         waits, counts: how many answers waited up to each of WAITS, or longer; ticks, events, gaps, resumed.
-        load, late: of the last second, the share that was computed, and the mean seconds that blocks waited.
+        load, late: the share of the last second that was computed; mean seconds that blocks waited in the last ones.
         error: what has ended the thread.
     """
 
@@ -311,7 +313,8 @@ class Hall:
     def seal_if_due(self, seat: Seat, now: float) -> None:
         """A seal for a client, every few seconds."""
         when, size = seat.sealed
-        if seat.client is not None and now - when >= (SLOW_SEAL_SECONDS if size > LARGE_SEAL else SEAL_SECONDS):
+        slow = size > LARGE_SEAL or self.load > BUSY
+        if seat.client is not None and now - when >= (SLOW_SEAL_SECONDS if slow else SEAL_SECONDS):
             self.news.append(News(seat.client, said.text_of("seal", seal=self.seal(seat), tick=seat.tick)))
 
     def drop(self, seat: Seat) -> None:
@@ -333,7 +336,9 @@ class Hall:
         for number, seat in enumerate(away):
             if now - seat.left > KEPT_SECONDS or len(away) - number > MAX_KEPT:
                 self.finish(seat)
-        self.load, self.late = self.busy / (now - self.looked), self.waited / max(1, self.answers)
+        self.load = self.busy / (now - self.looked)
+        late = min(1.0, self.waited / max(1, self.answers))  # smoothed, as who sends much at once waits for himself
+        self.late += SMOOTHING * (late - self.late)
         self.busy, self.waited, self.answers, self.looked = 0.0, 0.0, 0, now
 
     def send_all_away(self) -> None:

@@ -16,10 +16,12 @@ from pipeline.serving import messages as said
 from pipeline.serving.messages import Frame, Hello, Refused
 from pipeline.serving.orders import Chunk, Enter, Leave, Lost, Order, Parts
 from pipeline.sources.source import BEHIND, Policy
+from pipeline.streaming.stream import MAX_FILL_SECONDS
 
 SPEED = 4.0  # times real time, at most
-MESSAGES = 400.0  # a second, at most
+MESSAGES = 150.0  # a second, at most
 BURST_SECONDS = 2.0  # of both
+GAP_SECONDS = 0.2  # of input that a gap counts for; more where it is filled
 MAX_PICTURES = 64  # that wait for their sound
 NOTHING: Samples = np.zeros(0, np.float32)
 
@@ -68,7 +70,10 @@ class Session:
             raise Refused(said.MALFORMED, "a frame before the welcome, or after the end")
         else:
             frame = said.parse_frame(message, self.spec)
-            self.free_at += frame.length / self.spec.rate / SPEED if frame.kind != said.GAP else 0
+            seconds = frame.length / self.spec.rate
+            if frame.kind == said.GAP:
+                seconds = max(GAP_SECONDS, min(seconds, MAX_FILL_SECONDS) if self.gap in ("hold", "zeros") else 0.0)
+            self.free_at += seconds / SPEED
             yield from self.take_frame(frame)
 
     def take_text(self, text: said.Said) -> Iterator[Order | str]:

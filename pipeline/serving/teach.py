@@ -201,6 +201,8 @@ def pictures_of(data: bytes) -> tuple[list[bytes], list[float]]:
         jpeg = data[at : at + size]
         if not 0 < size <= MAX_PAYLOAD[PICTURE] or len(jpeg) < size or (times and time / 1000 <= times[-1]):
             raise UserError("pictures that are cut off, too large, or not in order of time")
+        if time > 1000 * MAX_SECONDS:
+            raise UserError(f"a picture at {time / 1000:g} s; a clip has {MAX_SECONDS} s at most")
         check_picture(jpeg)
         jpegs.append(jpeg)
         times.append(time / 1000)

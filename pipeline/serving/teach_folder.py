@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -113,11 +114,13 @@ class TeachFolder:
             path = self.new_path(self.folder(label), place, take, ".mp4", 0)
             part = part_path(path)
             try:
-                writer = VideoWriter(part, round((len(times) - 1) / (times[-1] - times[0])))
+                writer = VideoWriter(part, max(1, round((len(times) - 1) / (times[-1] - times[0]))))
                 for image, time in zip(images, times, strict=True):
                     writer.write(image, time - times[0])
                 writer.close()
                 part.rename(path)
+            except av.FFmpegError as error:
+                raise UserError(f"these pictures cannot be kept as a video: {error}") from None
             finally:
                 part.unlink(missing_ok=True)
         return path

@@ -40,7 +40,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 AGAIN = {"sounds": 30, "words": 6, "gestures": 30}  # epochs, when it begins with what it knows
 LIMIT_SECONDS = 3600.0
-NICE = 10
+NICE = 5
 
 
 def arguments_for(recipe: str, folder: Path, out: Path, begin: Path | None, more: Sequence[str]) -> list[str]:

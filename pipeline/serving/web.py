@@ -6,6 +6,7 @@ by a name of its own), the Origin is the same, and all but the page's own files 
 
 import asyncio
 import ipaddress
+import logging
 import re
 import resource
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from pipeline.core.text import clean
 from pipeline.serving import messages as said
 from pipeline.serving.browser import Browser
 from pipeline.serving.hall import Hall, News
@@ -51,11 +53,15 @@ HEADERS = {
 }
 KEPT_HEADERS = "Retry-After", "WWW-Authenticate", "Allow"  # of errors
 HELLO_SECONDS, HEADER_SECONDS, HEARTBEAT_SECONDS, CLOSE_SECONDS = 5.0, 5.0, 20.0, 2.0
+PENALTY_SECONDS = 0.2  # before a refusal: with the cap on connections, it limits how many an address can make us write
 STALL_SECONDS, STALL_BYTES = 10.0, 4 << 20  # for which a client may read nothing, and what may wait for it
 KERNEL_BYTES = 64 << 10  # that the system may hold for a client
-MAX_LATE = 0.1  # mean seconds that blocks wait, beyond which no new stream is begun
+MAX_LATE = 0.2  # mean seconds that blocks wait, beyond which no new stream is begun
 SPARE = 32  # connections besides those of clients
 MAX_REASON, MAX_HELLO = 120, 1 << 12  # bytes: why a connection ends; hello without a seal
+QUIET = logging.getLogger("rivulet.serving")  # aiohttp would print a traceback for each broken request
+QUIET.addHandler(logging.NullHandler())
+QUIET.propagate = False
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -122,9 +128,11 @@ class Server:
         postman = self.loop.create_task(self.deliver())
         if checkpoint is not None:
             await self.install(checkpoint)
+        self.loop.set_exception_handler(lambda _, what: tell(what["message"], what.get("exception")))
         runner = web.AppRunner(
-            self.app, access_log=None, keepalive_timeout=HEADER_SECONDS, handler_cancellation=True, shutdown_timeout=2.0
-        )
+            self.app, access_log=None, logger=QUIET, keepalive_timeout=HEADER_SECONDS, handler_cancellation=True,
+            shutdown_timeout=CLOSE_SECONDS,
+        )  # fmt: skip
         await runner.setup()
         assert runner.server is not None
         self.server = runner.server
@@ -247,6 +255,7 @@ class Server:
                 del self.clients[client]
                 hall.put(client, Gone())
         except Refused as error:
+            await asyncio.sleep(PENALTY_SECONDS)
             await self.hang_up(socket, error)
         finally:
             if request.transport:  # which would wait for one who reads nothing
@@ -291,8 +300,12 @@ class Server:
                 raise web.HTTPForbidden(text=f"{origin or request.host:.80} is not this server; see source.hosts")
             response = await handler(request)
         except web.HTTPException as error:
+            await asyncio.sleep(PENALTY_SECONDS)
             response = web.json_response({"error": error.text}, status=error.status)
             response.headers.update({key: error.headers[key] for key in KEPT_HEADERS if key in error.headers})
+        except Exception as error:
+            tell(request.path, error)
+            response = web.json_response({"error": "the server has failed"}, status=500)
         if not response.prepared:
             response.headers.update(HEADERS)
         return response
@@ -349,6 +362,11 @@ class Door(asyncio.Protocol):
         inside = self.server.server()
         transport.set_protocol(inside)
         inside.connection_made(transport)
+
+
+def tell(what: str, error: BaseException | None) -> None:
+    """A fault of ours, in a line: strangers must not fill the log."""
+    print(f"error: {clean(f'{what}: {error!r}')[:300]}", file=sys.stderr)
 
 
 def raise_limit(files: int) -> None:
