@@ -99,7 +99,9 @@ test-browser: setup .venv/browser ## the pages in headless Chromium (on Debian i
 	$(BIN)/python -m pytest -m "browser and not long" tests/test_serving_page.py tests/test_teach.py
 
 .venv/browser: requirements-browser.txt .venv/ready
-	@command -v chromium chromium-browser > /dev/null || apt-get install --yes --no-install-recommends chromium
+	@command -v chromium chromium-browser > /dev/null || \
+		{ apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; } || \
+		echo "Chromium is missing, and could not be installed; the tests that need it will be skipped"
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r $<
 	@touch $@
 

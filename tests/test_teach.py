@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import struct
 import urllib.error
 import urllib.request
@@ -207,7 +208,7 @@ def test_a_training_is_a_child_that_can_fail_be_stopped_and_go_on(taught):
             training.find(name, file)
 
     training.start("sounds", again=True)
-    assert f"trainer.pretrained={taught.root}/.rivulet/1-sounds" in training.command
+    assert f"trainer.pretrained={quote(f'{taught.root}/.rivulet/1-sounds')}" in shlex.split(training.command)
     until(lambda: "begins with the weights of" in training.log.read_text(), 300)
     training.stop()
     state = training.state()
