@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote, urlparse
 
 from hydra import compose, initialize_config_dir
@@ -161,9 +161,12 @@ def options_with(key: str) -> list[str]:
 
 
 def keys_of(group: str, option: str) -> list[str]:
-    """The keys of an option, also those without a default."""
+    """The keys of an option, also those without a default, and those of the yamls that it takes up (``@_here_``)."""
     path = next(path for folder in folders() if (path := folder / group / f"{option}.yaml").is_file())
-    return [str(key) for key in OmegaConf.load(path).keys()]  # noqa: SIM118
+    keys = {str(key): value for key, value in OmegaConf.load(path).items()}
+    taken = [name for name, _, place in (str(one).partition("@") for one in keys.pop("defaults", [])) if place]
+    beside = PurePath(option).parent
+    return [*keys, *(key for name in taken for key in keys_of(group, str(beside / name)))]
 
 
 def known_keys(config_name: str) -> list[str]:

@@ -502,3 +502,11 @@ def test_sinks_of_one_stream_are_refused(trained, tmp_path):
         f"sink.csv.path={tmp_path / 'x'}",
     )
     assert done.returncode == 2 and b"csv takes one stream" in done.stderr
+
+
+def test_a_port_that_is_in_use_is_told_and_the_program_ends(trained, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = [f"source.port={taken.getsockname()[1]}", f"source.key={tmp_path / 'k'}"]
+        command = [sys.executable, "infer.py", f"checkpoint={trained}", "source=browser", *place]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == 2 and b"source.port: 127.0.0.1:" in done.stderr

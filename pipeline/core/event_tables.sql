@@ -10,3 +10,4 @@ CREATE TABLE clips (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES s
 CREATE INDEX events_time ON events (time);
 CREATE INDEX events_label ON events (label, time);
 CREATE INDEX clips_event ON clips (stream, label, start);
+CREATE INDEX events_stream ON events (stream, label, start);

@@ -22,7 +22,7 @@ from pipeline.sources.file import File
 from pipeline.sources.microphone import Microphone
 from pipeline.sources.source import Gap, Piece
 
-FINAL = {said.MALFORMED, said.TOKEN, said.TAKEN_OVER, said.TOO_LARGE, said.HOLE}  # another attempt would not help
+FINAL = {said.MALFORMED, said.TOKEN, said.TAKEN_OVER, said.TOO_LARGE, said.HOLE, 1009}  # another attempt would not help
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 5.0  # before that: twice as long each time
 MAX_SAMPLES = said.MAX_PAYLOAD[said.SOUND] // 4  # of a frame
 
@@ -68,6 +68,8 @@ class Sender:
         await web.send_json({"type": "hello", "tick": first, "posteriors": False} | hello)
         sending = None
         async for message in web:
+            if message.type is not aiohttp.WSMsgType.TEXT:  # no answer to a ping, above all
+                break
             row = json.loads(message.data)
             if row["type"] == "welcome":
                 if row["why"]:

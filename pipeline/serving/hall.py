@@ -112,14 +112,14 @@ class Hall:
         self.credit = max(round(CREDIT_SECONDS * model.rate), 2 * self.scheduler.size)
         self.facts = said.facts_of(model, self.scheduler.size, self.decoder) | {"credit": self.credit}
         self.inbox: queue.SimpleQueue[tuple[Client, Any]] = queue.SimpleQueue()
-        self.threads = [threading.Thread(target=self.run, name="hall")]
+        self.threads = [threading.Thread(target=self.run, name="hall", daemon=True)]
         self.first = self.inbox  # where orders go
         if model.spec.picture:
             from pipeline.serving.darkroom import Darkroom
 
             darkroom = Darkroom(model.spec, self.inbox)
             self.first = darkroom.inbox
-            self.threads.append(threading.Thread(target=darkroom.run, name="darkroom"))
+            self.threads.append(threading.Thread(target=darkroom.run, name="darkroom", daemon=True))
         empty = len(Stream(model, steps).snapshot())
         waiting = self.credit // model.spec.grain * sum(track.grain_bytes for track in model.spec.tracks)
         self.seal_size = 2 * (empty + waiting) + (64 << 10)  # characters, at most

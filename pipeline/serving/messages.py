@@ -30,6 +30,7 @@ SOUND_LOST, CAMERA_LOST = 1, 2  # flags of a gap of one track of two
 HEADER = struct.Struct("<BBHIQ")
 MAX_PAYLOAD = {SOUND: 64 << 10, PICTURE: 512 << 10, GAP: 100}  # bytes
 MAX_WIDTH, MAX_HEIGHT = 1920, 1080  # of a picture
+MAX_SCANS = 16  # of a JPEG
 MAX_TICK = 1 << 53  # which numbers of JavaScript count exactly
 Tick = Annotated[int, Field(ge=0, lt=MAX_TICK)]
 
@@ -126,17 +127,21 @@ def check_picture(data: bytes) -> None:
     """Refused unless it begins as a JPEG does, with a size that may be decoded."""
     size = jpeg_size(data)
     if size is None:
-        raise Refused(MALFORMED, "a picture that is no JPEG")
+        raise Refused(MALFORMED, "a picture that is no baseline JPEG")
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise Refused(TOO_LARGE, f"a JPEG of more than {MAX_SCANS} scans")
     if not (0 < size[0] <= MAX_WIDTH and 0 < size[1] <= MAX_HEIGHT):
         raise Refused(TOO_LARGE, f"a picture of {size[0]}x{size[1]}; expected {MAX_WIDTH}x{MAX_HEIGHT} at most")
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height, as the frame header (SOF0 to SOF2, ITU-T T.81 B.2.2) says; None if there is none."""
+    """Width and height, as the frame header (SOF0, SOF1, ITU-T T.81 B.2.2) says; None if there is none. A
+    progressive one (SOF2), which browsers do not make of a canvas, may take thousands of times as long to decode.
+    """
     at = 2
     while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
         marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if marker in (0xC0, 0xC1, 0xC2):
+        if marker in (0xC0, 0xC1):
             return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
         if size < 2 or marker in (0x00, 0xD8, 0xD9, 0xDA, 0xFF):
             return None

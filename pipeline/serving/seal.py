@@ -75,11 +75,12 @@ def read_key(path: Path) -> bytes:
     """The key in a file, which is made with mode 0600 if it is not there. ConfigError if it is none, or if others can
     read it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent) as file, suppress(FileExistsError):  # whose mode is 0600
-        file.write(secrets.token_bytes(KEY_BYTES))
-        file.flush()
-        os.link(file.name, path)  # whole, or not at all
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent) as file, suppress(FileExistsError):  # whose mode is 0600
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.link(file.name, path)  # whole, or not at all
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"source.key: others may read {path}; expected mode 0600: chmod 600 {path}")
     key = path.read_bytes()

@@ -22,7 +22,7 @@ SPEED = 4.0  # times real time, at most
 MESSAGES = 150.0  # a second, at most
 BURST_SECONDS = 2.0  # of both
 GAP_SECONDS = 0.2  # of input that a gap counts for; more where it is filled
-MAX_PICTURES = 64  # that wait for their sound
+MAX_PICTURES, MAX_PICTURE_BYTES = 64, 4 << 20  # that wait for their sound
 NOTHING: Samples = np.zeros(0, np.float32)
 
 
@@ -125,8 +125,9 @@ class Session:
         if tick >= self.seen:
             self.pictures.append((tick, data))
             self.seen = tick
-        if len(self.pictures) > MAX_PICTURES:
-            raise Refused(said.TOO_LARGE, f"{MAX_PICTURES} pictures ahead of their sound")
+        size = sum(len(one or b"") for _, one in self.pictures)
+        if len(self.pictures) > MAX_PICTURES or size > MAX_PICTURE_BYTES:
+            raise Refused(said.TOO_LARGE, f"{len(self.pictures)} pictures of {size:,} bytes ahead of their sound")
 
     def add_sound(self, samples: Samples) -> Iterator[Order]:
         """The periods that are whole now, with their pictures."""

@@ -21,10 +21,12 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
 from pipeline.serving import messages as said
 from pipeline.serving.browser import Browser
 from pipeline.serving.hall import Hall, News
+from pipeline.serving.headers import HEADERS
 from pipeline.serving.messages import Refused
 from pipeline.serving.orders import Enter, Gone
 from pipeline.serving.seal import Seals, read_key
@@ -36,21 +38,6 @@ TYPES = {
     ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".png": "image/png",
     ".json": "application/json", ".ico": "image/x-icon", ".webmanifest": "application/manifest+json",
 }  # fmt: skip
-POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
-    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "microphone=(self), camera=(self), screen-wake-lock=(self), geolocation=(), usb=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-    "Server": "Rivulet",
-}
 KEPT_HEADERS = "Retry-After", "WWW-Authenticate", "Allow"  # of errors
 HELLO_SECONDS, HEADER_SECONDS, HEARTBEAT_SECONDS, CLOSE_SECONDS = 5.0, 5.0, 20.0, 2.0
 PENALTY_SECONDS = 0.2  # before a refusal: with the cap on connections, it limits how many an address can make us write
@@ -136,10 +123,14 @@ class Server:
         await runner.setup()
         assert runner.server is not None
         self.server = runner.server
-        listening = await self.loop.create_server(
-            lambda: Door(self), self.settings.address, self.settings.port, ssl=self.settings.tls,
-            ssl_handshake_timeout=HEADER_SECONDS if self.settings.tls else None,
-        )  # fmt: skip
+        try:
+            listening = await self.loop.create_server(
+                lambda: Door(self), self.settings.address, self.settings.port, ssl=self.settings.tls,
+                ssl_handshake_timeout=HEADER_SECONDS if self.settings.tls else None,
+            )  # fmt: skip
+        except OSError as error:
+            place = f"{self.settings.address}:{self.settings.port}"
+            raise ConfigError(f"source.port: {place} is not to be had ({error}); choose another, or 0") from None
         scheme, port = "https" if self.settings.tls else "http", listening.sockets[0].getsockname()[1]
         print(f"open {scheme}://{self.settings.name}:{port}/#{self.seals.token}", file=sys.stderr, flush=True)
         try:
@@ -242,6 +233,8 @@ class Server:
         )
         await socket.prepare(request)
         try:
+            if hall is None and self.checkpoint:
+                raise Refused(said.STOPPING, "the server takes another model")
             if hall is None:
                 raise Refused(said.NO_MODEL, "there is no model yet")
             if len(self.clients) >= self.settings.clients or self.count(address) >= self.settings.per_address:
@@ -264,10 +257,11 @@ class Server:
 
     async def converse(self, client: Client, hall: Hall) -> None:
         """What a client says, as orders to the hall."""
-        session, socket = client.session, client.socket
+        session, socket, by = client.session, client.socket, self.loop.time() + HELLO_SECONDS
         while client.end is None:
             try:
-                message = await socket.receive(None if session.greeted else HELLO_SECONDS)
+                async with asyncio.timeout_at(None if session.greeted else by):  # that of receive begins anew at a ping
+                    message = await socket.receive()
             except TimeoutError:
                 raise Refused(said.LATE, f"no hello within {HELLO_SECONDS:g} s") from None
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
@@ -279,6 +273,8 @@ class Server:
                     continue
                 if isinstance(order, Enter) and order.hello.resume is None and hall.late > MAX_LATE:
                     raise Refused(said.BUSY, "the server has enough to do; come again in some seconds")
+                if hall is not self.hall:
+                    raise Refused(said.STOPPING, "the server has another model now")
                 hall.put(client, order)
             if (pause := session.pause(now)) > 0:
                 await asyncio.sleep(pause)

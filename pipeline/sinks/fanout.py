@@ -77,7 +77,14 @@ class Fanout(Sink):
     def beside(self, stream: StreamInfo) -> Self:
         """One more stream to all; a sink that fails there has failed for all streams."""
         other = super().beside(stream)
-        other.working = {name: sink.beside(stream) for name, sink in self.working.items()}
+        other.working = {}
+        for name, sink in list(self.working.items()):
+            try:
+                other.working[name] = sink.beside(stream)
+            except (OSError, UserError) as error:
+                self.fail(name, error)
+        if self.origin.error and not self.origin.working:
+            raise self.origin.error
         for sink in other.working.values():
             sink.share = other.write
         return other

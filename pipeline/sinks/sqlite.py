@@ -60,11 +60,12 @@ class SQLite(Sink):
     def beside(self, stream: items.StreamInfo) -> Self:
         """In the same database; under a name that is there already, if it is."""
         other = super().beside(stream)
-        other.clock, other.again = items.Clock(), True
+        other.clock = items.Clock()
         assert self.database is not None
         with database_errors(self.path):
             query = "SELECT max(id) FROM streams WHERE name = ?"
             (other.number,) = self.database.execute(query, (clean(stream.name),)).fetchone()
+        other.again = other.number is not None  # so its events may be told again
         if other.number is None:
             other.add_stream(stream)
         return other

@@ -129,6 +129,7 @@ export class TimeLine {
 
   push(first, rows) {
     this.chunks.push({ start: (first + 1) * this.step, rows, count: rows.length / this.facts.labels.length });
+    this.forget((first + 1) * this.step - SPAN - 2); // also while the tab is hidden, and nothing is drawn
   }
 
   forget(before) {

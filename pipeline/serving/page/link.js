@@ -13,6 +13,7 @@ const FINAL = {
   4401: "This address lacks the server's token: open the one that the server printed.",
   4404: "There is no model yet: teach one first.",
   4409: "Another tab took this session over.",
+  1009: "A frame was too large for the server: choose another device.",
   4413: "A frame was too large for the server: choose another device.",
   4422: "Sound got lost on its way: reload this page.",
 };

@@ -40,14 +40,26 @@ class Live {
     this.link = new Link(token, this, known ? kept : {});
   }
 
-  // Opens the devices, perhaps others than before.
-  async capture() {
+  // Opens the devices, perhaps others than before; one after another, if that is asked for again meanwhile.
+  capture() {
+    return (this.opening = (this.opening ?? Promise.resolve()).catch(() => {}).then(() => this.open_devices()));
+  }
+
+  async open_devices() {
     const { sound, picture, rate } = this.facts, onLost = (why) => this.lost(why);
     const media = await askFor({ sound: sound && ($("sound").value || true), picture: picture && ($("picture").value || true) });
     this.close_devices();
+    try {
+      await this.open(media, sound, picture, rate, onLost);
+    } finally {
+      if (live !== this || !(this.ears || this.eyes)) this.close_devices(), media.getTracks().forEach((track) => track.stop());
+    }
+    await fill_devices(media);
+  }
+
+  async open(media, sound, picture, rate, onLost) {
     if (sound) this.ears = await hear(media, { rate, frame: this.frame, onFrame: (frame) => this.heard(frame), onLost, onState: (now) => this.sounds(now) });
     if (picture) this.eyes = await see(media, $("video"), { rate: picture.rate, onPicture: (one) => this.saw(one), onLost });
-    await fill_devices(media);
   }
 
   close_devices() {
