@@ -8,7 +8,8 @@ from aiohttp import web
 
 from pipeline.serving.classify import Classifier
 from pipeline.serving.hall import WAITS
-from pipeline.serving.web import HEADERS, MAX_LATE, STALL_SECONDS, Server
+from pipeline.serving.headers import HEADERS
+from pipeline.serving.web import MAX_LATE, STALL_SECONDS, Server
 
 MAX_WATCHERS, MAX_WAITING = 16, 256  # of events; events that wait for one who watches
 ALIVE_SECONDS = 15.0  # between two signs of life
