@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 from hydra import compose, initialize_config_dir
@@ -163,10 +164,11 @@ def options_with(key: str) -> list[str]:
 def keys_of(group: str, option: str) -> list[str]:
     """The keys of an option, also those without a default, and those of the yamls that it takes up (``@_here_``)."""
     path = next(path for folder in folders() if (path := folder / group / f"{option}.yaml").is_file())
-    keys = {str(key): value for key, value in OmegaConf.load(path).items()}
-    taken = [name for name, _, place in (str(one).partition("@") for one in keys.pop("defaults", [])) if place]
+    config: Any = OmegaConf.load(path)
     beside = PurePath(option).parent
-    return [*keys, *(key for name in taken for key in keys_of(group, str(beside / name)))]
+    keys = [str(key) for key in config if key != "defaults"]
+    taken = [str(one).removesuffix("@_here_") for one in config.get("defaults", []) if str(one).endswith("@_here_")]
+    return keys + [key for name in taken for key in keys_of(group, str(beside / name))]
 
 
 def known_keys(config_name: str) -> list[str]:

@@ -176,6 +176,7 @@ def test_sigterm_sends_a_last_seal_and_4503_and_another_model_is_told(trained, k
         )
 
 
+@pytest.mark.long
 def test_the_client_sends_a_recording_and_goes_on_when_the_server_was_killed(trained, known, tmp_path):
     path = tmp_path / "wave.wav"
     soundfile.write(path, WAVE, 16000)
@@ -392,6 +393,7 @@ def test_deflate_is_not_taken_and_who_reads_nothing_is_cut_off(server):
     assert time.monotonic() - began > 10
 
 
+@pytest.mark.long
 def test_1000_mutated_handshakes_harm_neither_the_server_nor_a_neighbours_bits(server, known):
     rng, met = random.Random(7), Counter()
     upgrade = (

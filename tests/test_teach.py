@@ -186,6 +186,7 @@ def test_a_recipe_is_a_command_line(recipe, tmp_path):
     assert (settings["dataset"]["negatives"] == str(odd / BACKGROUND)) == (recipe != "gestures")
 
 
+@pytest.mark.long
 def test_a_training_is_a_child_that_can_fail_be_stopped_and_go_on(taught):
     training = Training(taught.root, SMALL)
     assert training.state() == {"running": False, "runs": []}
