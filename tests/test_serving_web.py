@@ -506,6 +506,16 @@ def test_sinks_of_one_stream_are_refused(trained, tmp_path):
     assert done.returncode == 2 and b"csv takes one stream" in done.stderr
 
 
+def test_a_sink_never_writes_over_the_model(trained, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes((trained / "model.onnx").read_bytes())
+    place = [f"source.key={tmp_path / 'k'}", "source.port=0", "sink=jsonl", f"sink.jsonl.path={model}"]
+    command = [sys.executable, "infer.py", f"checkpoint={model}", "source=browser", *place]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == 2 and b"is a file that is read" in done.stderr
+    assert model.read_bytes() == (trained / "model.onnx").read_bytes()
+
+
 def test_a_port_that_is_in_use_is_told_and_the_program_ends(trained, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = [f"source.port={taken.getsockname()[1]}", f"source.key={tmp_path / 'k'}"]

@@ -166,7 +166,8 @@ class Server:
         self.hall = hall
 
     def open_hall(self, checkpoint: str) -> Hall:
-        model, settings, _ = self.open_model(checkpoint, True)
+        model, settings, path = self.open_model(checkpoint, True)
+        self.sink.check_overwrites([path])
         return Hall(model, self.block, settings, self.sink, self.seals, self.post)
 
     async def dismiss(self, hall: Hall) -> None:
