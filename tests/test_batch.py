@@ -386,7 +386,7 @@ def started(folder, out, wait):
     return process
 
 
-ENDS = [(signal.SIGKILL, -9, 1), (signal.SIGINT, 130, 1)]
+ENDS = [(signal.SIGKILL, -9, 1)]
 LONG = [(signal.SIGKILL, -9, 100), (signal.SIGTERM, 143, 50), (signal.SIGINT, 130, 50)]
 ENDS += [pytest.param(*end, marks=pytest.mark.long) for end in LONG]
 

@@ -94,6 +94,7 @@ def test_features_of_copies_are_computed_once(tones, network):
 @pytest.mark.parametrize(("tune", "more"), [
     (0, ["dataset.background=nothing", "dataset.scene={seconds: 1.2, plain: 0}"]), pytest.param(2, [], marks=pytest.mark.long),
 ])  # fmt: skip
+@pytest.mark.long
 def test_training_on_copies_repeats_to_the_bit(tones, tmp_path, network, tune, more):
     command = [*SPEECH, f"extractor.path={network}", f"extractor.tune={tune}", "dataset=folder", f"dataset.root={tones}",
                "dataset.cache=null", "dataset.copies=2", "augment.masks=0", "trainer.workers=0", "trainer.threads=1",

@@ -402,6 +402,7 @@ def rows(path):
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+@pytest.mark.long
 def test_a_device_that_goes_and_comes_back(server, trained, tmp_path):
     """Through PortAudio, at another rate: the sound server dies, and another comes some seconds later. What is played
     then is heard.

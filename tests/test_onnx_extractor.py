@@ -141,7 +141,7 @@ def test_numbers_in_other_files_are_refused(tmp_path, monkeypatch):
         extractor(path)
 
 
-@pytest.mark.parametrize("keep", ["reference", "inside"])
+@pytest.mark.parametrize("keep", ["reference", pytest.param("inside", marks=pytest.mark.long)])
 def test_a_model_names_its_network_or_holds_it(keep, tones, tmp_path):
     path, run = network(tmp_path / "net", BANDS), tmp_path / "run"
     part = f"{{_target_: pipeline.extractors.onnx.Onnx, path: {path}, window: 640, hop: 160, keep: {keep}}}"

@@ -96,6 +96,7 @@ def test_bits_are_those_of_a_scheduler_offline_and_torch_is_not_needed(server, k
         assert sorted(own) == sorted((label, start / 16000) for label, start in told.events)
 
 
+@pytest.mark.long
 def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, known, tmp_path):
     database, told, rng = tmp_path / "all.sqlite", Told(), random.Random(1)
     with served(trained, *LIVELY, "sink=[sqlite]", f"sink.sqlite.path={database}") as server:

@@ -153,6 +153,7 @@ def test_the_default_space_is_of_keys_that_are_there():
 # The course of a search, on a function whose best place is known
 
 
+@pytest.mark.long
 def test_it_finds_what_is_best(tmp_path):
     trials = searched(tmp_path / "a", Curve(epochs=1), trials=24)
     best = max(trials, key=lambda trial: trial.value)
@@ -170,6 +171,7 @@ def history(folder):
 
 
 @pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_poor_trials_are_pruned(tmp_path, pruner):
     curve = Curve(epochs=9)
     trials = searched(tmp_path / "a", curve, trials=16, pruner=pruner, warmup=1, sampler="random")
@@ -204,6 +206,7 @@ def test_a_search_without_any_success_is_an_error(tmp_path):
         searched(tmp_path / "a", curve, trials=3)
 
 
+@pytest.mark.long
 def test_interrupted_anywhere_it_draws_what_it_would_have_drawn(tmp_path):
     whole = Curve(epochs=1)
     searched(tmp_path / "a", whole, trials=13)

@@ -347,6 +347,7 @@ def test_files_are_told_all_labels_that_reach_their_thresholds(learnt, tmp_path)
     assert "high, low" in page and "Confusions" not in page
 
 
+@pytest.mark.long
 def test_a_training_goes_on_to_the_bit_and_begins_with_other_weights(learnt, own, tmp_path):
     for name, parts in (("whole", (2,)), ("parts", (1, 2))):
         for epochs in parts:

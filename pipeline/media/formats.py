@@ -39,9 +39,9 @@ def endings(*formats: str) -> set[str]:
 
 AUDIO = endings(*SOUND_DEMUXERS.split(","), "ogg", "oga", "opus", "spx", "adts", "latm", "mp2")
 AUDIO |= {".wave", ".bwf", ".rf64", ".aif", ".aiff", ".aifc", ".snd", ".sph", ".nist", ".m4a", ".m4b", ".m4r", ".isma"}
-AUDIO |= {".3ga", ".mka", ".weba", ".wma", ".dsf", ".awb", ".ec3"}
+AUDIO |= {".3ga", ".mka", ".weba", ".wma", ".dsf", ".awb", ".ec3", ".mp1", ".mp4a", ".f4a", ".f4b"}
 OTHERS = {".avif", ".heic", ".heif", ".mks", ".mpo", ".mac", ".avc", ".apl"}  # pictures, texts and lists
 VIDEO = endings(*VIDEO_DEMUXERS.split(","), "ogv", "3gp", "3g2", "vob", "mpeg1video", "mpeg2video", "ismv", "ipod")
-VIDEO |= {".divx", ".xvid", ".qt", ".tod", ".mpv", ".m4v"}
+VIDEO |= {".divx", ".xvid", ".qt", ".tod", ".mpv", ".m4v", ".mpe", ".ogm", ".ogx"}
 VIDEO -= AUDIO | OTHERS
 AUDIO -= OTHERS
