@@ -197,6 +197,18 @@ def test_eight_trainings_at_once_leave_eight_models_and_killed_ones_none_torn(to
 
 
 @pytest.mark.parametrize("script", ["train.py", "infer.py"])
+def test_another_python_than_that_of_the_environment_is_one_line(script):
+    done = subprocess.run([sys.executable, "-S", ROOT / script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "source .venv/bin/activate" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_tab_key_completes_options():
+    given = "python train.py cell=gr"
+    done = run("train.py", "-sc", "query=bash", env=os.environ | {"COMP_LINE": given, "COMP_POINT": str(len(given))})
+    assert done.stdout.decode().split() == ["cell=gru", "cell=gru_reset_before"]
+
+
+@pytest.mark.parametrize("script", ["train.py", "infer.py"])
 def test_an_interruption_of_the_imports_is_one_line(script, tmp_path):
     (tmp_path / "hydra.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
     done = run(script, env=os.environ | {"PYTHONPATH": str(tmp_path)})
