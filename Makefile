@@ -14,17 +14,18 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
 	@echo
-	@echo "  make run ARGS='trainer.epochs=5'                pass overrides to train.py"
-	@echo "  make setup PIP_ARGS='OPTIONS'                pass options to pip, e.g. an index with CPU builds of torch"
-	@echo "  make setup EXTRAS=pretrained                 add packages with weights that others have learnt (31 MB)"
-	@echo "  make setup EXTRAS=pose                       add BlazePose and what runs it (Linux on x86_64, 57 MB)"
-	@echo "  make setup PYTHON=python3.12                    choose the Python (3.11 or newer)"
+	@echo "  make run ARGS='trainer.epochs=5'   pass settings to train.py"
+	@echo "  make setup PIP_ARGS='OPTIONS'      for pip, such as an index of CPU builds"
+	@echo "  make setup EXTRAS=pretrained       add weights that others learnt (31 MB)"
+	@echo "  make setup EXTRAS=pose             add BlazePose (Linux on x86_64, 57 MB)"
+	@echo "  make setup PYTHON=python3.12       choose the Python (3.11 or newer)"
 
 setup: .venv/ready $(EXTRAS:%=.venv/extra-%) ## create .venv and install what is pinned in constraints.txt
 
 .venv/ready: requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Rivulet needs Python 3.11 or newer; choose one: make setup PYTHON=python3.11"; exit 2; }
+	@echo "Installs all into .venv: some minutes, 6 GB"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r requirements.txt -r requirements-dev.txt
 	@touch $@
@@ -33,50 +34,34 @@ setup: .venv/ready $(EXTRAS:%=.venv/extra-%) ## create .venv and install what is
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) --no-deps --require-hashes -r $<
 	@touch $@
 
-run: setup ## train on embedded sounds, stream a scene, classify a folder: the whole product in three commands
+run: setup ## train on embedded sounds, stream a scene, classify a folder
 	$(BIN)/python -m datasets.synthetic_sounds $(DEMO)/sounds
 	$(BIN)/python train.py experiment=demo hydra.run.dir=$(DEMO) $(ARGS)
-	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source.path=$(DEMO)/sounds/scene.wav sink.console.truth=$(DEMO)/sounds/scene.csv
-	$(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=files source.paths=$(DEMO)/sounds/clips sink=csv sink.csv.path=$(DEMO)/clips.csv
-	@echo
-	@echo "Written:"
-	@echo "  $(DEMO)/report.html          a page about the training: open it in a browser"
-	@echo "  $(DEMO)/model.safetensors    the model, one file"
-	@echo "  $(DEMO)/metrics.json         how good it is; history.jsonl and tensorboard/ how it got there"
-	@echo "  $(DEMO)/sounds/              the scene with its truth, and the clips"
-	@echo "  $(DEMO)/clips.csv            the answer for each clip"
-	@echo "Try next:"
-	@echo "  $(BIN)/python infer.py checkpoint=$(DEMO)/model.safetensors source=microphone"
-	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER_WITH_ONE_SUBFOLDER_PER_CLASS"
-	@echo "  $(BIN)/python train.py --help"
+	$(BIN)/python infer.py checkpoint=$(DEMO) source.path=$(DEMO)/sounds/scene.wav sink.console.truth=$(DEMO)/sounds/scene.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO) source=files source.paths=$(DEMO)/sounds/clips sink=csv sink.csv.path=$(DEMO)/clips.csv
+	@printf '\n%s\n' "How good is it? Open  file://$(CURDIR)/$(DEMO)/report.html"
+	@echo "Next, your microphone in a page:  $(BIN)/python infer.py checkpoint=$(DEMO) source=browser"
 
-run-video: setup ## the same with pictures: train on embedded motions, stream a scene, draw the answers into it
+run-video: setup ## the same with embedded motions, drawn into a video
 	$(BIN)/python -m datasets.moving_shapes $(DEMO_VIDEO)/shapes
 	$(BIN)/python train.py experiment=moving_shapes hydra.run.dir=$(DEMO_VIDEO) $(ARGS)
-	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink.console.truth=$(DEMO_VIDEO)/shapes/scene.csv
-	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink=video sink.video.path=$(DEMO_VIDEO)/answers.mp4
-	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=files source.paths=$(DEMO_VIDEO)/shapes/clips sink=csv sink.csv.path=$(DEMO_VIDEO)/clips.csv
-	@echo
-	@echo "Written:"
-	@echo "  $(DEMO_VIDEO)/answers.mp4          the scene with the answers drawn in: look at it"
-	@echo "  $(DEMO_VIDEO)/report.html          a page about the training: open it in a browser"
-	@echo "  $(DEMO_VIDEO)/model.safetensors    the model, one file"
-	@echo "  $(DEMO_VIDEO)/metrics.json         how good it is, and how soon"
-	@echo "  $(DEMO_VIDEO)/clips.csv            the answer for each clip"
-	@echo "Try next:"
-	@echo "  $(BIN)/python infer.py checkpoint=$(DEMO_VIDEO)/model.safetensors source=webcam sink=window"
-	@echo "  $(BIN)/python train.py dataset=folder dataset.root=FOLDER extractor=optical_flow encoder=image_recurrent augment=pictures"
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO) source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink.console.truth=$(DEMO_VIDEO)/shapes/scene.csv
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO) source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink=video sink.video.path=$(DEMO_VIDEO)/answers.mp4
+	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO) source=files source.paths=$(DEMO_VIDEO)/shapes/clips sink=csv sink.csv.path=$(DEMO_VIDEO)/clips.csv
+	@printf '\n%s\n' "The scene with the answers drawn in: $(DEMO_VIDEO)/answers.mp4"
+	@echo "How good is it? Open  file://$(CURDIR)/$(DEMO_VIDEO)/report.html"
+	@echo "Next, your camera in a page:  $(BIN)/python infer.py checkpoint=$(DEMO_VIDEO) source=browser"
 
 test: setup ## run the tests, and print the slowest of them
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not browser" --durations=20
 
-coverage: setup ## the same, and print which share of the lines they run, which takes half as long again
+coverage: setup ## the same, and print which share of the lines they run
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not browser" --cov --cov-report=term:skip-covered
 
 test-long: setup ## run the tests that take minutes, too
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-oracles: setup .venv-oracles/ready ## compare cells with Keras; installs TensorFlow in an environment of its own
+test-oracles: setup .venv-oracles/ready ## compare cells with Keras, in its own environment (2 GB)
 	.venv-oracles/bin/python tests/oracles/keras_reference.py .venv-oracles/keras.npz
 	RIVULET_KERAS=.venv-oracles/keras.npz $(BIN)/python -m pytest -s tests/test_oracle_keras.py
 
@@ -85,7 +70,7 @@ test-oracles: setup .venv-oracles/ready ## compare cells with Keras; installs Te
 	.venv-oracles/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r tests/oracles/requirements.txt
 	@touch $@
 
-test-ray: setup .venv-ray/ready ## classify on a cluster; installs Ray in an environment of its own, beside what .venv has
+test-ray: setup .venv-ray/ready ## classify on a cluster, with Ray in its own environment
 	.venv-ray/bin/python -m pytest tests/test_ray.py
 
 .venv-ray/ready: tests/cluster/requirements.txt .venv/ready
@@ -95,7 +80,7 @@ test-ray: setup .venv-ray/ready ## classify on a cluster; installs Ray in an env
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r tests/cluster/requirements.txt
 	@touch $@
 
-test-browser: setup .venv/browser ## the pages in headless Chromium (on Debian it is installed if missing)
+test-browser: setup .venv/browser ## the pages in headless Chromium (Debian: installs it)
 	$(BIN)/python -m pytest -m "browser and not long" tests/test_serving_page.py tests/test_teach.py
 
 .venv/browser: requirements-browser.txt .venv/ready
@@ -112,9 +97,9 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-check: lint types test ## everything that must be green: ruff, mypy, tests (with the plan of the house)
+check: lint types test ## what must be green: ruff, mypy, tests
 
-bench: setup ## latency, cells and whole folders beside the peers; results are printed and kept as text
+bench: setup ## latency, cells and whole folders beside other libraries
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/cells.py
 	$(BIN)/python benchmarks/batch.py

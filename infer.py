@@ -1,8 +1,10 @@
 """Classify with a trained model: `python infer.py --help`."""
 
 if __name__ == "__main__":
+    from pipeline.core.environment import check
     from pipeline.core.interrupt import hold
 
+    check()
     hold()  # before the imports that take a second
 
 import sys

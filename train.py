@@ -1,8 +1,10 @@
 """Train a classifier: `python train.py --help`."""
 
 if __name__ == "__main__":
+    from pipeline.core.environment import check
     from pipeline.core.interrupt import hold
 
+    check()
     hold()  # before the imports that take a second
 
 import sys

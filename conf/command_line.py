@@ -5,6 +5,8 @@ import re
 import shlex
 import sys
 from pathlib import Path, PurePath
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -36,7 +38,10 @@ def arrange(arguments: list[str]) -> list[str]:
     the folder of several runs otherwise, would resume a training in a new folder, and cannot read most characters.
     ConfigError for what is no override.
     """
-    given = get_args_parser().parse_known_intermixed_args(arguments)[0]
+    given, unknown = get_args_parser().parse_known_intermixed_args(arguments)
+    if unknown:
+        key = unknown[0].strip("-").partition("=")[0]
+        raise ConfigError(f"{unknown[0]}: no such option; keys have no dashes: {key}=VALUE (see --help)")
     ready = {text: prepare(text, given.multirun) for text in given.overrides}
     found = [one for one in arguments if one not in ready] + [ready[one] for one in arguments if one in ready]
     if given.multirun:
@@ -56,7 +61,8 @@ def prepare(text: str, multirun: bool = False) -> str:
     """
     key, equals, value = text.partition("=")
     if not key.strip("+~") or (not equals and not text.startswith("~")):
-        raise ConfigError(f"got {text!r}; expected KEY=VALUE (--help shows groups and keys)")
+        hint = ", such as checkpoint=RUN, source.path=FILE or dataset.root=FOLDER" * Path(text).exists()
+        raise ConfigError(f"got {text!r}; expected KEY=VALUE{hint} (--help shows groups and keys)")
     group = key.lstrip("+~").partition("@")[0]
     names = options(group) if re.fullmatch(r"\w{1,50}", group) else []
     choices = f"expected one of: {', '.join(names)}" + "; for none of them: 'sink=[]'" * (group == "sink")
@@ -186,8 +192,9 @@ def group_names(config_name: str) -> list[str]:
 
 
 def groups(config_name: str) -> str:
-    """The groups of a program with their options, one a line, for its help."""
-    return "\n".join(f"{name}: {', '.join(options(name))}" for name in group_names(config_name))
+    """The groups of a program with their options, as wide as the terminal, for its help."""
+    rows = (f"  {name}: {', '.join(options(name))}" for name in group_names(config_name))
+    return "\n".join(fill(row, get_terminal_size().columns - 1, subsequent_indent="      ") for row in rows)
 
 
 def options(group: str) -> list[str]:

@@ -42,6 +42,7 @@ from pipeline.core.build import TARGET, allow, arguments_for, build, check, conv
 from pipeline.core.errors import UNWRITABLE, USAGE, ConfigError, UserError
 from pipeline.core.interrupt import INTERRUPTED, release
 from pipeline.core.journal import open_locked
+from pipeline.core.version import VERSION
 
 OK, SOME_ROWS, TERMINATED = 0, 3, 143
 OURS = "out", "report"  # what the program computes, and no setting can name
@@ -85,6 +86,12 @@ def launch(program: Callable[..., int], config_name: str, after: Callable[[list[
                 jobs.append(Job(Path(known.runtime.output_dir), " ".join(known.overrides.task), code))
 
     def run_all() -> int:
+        if "--version" in sys.argv:
+            print(f"Rivulet {VERSION}")
+            return OK
+        if config_name == "infer" and not sys.argv[1:]:
+            example = "python infer.py checkpoint=runs/demo source.path=talk.wav"
+            raise ConfigError(f"got no settings; expected a model and a source: {example} (--help has more)")
         sys.argv[1:] = arrange(sys.argv[1:])
         try:
             with compose_once():
@@ -234,7 +241,7 @@ def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dic
     allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     arguments = arguments_for(program, settings)
     for key in sorted(OmegaConf.missing_keys(settings)):
-        raise ConfigError(f"{key}: is not set; give it on the command line: {key}=... (--help has examples)")
+        raise ConfigError(f"{key}: is not set; add it to the command: {key}=... (--help has examples)")
     for name in inspect.signature(program).parameters:
         if name not in settings and name not in OURS:
             raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")

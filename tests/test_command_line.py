@@ -15,6 +15,7 @@ from conf.command_line import arrange, prepare
 from conf.launch import new_folder
 from pipeline.core.errors import ConfigError
 from pipeline.core.journal import open_locked
+from pipeline.core.version import VERSION
 
 EXPERIMENT = "# @package _global_\ndefaults:\n  - override /cell: lstm\n"
 QUICK = ["trainer.epochs=1", "trainer.workers=0", "encoder=recurrent", "encoder.hidden=8", "extractor.mels=20"]
@@ -144,6 +145,33 @@ def test_a_folder_in_use_is_refused_and_unchanged(tones, tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("program", ["train.py", "infer.py"])
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_help_fits_the_terminal(program, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run(program, "--help").stdout.decode().splitlines()
+    assert 70 < max(map(len, lines)) < columns and len(lines) <= 60
+
+
+@pytest.mark.parametrize("program", ["train.py", "infer.py"])
+def test_the_version_is_one_and_told(program):
+    assert run(program, "--version").stdout.decode() == f"Rivulet {VERSION}\n"
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{VERSION}] - " in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ([], "expected a model and a source: python infer.py checkpoint="),
+    (["--checkpoint=runs/demo"], "--checkpoint=runs/demo: no such option; keys have no dashes: checkpoint=VALUE"),
+    (["--threads", "2"], "--threads: no such option; keys have no dashes: threads=VALUE"),
+    ([str(ROOT)], "expected KEY=VALUE, such as checkpoint=RUN, source.path=FILE or dataset.root=FOLDER"),
+])  # fmt: skip
+def test_first_mistakes_are_told_in_one_line_with_what_to_write(given, message):
+    done = run("infer.py", *given)
+    text = done.stderr.decode()
+    assert done.returncode == 2 and message in text and len(text.splitlines()) == 1, text
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("many", [[], ["--multirun", "seed=1,2"], ["sweep=optuna", "sweep.trials=2"]])
 def test_eight_trainings_at_once_leave_eight_models_and_killed_ones_none_torn(tones, tmp_path, many):
@@ -166,6 +194,18 @@ def test_eight_trainings_at_once_leave_eight_models_and_killed_ones_none_torn(to
     assert len(models) >= 8 * (1 if not many else 2)
     for model in models:
         ran("infer.py", f"checkpoint={model}", f"source.path={next(Path(tones).rglob('*.wav'))}")
+
+
+@pytest.mark.parametrize("script", ["train.py", "infer.py"])
+def test_another_python_than_that_of_the_environment_is_one_line(script):
+    done = subprocess.run([sys.executable, "-S", ROOT / script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "source .venv/bin/activate" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_tab_key_completes_options():
+    given = "python train.py cell=gr"
+    done = run("train.py", "-sc", "query=bash", env=os.environ | {"COMP_LINE": given, "COMP_POINT": str(len(given))})
+    assert done.stdout.decode().split() == ["cell=gru", "cell=gru_reset_before"]
 
 
 @pytest.mark.parametrize("script", ["train.py", "infer.py"])

@@ -49,7 +49,7 @@ def commands(text):
     """The command lines of the programs: which one, and what it is given, with the first of several values."""
     for program, line in re.findall(r"python (?:CLONE/)?(train|infer)\.py ([^\n`]*)", text):
         line = re.split(r"\s{3,}|\s#|\s\\?\| ", line)[0]
-        given = shlex.split(line if "KIND" not in line else "", comments=False)
+        given = shlex.split("" if re.search("KIND|-sc ", line) else line, comments=False)
         plain = [one for one in given if re.match(r"[+a-z][\w.@/]*=[^(]*$", one)]
         yield program, [re.sub(r"(=[^,\[{ ]*),.*", r"\1", one) for one in plain]
 

@@ -7,6 +7,7 @@ from conftest import BOTH, PICTURES, lively_model, small_model
 from test_model import rewritten
 
 from pipeline.core.errors import ModelError
+from pipeline.core.version import VERSION
 from pipeline.model.classifier import load
 from pipeline.model.golden_clip import sound
 from pipeline.streaming.selftest import check
@@ -55,10 +56,11 @@ def test_other_weights_are_found_out_with_their_stage(stored, part):
 
 def test_the_message_names_versions_that_differ(stored):
     def change(card, weights):
-        card["versions"] |= {"torch": "1.0", "\x1b[2J": "9"}  # only names that we know are told
+        assert card["versions"]["rivulet"] == VERSION
+        card["versions"] |= {"rivulet": "0.1", "torch": "1.0", "\x1b[2J": "9"}  # only names that we know are told
         weights["golden.posteriors"][3] += 0.01
 
-    message = rf"no stage differs much; torch was '1\.0' and is '{torch.__version__.split('+')[0]}'.*selftest=false"
+    message = rf"no stage differs much; rivulet was '0\.1' and is '{VERSION}', torch was '1\.0' and is '{torch.__version__.split('+')[0]}'.*selftest=false"
     with pytest.raises(ModelError, match=message):
         check(load(rewritten(stored(), change)).for_streaming())
 

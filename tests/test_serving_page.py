@@ -4,7 +4,6 @@ import base64
 import contextlib
 import functools
 import json
-import os
 import shutil
 import signal
 import socket
@@ -34,7 +33,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: make test-browser installs it"),
 ]
 RATE = 16000
-DRAWN = os.environ.get("RIVULET_PICTURES")  # where pictures of the page are put
 FAKE = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 PLAYED = [(2.0, "low"), (4.0, "high"), (6.0, "low"), (8.0, "high"), (10.0, "low"), (12.0, "high")]
 # The page tells by events what it has sent and what it shows; a test keeps both.
@@ -423,22 +421,14 @@ def test_where_the_context_takes_only_the_devices_rate_the_page_resamples_and_he
 
 
 def test_it_fits_wide_and_narrow_screens_in_light_and_dark(run, scene):
-    if DRAWN:  # RIVULET_PICTURES=docs: pictures of the demonstration, after `make run`
-        run, scene = ROOT / "runs" / "demo", ROOT / "runs" / "demo" / "sounds" / "scene.wav"
     with served(run) as server, browser(*hearing(scene)) as chrome:
         visit = Visit(chrome, server.url, script="")
         visit.start()
-        visit.until_answered(22.9 if DRAWN else 5)
-        for name, scheme, width, height in (
-            ("light", "light", 1280, 800),
-            ("dark", "dark", 1280, 800),
-            ("phone", "light", 390, 844),
-        ):
+        visit.until_answered(5)
+        for scheme, width, height in (("light", 1280, 800), ("dark", 1280, 800), ("light", 390, 844)):
             visit.page.set_viewport_size({"width": width, "height": height})
             visit.page.emulate_media(color_scheme=scheme)
             visit.page.wait_for_timeout(300)
-            if DRAWN:
-                visit.page.screenshot(path=Path(DRAWN) / f"page_{name}.png", full_page=True, timeout=120_000)
             assert visit.page.evaluate("document.documentElement.scrollWidth") == width
             for canvas in ("spectrogram", "line"):
                 inked = f"""() => {{

@@ -86,7 +86,8 @@ def explain_difference(chain: Chain, x: Any, golden: Golden) -> str:
 def changed_versions(before: Mapping[str, str]) -> str:
     """Which versions have changed since, in words."""
     now = library_versions()
-    others = {name: before[name] for name in LIBRARIES if name in before and before[name] != now.get(name)}
+    names = [name for name in ("rivulet", *LIBRARIES) if name in before]
+    others = {name: before[name] for name in names if before[name] != now.get(name)}
     found = [f"{name} was {old!r:.40} and is {now.get(name)!r}" for name, old in others.items()]
     return ", ".join(found) or "the versions of the libraries are the same"
 

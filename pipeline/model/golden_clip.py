@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.version import VERSION
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays, InputSpec
 
@@ -56,8 +57,8 @@ def clip(spec: InputSpec, grain: int) -> Arrays:
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that compute answers."""
-    found = {}
+    """Versions of Rivulet, and of the installed libraries that compute answers."""
+    found = {"rivulet": VERSION}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
             found[name] = version(name)

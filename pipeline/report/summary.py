@@ -47,7 +47,7 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     if "streams" in metrics:
         console.print(describe_streams(metrics["streams"]), highlight=False)
     console.print(
-        f"{metrics['parameters']:,} parameters, of {metrics['epochs']} epochs number {metrics['best_epoch']} was kept, "
+        f"{metrics['parameters']:,} parameters; epoch {metrics['best_epoch']} of {metrics['epochs']} was kept; "
         f"{metrics['seconds']} s in all",
         highlight=False,
     )
@@ -106,8 +106,8 @@ def describe_online(online: Mapping[str, Any]) -> str:
     accuracy, step = online["accuracy"], online["step"]
     if not accuracy:
         return ""
-    marks = [2**power for power in range(len(accuracy).bit_length()) if 2**power < len(accuracy)] + [len(accuracy)]
-    figures = ", ".join(f"{count * step:.2g} s {accuracy[count - 1]:.1%}" for count in marks)
+    marks = [*(count for count in (1, 4, 16, 64, 256) if count < len(accuracy)), len(accuracy)]
+    figures = ", ".join(f"{accuracy[count - 1]:.0%} after {count * step:.2g} s" for count in marks)
     columns = [accuracy[round(place)] for place in np.linspace(0, len(accuracy) - 1, min(MAX_CURVE, len(accuracy)))]
     curve = "".join(BARS[round(value * (len(BARS) - 1))] for value in columns)
-    return f"right answers after {figures}\n0 s {curve} {len(accuracy) * step:.2g} s"
+    return f"right answers: {figures}\n0 s {curve} {len(accuracy) * step:.2g} s"
