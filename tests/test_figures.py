@@ -14,11 +14,16 @@ FIGURES = ROOT / "docs" / "figures"
 
 
 @pytest.fixture
-def cells(monkeypatch):
+def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FIGURES))
-    yield importlib.import_module("cells")
-    for name in ("cells", "svg"):
-        sys.modules.pop(name, None)
+    yield importlib.import_module
+    for path in FIGURES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def cells(scripts):
+    return scripts("cells")
 
 
 def compute(nodes, name, cell, known):
@@ -66,7 +71,8 @@ def test_a_diagram_computes_its_cell(cells, name):
     torch.testing.assert_close(told, y[:, 0])
 
 
-def test_diagrams_are_those_of_the_script(cells, tmp_path):
-    for name, text in cells.CELLS.items():
-        cells.draw(name, text).save(tmp_path / "cell.svg")
-        assert (tmp_path / "cell.svg").read_text() == (ROOT / "docs" / f"cell_{name}.svg").read_text(), name
+def test_figures_are_those_of_the_scripts(cells, scripts, tmp_path):
+    drawn = {f"cell_{name}": cells.draw(name, text) for name, text in cells.CELLS.items()}
+    for name, figure in (drawn | {"flow": scripts("flow").draw()}).items():
+        figure.save(tmp_path / "drawn.svg")
+        assert (tmp_path / "drawn.svg").read_text() == (ROOT / "docs" / f"{name}.svg").read_text(), name

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import notebook
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from reference import groups, pages
@@ -41,6 +42,10 @@ def on_files(files: Files, config: Any) -> Files:
     for name, path in found.items():
         content = move(path.read_text(), path) if path.suffix == ".md" else path.read_bytes()
         files.append(File.generated(config, name, content=content))
+    for path in DOCS.glob("*.ipynb"):
+        text, pictures = notebook.page(path)
+        for name, content in {f"{path.stem}_notebook.md": text, **pictures}.items():
+            files.append(File.generated(config, name, content=content))
     for name, text in pages().items():
         files.append(File.generated(config, name, content=text))
     return files
