@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Some machines set it; then every process compiles the text of all libraries anew, which takes seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run run-video test coverage test-long test-oracles test-ray test-browser check lint types bench clean
+.PHONY: help setup run run-video test coverage test-long test-oracles test-ray test-browser docs check lint types bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -87,6 +87,14 @@ test-browser: setup .venv/browser ## the pages in headless Chromium (Debian: ins
 	@command -v chromium chromium-browser > /dev/null || \
 		{ apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; } || \
 		echo "Chromium is missing, and could not be installed; the tests that need it will be skipped"
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r $<
+	@touch $@
+
+docs: setup .venv/docs ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "Written: site/index.html (to search in it: $(BIN)/python -m http.server --bind 127.0.0.1 -d site)"
+
+.venv/docs: requirements-docs.txt .venv/ready
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -r $<
 	@touch $@
 

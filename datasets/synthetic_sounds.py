@@ -52,9 +52,10 @@ def noise(rng: Rng, t: Wave) -> Wave:
 
 
 def band(x: Wave, low: float, high: float, t: Wave) -> Wave:
-    """Butterworth band-pass."""
+    """Butterworth band-pass, as far as it lies below half the rate."""
     rate = 1 / (t[1] - t[0])
-    filtered: Wave = sosfilt(butter(2, [low, min(high, 0.45 * rate)], "bandpass", fs=rate, output="sos"), x)
+    edges = [min(low, 0.4 * rate), min(high, 0.45 * rate)]
+    filtered: Wave = sosfilt(butter(2, edges, "bandpass", fs=rate, output="sos"), x)
     return filtered
 
 
