@@ -30,6 +30,8 @@ class Folder(Corpus):
     one recording, and stand in one split.
     """
 
+    endings = ENDINGS  # of files that are clips
+
     def __init__(
         self,
         root: str | None = None,
@@ -52,16 +54,17 @@ class Folder(Corpus):
         the rest. ConfigError with ``root/train``.
         """
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
-        splits, background = find_splits(folder), background and to_label(background)
+        splits, background = find_splits(folder, self.endings), background and to_label(background)
         if fold and splits:
             train = next(name for name, split in splits.items() if split == "train")
             hint = f"leave dataset.fold out, or set dataset.root={folder / train} to fold these clips alone"
             raise ConfigError(f"dataset.fold: {str(folder)!r} has splits of its own, {', '.join(splits)}; {hint}")
         silent = {path.resolve() for path in list_files(negatives, "dataset.negatives")} if negatives else set()
-        clips = unify(list_clips(folder, splits), KEY)
+        clips = unify(list_clips(folder, splits, self.endings), KEY)
         clips = [clip for clip in clips if not silent or clip.path.resolve() not in silent]
         if not clips:
-            raise ConfigError(f"dataset.root: no audio files in the sub-folders of {str(folder)!r}")
+            kind = "audio files" if self.endings is ENDINGS else f"files {', '.join(self.endings)}"
+            raise ConfigError(f"dataset.root: no {kind} in the sub-folders of {str(folder)!r}")
         if fold:
             clips = draw_fold(clips, fold, [clip.unit for clip in clips], seed, background)
         drawn = fill_splits(clips, val, test, seed, background)
@@ -84,7 +87,7 @@ def sub_folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in scan(str(folder), KEY) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def find_splits(folder: Path) -> dict[str, str]:
+def find_splits(folder: Path, endings: tuple[str, ...] = ENDINGS) -> dict[str, str]:
     """Which sub-folders are which split; none if they are classes. One that is named ``train`` and holds recordings,
     not classes, is a class itself. ConfigError if all have names of splits, and none can be the train split.
     """
@@ -92,7 +95,7 @@ def find_splits(folder: Path) -> dict[str, str]:
     splits = name_splits(names)
     train = [folder / name for name, split in splits.items() if split == "train"]
     alone = len(splits) == len(names)
-    if any(sub_folders(one) and (alone or not holds_files(one)) for one in train):
+    if any(sub_folders(one) and (alone or not holds_files(one, endings)) for one in train):
         return splits
     if names and alone:
         there = f"the sub-folders {', '.join(names)} of {str(folder)!r} have names of splits"
@@ -101,15 +104,15 @@ def find_splits(folder: Path) -> dict[str, str]:
     return {}
 
 
-def holds_files(folder: Path) -> bool:
+def holds_files(folder: Path, endings: tuple[str, ...]) -> bool:
     """Whether recordings are right in a folder."""
-    return any(entry.name.lower().endswith(ENDINGS) and entry.is_file() for entry in scan(str(folder), KEY))
+    return any(entry.name.lower().endswith(endings) and entry.is_file() for entry in scan(str(folder), KEY))
 
 
-def list_clips(folder: Path, splits: Mapping[str, str]) -> list[Clip]:
+def list_clips(folder: Path, splits: Mapping[str, str], endings: tuple[str, ...] = ENDINGS) -> list[Clip]:
     """The clips in the folders of the classes, of each split or right in ``folder``; what is none is told."""
     clips, there, outside, depth = list[Clip](), set[str](), Counter[str](), 2 if splits else 1
-    for name in media_names(str(folder), KEY):
+    for name in media_names(str(folder), KEY, endings):
         parts = name.split("/")
         if len(parts) <= depth or (splits and parts[0] not in splits):
             outside["/".join(parts[:-1][:depth]) or "."] += 1

@@ -106,7 +106,7 @@ class Classifier(Chain):
         never = np.isinf(self.decoder().high)  # the decoder refuses a wrong setting before the training
         self.register_buffer("quiet", torch.from_numpy(never.astype(np.float32)), persistent=False)
         if config["gate"] and not spec.sound:
-            raise ValueError("gate: hears voices, but this model takes pictures alone; set gate=none")
+            raise ValueError(f"gate: hears voices, but this model takes {spec.what} alone; set gate=none")
         gate = config["gate"]
         self.gate = build(gate, VoiceGate, at="gate", rate=self.rate, hop=self.hop) if gate else None
 

@@ -103,7 +103,12 @@ class Card(BaseModel):
         spec = self.spec
         rates = [spec.sound] if spec.sound is not None else []
         rates += [spec.picture.rate] if spec.picture else []
-        if not rates or min(rates) < 1 or self.grain % math.lcm(spec.grain, self.hop) or self.block % self.grain:
+        slow = spec.series is not None and not rates and spec.series.rate > 0
+        if (
+            not (slow or min(rates, default=0) >= 1)
+            or self.grain % math.lcm(spec.grain, self.hop)
+            or self.block % self.grain
+        ):
             raise ValueError(f"a block of {self.block} ticks, {self.grain} of them at least, for steps of {self.hop}")
         if missing := set(PARTS) - DEFAULTS.keys() - self.config.keys():
             raise ValueError(f"config lacks {', '.join(sorted(missing))}")
