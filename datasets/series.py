@@ -1,7 +1,7 @@
 """Series of numbers: a file for each, in a folder per class; or all of them in one table, each with an id."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from pydantic import PositiveFloat
 
+from datasets.class_folders import ClassFolders
 from datasets.clips import Clip, Corpus, Share, existing_root
-from datasets.folder import Folder
 from datasets.labels import unify
 from datasets.splits import choose_splits
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.media.info import SeriesInfo
 from pipeline.media.input_spec import Arrays, InputSpec
-from pipeline.media.sample import Split
+from pipeline.media.sample import Sample, Split
 from pipeline.media.series import ENDINGS, blocks, on_clock
 from pipeline.media.tables import Row, read_table, to_label
 
 
-class SeriesFiles(Folder):
-    """``root/walking/7.csv``, or ``root/train/walking/7.csv``, as ``Folder`` has recordings; or ``root/file``, a table
+class SeriesFiles(ClassFolders):
+    """``root/walking/7.csv``, or ``root/train/walking/7.csv``, as ``ClassFolders`` has them; or ``root/file``, a table
     whose rows have an ``id`` and a label: the rows of one id are one series, in their order.
     """
 
@@ -41,13 +41,16 @@ class SeriesFiles(Folder):
         test: Share = 0.15,
         seed: int = 0,
         crop: PositiveFloat | None = None,
+        targets: list[str] | None = None,
         **options: Any,
     ) -> None:
         """Of a table, ``id`` and ``group`` name columns; ``splits``, ``fold``, ``val``, ``test`` and ``seed`` are those
         of ``Manifest``. ``crop``: seconds that are cut at random from longer training series; None keeps them whole.
+        ``targets``: columns whose numbers are to be told of each row, for task=values.
 
-        ConfigError as of ``Folder``, or for a table without ids or labels.
+        ConfigError as of ``ClassFolders``, or for a table without ids or labels.
         """
+        self.quantities = targets
         if file is None:
             if group or splits:
                 raise ConfigError("dataset.group, dataset.splits: are of a table with ids; set dataset.file")
@@ -61,8 +64,39 @@ class SeriesFiles(Folder):
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """As any corpus. ConfigError for a model of sound or pictures."""
-        spec.require_series("dataset=series")
-        return super().split(name, spec)
+        series = spec.require_series("dataset=series")
+        given = super().split(name, spec)
+        if not self.quantities:
+            return given
+        return WithTargets(given, super().split(name, InputSpec(series=replace(series, columns=(*self.quantities,)))))
+
+
+class WithTargets:
+    """A split whose samples have the rows of another one, cut alike, as their ``values``."""
+
+    def __init__(self, given: Split, targets: Split) -> None:
+        self.given, self.targets = given, targets
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("given", "targets"):
+            raise AttributeError(name)
+        return getattr(self.given, name)
+
+    @property
+    def epoch(self) -> int:
+        """That of both."""
+        return self.given.epoch
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self.given.epoch = self.targets.epoch = number
+
+    def __getitem__(self, index: int) -> Sample | None:
+        sample, other = self.given[index], self.targets[index]
+        return None if sample is None or other is None else replace(sample, values=other.x[0])
 
 
 @dataclass(frozen=True, slots=True)

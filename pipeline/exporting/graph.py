@@ -22,7 +22,7 @@ from pipeline.layers.tracks import to_tensors
 from pipeline.model.classifier import Classifier, nested
 from pipeline.model.golden import offline
 from pipeline.model.golden_clip import clip, library_versions
-from pipeline.model.onnx_model import KEY, NEVER, Card, EventCard, StateCard, seal
+from pipeline.model.onnx_model import KEY, NEVER, NEVER_NUMBER, Card, EventCard, StateCard, seal
 
 TRACKS = "sound", "picture", "present"
 MAX_BATCH = 1 << 16
@@ -115,7 +115,7 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
         block=block,
         clip_window=clip_window,
         events=EventCard(
-            high=np.minimum(decoder.high, NEVER).tolist(),
+            high=np.minimum(decoder.high, NEVER if model.task.bounded else NEVER_NUMBER).tolist(),
             low=decoder.low.tolist(),
             minimum=decoder.minimum,
             merge=decoder.merge,

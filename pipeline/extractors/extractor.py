@@ -36,8 +36,8 @@ class Extractor(Stage):
     def fetch(self) -> None:
         """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
 
-    def measure(self, batch: Batch) -> None:
-        """Look at a batch of training clips, before its features are; those by which features are standardised."""
+    def meet(self, batch: Batch) -> None:
+        """Learn of a batch of training clips, before the training; those by which features are standardised."""
 
     def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
         """Its settings as a model's file has them: with what it has found out itself."""

@@ -35,7 +35,7 @@ class Values(Extractor):
         self.register_buffer("std", torch.ones(len(columns)))
         self.measured = [torch.zeros(len(columns), dtype=torch.float64)] * 3  # count, mean, sum of squares around it
 
-    def measure(self, batch: Batch) -> None:
+    def meet(self, batch: Batch) -> None:
         """Join the batch's statistics with those before (Chan et al. 1979), in float64; a still column's deviation
         is 1.
         """

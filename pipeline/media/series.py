@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,10 @@ def open_series(
         except ConfigError as error:
             raise MediaError("unreadable", f"{name}: {error}") from None
 
+    found = rows()
+    found = chain([*islice(found, 1)], found)  # so that a table that is none is refused at once
     first, last = round(start * series.rate), None if end is None else round(end * series.rate)
-    return info, blocks(on_clock(rows(), series, info, name), len(series.columns), info, name, first, last)
+    return info, blocks(on_clock(found, series, info, name), len(series.columns), info, name, first, last)
 
 
 def blocks(

@@ -56,7 +56,8 @@ class Features:
         fronts = model.fronts() if model.spec.both else [(model.extractor, model.standardize)]
         found: list[list[Tensor]] = [[] for _ in fronts]
         for batch in islice(batches, count):
-            model.extractor.measure(batch)
+            model.extractor.meet(batch)
+            model.task.meet(batch)
             tracks, present = self.tracks(batch, self.costly and not self.augment.raw and all(batch.keys))
             there = torch.ones(len(batch.labels), 1) if present is None else present.amax(1) > 0
             tracks = tracks if model.spec.both else [model.extractor.join(tracks, None)]

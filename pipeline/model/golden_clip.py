@@ -76,8 +76,10 @@ def library_versions() -> dict[str, str]:
 
 
 def difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The greatest difference of two arrays; infinite if they have other shapes or hold NaN."""
+    """The greatest difference of two arrays, as a share of the greatest number if that is above 1; infinite if they
+    have other shapes or hold NaN.
+    """
     if found.shape != expected.shape:
         return math.inf
-    apart = float(np.abs(found - expected).max(initial=0.0))
+    apart = float(np.abs(found - expected).max(initial=0.0)) / max(1.0, float(np.abs(expected).max(initial=0.0)))
     return apart if apart == apart else math.inf
