@@ -336,6 +336,22 @@ def test_noise_has_the_ratio_that_is_told(tmp_path):
         Noisy(corpus("tone"), corpus("hiss"), "rain")
 
 
+def test_training_goes_on_from_a_model_of_labels_with_a_new_scale(loud, tmp_path):
+    """The scale is that of the new truths, whatever the weights were trained for."""
+    source = [f"dataset.root={loud}", "dataset.cache=null", "augment=none", "extractor.rate=8000", "extractor.mels=16", "encoder.hidden=16",
+              "encoder=recurrent", "trainer.epochs=1", "trainer.workers=0", "trainer.threads=1"]  # fmt: skip
+    rows = read_csv(loud / "manifest.csv")
+    write_table(loud / "classes.csv", [row | {"label": "high" if float(row["level"]) > -30 else "low"} for row in rows])
+    ran("train.py", "dataset=manifest", "dataset.file=classes.csv", *source, f"hydra.run.dir={tmp_path / 'first'}")
+    ran("train.py", "dataset=manifest", "dataset.values=[level]", "task=values", "task.units={level: dB}", "decoder=limits",
+        *source, f"trainer.pretrained={tmp_path / 'first'}", f"hydra.run.dir={tmp_path / 'second'}")  # fmt: skip
+    first, second = load(tmp_path / "first"), load(tmp_path / "second")
+    truths = [float(row["level"]) for row in rows if row["split"] == "train"]
+    assert float(second.smoothing.shift) == pytest.approx(np.mean(truths), rel=1e-4)
+    assert float(second.smoothing.scale) == pytest.approx(np.std(truths), rel=1e-4)
+    assert torch.equal(first.standardize.mean, second.standardize.mean)
+
+
 def test_a_model_keeps_its_scale_in_its_file(model, tmp_path):
     model.save(tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors")
