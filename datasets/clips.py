@@ -62,6 +62,7 @@ class Clip:
     start: float = 0.0
     end: float | None = None
     group: str = ""
+    values: tuple[float, ...] | None = None  # of quantities that are measured
 
     @property
     def name(self) -> str:
@@ -162,12 +163,14 @@ class Clips(Dataset[Sample | None]):
             else:
                 start = int(rng.integers(spare // spec.grain + 1)) * spec.grain
             x = spec.cut(spec.cut(x, start)[1], self.crop)[0]
-        label, spans = self.index[clip.label], None
+        label, spans = self.index.get(clip.label), None
         if self.background and spec.sound:
             quiet = clip.label == self.background or not x[0].any()
             find = find_sounds if self.scene and self.scene.together else lambda *sound: [find_sound(*sound)]
-            spans = [] if quiet else [(*times, label) for times in find(x[0], spec.sound)]
-        return Sample(x, (label,), spans, clip.name, key, clip.group)
+            spans = [] if quiet or label is None else [(*times, label) for times in find(x[0], spec.sound)]
+        labels = () if label is None else (label,)
+        values = None if clip.values is None else np.array([clip.values], np.float32)
+        return Sample(x, labels, spans, clip.name, key, clip.group, values=values)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
@@ -256,6 +259,7 @@ class Corpus:
     """A checked list of clips in three splits. Base of every dataset that reads files."""
 
     checks_files = True  # before training begins, see ``Clips.drop_unreadable``
+    quantities: list[str] | None = None  # that are measured, and stand in the place of labels then
 
     def __init__(
         self,
@@ -282,7 +286,7 @@ class Corpus:
         self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
         self.crop, self.copies = crop, copies
         self.labels = sorted({clip.label for clip in self.clips})
-        check_splits(self.clips, fewest=1 if negatives else 2)  # negatives are another
+        check_splits(self.clips, fewest=1 if negatives or self.quantities else 2)  # negatives are another
         self.negatives = list_negatives(negatives)
         if self.negatives:
             background, scene = background or "background", scene or SceneSettings()
@@ -295,6 +299,8 @@ class Corpus:
         if background is not None and background not in self.labels:
             hint = nearest(background, self.labels)
             raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
+        if self.quantities:
+            self.labels, self.background = list(self.quantities), None
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""

@@ -9,7 +9,8 @@ from datasets.clips import Clip, Corpus, Share, existing_root
 from datasets.labels import unify
 from datasets.splits import choose_splits
 from pipeline.core.build import nearest
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, MediaError
+from pipeline.media.series import to_number
 from pipeline.media.tables import Row, read_table, to_label, to_part, to_text
 
 
@@ -29,6 +30,7 @@ class Manifest(Corpus):
         seed: int = 0,
         crop: PositiveFloat | None = 10.0,
         background: str | None = None,
+        values: list[str] | None = None,
         **options: Any,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
@@ -38,16 +40,20 @@ class Manifest(Corpus):
         ``val`` is missing, that share of train is held out. Without a ``group``, parts of one recording (rows of one
         path) are drawn into one split.
 
+        ``values`` names columns of numbers, for task=values; a cell is empty where its number is not known. Then no row
+        needs a label.
+
         ``fold`` i/n, for cross-validation: the test split is one of n parts of all rows, whatever their split. Values
         of the column ``fold_by`` (None: the group, or else the recording) stay together, and labels are spread evenly;
         with as many values as parts, one is left out at a time. ``val`` is held out of the rest.
         """
         folder = existing_root(root, f"a folder with {file}")
-        rows = read_rows(folder / file)
+        rows = read_rows(folder / file, ("path", *(values or ("label",))))
+        self.quantities = values
         for key, column in (("group", group), ("fold_by", fold_by)):
             if column is not None and column not in rows[0]:
                 raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")
-        clips = [to_clip(row, folder, f"{file} row {number}", group) for number, row in enumerate(rows, 1)]
+        clips = [to_clip(row, folder, f"{file} row {number}", group, values) for number, row in enumerate(rows, 1)]
         clips, background = unify(clips, "dataset.file"), background and to_label(background)
         column = fold_by or group or ""
         units = [to_label(row.get(column)) or clip.unit for row, clip in zip(rows, clips, strict=True)]
@@ -55,24 +61,28 @@ class Manifest(Corpus):
         super().__init__(drawn, crop=crop, background=background, **options)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
     """The rows of a table. ConfigError if it is missing, empty or without the needed columns."""
-    rows = list(read_table(str(path), "dataset.file", ("path", "label")))
+    rows = list(read_table(str(path), "dataset.file", needed))
     if not rows:
         raise ConfigError(f"dataset.file: {path} has no rows")
     for number, row in enumerate(rows, 1):
-        for column in ("path", "label"):
+        for column in {"path", "label"} & {*needed}:
             if not to_label(row.get(column)):
                 raise ConfigError(f"dataset.file: {path} row {number}: every row needs a {column!r}")
     return rows
 
 
-def to_clip(row: Row, folder: Path, where: str, group: str | None) -> Clip:
-    """A row as a clip; ConfigError if its path leaves the folder or its times make no sense."""
+def to_clip(row: Row, folder: Path, where: str, group: str | None, values: list[str] | None = None) -> Clip:
+    """A row as a clip; ConfigError if its path leaves the folder, or its times or ``values`` make no sense."""
     path = path_inside(folder, to_text(row["path"]), where)
     named = to_label(row.get(group)) if group else ""
     split = to_label(row.get("split"))
-    return Clip(path, to_text(row["label"]), split, *to_part(row, f"dataset.file: {where}"), named)
+    try:
+        numbers = tuple(to_number(row[column], column, where) for column in values) if values else None
+    except MediaError as error:
+        raise ConfigError(f"dataset.file: {error.args[0]}") from None
+    return Clip(path, to_text(row.get("label")), split, *to_part(row, f"dataset.file: {where}"), named, numbers)
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:

@@ -45,6 +45,7 @@ MODELS = {
     "learnt beginning": ("cell=gru", "cell.learn_initial=true", *SOUND),
     "tags": ("task=tags", "smoothing=ema", *SOUND),
     "delay": ("head.delay=0.05", *SOUND),
+    "series": ("extractor=values", "extractor.columns=[x,y]", "extractor.rate=50", "encoder=conv_recurrent", *SMALL),
 }
 QUICK = ["conv_lstm", "mfcc"]
 

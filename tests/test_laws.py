@@ -24,7 +24,7 @@ SMALL = {  # pictures small enough for many examples
     "frames": {"height": 12, "width": 16}, "frame_difference": {"height": 12, "width": 16, "keep": True},
     "optical_flow": {"height": 28, "width": 32, "columns": 8}, "frame_cnn": {"height": 16, "width": 16},
     "moving_region": {"height": 20, "width": 24, "cells": 4},
-    "motion_statistics": {"height": 20, "width": 24}, "audiovisual": {"size": 5, "picture": {"height": 28, "width": 28}},
+    "values": {"columns": ["x", "y", "z"], "rate": 10}, "motion_statistics": {"height": 20, "width": 24}, "audiovisual": {"size": 5, "picture": {"height": 28, "width": 28}},
 }  # fmt: skip
 
 

@@ -22,9 +22,12 @@ from pipeline.model.onnx_model import OnnxModel
 from pipeline.sinks.items import TimedEvent
 from pipeline.streaming.stream import Stream
 
-MODELS = {"pictures": (2, *PICTURES, "head.window=0.4"), "both": (1280, *BOTH)}
+SERIES = ("extractor=values", "extractor.columns=[x,y]", "extractor.rate=50", "encoder=conv_recurrent", "encoder.hidden=12", "head.window=0.4")  # fmt: skip
+MODELS = {"pictures": (2, *PICTURES, "head.window=0.4"), "both": (1280, *BOTH), "series": (8, *SERIES)}
 BLOCK = 1600  # of sound alone
-every_kind = pytest.mark.parametrize("kind", ["sound", pytest.param("pictures", marks=pytest.mark.long), "both"])
+every_kind = pytest.mark.parametrize(
+    "kind", ["sound", pytest.param("pictures", marks=pytest.mark.long), "both", "series"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,9 @@ def tracks(spec, seconds, seed):
     if spec.picture:
         flat = rng.integers(256, size=(grains, 1, 1, 3), dtype=np.uint8)
         given.append(np.broadcast_to(flat, (grains, spec.picture.height, spec.picture.width, 3)).copy())
+    if spec.series:
+        rows = rng.choice([-8.0, np.nan, np.inf, 3.0], (grains, 2)) + rng.standard_normal((grains, 2))
+        given.append(rows.astype(np.float32))
     if spec.both:
         given.append(rng.integers(2, size=(grains, 2)).astype(np.float32))
     return tuple(given)

@@ -30,6 +30,7 @@ MODELS = {
     "since the start": ("encoder=recurrent", "extractor.mels=20", "head=mean", "head.window=null", "smoothing=none"),
     "conv_lstm": ("extractor=frames", "extractor.height=24", "extractor.width=32", "encoder=image_recurrent", "cell=conv_lstm", "head.window=0.5"),
     "conv_gru": ("extractor=frame_difference", "extractor.height=24", "extractor.width=32", "encoder=image_recurrent", "cell=conv_gru", "head.window=0.5"),
+    "series": ("extractor=values", "extractor.columns=[x,y,z]", "extractor.rate=100", "encoder=conv_recurrent", "head.window=0.3", "head.delay=0.04"),
     "audiovisual": ("extractor=audiovisual", "extractor.picture.height=28", "extractor.picture.width=28", "extractor.sound.mels=20", "encoder=conv_recurrent", "head.window=0.3"),
 }  # fmt: skip
 DECODER = ("decoder.threshold=0.36", "decoder.release=0.33", "decoder.minimum=0", "decoder.merge=0.03")
@@ -53,6 +54,9 @@ def clip(spec, seconds, seed):
             for number in range(steps):
                 frames[number, :, (3 * number) % (track.shape[1] - 4) :][:, :4] += 190
             found.append(frames)
+        elif spec.series:
+            rows = rng.standard_normal((steps, *track.shape)).cumsum(0) / 20
+            found.append(np.where(rng.random(rows.shape) < 0.2, np.nan, rows).astype(np.float32))
         elif track.shape:
             found.append((rng.random((steps, 2)) < 0.9).astype(np.float32))
         else:
@@ -123,7 +127,7 @@ def assert_another_process_goes_on(folder, names, numbers):
 
 
 def test_another_process_goes_on_bit_for_bit(tmp_path):
-    steps, heard = assert_another_process_goes_on(tmp_path, ["gru", "conv_lstm", "audiovisual"], range(4))
+    steps, heard = assert_another_process_goes_on(tmp_path, ["gru", "conv_lstm", "audiovisual", "series"], range(4))
     assert steps > 60 and heard > 3
 
 

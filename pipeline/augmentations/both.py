@@ -68,7 +68,7 @@ class AugmentBoth(Augmentation):
     def setup(self, labels: list[str], extractor: Extractor) -> None:
         """For flips and recordings. ConfigError for a model of one track."""
         if not extractor.spec.both:
-            better = "pictures" if extractor.spec.picture else "light"
+            better = "pictures" if extractor.spec.picture else "light" if extractor.spec.sound else "none"
             raise ConfigError(f"augment: changes two tracks, but the model takes one; choose augment={better}")
         self.picture.setup(labels, extractor)
         self.sound.setup_sound(extractor.fronts()[0][0], "augment.sound")

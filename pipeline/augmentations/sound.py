@@ -103,9 +103,10 @@ class Augment(Augmentation):
 
     def setup(self, labels: list[str], extractor: Extractor) -> None:
         """ConfigError for a model of pictures, or what it says in ``setup_sound``."""
-        if extractor.spec.picture:
-            better = "both" if extractor.spec.sound else "pictures"
-            raise ConfigError(f"augment: changes sound, but the model takes pictures; choose augment={better}")
+        spec = extractor.spec
+        if spec.picture or spec.series:
+            better = "both" if spec.both else "pictures" if spec.picture else "none"
+            raise ConfigError(f"augment: changes sound, but the model takes {spec.what}; choose augment={better}")
         self.setup_sound(extractor, "augment")
 
     def setup_sound(self, front: Extractor, at: str) -> None:

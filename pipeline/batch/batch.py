@@ -263,7 +263,7 @@ class Batch:
             status="warning" if file.ended.warnings else "ok",
             code=" ".join(file.ended.warnings),
             label=self.rule.choose(file.scores, self.model.link),
-            score=round(max(scores), 4),
+            score=round(scores[0] if self.model.link == "linear" else max(scores), 4),
             seconds=round(file.ended.seconds, 3),
             truth=entry.truth,
             posteriors={label: round(score, 6) for label, score in zip(labels, scores, strict=True)},

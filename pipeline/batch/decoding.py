@@ -15,6 +15,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from math import isinf
 from multiprocessing.connection import Connection
 from typing import Any
@@ -40,6 +41,9 @@ def serve(requests: Connection, answers: Connection, spec: InputSpec, limits: Li
 
         torch.set_num_threads(1)  # pictures are resized by it
         spec.picture.fit(np.zeros((1, 1, 3), np.uint8))  # imports what needs a temporary file
+    if spec.series:
+        with suppress(ImportError):
+            import_module("pyarrow.parquet")
     confine(limits)
     try:
         answers.send_bytes(READY)

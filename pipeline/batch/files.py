@@ -87,14 +87,14 @@ class Files:
         self.listed = (0, "")
         self.timed = self.labelled = False
 
-    def entries(self) -> list[Entry]:
-        """This shard's entries (there may be none), in the order given. ConfigError if the whole listing has none, or
-        one of ``source.paths`` makes no sense.
+    def entries(self, series: bool = False) -> list[Entry]:
+        """This shard's entries (there may be none), in the order given; ``series``: see ``listing``. ConfigError if the
+        whole listing has none, or one of ``source.paths`` makes no sense.
         """
         seen: dict[object, str] = {}
         kept: list[Entry] = []
         total = doubts = 0
-        for name, entry in self.found():
+        for name, entry in self.found(series):
             count = len(seen)
             truth = seen.setdefault(entry[:3] if entry.start or entry.end is not None else entry.path, entry.truth)
             if len(seen) == count:
@@ -111,14 +111,14 @@ class Files:
         self.listed = (len(seen), f"{total % (1 << 128):032x}")
         return kept
 
-    def found(self) -> Iterator[Named]:
+    def found(self, series: bool = False) -> Iterator[Named]:
         """What is given, one after another, with all that is in it twice."""
         if not self.given:
             raise ConfigError("source.paths: is empty; give a folder, a glob, a manifest or files")
         rows = 0
         for given in self.given:
             manifest = is_table(given)
-            for named in listing(given, self.root, self.only):
+            for named in listing(given, self.root, self.only, series):
                 rows += manifest
                 yield named
         if self.only and not rows:

@@ -157,7 +157,7 @@ def classify_files(
     people want to know. ConfigError if a sink has no use for files, or would write over one that is read.
     """
     sink.check_files()
-    entries = files.entries()
+    entries = files.entries(series=model.spec.series is not None)
     if own := {to_label(label): label for label in model.labels if to_label(label) != label}:  # a model of before
         entries = [entry._replace(truth=own.get(entry.truth, entry.truth)) for entry in entries]
     several = model.link == "sigmoid"  # a truth may then name several labels, as an answer does

@@ -16,7 +16,9 @@ from typing import NamedTuple, TypeAlias
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
-from pipeline.media.tables import is_table, read_table, to_label, to_part, to_text
+from pipeline.media.series import ENDINGS
+from pipeline.media.tables import is_manifest, is_table, read_table, to_label, to_part, to_text
+from pipeline.media.walk import ENDINGS as MEDIA
 from pipeline.media.walk import media_names, prefix_of, scan, walk
 
 KEY = "source.paths"
@@ -55,9 +57,9 @@ def entry_digest(name: str, entry: Entry) -> int:
     return int.from_bytes(blake2b((name + part).encode("utf-8", "surrogatepass"), digest_size=16).digest())
 
 
-def listing(given: str, root: str | None = None, only: Only | None = None) -> Iterator[Named]:
+def listing(given: str, root: str | None = None, only: Only | None = None, series: bool = False) -> Iterator[Named]:
     """What one of ``source.paths`` means. ``root``: where the paths of manifests begin, which they may not leave (None:
-    the manifest's folder).
+    the manifest's folder). ``series``: for a model of them, so tables in folders are, and those without ``path``.
 
     ConfigError if it does not exist, cannot be read or holds nothing (but that ``only`` leaves no row is for the caller
     to tell, who knows of all manifests).
@@ -66,25 +68,26 @@ def listing(given: str, root: str | None = None, only: Only | None = None) -> It
     if given == "-":
         found = read_stdin()
     elif glob.has_magic(path) and not os.path.lexists(path):
-        found = expand_glob(path, root, only or {})
+        found = expand_glob(path, root, only or {}, series)
     else:
-        found = expand(path, path, root, only or {})
+        found = expand(path, path, root, only or {}, series)
     first = next(found, None)
     if first is not None:
         yield first
         yield from found
     elif not only or os.path.isdir(path):
-        raise ConfigError(f"source.paths: {given!r} holds no audio or video file")
+        raise ConfigError(f"source.paths: {given!r} holds no {'series' if series else 'audio or video file'}")
 
 
-def expand(path: str, name: str, root: str | None, only: Only) -> Iterator[Named]:
+def expand(path: str, name: str, root: str | None, only: Only, series: bool) -> Iterator[Named]:
     """A folder's files (named from there on), a manifest's rows (named as they name themselves), or the file."""
     if os.path.isdir(path):
         inside = prefix_of(path)
-        return ((below, Entry(inside + below)) for below in media_names(path, KEY))
+        return ((below, Entry(inside + below)) for below in media_names(path, KEY, ENDINGS if series else MEDIA))
     if not os.path.lexists(path):
         raise ConfigError(f"source.paths: {path!r} does not exist; {QUOTE}")
-    return manifest_entries(path, root, only) if is_table(path) else iter([(name, Entry(path))])
+    listed = is_table(path) and not (series and not is_manifest(path, KEY))
+    return manifest_entries(path, root, only) if listed else iter([(name, Entry(path))])
 
 
 def normalize(path: str) -> str:
@@ -94,7 +97,7 @@ def normalize(path: str) -> str:
 
 
 # ---------------------------------------------------------------- globs
-def expand_glob(pattern: str, root: str | None, only: Only) -> Iterator[Named]:
+def expand_glob(pattern: str, root: str | None, only: Only, series: bool) -> Iterator[Named]:
     """Files, folders and manifests whose names match, with ``**`` for any folders between. ConfigError if none does."""
     parts = pattern.split("/")
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
@@ -104,7 +107,7 @@ def expand_glob(pattern: str, root: str | None, only: Only) -> Iterator[Named]:
         raise ConfigError(f"source.paths: {pattern!r} holds no audio or video file: there is no such name; {QUOTE}")
     for match in found:
         folder = f"{match}/" if match and os.path.isdir(base + match) else ""
-        for name, entry in expand(base + match or ".", match, root, only):
+        for name, entry in expand(base + match or ".", match, root, only, series):
             yield folder + name, entry
 
 

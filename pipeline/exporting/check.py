@@ -29,7 +29,9 @@ class Check(NamedTuple):
 
 
 def check(model: StreamModel, graph: StreamModel, clips: Iterable[tuple[Path, str]]) -> Check:
-    """Compare the answers to clips, each with its label. ConfigError if there are none."""
+    """Compare the answers to clips, each with its label. ConfigError if there are none, or the model has no labels."""
+    if model.link == "linear":
+        raise ConfigError("--check: compares labels, which a model of task=values does not have; leave it out")
     rows = [tells(model, graph, path, truth) for path, truth in clips]
     if not rows:
         raise ConfigError("--check: the run's answers.jsonl names no test clips that are files")

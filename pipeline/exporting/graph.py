@@ -1,6 +1,7 @@
 """A model's step as an ONNX graph: a block of every track and the states before it to posteriors and the states after.
 
-Inputs ``sound (B, N)`` float32, ``picture (B, T, H, W, 3)`` uint8, ``present (B, T, 2)``, those that the model has;
+Inputs ``sound (B, N)`` float32, ``picture (B, T, H, W, 3)`` uint8, ``present (B, T, 2)``, or ``series (B, T, C)``
+float32 in which NaN is missing, those that the model has;
 ``start (B, 1)``: 1 where a row begins anew, whatever its state holds (what we compute ourselves has none, and is
 faster); ``state_00`` and so on. Outputs ``posteriors (B, T, K)``; ``next_00`` and so on, in the same order. The block
 is fixed, the batch is not. All operators are standard ones, so that any runtime computes it.
@@ -21,7 +22,7 @@ from pipeline.layers.tracks import to_tensors
 from pipeline.model.classifier import Classifier, nested
 from pipeline.model.golden import offline
 from pipeline.model.golden_clip import clip, library_versions
-from pipeline.model.onnx_model import KEY, NEVER, Card, EventCard, StateCard, seal
+from pipeline.model.onnx_model import KEY, NEVER, NEVER_NUMBER, Card, EventCard, StateCard, seal
 
 TRACKS = "sound", "picture", "present"
 MAX_BATCH = 1 << 16
@@ -70,7 +71,7 @@ def to_graph(model: Classifier, block: int, clip_window: float | None, start: bo
     states = tuple(leaf.detach().cpu().contiguous() for leaf in leaves(model.initial(EXAMPLE_ROWS)))
     example = parts, (torch.zeros(EXAMPLE_ROWS, 1),) * start, states
     dynamic = tuple(tuple(batch for _ in group) for group in example)
-    tracks = TRACKS if spec.both else TRACKS[:1] if spec.sound else TRACKS[1:2]
+    tracks = TRACKS if spec.both else (TRACKS[0] if spec.sound else TRACKS[1] if spec.picture else "series",)
     numbers = [f"{number:02}" for number in range(len(states))]
     quiet = logging.getLogger("torch.onnx")
     before = quiet.level
@@ -114,7 +115,7 @@ def card_of(model: Classifier, block: int, clip_window: float | None) -> Card:
         block=block,
         clip_window=clip_window,
         events=EventCard(
-            high=np.minimum(decoder.high, NEVER).tolist(),
+            high=np.minimum(decoder.high, NEVER if model.task.bounded else NEVER_NUMBER).tolist(),
             low=decoder.low.tolist(),
             minimum=decoder.minimum,
             merge=decoder.merge,

@@ -30,7 +30,7 @@ FORMAT = 1
 SEAL_BYTES = 76  # the last ones of the file; 64 of them are a SHA-256 of all before
 LOUDEST = 32.0  # times full scale; what is beyond becomes full scale
 TINY = np.finfo(np.float32).tiny
-TRACKS = "sound", "picture", "present"  # those that the model has; present: which of both are there
+TRACKS = "sound", "picture", "present", "series"  # those that the model has; present: which of both are there
 TIMES = "start", "end", "peak"
 COUNTERS = "ticks", "skip", "steps", "end", "failing"
 Event = dict[str, Any]  # label; start, end and peak in seconds; score
@@ -53,7 +53,8 @@ class Model:
         inputs = self.session.get_inputs()
         self.names = [one.name for one in inputs]
         self.tracks = [one for one in inputs if one.name in TRACKS]
-        self.rate: int = card["spec"]["sound"] or card["spec"]["picture"]["rate"]  # ticks a second
+        spec = card["spec"]
+        self.rate: Any = spec["sound"] or (spec["picture"] or spec["series"])["rate"]  # ticks a second
         self.first = [first_state(**state) for state in card["states"]]
 
     def step(self, tracks: list[Any], state: list[Any]) -> list[Any]:
@@ -84,7 +85,8 @@ class Stream:
 
     def push(self, *tracks: Any) -> list[Event]:
         """Take samples ``(N,)``; or pictures ``(T, H, W, 3)`` uint8 of the model's size and rate; or both, and marks
-        ``(T, 2)``: whether there is sound, and a picture. The events that are over by them.
+        ``(T, 2)``: whether there is sound, and a picture; or rows ``(T, C)``, NaN where a value is missing. The events
+        that are over by them.
 
         ValueError for anything else, and once closed.
         """
@@ -98,12 +100,12 @@ class Stream:
         return self.advance(given)
 
     def close(self) -> list[Event]:
-        """Answer for what is left, followed by silence or the last picture; and end the open events."""
+        """Answer for what is left, followed by silence, or the last picture or row; and end the open events."""
         self.end = -(-self.ticks // self.hop)
         blocks = -(-(self.end - self.steps + self.skip) * self.hop // self.block)
         missing, rest = blocks * self.block - len(self.waiting[0]), []
         for track, newest in zip(self.model.tracks, self.newest, strict=True):
-            alone = len(self.model.tracks) == 1 and track.name == "picture"
+            alone = len(self.model.tracks) == 1 and track.name in ("picture", "series")
             step = newest if alone and len(newest) else silence(track, 1)
             rest.append(np.repeat(step, missing * track.shape[1] // self.block, axis=0))
         return self.advance(rest) + self.decoder.close()
@@ -127,7 +129,7 @@ class Stream:
 
     def answer(self, block: list[Any]) -> Any:
         """Posteriors ``(T, K)``. Where they or the state are not finite, the state stays and the last good posteriors
-        stand; after a second of that they are 0, and the state begins anew.
+        stand; after a second of that they are 0 (not those that are numbers), and the state begins anew.
         """
         y, *state = self.model.step(block, self.state)
         fine = [np.isfinite(new) | (new == first) for new, first in zip(state, self.model.first, strict=True)]
@@ -136,7 +138,8 @@ class Stream:
             return y[0]
         self.failing += self.block
         if self.failing > self.model.rate:
-            self.state, self.held = self.model.first, np.zeros_like(self.held)
+            self.state = self.model.first
+            self.held = self.held if self.model.card["link"] == "linear" else np.zeros_like(self.held)
         return np.repeat(self.held[None], y.shape[1], axis=0)
 
     def snapshot(self) -> bytes:
@@ -256,7 +259,9 @@ def silence(track: Any, steps: int) -> Any:
 
 
 def checked(x: Any, track: Any) -> Any:
-    """Steps as the graph takes them. Samples that are no numbers become 0, as do denormal ones, which are slow."""
+    """Steps as the graph takes them. Samples that are no numbers become 0, as do denormal ones, which are slow; in a
+    series infinite numbers are missing ones.
+    """
     x, like = np.asarray(x), silence(track, 0)
     fits = x.dtype.kind == "f" if like.dtype.kind == "f" else x.dtype == like.dtype
     if not fits or x.ndim != like.ndim or x.shape[1:] != like.shape[1:]:
@@ -266,6 +271,8 @@ def checked(x: Any, track: Any) -> Any:
         return x
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
+    if track.name == "series":
+        return np.where(np.isinf(x), np.float32(np.nan), x)
     x[~np.isfinite(x) | (np.abs(x) < TINY)] = 0
     return x.clip(0, 1) if track.name == "present" else np.where(np.abs(x) > LOUDEST, np.sign(x), x)
 

@@ -11,6 +11,7 @@ from pipeline.core.package import PackageFile
 from pipeline.layers.stage import Stage
 from pipeline.layers.standardize import Standardize
 from pipeline.media.input_spec import InputSpec
+from pipeline.media.sample import Batch
 
 
 class Extractor(Stage):
@@ -34,6 +35,9 @@ class Extractor(Stage):
 
     def fetch(self) -> None:
         """Read pretrained weights, if any; called once, before a training. Afterwards they are in the model's file."""
+
+    def meet(self, batch: Batch) -> None:
+        """Learn of a batch of training clips, before the training; those by which features are standardised."""
 
     def recorded(self, config: dict[str, Any]) -> dict[str, Any]:
         """Its settings as a model's file has them: with what it has found out itself."""

@@ -9,17 +9,20 @@ from torch import Tensor
 
 from pipeline.layers.stage import Stage, State
 
-Link: TypeAlias = Literal["softmax", "sigmoid"]  # from logits to posteriors
+Link: TypeAlias = Literal["softmax", "sigmoid", "linear"]  # from logits to posteriors; linear: to any numbers
 BLOCK_STEPS = 128  # steps solved at once: memory stays flat for recordings of any length
 
 
 class EMA(Stage):
-    """Softmax or sigmoid, then an exponential moving average: ``(B, T, K) -> (B, T, K)``.
+    """Softmax, sigmoid, or scale and shift, then an exponential moving average: ``(B, T, K) -> (B, T, K)``.
 
     a = exp(-step / seconds);  s(t) = a s(t-1) + (1 - a) p(t);  w(t) = a w(t-1) + (1 - a);  y(t) = s(t) / w(t).
     Dividing by the weight seen so far removes the pull towards the zero start (Kingma & Ba 2015), so y is a
     mean of posteriors from the first step on. ``seconds=0`` leaves the posteriors as they are.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(
         self, shape: tuple[int, ...], step: float, seconds: NonNegativeFloat = 0.05, link: Link = "softmax"
@@ -28,17 +31,26 @@ class EMA(Stage):
         super().__init__()
         self.in_shape = self.out_shape = shape
         self.link = link
+        if link == "linear":
+            self.register_buffer("scale", torch.ones(shape))
+            self.register_buffer("shift", torch.zeros(shape))
         self.decay = math.exp(-step / seconds) if seconds else 0.0
 
     def initial(self, batch: int) -> State:
         """Average and its weight, both zero."""
         return self.zeros(batch, *self.out_shape), self.zeros(batch, 1)
 
+    def told(self, x: Tensor) -> Tensor:
+        """What logits mean, before smoothing."""
+        if self.link == "linear":
+            return x * self.scale + self.shift
+        return x.softmax(-1) if self.link == "softmax" else x.sigmoid()
+
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Posteriors of every step."""
         average, weight = state
         outputs = []
-        for block in torch.split(x.softmax(-1) if self.link == "softmax" else x.sigmoid(), BLOCK_STEPS, 1):
+        for block in torch.split(self.told(x), BLOCK_STEPS, 1):
             kernel, carry = closed_form(self.decay, block)
             averages = kernel @ block + carry * average[:, None]
             weights = kernel.sum(1, keepdim=True) + carry * weight[:, None]

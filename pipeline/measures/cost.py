@@ -31,7 +31,7 @@ def count_multiply_adds(model: Classifier) -> float:
     normalisation, pooling, smoothing), and what other libraries compute: ``uncounted``.
     """
     model = model.eval()
-    ticks = -(-model.rate // model.grain) * model.grain
+    ticks = math.ceil(model.rate / model.grain) * model.grain
     counted: list[float] = []
     stages = {name: stage for name, stage in model.named_modules() if isinstance(stage, Cell | MelSpectrum)}
 

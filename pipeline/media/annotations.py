@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
-from pipeline.media.tables import is_label, open_text, read_table, to_label, to_times
+from pipeline.media.tables import is_label, is_table, open_text, read_table, to_label, to_times
 
 COLUMNS = ("start", "end", "label")
 SCORE = re.compile(r"(.+) [01]\.\d\d")  # behind a label, as sink=labels writes it
@@ -36,9 +36,11 @@ def read_truth(path: str | Path, key: str) -> list[Times]:
 
 def find_truth(recording: Path) -> Path:
     """The table beside a recording: NAME.csv, or NAME.txt if that is a label track of Audacity; whether it is there or
-    not, NAME.csv otherwise.
+    not, NAME.csv otherwise. Beside a series, which may be NAME.csv itself, it is NAME.txt.
     """
     table, track = recording.with_suffix(".csv"), recording.with_suffix(".txt")
+    if is_table(str(recording)):
+        return track
     if track.is_file() and not table.exists():
         with suppress(UnicodeError), open_text(str(track), "") as file:
             if not (first := file.readline()).strip() or is_label(first):

@@ -15,6 +15,7 @@ from pipeline.media.audio import MAX_GAP_SECONDS, open_blocks
 from pipeline.media.info import AVInfo, MediaInfo
 from pipeline.media.input_spec import Arrays, InputSpec, concatenate
 from pipeline.media.picture import to_fraction
+from pipeline.media.series import open_series
 from pipeline.media.video import BLOCK, View, open_frames
 
 Info = TypeVar("Info")
@@ -32,6 +33,9 @@ def open_chunks(
     """
     if spec.both:
         return open_both(path, spec, start, end, view)
+    if spec.series:
+        read, rows = open_series(path, spec.series, start, end)
+        return read, ((block,) for block in rows)
     if spec.picture:
         seen, images = open_frames(path, spec.picture, start, end, view=view)
         return seen, ((block,) for block in images)

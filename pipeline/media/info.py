@@ -57,6 +57,19 @@ class VideoInfo(TrackInfo):
         return float(self.end)
 
 
+@dataclass(kw_only=True)
+class SeriesInfo(TrackInfo):
+    """A series; ``decoded`` counts ticks."""
+
+    rate: float
+    left_out: int = 0  # rows whose time does not rise
+    length: None = None  # seconds as declared: no table declares any
+
+    @property
+    def seconds(self) -> float:
+        return self.decoded / self.rate
+
+
 class AVInfo:
     """Both tracks of a file; None for one that it lacks."""
 
@@ -92,4 +105,4 @@ class AVInfo:
         return list(dict.fromkeys(missing + found))
 
 
-MediaInfo: TypeAlias = AudioInfo | VideoInfo | AVInfo
+MediaInfo: TypeAlias = AudioInfo | VideoInfo | AVInfo | SeriesInfo

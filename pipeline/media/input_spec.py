@@ -1,10 +1,12 @@
-"""What a model takes: sound, pictures or both, on one clock; and the chunks of it.
+"""What a model takes: sound, pictures or both, or a series, on one clock; and the chunks of it.
 
 A *chunk* is the same moment of every track: samples ``(N,)`` for a model of sound, pictures ``(T, H, W, 3)`` for one
-of pictures, and for one of both the tuple ``(samples, pictures, present)``, where ``present (T, 2)`` says for each
-picture's period whether there is sound, and whether there is a picture. What is absent is zeros.
+of pictures, rows ``(T, C)`` with NaN for what is missing for one of series, and for one of sound and pictures the tuple
+``(samples, pictures, present)``, where ``present (T, 2)`` says for each picture's period whether there is sound, and
+whether there is a picture. What is absent of them is zeros.
 
-The clock ticks in samples if there is sound, else in pictures; ``grain`` is the number of ticks of the smallest chunk.
+The clock ticks in samples if there is sound, else in pictures or rows; ``grain`` is the number of ticks of the smallest
+chunk.
 """
 
 import math
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import ConfigError
 from pipeline.media.audio import Samples
 from pipeline.media.picture import Images, Picture
+from pipeline.media.series import Series
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
 Chunk: TypeAlias = Samples | Images | Arrays
@@ -40,10 +43,11 @@ class Track(NamedTuple):
 
 @dataclass(frozen=True)
 class InputSpec:
-    """``sound``: samples a second, or None. ``picture``: size and rate, or None."""
+    """``sound``: samples a second, or None. ``picture``: size and rate, or None. ``series``: alone, or None."""
 
     sound: int | None = None
     picture: Picture | None = None
+    series: Series | None = None
 
     def __post_init__(self) -> None:
         if self.sound and self.picture and self.sound % self.picture.rate:
@@ -54,8 +58,9 @@ class InputSpec:
 
     @cached_property
     def rate(self) -> int:
-        """Ticks a second."""
-        return self.sound or (self.picture.rate if self.picture else 0)
+        """Ticks a second; of a series, perhaps a fraction."""
+        slow: Any = self.picture or self.series
+        return self.sound or (slow.rate if slow else 0)
 
     @cached_property
     def grain(self) -> int:
@@ -71,6 +76,8 @@ class InputSpec:
     def tracks(self) -> list[Track]:
         """The arrays that make a chunk."""
         found = []
+        if self.series:
+            found.append(Track(1, (len(self.series.columns),), np.float32, hold=True))
         if self.sound:
             found.append(Track(self.grain, (), np.float32, hold=False))
         if self.picture:
@@ -78,6 +85,13 @@ class InputSpec:
         if self.both:
             found.append(Track(1, (2,), np.float32, hold=False))
         return found
+
+    @property
+    def what(self) -> str:
+        """What it takes, in words."""
+        if self.series:
+            return "a series"
+        return " and ".join(name for name, has in (("sound", self.sound), ("pictures", self.picture)) if has)
 
     def parts(self, chunk: Chunk) -> Arrays:
         """The arrays of a chunk that a user gave: pictures (uint8) are brought to the model's size, marks to 0 ... 1.
@@ -107,6 +121,15 @@ class InputSpec:
                 array = array.reshape(-1)  # one channel
             if array.ndim != 1:
                 raise ValueError(f"got samples {array.shape}; expected one channel: (N,)")
+            return array
+        if self.series:
+            with np.errstate(over="ignore"):
+                array = np.array(array, np.float32)
+            array = array[:, None] if array.ndim == 1 and track.shape == (1,) else array
+            if array.shape[1:] != track.shape:
+                names = ", ".join(self.series.columns)
+                raise ValueError(f"got rows {array.shape}; expected (T, {track.shape[0]}): {names}")
+            array[np.isinf(array)] = np.nan
             return array
         array = np.asarray(array)
         if track.kind is np.uint8 and array.dtype != np.uint8:  # a cast would turn 0.7 to 0, and 300 to 44
@@ -145,7 +168,8 @@ class InputSpec:
         """What follows ``parts`` for ``ticks`` when nothing more comes."""
         found = []
         for array, track in zip(parts, self.tracks, strict=True):
-            held = array[-1:] if track.hold and len(array) else np.zeros((1, *track.shape), track.kind)
+            nothing: NDArray[Any] = np.full((1, *track.shape), np.nan if self.series else 0, track.kind)
+            held = array[-1:] if track.hold and len(array) else nothing
             found.append(np.repeat(held, ticks // self.grain * track.steps, axis=0))
         return tuple(found)
 
@@ -167,7 +191,7 @@ class InputSpec:
         """The rate of a model of sound; ConfigError for any other, as ``who`` has no pictures."""
         if self.sound is None or self.picture:
             raise ConfigError(
-                f"{who} gives sound alone, but the model takes pictures; take one of sound (extractor=logmel)"
+                f"{who} gives sound alone, but the model takes {self.what}; take one of sound (extractor=logmel)"
             )
         return self.sound
 
@@ -175,9 +199,17 @@ class InputSpec:
         """The pictures of a model of pictures; ConfigError for any other, as ``who`` has no sound."""
         if self.picture is None:
             raise ConfigError(
-                f"{who} gives pictures, but the model takes sound alone; take one of pictures (extractor=frames)"
+                f"{who} gives pictures, but the model takes {self.what} alone; take one of pictures (extractor=frames)"
             )
         return self.picture
+
+    def require_series(self, who: str) -> Series:
+        """The series of a model of one; ConfigError for any other."""
+        if self.series is None:
+            raise ConfigError(
+                f"{who} gives a series, but the model takes {self.what}; take one of it (extractor=values)"
+            )
+        return self.series
 
 
 def concatenate(chunks: Sequence[Arrays]) -> Arrays:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.media.input_spec import Arrays, InputSpec
@@ -17,6 +19,8 @@ IGNORE = -100  # target of a step whose class is not known (torch's ignore_index
 class Sample:
     """A clip in memory: its tracks ``x`` (see ``input_spec.py``), its ``labels`` (the class; all that is in it; none:
     nothing), and where they stand. ``spans`` may overlap. None: not known; empty: it is known to hold nothing.
+    ``values (N, Q)``: what is measured, of N equal parts of the clip one after another, or of it as a whole (N = 1);
+    NaN is not known.
     """
 
     x: Arrays
@@ -26,12 +30,13 @@ class Sample:
     key: str = ""  # of a clip that is the same in every epoch
     group: str = ""  # whose clips are alike (a speaker, a place), if known
     copy: int | None = None  # of a clip that has fixed copies, all but 0 of which are changed: which of them it is
+    values: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
     """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks; labels, spans in ticks,
-    names, keys, groups and copies by row.
+    names, keys, groups, copies and values by row.
     """
 
     x: tuple[Tensor, ...]
@@ -42,6 +47,7 @@ class Batch:
     keys: list[str]
     groups: list[str]
     copies: list[int | None] = field(default_factory=list)
+    values: list[NDArray[np.float32] | None] = field(default_factory=list)
 
     def __getstate__(self) -> dict[str, Any]:
         """Between processes as arrays: torch puts tensors into /dev/shm, of which containers have little."""
@@ -119,5 +125,5 @@ def collate(samples: Sequence[Sample | None], spec: InputSpec) -> Batch | None:
         return None
     lengths = torch.tensor([spec.ticks(sample.x) for sample in good])
     rows = tuple(map(torch.from_numpy, spec.stack([sample.x for sample in good])))
-    texts = ([getattr(sample, name) for sample in good] for name in ("name", "key", "group", "copy"))
+    texts = ([getattr(sample, name) for sample in good] for name in ("name", "key", "group", "copy", "values"))
     return Batch(rows, lengths, [sample.labels for sample in good], [sample.spans for sample in good], *texts)

@@ -23,7 +23,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.spreadsheet import unprotect
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-KNOWN = ("path", "label", "start", "end", "split")
+KNOWN = ("path", "label", "start", "end", "split", "time")
 BATCH_ROWS = 1 << 14  # rows of a parquet file in memory
 WHOLE = re.compile(r"-?\d+\.0+")  # a whole number, as pandas writes a column that has gaps
 Row = dict[str, Any]
@@ -35,10 +35,15 @@ def is_table(path: str) -> bool:
 
 
 def read_table(
-    table: str, key: str, needed: Sequence[str], wanted: Sequence[str] | None = None, headless: bool = False
+    table: str,
+    key: str,
+    needed: Sequence[str],
+    wanted: Sequence[str] | None = None,
+    headless: bool = False,
+    blank: bool = False,
 ) -> Iterator[Row]:
     """Its rows by column, but empty ones, and only with ``wanted`` columns if that saves time. ``headless``: it may be
-    a label track of Audacity, with the ``needed`` columns.
+    a label track of Audacity, with the ``needed`` columns. ``blank``: rows with nothing but empty cells count.
 
     ConfigError, which names the ``key``, if it cannot be read or a needed column is missing.
     """
@@ -49,7 +54,7 @@ def read_table(
         elif ending == ".parquet":
             rows = read_parquet(table, needed, wanted)
         else:
-            rows = read_csv(table, needed, headless)
+            rows = read_csv(table, needed, headless, blank)
         for number, row in enumerate(rows, 1):  # noqa: B007
             yield row
     except FileNotFoundError:
@@ -62,6 +67,15 @@ def read_table(
         raise ConfigError(f"{key}: {table} {error}") from None
     except (ValueError, TypeError, LookupError, RuntimeError, csv.Error) as error:
         raise ConfigError(f"{key}: {table} cannot be read after row {number}: {error}") from None
+
+
+def is_manifest(table: str, key: str) -> bool:
+    """Whether a table lists recordings, in a column ``path``; any other is a series."""
+    try:
+        next(read_table(table, key, ("path",), ("path",)), None)
+    except ConfigError:
+        return False
+    return True
 
 
 @lru_cache(64)
@@ -87,26 +101,33 @@ def open_text(table: str, newline: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, *coding, newline=newline)
 
 
-def read_csv(table: str, needed: Sequence[str], headless: bool) -> Iterator[Row]:
-    """A table with a head. Cells that sink=csv has protected are as they were."""
+def read_csv(table: str, needed: Sequence[str], headless: bool, blank: bool) -> Iterator[Row]:
+    """The table in a file."""
     with open_text(table, "") as file:
-        first = next((line for line in file if line.strip() and not line.lower().startswith("sep=")), "")
-        if first.startswith("PK\x03\x04"):
-            raise ValueError("it is an archive, such as .xlsx; expected text: save it as csv")
-        if headless and is_label(first):
-            plain = csv.reader(chain([first], file), delimiter="\t", quoting=csv.QUOTE_NONE)
-            yield from (dict(zip(needed, row, strict=False)) for row in plain if row and row[0] != "\\")  # frequencies
-            return
-        heads = {mark: name_columns(*next(csv.reader([first], delimiter=mark))) for mark in ",;\t"} if first else {}
-        fits = [mark for mark, head in heads.items() if set(needed) <= set(head)]
-        mark = fits[0] if fits else max(heads, key=lambda mark: len(heads[mark]), default=",")
-        rows = csv.reader(chain([first], file), delimiter=mark, strict=True)
-        head = name_columns(*next(rows)) if first else list(needed)
-        check_columns(head, needed)
-        columns = {name: head.index(name) for name in head}  # the first, where two have one name
-        yield from (
-            {name: unprotect(row[n]) for name, n in columns.items() if n < len(row)} for row in rows if any(row)
-        )
+        yield from csv_rows(file, needed, headless, blank)
+
+
+def csv_rows(file: Iterator[str], needed: Sequence[str], headless: bool = False, blank: bool = False) -> Iterator[Row]:
+    """Lines of a table with a head. Cells that sink=csv has protected are as they were."""
+    first = next((line for line in file if line.strip() and not line.lower().startswith("sep=")), "")
+    if first.startswith("PK\x03\x04"):
+        raise ValueError("it is an archive, such as .xlsx; expected text: save it as csv")
+    if headless and is_label(first):
+        plain = csv.reader(chain([first], file), delimiter="\t", quoting=csv.QUOTE_NONE)
+        yield from (dict(zip(needed, row, strict=False)) for row in plain if row and row[0] != "\\")  # frequencies
+        return
+    heads = {mark: name_columns(*next(csv.reader([first], delimiter=mark))) for mark in ",;\t"} if first else {}
+    fits = [mark for mark, head in heads.items() if set(needed) <= set(head)]
+    mark = fits[0] if fits else max(heads, key=lambda mark: len(heads[mark]), default=",")
+    rows = csv.reader(chain([first], file), delimiter=mark, strict=True)
+    head = name_columns(*next(rows)) if first else list(needed)
+    check_columns(head, needed)
+    columns = {name: head.index(name) for name in head}  # the first, where two have one name
+    yield from (
+        {name: unprotect(row[n]) for name, n in columns.items() if n < len(row)}
+        for row in rows
+        if any(row) or (blank and row)
+    )
 
 
 def is_label(line: str) -> bool:

@@ -79,13 +79,13 @@ def scan(folder: str, key: str) -> Iterator[os.DirEntry[str]]:
         tell(key, f"{folder!r} cannot be read, and what is in it is left out: {error.strerror}")
 
 
-def media_names(top: str, key: str) -> Iterator[str]:
-    """The names of the audio and video files below a folder, by their endings; how many others there are, and of which
-    kinds, is told. (A folder can be named like a file: an error to be told by whoever opens it.)
+def media_names(top: str, key: str, endings: tuple[str, ...] = ENDINGS) -> Iterator[str]:
+    """The names of the recordings below a folder, by their endings; how many other files there are, and of which kinds,
+    is told. (A folder can be named like a file: an error to be told by whoever opens it.)
     """
     others = Counter[str]()
     for name in walk(top, key):
-        if name.removesuffix("/").lower().endswith(ENDINGS):
+        if name.removesuffix("/").lower().endswith(endings):
             yield name.removesuffix("/")
         elif not name.endswith("/"):
             others[os.path.splitext(name)[1].lower() or "without an ending"] += 1

@@ -93,7 +93,7 @@ class Classifier(Chain):
             head=head,
             smoothing=smoothing,
         )
-        self.task = task
+        self.task, task.link_stage = task, smoothing
         self.config = {name: dict(config[name]) for name in PARTS}
         self.config["extractor"] = extractor.recorded(self.config["extractor"])
         self.labels, self.spec, self.rate = list(labels), spec, spec.rate
@@ -104,9 +104,13 @@ class Classifier(Chain):
                 "change the strides of encoder.convolutions"
             )
         never = np.isinf(self.decoder().high)  # the decoder refuses a wrong setting before the training
+        if not task.bounded and not never.all():
+            raise ConfigError(
+                "decoder: has thresholds from 0 to 1, but task=values tells any numbers; set decoder=limits"
+            )
         self.register_buffer("quiet", torch.from_numpy(never.astype(np.float32)), persistent=False)
         if config["gate"] and not spec.sound:
-            raise ValueError("gate: hears voices, but this model takes pictures alone; set gate=none")
+            raise ConfigError(f"gate: hears voices, but this model takes {spec.what} alone; set gate=none")
         gate = config["gate"]
         self.gate = build(gate, VoiceGate, at="gate", rate=self.rate, hop=self.hop) if gate else None
 
@@ -237,7 +241,7 @@ class Classifier(Chain):
 
     @property
     def link(self) -> str:
-        """``softmax`` or ``sigmoid``."""
+        """``softmax``, ``sigmoid`` or ``linear``."""
         return self.task.link
 
     @property

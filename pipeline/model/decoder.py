@@ -58,7 +58,7 @@ class OpenEvent(NamedTuple):
     """An event that is not final, in steps; ``end`` is None until the posterior falls below the release."""
 
     start: Step
-    score: Annotated[Score, Field(strict=True)]
+    score: Annotated[float, Field(strict=True, allow_inf_nan=False)]
     peak: Step
     end: Step | None
 
@@ -83,6 +83,8 @@ class Decoder:
     start do not. ``decode`` (or ``close``) returns it once, when it is final: ``merge`` seconds after its end. Every
     event that was open becomes final.
     """
+
+    bounded = True  # scores are from 0 to 1
 
     def __init__(
         self,
@@ -225,6 +227,8 @@ class Decoder:
             memory = Snapshot.model_validate(found)
             opened = {self.labels.index(label): event for label, event in memory.open.items()}
             free = {self.labels.index(label): step for label, step in memory.free.items()}
+            if self.bounded and not all(0 <= event.score <= 1 for event in opened.values()):
+                raise ValueError("a score is not from 0 to 1")
         except ValueError as error:
             raise ValueError(f"no snapshot of a decoder of these labels ({error}); expected step, open, free") from None
         self.step, self.open, self.free = memory.step, opened, free

@@ -48,21 +48,25 @@ class Features:
         self.costly = getattr(model.extractor, "costly", False)
 
     @torch.no_grad()
-    def fit(self, batches: Iterator[Batch], count: int = 20) -> None:
+    def fit(self, batches: Iterator[Batch], count: int = 20, anew: bool = True) -> None:
         """Mean and deviation of the features over a random part of the training data; an extractor that learns has
-        none that last, unless it borrowed what it begins with.
+        none that last, unless it borrowed what it begins with. Not ``anew``: only what the task has to know.
         """
         model = self.model
         fronts = model.fronts() if model.spec.both else [(model.extractor, model.standardize)]
         found: list[list[Tensor]] = [[] for _ in fronts]
         for batch in islice(batches, count):
+            model.task.meet(batch)
+            if not anew:
+                continue
+            model.extractor.meet(batch)
             tracks, present = self.tracks(batch, self.costly and not self.augment.raw and all(batch.keys))
             there = torch.ones(len(batch.labels), 1) if present is None else present.amax(1) > 0
             tracks = tracks if model.spec.both else [model.extractor.join(tracks, None)]
             for track, ((front, _), y) in enumerate(zip(fronts, tracks, strict=True)):
                 steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
-        for (front, standardize), rows in zip(fronts, found, strict=True):
+        for (front, standardize), rows in zip(fronts, found, strict=True) if anew else ():
             standardize.fit(rows, front.lasting())
 
     @cached_property

@@ -13,6 +13,7 @@ from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays, InputSpec
 
 CLIP_SECONDS = 0.5
+SERIES_TICKS = 50  # of a series, whatever its rate
 SEED = 20261125
 TOLERANCE = 1e-4  # of a posterior
 LIBRARIES = "torch", "torchvision", "numpy", "numba", "soxr", "librosa"
@@ -40,15 +41,25 @@ def pictures(count: int, height: int, width: int) -> NDArray[np.uint8]:
     return images.astype(np.uint8)
 
 
+def series(count: int, columns: int) -> NDArray[np.float32]:
+    """Noise, in which every seventh value is missing, ``(T, C)``."""
+    values = noise(count * columns)
+    values[::7] = np.nan
+    return values.reshape(count, columns).astype(np.float32)
+
+
 def duration(spec: InputSpec, grain: int) -> int:
     """Ticks of the golden clip for what a model takes, whose smallest chunk has ``grain`` ticks."""
-    return math.ceil(CLIP_SECONDS * spec.rate / grain) * grain
+    ticks = SERIES_TICKS if spec.series else CLIP_SECONDS * spec.rate
+    return math.ceil(ticks / grain) * grain
 
 
 def clip(spec: InputSpec, grain: int) -> Arrays:
     """The golden clip itself."""
     count = duration(spec, grain)
     found: list[NDArray[Any]] = [sound(spec.rate, count)] if spec.sound else []
+    if spec.series:
+        found.append(series(count, len(spec.series.columns)))
     if spec.picture:
         found.append(pictures(count // spec.grain, spec.picture.height, spec.picture.width))
     if spec.both:
@@ -66,8 +77,10 @@ def library_versions() -> dict[str, str]:
 
 
 def difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The greatest difference of two arrays; infinite if they have other shapes or hold NaN."""
+    """The greatest difference of two arrays, as a share of the greatest number if that is above 1; infinite if they
+    have other shapes or hold NaN.
+    """
     if found.shape != expected.shape:
         return math.inf
-    apart = float(np.abs(found - expected).max(initial=0.0))
+    apart = float(np.abs(found - expected).max(initial=0.0)) / max(1.0, float(np.abs(expected).max(initial=0.0)))
     return apart if apart == apart else math.inf

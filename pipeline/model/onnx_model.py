@@ -34,6 +34,7 @@ KEY = "rivulet"
 SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # protobuf of metadata_props {key: "sha256", value: 64 hex digits}
 SEAL_BYTES = len(SEAL) + 64
 NEVER = 2.0  # no posterior reaches it
+NEVER_NUMBER = 3e38  # nor any number
 TYPES = {"float32": "float", "float64": "double", "int64": "int64", "int32": "int32", "uint8": "uint8", "bool": "bool"}
 ANEW = "write it again with `python -m pipeline.exporting RUN`, or compute with torch: compute=torch"
 
@@ -81,7 +82,7 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: int = FORMAT
     labels: list[str]
-    link: Literal["softmax", "sigmoid"]
+    link: Literal["softmax", "sigmoid", "linear"]
     config: dict[str, dict[str, Any]]
     spec: InputSpec
     hop: PositiveInt
@@ -103,7 +104,12 @@ class Card(BaseModel):
         spec = self.spec
         rates = [spec.sound] if spec.sound is not None else []
         rates += [spec.picture.rate] if spec.picture else []
-        if not rates or min(rates) < 1 or self.grain % math.lcm(spec.grain, self.hop) or self.block % self.grain:
+        slow = spec.series is not None and not rates and spec.series.rate > 0
+        if (
+            not (slow or min(rates, default=0) >= 1)
+            or self.grain % math.lcm(spec.grain, self.hop)
+            or self.block % self.grain
+        ):
             raise ValueError(f"a block of {self.block} ticks, {self.grain} of them at least, for steps of {self.hop}")
         if missing := set(PARTS) - DEFAULTS.keys() - self.config.keys():
             raise ValueError(f"config lacks {', '.join(sorted(missing))}")

@@ -29,7 +29,7 @@ class StreamModel(Protocol):
         grain: ticks of the smallest chunk that makes whole steps of every track.
         unit: ticks of the smallest block that it computes; others are multiples of it.
         config: the settings of its parts.
-        link: ``softmax`` for one label at a time, ``sigmoid`` for any number of them.
+        link: ``softmax`` for one label at a time, ``sigmoid`` for any number of them, ``linear`` for numbers.
         engine: what computes it, and where.
         promise: what its own thresholds bring, if they were chosen by a wish.
     """

@@ -12,30 +12,44 @@ import soundfile
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays, InputSpec
 from pipeline.media.picture import Images
+from pipeline.media.series import Rows, Series
 from pipeline.media.video_writer import write_video
+from pipeline.report.charts import TONES, Plot, plot_lines
 
 MAX_SECONDS = 10.0  # of a clip that are shown
 MAX_BYTES = 400_000  # of a track; of more, less is shown
+MAX_ROWS = 400  # of a series
 MAX_PIXELS = 160  # height or width of a picture
 PLAYED_RATES = range(1000, 192_001)  # that browsers play
 
 
 class Track(NamedTuple):
-    """Sound or video of a clip, as an address that holds its bytes; without them, a remark."""
+    """Sound or video of a clip, as an address that holds its bytes, or a plot of a series; else a remark."""
 
     kind: str
     address: str = ""
     remark: str = ""
+    plot: Plot | None = None
 
 
 def embed_clip(x: Arrays, spec: InputSpec) -> list[Track]:
     """The tracks of a clip (``input_spec.py``); only their beginning, if they are long."""
     found = []
+    if spec.series:
+        found.append(draw_series(x[0], spec.series))
     if spec.picture:
         found.append(embed_video(x[1] if spec.both else x[0], spec.picture.rate))
     if spec.sound:
         found.append(embed_audio(x[0], spec.sound))
     return found
+
+
+def draw_series(rows: Rows, series: Series) -> Track:
+    """The first columns of rows ``(T, C)`` as lines, broken where values are missing."""
+    times = [(tick / series.rate) for tick in range(min(len(rows), MAX_ROWS))]
+    named = zip(series.columns[: len(TONES)], rows.T.tolist(), strict=False)
+    plot = plot_lines({name: [*zip(times, line, strict=False)] for name, line in named}, "seconds", "Series")
+    return Track("series", remark=f"series of {rows.shape[1]} columns, {len(rows)} rows", plot=plot)
 
 
 def embed_audio(samples: Samples, rate: int) -> Track:

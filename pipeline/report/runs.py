@@ -59,6 +59,8 @@ def read_run(folder: Path) -> Run:
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
         settings = flatten(DEFAULTS | metrics["settings"])
         _ = [float(metrics[key]) for key in ("parameters", "multiply_adds", "epochs", "seconds")]
+        if "interval" not in metrics["val"]:
+            raise ConfigError(f"{str(folder)!r} has no accuracy, by which runs are compared; read its metrics.json")
         for split in (metrics["val"], *([metrics["test"]] if "test" in metrics else [])):
             _ = [float(split["interval"][side]) for side in ("low", "high")]
             _ = [float(split[key]) for key in ("accuracy", "macro_f1")], int(split.get("skipped", 0))

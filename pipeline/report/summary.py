@@ -11,6 +11,8 @@ from pipeline.model.file import Promise
 from pipeline.report.tags import COLUMNS, label_row
 from pipeline.report.terminal import make_table
 from pipeline.report.training import list_thresholds
+from pipeline.report.values import COLUMNS as VALUE_COLUMNS
+from pipeline.report.values import value_row
 
 BARS = " ▁▂▃▄▅▆▇█"
 MAX_CURVE = 60  # characters of a curve
@@ -25,10 +27,14 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     console = Console()
     split = "test" if "test" in metrics else "val"
     found = metrics[split]
-    low, high = (f"{100 * found['interval'][side]:.1f}" for side in ("low", "high"))
     lost = f" ({found['skipped']} more could not be read)" if found["skipped"] else ""
-    right = f"{found['accuracy']:.1%} ({low} to {high} at 95 %)"
-    if "map" in found:
+    if "interval" in found:
+        low, high = (f"{100 * found['interval'][side]:.1f}" for side in ("low", "high"))
+        right = f"{found['accuracy']:.1%} ({low} to {high} at 95 %)"
+    if "mae" in found:
+        title = f"{split}: {found['count']} clips{lost}, R2 {found['r2']:.3f}"
+        console.print(make_table(title, VALUE_COLUMNS, (value_row(*one) for one in found["classes"].items())))
+    elif "map" in found:
         steps = "" if found["frame_map"] is None else f", of steps {found['frame_map']:.3f}"
         title = f"{split}: {found['count']} clips{lost}, mAP {found['map']:.3f}{steps}, exactly right {right}"
         tags = (label_row(label, one, found["thresholds"][label]) for label, one in found["classes"].items())
@@ -36,7 +42,8 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     else:
         title = f"{split}: {found['count']} clips{lost}, accuracy {right}"
         console.print(make_table(title, CLASS_COLUMNS, class_rows(found)))
-    console.print(describe_online(found["online"]), highlight=False)
+    if "accuracy" in found["online"]:
+        console.print(describe_online(found["online"]), highlight=False)
     if "events" in metrics:
         title = alarm_title(metrics["events"], split)
         console.print(make_table(title, *list_thresholds(metrics["events"], split)))

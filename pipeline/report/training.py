@@ -16,6 +16,7 @@ from pipeline.report.clips import embed_clip
 from pipeline.report.runs import flatten
 from pipeline.report.silence import Table, list_misses, list_rates, plot_det, plot_trade_offs
 from pipeline.report.tags import describe_tags
+from pipeline.report.values import describe_values
 from pipeline.tasks.predictions import Predictions
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
@@ -24,6 +25,8 @@ LEARNING = {  # the figures that are drawn by epoch, by plot and name
     "Losses": {"training loss": "train_loss", "validation loss": "val_loss"},
     "Accuracies": {"training accuracy": "train_accuracy", "validation accuracy": "val_accuracy"},
     "Mean average precision": {"clips": "val_map", "steps": "val_frame_map"},
+    "R2": {"clips": "val_r2"},
+    "Mean absolute error": {"clips": "val_mae"},
     "Learning rate": {"learning rate": "lr"},
     "False alarms": {"an hour, on negatives held out": "val_false_alarms"},
 }
@@ -48,11 +51,12 @@ def render_training(
         other="val" if split == "test" and "val" in metrics else "",
         row=row,
         clips=list(clip_tiles(metrics, split)),
-        accuracy=None if "map" in row else describe_split(row),
+        accuracy=describe_split(row) if "confusion" in row else None,
+        values=describe_values(row) if "mae" in row else None,
         tags=describe_tags(row) if "map" in row else None,
-        scores=None if "map" in row else plot_answers(row["scores"]),
-        small=list(outline_classes(row["scores"]["classes"])),
-        online=plot_online(row["online"]),
+        scores=plot_answers(row["scores"]) if "confusion" in row else None,
+        small=list(outline_classes(row["scores"]["classes"])) if "scores" in row else [],
+        online=plot_online(row["online"]) if "accuracy" in row["online"] else None,
         learning=plot_learning(history),
         curves=plot_curves(metrics["streams"]) if "streams" in metrics else None,
         thresholds=list_thresholds(metrics["events"], split) if "events" in metrics else None,

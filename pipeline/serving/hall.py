@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import pipeline.sinks.items as items
-from pipeline.core.errors import SnapshotError
+from pipeline.core.errors import ConfigError, SnapshotError
 from pipeline.core.text import clean
 from pipeline.model.stream_model import StreamModel
 from pipeline.serving import messages as said
@@ -105,7 +105,11 @@ class Hall:
         seals: Seals,
         post: Callable[[Sequence[News]], None],
     ) -> None:
-        """``block``: seconds computed at a time. ``settings`` of the decoder. ``sink``: each client gets one beside."""
+        """``block``: seconds computed at a time. ``settings`` of the decoder. ``sink``: each client gets one beside.
+        ConfigError for a model of series, which no browser sends.
+        """
+        if model.spec.series:
+            raise ConfigError("source=browser gives sound and pictures, but the model takes a series; set source=stdin")
         steps = max(1, round(block * model.rate / model.hop))
         self.model, self.steps, self.sink, self.seals, self.post = model, steps, sink, seals, post
         self.scheduler, self.decoder = Scheduler(model, steps, TILE), model.decoder(**settings)

@@ -152,10 +152,11 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 def facts_of(model: StreamModel, size: int, decoder: Any) -> dict[str, Any]:
     """What a client has to know of a model whose blocks have ``size`` ticks."""
     picture, quiet = model.spec.picture, ~np.isfinite(decoder.high)
+    silent = quiet & (model.link != "linear")  # numbers have no thresholds, but are no background
     return {
         "fingerprint": model.identity(),
         "labels": model.labels,
-        "background": [label for label, is_quiet in zip(model.labels, quiet, strict=True) if is_quiet],
+        "background": [label for label, is_quiet in zip(model.labels, silent, strict=True) if is_quiet],
         "link": model.link,
         "rate": model.rate,
         "hop": model.hop,

@@ -23,7 +23,7 @@ def listen(model: StreamModel, source: Source, sink: Sink, block: float, decoder
     it gave is answered; ConfigError if the sink shows pictures and there are none.
     """
     if sink.pictures and model.spec.picture is None:
-        raise ConfigError("sink: shows pictures, but the model takes sound alone; choose sink=console")
+        raise ConfigError(f"sink: shows pictures, but the model takes {model.spec.what} alone; choose sink=console")
     stream = Stream(model, max(1, round(block * model.rate / model.hop)), decoder)
     runner = StreamRunner(stream, sink)
     with Interrupts() as interrupts:

@@ -152,7 +152,7 @@ def bars(pen: "Pen", scene: Scene, left: float, top: float, room: float, rows: i
     for index in order[:rows]:
         score = 0.0 if found is None else float(found[index])
         first = found is not None and index == int(found.argmax())
-        value = "" if found is None else f"{100 * score:.0f} %"
+        value = "" if found is None else f"{100 * score:.0f} %" if 0 <= score <= 1 else f"{score:.4g}"
         gap = pen.width(value, 0.9) + 0.5
         pen.text(left + room - gap + 0.5, top + 1.0, value, TEXT if first else DIM, 0.9)
         pen.text(left, top + 1.0, scene.labels[index], TEXT if first else DIM, 1.0, 600 if first else 400, room - gap)

@@ -105,7 +105,8 @@ def class_bars(
     name = max(6, min(20, width // 3))
     found = []
     for index in np.argsort(-scores, kind="stable")[:count]:
-        filled = bar(float(scores[index]), max(1, width - name - 8), ascii_only)
+        share = float(scores[index]) if 0 <= scores[index] <= 1 else 0.0  # of other numbers no bar
+        filled = bar(share, max(1, width - name - 8), ascii_only)
         found.append(f"  {fitted(labels[index], name)} {scores[index]:.2f} {filled}")
     return found
 

@@ -93,8 +93,9 @@ class Report(Sink):
             self.total_seconds += seconds
             self.duration_counts[duration_bin(seconds)] += 1
         if answer is not None and score is not None:
-            index = score_bin(score, HISTOGRAM_BINS)
             self.answers[answer] += 1
+        if answer is not None and score is not None and 0 <= score <= 1:  # no other number says how sure
+            index = score_bin(score, HISTOGRAM_BINS)
             self.scores[index] += 1
             if len(self.labels) <= MAX_HISTOGRAMS:
                 self.label_scores.setdefault(answer, [0] * HISTOGRAM_BINS)[index] += 1

@@ -1,5 +1,7 @@
-"""Raw PCM from a pipe."""
+"""Raw PCM from a pipe, or the rows of a series."""
 
+import codecs
+import csv
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -11,14 +13,19 @@ from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.audio import Resampler
 from pipeline.media.container import HEAD_BYTES
 from pipeline.media.formats import HEADED
+from pipeline.media.info import SeriesInfo
 from pipeline.media.input_spec import InputSpec
+from pipeline.media.series import Series, on_clock
+from pipeline.media.tables import csv_rows
 from pipeline.sources.source import Piece, Source
 
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
 
 class Stdin(Source):
-    """Interleaved little-endian samples on standard input, as ``ffmpeg -f s16le`` or ``arecord -t raw`` write them."""
+    """Interleaved little-endian samples on standard input, as ``ffmpeg -f s16le`` or ``arecord -t raw`` write them; for
+    a model of series, lines of csv, the first of which names the columns.
+    """
 
     name = "standard input"
 
@@ -34,9 +41,12 @@ class Stdin(Source):
         self.scale, self.chunk_frames = FULL_SCALE[dtype], max(1, round(chunk * rate))
 
     def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece]:
-        """Mono at the model's rate until the pipe closes; an incomplete last frame is dropped. ConfigError if the bytes
-        begin like a file, MediaError if nothing comes.
+        """Mono at the model's rate until the pipe closes; an incomplete last frame is dropped. Of a series, each row as
+        soon as its line has ended. ConfigError if the bytes begin like a file, MediaError if nothing comes.
         """
+        if spec.series:
+            yield from rows(spec.series)
+            return
         rate = spec.require_sound("source=stdin")
         convert = Resampler(self.rate, rate)
         frame = self.dtype.itemsize * self.channels
@@ -57,3 +67,19 @@ class Stdin(Source):
         if not heard:
             raise MediaError("no_samples", "source=stdin: the pipe has closed and nothing came")
         yield Piece((convert.close(),))
+
+
+def rows(series: Series) -> Iterator[Piece]:
+    """The rows of standard input. MediaError for what is no such row."""
+    info, lines = SeriesInfo(rate=series.rate), codecs.iterdecode(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
+    found, count = csv_rows(lines, series.columns, blank=True), 0
+    try:
+        for x in on_clock(found, series, info, "source=stdin"):
+            count += 1
+            yield Piece((x,))
+    except (ConfigError, csv.Error) as error:
+        raise MediaError("unreadable", f"source=stdin: {error} (extractor.columns)") from None
+    if not count:
+        raise MediaError("no_samples", "source=stdin: the pipe has closed and no row came")
+    for code in info.warnings:
+        print(f"warning: source=stdin: {code}", file=sys.stderr)

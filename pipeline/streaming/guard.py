@@ -11,7 +11,7 @@ What is done about what comes in, each time it comes, and with one warning per e
 * denormal samples become 0, without a warning: none of them can be heard, but they can be slow.
 * ``not_computed``: after a step, the state or the posteriors are not finite. The state before the step stays, and the
   block's posteriors are the last good ones; after ``HOLD_SECONDS`` of that, all zeros (nothing is heard, so that open
-  events end), and the state begins anew.
+  events end), and the state begins anew. Numbers that are no posteriors stay the last good ones.
 
 An episode of a kind is over when it has not come for ``EPISODE_SECONDS``. All of this looks at whole blocks, so it
 does not depend on the sizes in which samples arrive.
@@ -70,9 +70,11 @@ class Guard:
         held: the last posteriors ``(K,)`` that were finite.
     """
 
-    def __init__(self, rate: int, sound: bool, initial: Memory, classes: int) -> None:
-        """``rate`` ticks a second; whether the first track is ``sound``; ``initial`` state, number of ``classes``."""
-        self.rate, self.sound, self.initial, self.classes = rate, sound, initial, classes
+    def __init__(self, rate: int, sound: bool, initial: Memory, classes: int, bounded: bool = True) -> None:
+        """``rate`` ticks a second; whether the first track is ``sound``; ``initial`` state, number of ``classes``;
+        whether answers are posteriors.
+        """
+        self.rate, self.sound, self.initial, self.classes, self.bounded = rate, sound, initial, classes, bounded
         self.counts, self.warnings = Counts(), list[dict[str, Any]]()
         self.reset()
 
@@ -136,7 +138,7 @@ class Guard:
         self.warn("not_computed", start, start + ticks)
         self.counts.failing += ticks
         restart = broken or self.counts.failing > HOLD_SECONDS * self.rate
-        if restart:
+        if restart and self.bounded:
             self.held = np.zeros_like(self.held)
         return np.repeat(self.held[None], len(y), axis=0), restart
 

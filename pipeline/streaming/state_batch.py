@@ -131,7 +131,9 @@ def full_block(model: StreamModel, size: int, rows: int, random: np.random.Gener
         if track.kind is not np.float32:
             found.append(random.integers(256, size=shape, dtype=np.uint8))
         else:
-            found.append(np.ones(shape, np.float32) if track.shape else random.normal(0, 0.1, shape).astype(np.float32))
+            found.append(
+                np.ones(shape, np.float32) if len(found) == 2 else random.normal(0, 0.1, shape).astype(np.float32)
+            )
     return tuple(found)
 
 

@@ -43,7 +43,8 @@ class Stream:
         self.decoder = decoder or model.decoder()
         self.fetch: Callable[[], Memory] | None = None
         self.value: Memory | None = model.begin(1)  # None: it is in ``bound``
-        self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels))
+        bounded = model.link != "linear"
+        self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels), bounded)
         self.waiting = self.newest = self.spec.empty()
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop

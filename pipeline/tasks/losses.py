@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,21 @@ class BinaryCrossEntropy(Loss):
             told = logits.sigmoid()
             each = down_weight(truth * told + (1 - truth) * (1 - told), self.focal) * each
         return torch.where(known, each, 0.0).sum() / max(1, logits.shape[1])
+
+
+@dataclass(frozen=True)
+class SmoothL1(Loss):
+    """Of numbers (Huber 1964), whose truths are scaled as those of the stage that tells them (``EMA``): half the square
+    of an error up to a deviation of the truths, then the error itself. The mean of the quantities.
+    """
+
+    stage: Any = None
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of ``(N, K)`` and truths ``(N, K)``, where NaN costs nothing: the sum of the rows."""
+        scaled = (targets.to(logits.device) - self.stage.shift) / self.stage.scale
+        each = smooth_l1_loss(logits.float(), scaled.nan_to_num(), reduction="none")
+        return torch.where(scaled.isnan(), 0.0, each).sum() / max(1, logits.shape[1])
 
 
 def down_weight(right: Tensor, focal: float) -> Tensor:

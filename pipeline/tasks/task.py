@@ -33,6 +33,7 @@ class Task(Generic[Found]):
         hit: what ``hits`` counts, in the history as ``train_...``.
         unknown: the truth of a step of which nothing is known.
         stepwise: whether posteriors of single steps are measured, too (``add_steps``).
+        link_stage: the model's stage that makes posteriors of logits.
     """
 
     link: Link
@@ -41,6 +42,15 @@ class Task(Generic[Found]):
     hit: str
     unknown: float
     stepwise: bool = False
+    link_stage: Any
+
+    @property
+    def bounded(self) -> bool:
+        """Whether posteriors are from 0 to 1, so that thresholds mean something."""
+        return self.link != "linear"
+
+    def meet(self, batch: Batch) -> None:
+        """Learn of a batch of training clips, before the training; those by which features are standardised."""
 
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
         """The names of the K columns, of a dataset's labels and the one that means nothing."""

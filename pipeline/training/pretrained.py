@@ -31,7 +31,7 @@ def load_pretrained(model: Classifier, path: str) -> str:
         if found := f"{part} {kinds[0]}, not {kinds[1]}" if kinds[0] != kinds[1] else differences(there, here, part):
             raise ConfigError(f"trainer.pretrained: {path} is of another {part}: {found}; set what it was")
     weights, theirs = model.state_dict(), other.state_dict()
-    body = {name for name in weights.keys() | theirs.keys() if not name.startswith(("head.", "gate."))}
+    body = {name for name in weights.keys() | theirs.keys() if not name.startswith(("head.", "smoothing.", "gate."))}
     if odd := sorted(n for n in body if n not in weights or n not in theirs or weights[n].shape != theirs[n].shape):
         raise ConfigError(f"trainer.pretrained: {path} has another {odd[0]}; take the settings of its training")
     known = [(here, other.labels.index(label)) for here, label in enumerate(model.labels) if label in other.labels]

@@ -188,10 +188,10 @@ class Trainer:
             write_licences(model, out)
             clips = f"{len(train)} training clips, {len(val)} for validation"
             self.say(f"{clips}; an epoch is one pass over them, * marks the best so far")
-            if not self.pretrained:  # else its weights are used to its own normalisation
+            if not self.pretrained or not model.task.bounded:
                 steps = plan_steps(draw_order(train, torch.initial_seed(), "none", 0), self.batch)[:FIT_BATCHES]
                 batches = (part for parts in loader.load_steps(train, steps) for part in parts if part is not None)
-                run.features.fit(batches)
+                run.features.fit(batches, anew=not self.pretrained)  # whose weights are used to its own
             run.save_checkpoint()
         progress = run.progress
         try:

@@ -145,13 +145,13 @@ export class TimeLine {
     context.fillStyle = context.strokeStyle = paint.line;
     for (const level of [0, 0.5, 1]) context.fillRect(0, Math.round(y(level)), width, 1);
     for (const k of new Set([...shown, ...this.events.map(({ index }) => index)])) {
-      const colour = this.colour(k, paint), high = this.facts.threshold[k] ?? 2;
+      const colour = this.colour(k, paint), high = this.facts.threshold[k] ?? Infinity, [least, range] = this.range(k);
       for (const strong of [false, true]) {
         context.beginPath();
         let last = -1, above = false;
         for (const { start, rows, count } of this.chunks)
           for (let step = 0; step < count; step++) {
-            const time = start + step * this.step, score = rows[step * this.facts.labels.length + k];
+            const time = start + step * this.step, score = (rows[step * this.facts.labels.length + k] - least) / range;
             if (strong && score < high && !above) { last = time; continue; }
             if (time - last > 1.5 * this.step || (strong && !above)) context.moveTo(x(time), y(score));
             else context.lineTo(x(time), y(score));
@@ -169,6 +169,14 @@ export class TimeLine {
       context.fill();
     }
     return x;
+  }
+
+  // Where a label's scores begin, and how far they reach: numbers, as far as they are drawn.
+  range(k) {
+    if (this.facts.link !== "linear") return [0, 1];
+    const K = this.facts.labels.length, all = this.chunks.flatMap(({ rows }) => [...rows].filter((_, at) => at % K === k));
+    const least = all.reduce((a, b) => Math.min(a, b), Infinity);
+    return [least, all.reduce((a, b) => Math.max(a, b), -Infinity) - least || 1];
   }
 
   colour(index, paint) {

@@ -17,6 +17,7 @@ export class View {
     Object.assign(this, { facts, ring, saved, line: new TimeLine(facts), nearly: new Nearly(facts), open: [], events: [], shown: [] });
     this.spectrogram = facts.sound ? new Spectrogram(facts.rate) : null;
     this.scores = new Float32Array(facts.labels.length); // of late
+    this.ranges = []; // of numbers
     this.bars = facts.labels.map(() => null);
     this.paint = colours();
     this.spectrogram?.recolour(this.paint);
@@ -47,7 +48,7 @@ export class View {
     }
     const timed = (event) => ({
       label: event.label, start: this.seconds(event.start), end: this.seconds(event.end), peak: this.seconds(event.peak),
-      score: Math.round(event.score * 1e4) / 1e4, index: this.facts.labels.indexOf(event.label),
+      score: Math.round(event.score * 1e4) / 1e4, index: this.index(event.label),
     });
     this.open = open.map(timed);
     this.name();
@@ -55,6 +56,20 @@ export class View {
     if (gap) this.gap(this.seconds(gap.start), this.seconds(gap.start + gap.length), gap.why);
     for (const warning of warnings) this.remark(warning.time, warning.text, { type: "warning", ...warning });
     document.dispatchEvent(new CustomEvent("steps", { detail: { first, rows } }));
+  }
+
+  // Which label an event is of: its own, or the quantity that is beyond a limit ("snr above 30 dB" of "snr (dB)").
+  index(label) {
+    const { labels } = this.facts, at = labels.indexOf(label);
+    return at < 0 ? labels.findIndex((one) => label.startsWith(`${one.split(" (")[0]} `)) : at;
+  }
+
+  // A score as a share of its bar; of numbers, between the least and the greatest so far.
+  share(k, score) {
+    if (this.facts.link !== "linear") return score;
+    const range = (this.ranges[k] ??= [score, score]);
+    (range[0] = Math.min(range[0], score)), (range[1] = Math.max(range[1], score));
+    return (score - range[0]) / (range[1] - range[0] || 1);
   }
 
   // The newest posteriors (K,) as bars: the best classes, in their own order while they are few.
@@ -71,9 +86,9 @@ export class View {
     this.shown.forEach((k, at) => {
       const row = rows[at], score = scores[k];
       row.dataset.score = score;
-      row.classList.toggle("over", score >= (threshold[k] ?? 2) && !background.includes(labels[k]));
+      row.classList.toggle("over", score >= (threshold[k] ?? Infinity) && !background.includes(labels[k]));
       row.querySelector("span").textContent = score.toFixed(2);
-      row.querySelector("i").style.clipPath = `inset(0 ${100 - 100 * score}% 0 0 round 1rem)`;
+      row.querySelector("i").style.clipPath = `inset(0 ${100 - 100 * this.share(k, score)}% 0 0 round 1rem)`;
     });
   }
 
