@@ -31,7 +31,7 @@ from pipeline.core.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "datasets")
 KINDS = "augmentations batch cells encoders extractors layers model.decoder serving sinks sources tasks training"
-ROOMS = ("datasets.", *(f"pipeline.{room}." for room in KINDS.split()))  # in which parts may be named
+ROOMS = ("datasets.", *(f"pipeline.{room}." for room in [*KINDS.split(), "model.bands"]))  # in which parts may be named
 EXTERNAL = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
 TARGET = "_target_"
 NAME = re.compile(r"(?=.{1,200}$)[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
