@@ -103,8 +103,9 @@ def test_and_report(
     from pipeline.report.summary import print_summary
 
     best = load(out / "model.safetensors", device=str(coach.fabric.device))
-    if settings["calibrate"] and not trial:
-        best.head.linear.scale(*best.task.calibrate(coach.predict(best, splits["val"])))
+    rescaled = (settings["calibrate"] or best.task.rescaled) and not trial
+    if rescaled:
+        best.head.scale(*best.task.calibrate(coach.predict(best, splits["val"])))
     names = [split for split in (("val",) if trial else ("val", "test")) if len(splits[split])]
     found = {split: coach.predict(best, splits[split], worst=WORST_CLIPS) for split in names}
     more = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, **count_clips(splits), "settings": settings}
@@ -113,7 +114,7 @@ def test_and_report(
     wish, f1, silence = settings["false_alarms"], bool(settings["events"]), hasattr(splits["val"], "held_out")
     if not trial and (wish is not None or f1 or silence):
         more["events"] = tune_decoder(best, {split: splits[split] for split in found}, wish, f1)
-    if "events" in more or settings["calibrate"]:
+    if "events" in more or rescaled:
         best.save(out / "model.safetensors", {"settings": settings, "history": progress.history})
     if settings["export"] and not trial:
         more |= write_graphs(best, out)

@@ -14,6 +14,7 @@ from pipeline.layers.fuse import Fuse
 from pipeline.layers.laws import check
 from pipeline.layers.smoothing import EMA
 from pipeline.layers.stage import Chain, Stage
+from pipeline.layers.usual import EnergyHead
 from pipeline.model.classifier import Classifier
 
 STEP = {"shape": (7,), "step": 0.02}
@@ -95,6 +96,18 @@ def tagging():
     return Classifier(config, ["a", "b", "c"])
 
 
+def measuring(option):
+    """An encoder that measures what it did not expect."""
+    config = configured("train", f"encoder={option}", "cell=lstm")
+    return build(config["encoder"] | {"cell": config["cell"]}, Stage, at="encoder", shape=(7,))
+
+
+def unusual(option):
+    """A classifier of what is unusual, as for streams."""
+    config = configured("train", "task=novelty", f"encoder={option}", "extractor.mels=20", "head.warm=0.05")
+    return Classifier(config, ["unusual"]).for_streaming()
+
+
 CASES = {
     **{
         f"{g}={o}": (component, g, o)
@@ -116,6 +129,9 @@ CASES = {
     "fuse": (Fuse, 3, 2),
     "smoothing of sigmoids": (EMA, (4,), 0.02, 0.05, "sigmoid"),
     "classifier of tags": (tagging,),
+    **{f"encoder={name}": (measuring, name) for name in ("whiten", "ahead", "autoencoder")},
+    **{f"classifier of novelty,{name}": (unusual, name) for name in ("whiten", "ahead", "autoencoder")},
+    "energies of images": (EnergyHead, (2, 6, 5), 10, 0.02, 0.1, 1.0),
 }
 
 

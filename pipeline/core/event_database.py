@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.core.errors import ConfigError
 
-VERSION = 1  # of the tables: the file's user_version
+VERSION = 2  # of the tables: the file's user_version
 APPLICATION = 0x52697675  # the file's application_id: "Rivu"
 BUSY_SECONDS = 10.0  # for which another program may hold the file
 TABLES = Path(__file__).with_name("event_tables.sql").read_text()
@@ -52,6 +52,9 @@ def make_tables(database: sqlite3.Connection) -> None:
             database.execute(statement)
         database.execute(f"PRAGMA application_id = {APPLICATION}")
         database.execute(f"PRAGMA user_version = {VERSION}")
+    elif number(database, "application_id") == APPLICATION and number(database, "user_version") == 1:
+        database.execute("ALTER TABLE events ADD COLUMN details TEXT")
+        database.execute("PRAGMA user_version = 2")
     database.execute("COMMIT")
     until = time.monotonic() + BUSY_SECONDS
     while number(database, "application_id") == APPLICATION:

@@ -30,6 +30,7 @@ class NativeCell(Stage):
         """ValueError if ONNX has no operator with the cell's equations."""
         super().__init__()
         self.in_shape, self.out_shape, self.hidden = cell.in_shape, cell.out_shape, cell.hidden
+        self.initial = cell.initial  # type: ignore[method-assign]
         weights = to_onnx(cell)
         self.operator, self.settings = SETTINGS[type(cell).__name__]
         for name in "WRBP":

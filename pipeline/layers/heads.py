@@ -39,6 +39,10 @@ class Head(Chain):
         linear = Linear(shape, classes, dropout, round(delay / step))
         super().__init__(linear=linear, pool=POOLS[pool](classes, max(1, round(window / step)) if window else 0))
 
+    def scale(self, factor: ArrayLike, shift: ArrayLike) -> None:
+        """As ``Linear.scale``."""
+        self.linear.scale(factor, shift)
+
 
 class Linear(Stage):
     """Dropout and W x + b: ``(B, T, F) -> (B, T, classes)``, logits of each step, trained to lag by ``delay`` steps."""

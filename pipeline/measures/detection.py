@@ -77,7 +77,11 @@ def run_recording(model: Classifier, recording: AnnotatedRecording) -> StreamOut
     """A recording through a live model, without events that begin behind its end. MediaError if it cannot be read."""
     audible = {model.labels[index] for index in model.decoder().audible}
     spans: dict[str, list[tuple[int, int]]] = {label: [] for label in model.labels}
-    known = [event for event in recording.events if event[2] in audible]
+    known = [
+        (start, end, name)
+        for start, end, label in recording.events
+        if (name := model.task.name_event(label)) in audible
+    ]
     for start, end, label in known:
         spans[label].append((round(start * model.rate), round(end * model.rate)))
     chunks = open_chunks(recording.path, model.spec)[1]
@@ -97,7 +101,8 @@ def check_recordings(given: Iterable[AnnotatedRecording], model: Classifier) -> 
             warnings.warn(f"streams: {find_truth(recording.path)}: by the recording's header {late}", stacklevel=2)
         if twice := own_overlaps(recording.events):
             warnings.warn(f"streams: {find_truth(recording.path)}: {twice}, and count as two", stacklevel=2)
-        if other := sorted({label for *_, label in recording.events} - set(model.labels)):
+        names = {label: model.task.name_event(label) for *_, label in recording.events}
+        if other := sorted(label for label, name in names.items() if name not in model.labels):
             what = f"no label of the data: {', '.join(other)} ({', '.join(model.labels)})"
             warnings.warn(f"streams: {recording.path}: {what}", stacklevel=2)
 

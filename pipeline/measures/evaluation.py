@@ -27,19 +27,20 @@ def predict(
     kept, lengths = Smallest[WorstClip](worst), [found.seconds]
     for batch in batches:
         hidden = model.encode(features.compute(batch))
-        y, last, first = model.pooled(hidden), model.last_step(batch.lengths), len(found.names)
+        y, last, before = model.pooled(hidden), model.last_step(batch.lengths), len(found.names)
         truth = task.clip_truth(batch, len(model.labels))
         task.add(found, y[torch.arange(len(y)), last].float().cpu().numpy(), truth.numpy())
         if task.stepwise:
             known = task.step_truth(batch, hidden.shape[1], model.hop, model.delay, None, len(model.labels))
-            task.add_steps(found, model.head.stages[0](hidden, ())[0], known)
+            first = model.head.stages[0]
+            task.add_steps(found, first(hidden, first.initial(len(hidden)))[0], known)
         lengths.append(batch.lengths.numpy() / model.rate)
         hits = task.right(found, y, truth).tolist()
         for row, spans, end in zip(hits, batch.spans, last.tolist(), strict=True):
             found.right.append(row[(spans[0][0] // model.hop if spans else 0) + model.delay : end + 1])
         found.names += batch.names
         found.groups += batch.groups
-        keep_worst(kept, batch, found.of_truth[first:], first, model)
+        keep_worst(kept, batch, found.of_truth[before:], before, model)
     found.seconds, found.worst = np.concatenate(lengths), list(kept)
     return found
 

@@ -26,6 +26,7 @@ from pipeline.measures.stream_output import (
     run_stream,
     to_events,
 )
+from pipeline.measures.tail import tune_on_normal
 from pipeline.media.input_spec import Arrays
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
@@ -163,7 +164,8 @@ def tune_decoder(
         there = f"false alarms are counted on {60 * hours:.1f} min of validation clips alone"
         most = f"without any, below {upper_limit(0, hours):,.2f} an hour can be promised (95 %)"
         warnings.warn(f"false_alarms: {there}: {most}; set dataset.negatives for more", stacklevel=2)
-        model.config["decoder"] |= {"threshold": tune_false_alarms(model, streams["val"], wish)}
+        tune = tune_on_normal if model.task.examines else tune_false_alarms
+        model.config["decoder"] |= {"threshold": tune(model, streams["val"], wish)}
     done |= {name: evaluate_decoder(model, found) for name, found in streams.items()}
     if wish is not None:
         model.promise = make_promise(wish, done)

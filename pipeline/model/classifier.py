@@ -25,7 +25,6 @@ from pipeline.core.errors import ConfigError, ModelError, NotFiniteError
 from pipeline.core.moved import with_new_names
 from pipeline.extractors.extractor import Extractor
 from pipeline.extractors.voice_gate import VoiceGate
-from pipeline.layers.heads import Head
 from pipeline.layers.precision import Precision, lower
 from pipeline.layers.stage import Chain, Stage, State, leaves, tree
 from pipeline.layers.standardize import Standardize
@@ -61,8 +60,8 @@ class Classifier(Chain):
 
     extractor: Extractor
     standardize: Standardize
-    encoder: Chain
-    head: Head
+    encoder: Stage
+    head: Any
     smoothing: Stage
     task: Task[Any]
     quiet: Tensor
@@ -81,9 +80,10 @@ class Classifier(Chain):
         extractor: Extractor = build(config["extractor"], Extractor, at="extractor")
         spec = extractor.spec
         settings = dict(config["encoder"]) | {"cell": config["cell"]}
-        encoder: Chain = build(settings, Chain, at="encoder", shape=extractor.out_shape)
+        encoder: Stage = build(settings, Stage, at="encoder", shape=extractor.out_shape)
         step = extractor.hop * encoder.hop / spec.rate
-        head = build(config["head"], Head, at="head", shape=encoder.out_shape, classes=len(labels), step=step)
+        labels = task.name_columns(labels, extractor)
+        head = build(config["head"], Chain, at="head", shape=encoder.out_shape, classes=len(labels), step=step)
         link = {} if task.link == "softmax" else {"link": task.link}
         smoothing: Stage = build(config["smoothing"], Stage, at="smoothing", shape=head.out_shape, step=step, **link)
         super().__init__(
@@ -151,7 +151,7 @@ class Classifier(Chain):
         """
         x, state = self.encoder(x, self.encoder.initial(len(x)) if state is None else state)
         linear, pool = self.head.stages
-        x, _ = linear(x, ())
+        x, _ = linear(x, linear.initial(len(x)))
         pooled, _ = pool(x, pool.initial(len(x)))
         return x, pooled, state
 

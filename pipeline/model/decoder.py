@@ -52,6 +52,7 @@ class Event:
     score: float
     peak: int
     final: bool = True
+    details: str = ""  # what else is known of it
 
 
 class OpenEvent(NamedTuple):

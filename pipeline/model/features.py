@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -68,6 +68,20 @@ class Features:
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
         for (front, standardize), rows in zip(fronts, found, strict=True) if anew else ():
             standardize.fit(rows, front.lasting())
+
+    @torch.no_grad()
+    def examine(self, batches: Iterable[Batch]) -> None:
+        """Let the task look at the normalised features of training clips, and an encoder that is fitted take what it
+        found.
+        """
+        steps, names = list[Tensor](), list[str]()
+        for batch in batches:
+            lengths = (batch.lengths // (self.model.hop // self.model.encoder.hop)).clamp(min=1).tolist()
+            steps += [row[:n].cpu() for row, n in zip(self.compute(batch), lengths, strict=True)]
+            names += batch.names
+        found = self.model.task.examine(steps, names)
+        if fit := getattr(self.model.encoder, "fit", None):
+            fit(*found)
 
     @cached_property
     def cache(self) -> FeatureCache:

@@ -154,7 +154,9 @@ def list_events(database: sqlite3.Connection, path: Path, since: str, out: Path)
         when = f"{local(event['time']):%m-%d %H:%M:%S}" if event["time"] else f"at {event['start']:.2f} s"
         length = event["end"] - event["start"]
         players = [player(path.parent / clip["path"], out) for clip in clips]
-        found.append(Row(when, event["name"], event["label"], event["score"], length, players))
+        details = event["details"] if "details" in event.keys() else None  # noqa: SIM118 (not a dict)
+        label = f"{event['label']}: {details}" if details else event["label"]
+        found.append(Row(when, event["name"], label, event["score"], length, players))
     return found
 
 

@@ -42,6 +42,8 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     else:
         title = f"{split}: {found['count']} clips{lost}, accuracy {right}"
         console.print(make_table(title, CLASS_COLUMNS, class_rows(found)))
+    if "auroc" in found:
+        console.print(describe_novelty(found), highlight=False)
     if "accuracy" in found["online"]:
         console.print(describe_online(found["online"]), highlight=False)
     if "events" in metrics:
@@ -62,6 +64,13 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
         console.print("on streams every class makes events, also of silence: a class `background` would be passed over")
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def describe_novelty(found: Mapping[str, Any]) -> str:
+    """How well what is unusual stands apart, and what of what is normal was expected."""
+    areas = {"clips": found["auroc"], "clips, up to 10 % false": found["pauc"], "steps": found["frame_auroc"]}
+    known = ", ".join(f"{name} {area:.3f}" for name, area in areas.items() if area is not None)
+    return f"AUROC: {known or 'nothing unusual is known'}; of the variance {found['explained']:.1%} was expected"
 
 
 def describe_streams(streams: Mapping[str, Any]) -> str:

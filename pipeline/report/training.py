@@ -24,6 +24,7 @@ SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 LEARNING = {  # the figures that are drawn by epoch, by plot and name
     "Losses": {"training loss": "train_loss", "validation loss": "val_loss"},
     "Accuracies": {"training accuracy": "train_accuracy", "validation accuracy": "val_accuracy"},
+    "Expected share of the variance": {"training": "train_explained", "validation": "val_explained"},
     "Mean average precision": {"clips": "val_map", "steps": "val_frame_map"},
     "R2": {"clips": "val_r2"},
     "Mean absolute error": {"clips": "val_mae"},

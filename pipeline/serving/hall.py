@@ -304,7 +304,7 @@ class Hall:
         seat.told = answer.first + len(answer.posteriors)
         self.counts["events"] += len(answer.events)
         for event in answer.events:
-            row = {"type": "event", "stream": seat.name} | vars(items.TimedEvent.of(event, rate))
+            row = {"type": "event", "stream": seat.name} | items.TimedEvent.of(event, rate).row()
             self.news.append(News(None, json.dumps(row)))
 
     def seal(self, seat: Seat) -> str:

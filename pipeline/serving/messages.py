@@ -184,5 +184,6 @@ def encode_posteriors(posteriors: NDArray[np.float32]) -> str:
 
 
 def rows_of(events: Sequence[Event]) -> list[Mapping[str, Any]]:
-    """Events with times in ticks."""
-    return [{key: getattr(one, key) for key in ("label", "start", "end", "peak", "score")} for one in events]
+    """Events with times in ticks; details, if there are any."""
+    keys = "label", "start", "end", "peak", "score"
+    return [{key: getattr(one, key) for key in (*keys, *["details"] * bool(one.details))} for one in events]

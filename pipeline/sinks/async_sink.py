@@ -58,7 +58,7 @@ class AsyncSink(Sink):
                 self.waiting.popleft()
                 origin.reason = "the queue was full"
             self.waiting.append(
-                {"type": "event", "stream": self.stream.name, "number": origin.count} | vars(item) | more
+                {"type": "event", "stream": self.stream.name, "number": origin.count} | item.row() | more
             )
             self.changed.notify()
 

@@ -41,7 +41,7 @@ class CSV(TextSink):
         """A line for each row, written at once. A file's posteriors are in its row."""
         match item:
             case TimedEvent() if self.steps is not self.table:
-                self.table.write(vars(item))
+                self.table.write({key: getattr(item, key) for key in EVENT_COLUMNS})
             case Steps() if self.steps and self.stream:
                 for row in item.rows(self.stream):
                     scores = {f"p_{label}": value for label, value in row.pop("posteriors").items()}

@@ -32,19 +32,26 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class TimedEvent:
-    """An event that has ended; ``score`` is its best posterior, first reached at ``peak``."""
+    """An event that has ended; ``score`` is its best posterior, first reached at ``peak``; ``details``: what else is
+    known of it, "" for nothing.
+    """
 
     start: float
     end: float
     peak: float
     label: str
     score: float
+    details: str = field(default="", kw_only=True)
 
     @classmethod
     def of(cls, event: Event, rate: int, offset: float = 0.0) -> Self:
         """A decoder's event; its ticks are counted from ``offset`` seconds on."""
         start, end, peak = (round(offset + tick / rate, 3) for tick in (event.start, event.end, event.peak))
-        return cls(start, end, peak, event.label, round(event.score, 4))
+        return cls(start, end, peak, event.label, round(event.score, 4), details=event.details)
+
+    def row(self) -> Row:
+        """As one object, without details if there are none."""
+        return {key: value for key, value in vars(self).items() if value or key != "details"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ class FileResult:
         """As one object, "" where nothing is known: a line of JSON, and of ledgers."""
         found = self.head() | {"label": self.label, "score": blank(self.score)} | self.tail()
         found["posteriors"] = self.posteriors
-        return found if self.events is None else found | {"events": [vars(event) for event in self.events]}
+        return found if self.events is None else found | {"events": [event.row() for event in self.events]}
 
     @classmethod
     def of(cls, row: Row) -> Self:
@@ -191,8 +198,8 @@ class FileResult:
             scores = {f"p_{label}": blank(value) for label, value in self.posteriors.items()}
             yield self.head() | {"label": self.label, "score": blank(self.score)} | self.tail() | scores
             return
-        for event in map(vars, self.events) if self.events else [NO_EVENT]:
-            yield self.head("part_") | event | self.tail()
+        rows = [{key: getattr(event, key) for key in EVENT_COLUMNS} for event in self.events] or [NO_EVENT]
+        yield from (self.head("part_") | row | self.tail() for row in rows)
 
     def head(self, prefix: str = "") -> Row:
         """The first columns: which file, or part of it, and how it went."""
@@ -209,7 +216,7 @@ class FileResult:
 Item: TypeAlias = (
     TimedEvent | OpenEvents | Steps | TimedGap | StreamWarning | Clock | Sound | Frame | Clip | Metadata | FileResult
 )  # what ``Sink.write`` takes
-EVENT_COLUMNS = tuple(each.name for each in fields(TimedEvent))
+EVENT_COLUMNS = tuple(each.name for each in fields(TimedEvent) if each.name != "details")
 NO_EVENT: Row = dict.fromkeys(EVENT_COLUMNS, "")
 
 

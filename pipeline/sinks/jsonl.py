@@ -24,7 +24,7 @@ class JSONLines(TextSink):
         """A line for each row, written at once."""
         match item:
             case TimedEvent():
-                self.line("event", vars(item))
+                self.line("event", item.row())
             case TimedGap():
                 self.line("gap", vars(item))
             case StreamWarning():

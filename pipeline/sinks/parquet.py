@@ -61,7 +61,7 @@ class Parquet(Sink):
         """Keep the rows of an event or a file."""
         match item:
             case TimedEvent():
-                self.add(vars(item))
+                self.add({key: getattr(item, key) for key in EVENT_COLUMNS})
             case FileResult():
                 for row in item.table_rows():
                     self.add(row)

@@ -76,7 +76,7 @@ class SQLite(Sink):
             case items.Clock():
                 self.clock = item
             case items.TimedEvent() if not self.again or not self.has(item):
-                self.add("events", vars(item) | {"time": self.clock.utc(item.start)})
+                self.add("events", item.row() | {"time": self.clock.utc(item.start)})
             case items.TimedGap():
                 self.add("gaps", vars(item) | {"time": self.clock.utc(item.start)})
             case items.StreamWarning():

@@ -76,4 +76,5 @@ class Words(Sink):
 
 def event_line(event: items.TimedEvent) -> str:
     """An event as a line."""
-    return f"{event.start:8.2f} – {event.end:7.2f} s  {clean(event.label):<16} {event.score:.2f}"
+    details = f"  ({clean(event.details)})" if event.details else ""
+    return f"{event.start:8.2f} – {event.end:7.2f} s  {clean(event.label):<16} {event.score:.2f}{details}"

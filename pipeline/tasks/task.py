@@ -34,6 +34,8 @@ class Task(Generic[Found]):
         unknown: the truth of a step of which nothing is known.
         stepwise: whether posteriors of single steps are measured, too (``add_steps``).
         link_stage: the model's stage that makes posteriors of logits.
+        examines: whether it looks at the features of training clips (``examine``) before the first epoch.
+        rescaled: whether the answers to clips mean something only after ``calibrate``.
     """
 
     link: Link
@@ -42,6 +44,8 @@ class Task(Generic[Found]):
     hit: str
     unknown: float
     stepwise: bool = False
+    examines: bool = False
+    rescaled: bool = False
     link_stage: Any
 
     @property
@@ -54,6 +58,24 @@ class Task(Generic[Found]):
 
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
         """The names of the K columns, of a dataset's labels and the one that means nothing."""
+        raise NotImplementedError
+
+    def name_columns(self, labels: Sequence[str], extractor: Any) -> list[str]:
+        """The names of all columns of a model with such an extractor."""
+        return list(labels)
+
+    def name_event(self, label: str) -> str | None:
+        """The column that an event of a recording with known times is held against, by its label; None: none."""
+        return label
+
+    def to_train(self, split: Split) -> Split:
+        """The clips of the training split that are trained on. ConfigError if there are none."""
+        return split
+
+    def examine(self, steps: Sequence[Tensor], names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Mean ``(F,)`` and covariance ``(F, F)`` of the steps ``(T, ...)`` of training clips. ConfigError for such as
+        nothing can be learnt from.
+        """
         raise NotImplementedError
 
     def nothing(self, background: int | None) -> tuple[int, ...]:

@@ -64,6 +64,11 @@ class Run:
         self.carried: State | None = None  # in which the clips of the last batch ended
 
     @property
+    def learns(self) -> bool:
+        """Whether there is anything to train; else all was fitted before."""
+        return self.model.parameter_count() > 0
+
+    @property
     def seconds(self) -> float:
         """Of training so far."""
         return self.progress.seconds + time.perf_counter() - self.started

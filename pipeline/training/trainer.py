@@ -123,7 +123,8 @@ class Trainer:
         """
         with self.fabric.rank_zero_first(local=True):
             found = {name: data.split(name, model.spec) for name in ("train", "val", "test")}
-        return {name: model.task.in_columns(split, data.labels, data.background) for name, split in found.items()}
+        told = {name: model.task.in_columns(split, data.labels, data.background) for name, split in found.items()}
+        return told | {"train": model.task.to_train(told["train"])}
 
     def begin(self, model: Classifier) -> None:
         """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, or those
@@ -188,10 +189,7 @@ class Trainer:
             write_licences(model, out)
             clips = f"{len(train)} training clips, {len(val)} for validation"
             self.say(f"{clips}; an epoch is one pass over them, * marks the best so far")
-            if not self.pretrained or not model.task.bounded:
-                steps = plan_steps(draw_order(train, torch.initial_seed(), "none", 0), self.batch)[:FIT_BATCHES]
-                batches = (part for parts in loader.load_steps(train, steps) for part in parts if part is not None)
-                run.features.fit(batches, anew=not self.pretrained)  # whose weights are used to its own
+            self.fit_features(run, loader, train)
             run.save_checkpoint()
         progress = run.progress
         try:
@@ -211,6 +209,21 @@ class Trainer:
             raise
         return progress
 
+    def fit_features(self, run: Run, loader: Loader, train: Split) -> None:
+        """What is fitted before the first epoch: the normalisation, unless pretrained weights are used to their own,
+        and what the task looks for.
+        """
+        features, task = run.features, run.model.task
+        steps = plan_steps(draw_order(train, torch.initial_seed(), "none", 0), self.batch)[:FIT_BATCHES]
+
+        def batches() -> Iterator[Batch]:
+            return (part for parts in loader.load_steps(train, steps) for part in parts if part is not None)
+
+        if not self.pretrained or not task.bounded:
+            features.fit(batches(), anew=not self.pretrained)  # else its weights are used to its own
+        if task.examines:
+            features.examine(batches())
+
     def describe_resumption(self, run: Run) -> str:
         """Where a resumed training stands, for people."""
         progress = run.progress
@@ -224,7 +237,7 @@ class Trainer:
         '' if it goes on.
         """
         progress = run.progress
-        if progress.epoch >= self.epochs:
+        if progress.epoch >= (self.epochs if run.learns else 1):
             return "epochs"
         if progress.epoch - progress.best_epoch >= self.patience:
             return "patience"
@@ -270,6 +283,8 @@ class Trainer:
     def train_epoch(self, step: TrainingStep, loader: Loader, train: Split, seed: int) -> dict[str, Any]:
         """The rest of one pass over the training data; mean loss, accuracy and learning rate."""
         run, progress = step.run, step.run.progress
+        if not run.learns:
+            return {"train_loss": 0.0, f"train_{run.model.task.hit}": 0.0, "lr": 0.0}
         run.model.train()
         order = draw_order(train, seed, self.balance, len(run.model.labels))
         steps = plan_steps(order, self.batch, self.accumulate, self.fabric.global_rank, self.fabric.world_size)

@@ -49,6 +49,7 @@ export class View {
     const timed = (event) => ({
       label: event.label, start: this.seconds(event.start), end: this.seconds(event.end), peak: this.seconds(event.peak),
       score: Math.round(event.score * 1e4) / 1e4, index: this.index(event.label),
+      ...(event.details && { details: event.details }),
     });
     this.open = open.map(timed);
     this.name();
@@ -120,7 +121,7 @@ export class View {
     const { index, ...row } = event, again = make("button", this.facts.sound ? "Play" : "Show", "quiet");
     this.line.events.push(event);
     this.saved.push({ type: "event", stream: "page", ...row });
-    const item = this.row("events", event.start, event.label, index);
+    const item = this.row("events", event.start, event.details ? `${event.label}: ${event.details}` : event.label, index);
     item.append(make("span", `${(event.end - event.start).toFixed(2)} s`), make("span", event.score.toFixed(2), "end"), again);
     again.onclick = () => this.again(event, again);
     this.events.unshift({ event, again });
