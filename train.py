@@ -56,16 +56,16 @@ def train(
     from pipeline.tasks.task import Task
     from pipeline.training.trainer import Trainer
 
+    aim = build(task, Task, at="task")
+    aim.check(settings)
     for key, value in {"false_alarms": false_alarms, "events": events}.items():
         if value is not None and decoder.get("threshold") is not None:
             raise ConfigError(f"{key} and decoder.threshold: each says where events begin; set only one of them")
-    started = time.perf_counter()
-    heard = find_recordings(streams) if streams is not None else []
+    started, heard = time.perf_counter(), find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
     data: Any = build(dataset, at="dataset")
     coach.seed(seed)
-    aim = build(task, Task, at="task")
     model = Classifier({part: settings[part] for part in PARTS}, aim.columns(data.labels, data.background))
     if change:
         change.setup(model.labels, model.extractor)  # refuses what does not suit before the data are read

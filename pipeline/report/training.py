@@ -15,6 +15,7 @@ from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plo
 from pipeline.report.clips import embed_clip
 from pipeline.report.runs import flatten
 from pipeline.report.silence import Table, list_misses, list_rates, plot_det, plot_trade_offs
+from pipeline.report.strings import describe_strings
 from pipeline.report.tags import describe_tags
 from pipeline.tasks.predictions import Predictions
 
@@ -23,6 +24,7 @@ SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 LEARNING = {  # the figures that are drawn by epoch, by plot and name
     "Losses": {"training loss": "train_loss", "validation loss": "val_loss"},
     "Accuracies": {"training accuracy": "train_accuracy", "validation accuracy": "val_accuracy"},
+    "Symbols": {"1 less the token error rate, validation": "val_token_accuracy"},
     "Mean average precision": {"clips": "val_map", "steps": "val_frame_map"},
     "Learning rate": {"learning rate": "lr"},
     "False alarms": {"an hour, on negatives held out": "val_false_alarms"},
@@ -48,10 +50,11 @@ def render_training(
         other="val" if split == "test" and "val" in metrics else "",
         row=row,
         clips=list(clip_tiles(metrics, split)),
-        accuracy=None if "map" in row else describe_split(row),
+        accuracy=describe_split(row) if "confusion" in row else None,
         tags=describe_tags(row) if "map" in row else None,
-        scores=None if "map" in row else plot_answers(row["scores"]),
-        small=list(outline_classes(row["scores"]["classes"])),
+        strings=describe_strings(row) if "token_error" in row else None,
+        scores=plot_answers(row["scores"]) if "confusion" in row else None,
+        small=list(outline_classes(row["scores"]["classes"])) if "scores" in row else [],
         online=plot_online(row["online"]),
         learning=plot_learning(history),
         curves=plot_curves(metrics["streams"]) if "streams" in metrics else None,
@@ -133,7 +136,7 @@ def plot_learning(history: Sequence[Figures]) -> list[Plot]:
         if not any(lines.values()):
             continue  # of another task
         lines = {name: line for name, line in lines.items() if line}
-        share = label in ("Accuracies", "Mean average precision")
+        share = label in ("Accuracies", "Symbols", "Mean average precision")
         limits, number = ((0, 1), page.format_percent) if share else (None, page.format_number)
         made.append(plot_lines(lines, "epoch", label, limits, (), number, whole=True))
     return made
