@@ -92,8 +92,8 @@ def open_tested(
 
     model, path = open_model(checkpoint, live=live, block=block, **how)
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
-    if model.link == "sigmoid":
-        model.config["decoder"] |= settings  # whose thresholds say what is told of whole files, too
+    if model.link == "sigmoid" or model.decoder().reads == "strings":
+        model.config["decoder"] |= settings  # which say what is told of whole files, too
     if live and source is not None:
         check(model, max(1, round(block * model.rate / model.hop)), source.resamples)
     return model, settings, path

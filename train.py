@@ -51,6 +51,7 @@ def train(
     settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
     from pipeline.augmentations.augmentation import Augmentation
     from pipeline.core.build import build
+    from pipeline.core.errors import ConfigError
     from pipeline.measures.detection import check_recordings, find_recordings
     from pipeline.model.classifier import Classifier
     from pipeline.model.file import PARTS
@@ -58,7 +59,10 @@ def train(
     from pipeline.training.trainer import Trainer
 
     aim = build(task, Task, at="task")
-    check_settings(settings, aim)
+    aim.check(settings)
+    for key, value in {"false_alarms": false_alarms, "events": events}.items():
+        if value is not None and decoder.get("threshold") is not None:
+            raise ConfigError(f"{key} and decoder.threshold: each says where events begin; set only one of them")
     started = time.perf_counter()
     heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
@@ -77,19 +81,6 @@ def train(
     if not coach.leads:
         return OK
     return test_and_report(coach, splits, fitted, settings, heard, started, out, trial=report is not None)
-
-
-def check_settings(settings: Mapping[str, Any], task: Any) -> None:
-    """ConfigError for settings that do not go together."""
-    from pipeline.core.errors import ConfigError
-
-    given = {key: settings[key] for key in ("false_alarms", "events", "calibrate", "streams")}
-    given["trainer.balance"] = settings["trainer"].get("balance")
-    for key, value in given.items():
-        if value not in (None, False, "none") and not task.bounded:
-            raise ConfigError(f"{key}: is of labels, which task=values does not have; leave it out")
-        if key in ("false_alarms", "events") and None not in (value, settings["decoder"].get("threshold")):
-            raise ConfigError(f"{key} and decoder.threshold: each says where events begin; set only one of them")
 
 
 def test_and_report(

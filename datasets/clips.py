@@ -26,6 +26,7 @@ from datasets.copies import Copies
 from datasets.energy import draw_start, find_sound, find_sounds
 from datasets.negatives import label_of_negatives, list_negatives, share_out
 from datasets.scenes import Scenes, SceneSettings, SceneStream, surround
+from datasets.strings import Composed
 from pipeline.core.atomic import atomic_write, cache_path, digest
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
@@ -62,6 +63,7 @@ class Clip:
     start: float = 0.0
     end: float | None = None
     group: str = ""
+    speaker: str = ""  # whose clips are put together to strings, if not those of a group
     values: tuple[float, ...] | None = None  # of quantities that are measured
 
     @property
@@ -163,14 +165,19 @@ class Clips(Dataset[Sample | None]):
             else:
                 start = int(rng.integers(spare // spec.grain + 1)) * spec.grain
             x = spec.cut(spec.cut(x, start)[1], self.crop)[0]
-        label, spans = self.index.get(clip.label), None
+        labels: tuple[int, ...] = self.numbers(clip)
+        spans = None
         if self.background and spec.sound:
-            quiet = clip.label == self.background or not x[0].any()
-            find = find_sounds if self.scene and self.scene.together else lambda *sound: [find_sound(*sound)]
-            spans = [] if quiet or label is None else [(*times, label) for times in find(x[0], spec.sound)]
-        labels = () if label is None else (label,)
+            quiet = clip.label == self.background or not labels or not x[0].any()
+            several = self.scene and (self.scene.together or self.scene.strings)
+            find = find_sounds if several else lambda *sound: [find_sound(*sound)]
+            spans = [] if quiet else [(*times, labels[0]) for times in find(x[0], spec.sound)]
         values = None if clip.values is None else np.array([clip.values], np.float32)
         return Sample(x, labels, spans, clip.name, key, clip.group, values=values)
+
+    def numbers(self, clip: Clip) -> tuple[int, ...]:
+        """The labels of a clip: its own."""
+        return (self.index[clip.label],) if clip.label in self.index else ()
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
@@ -331,11 +338,16 @@ class Corpus:
 
     def shown(self, part: Clips, name: str) -> Split:
         """The clips of a split in what surrounds them, if anything does."""
-        if part.scene is None or name == "test":
+        if part.scene is None or (name == "test" and not part.scene.strings):
             return part
-        _, scene, background, rate = part.scene_parts()
+        clips, scene, background, rate = part.scene_parts()
+        if scene.strings:
+            speakers = [clip.speaker or clip.group for clip in part.clips]
+            clips = Composed(clips, scene.strings, background, rate, speakers, drawn=name == "train")
+            if name == "test":
+                return clips
         negatives = share_out(self.negatives, rate, self.cache) if self.negatives else {}
-        return surround(part, name, scene, background, rate, negatives, part.index[str(self.negatives_label)])
+        return surround(clips, name, scene, background, rate, negatives, part.index[str(self.negatives_label)])
 
 
 def check_splits(clips: Sequence[Clip], fewest: int = 2) -> None:

@@ -1,17 +1,18 @@
 """A table of clips, with ``path`` and ``label``, and optionally ``split``, ``start``, ``end``, a group."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveFloat
 
-from datasets.clips import Clip, Corpus, Share, existing_root
+from datasets.clips import Corpus, Share, existing_root
 from datasets.labels import unify
+from datasets.rows import to_clip
 from datasets.splits import choose_splits
 from pipeline.core.build import nearest
-from pipeline.core.errors import ConfigError, MediaError
-from pipeline.media.series import to_number
-from pipeline.media.tables import Row, read_table, to_label, to_part, to_text
+from pipeline.core.errors import ConfigError
+from pipeline.media.tables import Row, read_table, to_label
 
 
 class Manifest(Corpus):
@@ -22,6 +23,7 @@ class Manifest(Corpus):
         root: str | None = None,
         file: str = "manifest.csv",
         group: str | None = None,
+        speaker: str | None = None,
         splits: dict[str, list[str]] | None = None,
         fold: str | None = None,
         fold_by: str | None = None,
@@ -46,14 +48,19 @@ class Manifest(Corpus):
         ``fold`` i/n, for cross-validation: the test split is one of n parts of all rows, whatever their split. Values
         of the column ``fold_by`` (None: the group, or else the recording) stay together, and labels are spread evenly;
         with as many values as parts, one is left out at a time. ``val`` is held out of the rest.
+
+        ``speaker`` names a column: strings (``dataset.scene.strings``) are of clips of one of its values, which may
+        stand in several splits; None: of one group.
         """
         folder = existing_root(root, f"a folder with {file}")
         rows = read_rows(folder / file, ("path", *(values or ("label",))))
         self.quantities = values
-        for key, column in (("group", group), ("fold_by", fold_by)):
+        for key, column in (("group", group), ("speaker", speaker), ("fold_by", fold_by)):
             if column is not None and column not in rows[0]:
                 raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")
         clips = [to_clip(row, folder, f"{file} row {number}", group, values) for number, row in enumerate(rows, 1)]
+        if speaker:
+            clips = [replace(clip, speaker=to_label(row.get(speaker))) for row, clip in zip(rows, clips, strict=True)]
         clips, background = unify(clips, "dataset.file"), background and to_label(background)
         column = fold_by or group or ""
         units = [to_label(row.get(column)) or clip.unit for row, clip in zip(rows, clips, strict=True)]
@@ -71,23 +78,3 @@ def read_rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
             if not to_label(row.get(column)):
                 raise ConfigError(f"dataset.file: {path} row {number}: every row needs a {column!r}")
     return rows
-
-
-def to_clip(row: Row, folder: Path, where: str, group: str | None, values: list[str] | None = None) -> Clip:
-    """A row as a clip; ConfigError if its path leaves the folder, or its times or ``values`` make no sense."""
-    path = path_inside(folder, to_text(row["path"]), where)
-    named = to_label(row.get(group)) if group else ""
-    split = to_label(row.get("split"))
-    try:
-        numbers = tuple(to_number(row[column], column, where) for column in values) if values else None
-    except MediaError as error:
-        raise ConfigError(f"dataset.file: {error.args[0]}") from None
-    return Clip(path, to_text(row.get("label")), split, *to_part(row, f"dataset.file: {where}"), named, numbers)
-
-
-def path_inside(folder: Path, name: str, where: str) -> Path:
-    """A path that a row names; ConfigError if it leaves the folder."""
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(f"dataset.file: {where}: path {name!r} leads out of {str(folder)!r}")
-    return path

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from torch.utils.data import Dataset
 
 from datasets.negatives import Negatives, WithNegatives
+from datasets.strings import StringSettings
 from pipeline.media.audio import Samples
 from pipeline.media.sample import Sample, Split
 
@@ -34,6 +35,8 @@ class SceneSettings(BaseModel):
     ``together``: fewest and most clips in one scene, each at a time of its own, the others up to ``BESIDE`` dB softer
     or louder than the first; for tags. None: one.
 
+    ``strings``: clips one after another take the place of single ones, see ``strings.py``; for strings.
+
     With ``dataset.negatives``: in a share ``under`` of the scenes, a window of them takes the place of the noise, which
     longer clips get, too; and windows ``alone`` are added, that many for each training clip.
     """
@@ -47,6 +50,7 @@ class SceneSettings(BaseModel):
     under: Annotated[float, Field(ge=0, le=1)] = 0.3
     alone: NonNegativeFloat = 1.0
     together: tuple[PositiveInt, PositiveInt] | None = None
+    strings: StringSettings | None = None
 
     @model_validator(mode="after")
     def ordered(self) -> "SceneSettings":
@@ -99,7 +103,7 @@ class Scenes(Dataset[Sample | None]):
     def __getitem__(self, index: int) -> Sample | None:
         rng, sample = np.random.default_rng([self.epoch, index]), self.clips[index]
         ticks = round(self.scene.seconds * self.rate)
-        alone = not self.negatives and not self.scene.together
+        alone = not self.negatives and not self.scene.together and not self.scene.strings
         if sample is None or (len(sample.x[0]) >= ticks and alone) or rng.random() < self.scene.plain:
             return sample
         ticks, weak = max(ticks, len(sample.x[0])), sample.spans is None

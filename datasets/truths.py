@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.manifest import path_inside
+from datasets.rows import path_inside
 from datasets.splits import name_splits
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError

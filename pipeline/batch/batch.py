@@ -60,7 +60,7 @@ class OpenFile:
         self.slot: int | None = None
         self.ended: Ended | None = None
         self.scores: NDArray[np.float32] | None = None
-        self.events: list[TimedEvent] = []
+        self.events: list[Event] = []
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,10 @@ class Work:
         """What decides about the results: the same for the same results of the same files."""
         model, limits = self.model, {"longest": self.limits.longest, "largest": self.limits.largest}
         settings = {"window": model.config["head"].get("window"), **model.engine, **limits}
-        return {"model": model.identity(window=False), "settings": settings, "decoder": self.decoder}
+        rule = self.decoder
+        if rule is None and model.decoder().reads == "strings":  # whose labels hang on it, too
+            rule = model.config["decoder"]
+        return {"model": model.identity(window=False), "settings": settings, "decoder": rule}
 
 
 def classify(work: Work, asked: Iterable[Asked]) -> Iterator[tuple[int, FileResult]]:
@@ -167,7 +170,8 @@ class Batch:
             self.drop(number)
             return self.work.failed(entry, message)
         if number not in self.open:
-            decoder = None if self.work.decoder is None else self.model.decoder(**self.work.decoder)
+            reads = self.work.decoder is not None or self.rule.reads == "strings"
+            decoder = self.model.decoder(**(self.work.decoder or {})) if reads else None
             self.open[number] = OpenFile(number, entry, decoder)
         file = self.open[number]
         if isinstance(message, Ended):
@@ -240,32 +244,31 @@ class Batch:
         first, delay = file.steps, self.model.delay
         file.steps += len(y)
         last = max(1, -(-file.ticks // self.model.hop)) - 1 + delay if file.ended else None
+        own = y[max(0, delay - first) : None if last is None else last + 1 - first]
         if file.decoder:
-            end = None if last is None else last + 1 - first
-            file.events += self.timed(file, file.decoder.decode(y[max(0, delay - first) : end]))
+            file.events += file.decoder.decode(own)
+        if self.rule.reads == "strings" and len(own):  # p_ columns: the highest of the whole file
+            file.scores = np.maximum(own.max(0), 0 if file.scores is None else file.scores)
         if last is None or last >= file.steps:
             return False
-        if last >= first:
+        if last >= first and self.rule.reads != "strings":
             file.scores = y[last - first]
         return True
-
-    def timed(self, file: OpenFile, events: list[Event]) -> list[TimedEvent]:
-        """Events in seconds of the file, of which this may be a part."""
-        return [TimedEvent.of(event, self.model.rate, file.entry.start) for event in events]
 
     def result(self, file: OpenFile) -> FileResult:
         """The result of a file that has an answer."""
         assert file.ended is not None and file.scores is not None
         entry, labels, scores = file.entry, self.model.labels, file.scores.tolist()
-        events = None if file.decoder is None else (*file.events, *self.timed(file, file.decoder.close()))
+        events = [*file.events, *(file.decoder.close() if file.decoder else ())]
+        timed = (TimedEvent.of(event, self.model.rate, entry.start) for event in events)
         return FileResult(
             entry.path, entry.start, entry.end,
             status="warning" if file.ended.warnings else "ok",
             code=" ".join(file.ended.warnings),
-            label=self.rule.choose(file.scores, self.model.link),
-            score=round(scores[0] if self.model.link == "linear" else max(scores), 4),
+            label=self.rule.choose(file.scores, self.model.link, events),
+            score=round(self.rule.certainty(file.scores, events), 4),
             seconds=round(file.ended.seconds, 3),
             truth=entry.truth,
             posteriors={label: round(score, 6) for label, score in zip(labels, scores, strict=True)},
-            events=events,
+            events=None if self.work.decoder is None else tuple(timed),
         )  # fmt: skip

@@ -57,7 +57,7 @@ def tells(model: StreamModel, graph: StreamModel, path: Path, truth: str) -> tup
 def answer(model: StreamModel, ticks: int, parts: Arrays) -> str:
     """What a model tells of a clip, in blocks of so many ticks."""
     stream = Stream(model, ticks // model.hop)
-    stream.push(parts)
+    events = stream.push(parts)
     last = stream.posteriors[-1:]
-    stream.close()
-    return stream.decoder.choose([*last, *stream.posteriors][-1], model.link)
+    events += stream.close()
+    return stream.decoder.choose([*last, *stream.posteriors][-1], model.link, events)

@@ -32,6 +32,7 @@ LOUDEST = 32.0  # times full scale; what is beyond becomes full scale
 TINY = np.finfo(np.float32).tiny
 TRACKS = "sound", "picture", "present", "series"  # those that the model has; present: which of both are there
 TIMES = "start", "end", "peak"
+MAX_SYMBOLS = 200  # of a phrase
 COUNTERS = "ticks", "skip", "steps", "end", "failing"
 Event = dict[str, Any]  # label; start, end and peak in seconds; score
 
@@ -74,7 +75,9 @@ class Stream:
     def __init__(self, model: str | Path | Model) -> None:
         self.model = model = model if isinstance(model, Model) else Model(model)
         self.labels, self.hop, self.block = model.card["labels"], model.card["hop"], model.card["block"]
-        self.decoder = Decoder(self.labels, self.hop, model.rate, **model.card["events"])
+        clock, settings = (self.labels, self.hop, model.rate), dict(model.card["config"]["decoder"])
+        strings = settings.pop("_target_").endswith(".Transcript")
+        self.decoder = Transcript(*clock, **settings) if strings else Decoder(*clock, **model.card["events"])
         self.state = model.first
         self.newest = self.waiting = [silence(track, 0) for track in model.tracks]
         self.ticks = self.steps = self.failing = 0  # received; answered; ticks without finite answers, up to now
@@ -229,10 +232,7 @@ class Decoder:
         if end - start < self.minimum:
             return []
         self.free[k] = end + self.refractory
-        times = {
-            name: round(step * self.hop / self.rate, 3) for name, step in zip(TIMES, (start, end, peak), strict=True)
-        }
-        return [{"label": self.labels[k], **times, "score": round(best, 4)}]
+        return [event_of(self.labels[k], (start, end, peak), best, self)]
 
     def close(self) -> list[Event]:
         """End the open events."""
@@ -244,6 +244,88 @@ class Decoder:
 
     def restore(self, memory: list[Any]) -> None:
         self.step, self.open, self.free = memory[0], dict(memory[1]), dict(memory[2])
+
+
+class Transcript:
+    """From posteriors to strings: each step says its best symbol, if that reaches the ``threshold``.
+
+    A symbol is over when a step does not say it. A phrase is the symbols before a ``pause`` in seconds; a list of
+    phrases is not looked through.
+    """
+
+    def __init__(
+        self,
+        labels: list[str],
+        hop: int,
+        rate: int,
+        threshold: float,
+        pause: float,
+        tell: str,
+        background: list[str] | None = None,
+        **unused: Any,
+    ) -> None:
+        """``hop`` ticks a step, ``rate`` a second; the rest as in the model's settings."""
+        self.labels, self.hop, self.rate = labels, hop, rate
+        self.level, self.tell, self.pause = np.float32(threshold), tell, max(1, round(pause * rate) // hop)
+        self.quiet, self.blank = background or [], len(labels) - 1
+        self.step = self.heard = 0
+        self.run: list[Any] | None = None  # column, first step, best score, its step
+        self.phrase: list[list[Any]] = []  # label, first step, end, best score, its step
+
+    def decode(self, posteriors: Any) -> list[Event]:
+        """The symbols and phrases that are over within some steps ``(T, K)``."""
+        events = []
+        for row in posteriors:
+            best = int(row[: self.blank].argmax())
+            best = best if row[best] >= self.level else self.blank
+            events += self.end_run() if self.run and self.run[0] != best else []
+            events += self.end_phrase() if self.step - self.heard >= self.pause else []
+            if best != self.blank:
+                self.run = self.run or [best, self.step, -1.0, 0]
+                if row[best] > self.run[2]:
+                    self.run[2:] = float(row[best]), self.step
+                self.heard = self.step + 1
+            self.step += 1
+        return events
+
+    def end_run(self) -> list[Event]:
+        """The symbol that is over."""
+        column, start, score, peak = self.run or [self.blank, 0, -1.0, 0]
+        self.run = None
+        if column == self.blank or self.labels[column] in self.quiet:
+            return []
+        self.phrase.append([self.labels[column], start, self.step, score, peak])
+        told = self.told("tokens", self.phrase[-1:])
+        return told + (self.end_phrase() if len(self.phrase) >= MAX_SYMBOLS else [])
+
+    def end_phrase(self) -> list[Event]:
+        """The phrase that is over."""
+        found, self.phrase, self.heard = self.phrase, [], self.step
+        return self.told("phrases", found)
+
+    def told(self, kind: str, symbols: list[list[Any]]) -> list[Event]:
+        """Symbols as one event, if that is to be told."""
+        if not symbols or self.tell not in (kind, "both"):
+            return []
+        *_, score, peak = min(symbols, key=lambda one: one[3])
+        label = " ".join(symbol[0] for symbol in symbols)
+        return [event_of(label, (symbols[0][1], symbols[-1][2], peak), score, self)]
+
+    def close(self) -> list[Event]:
+        """End the symbol and the phrase."""
+        return self.end_run() + self.end_phrase()
+
+    def snapshot(self) -> list[Any]:
+        return [self.step, self.heard, self.run, self.phrase]
+
+    def restore(self, memory: list[Any]) -> None:
+        self.step, self.heard, self.run, self.phrase = memory
+
+
+def event_of(label: str, steps: tuple[int, int, int], score: float, decoder: Decoder | Transcript) -> Event:
+    """An event from its first step, end and peak."""
+    seconds = (round(step * decoder.hop / decoder.rate, 3) for step in steps)
+    return {"label": label, **dict(zip(TIMES, seconds, strict=True)), "score": round(score, 4)}
 
 
 def first_state(shape: list[int], type: str, initial: float | str) -> Any:

@@ -29,7 +29,7 @@ def predict(
         hidden = model.encode(features.compute(batch))
         y, last, before = model.pooled(hidden), model.last_step(batch.lengths), len(found.names)
         truth = task.clip_truth(batch, len(model.labels))
-        task.add(found, y[torch.arange(len(y)), last].float().cpu().numpy(), truth.numpy())
+        task.add_clips(found, y, model.delay, last, truth)
         if task.stepwise:
             known = task.step_truth(batch, hidden.shape[1], model.hop, model.delay, None, len(model.labels))
             first = model.head.stages[0]

@@ -103,11 +103,11 @@ class Classifier(Chain):
                 f"encoder: a step of {self.hop} samples and a picture of {spec.grain} have no short common multiple; "
                 "change the strides of encoder.convolutions"
             )
-        never = np.isinf(self.decoder().high)  # the decoder refuses a wrong setting before the training
-        if not task.bounded and not never.all():
-            raise ConfigError(
-                "decoder: has thresholds from 0 to 1, but task=values tells any numbers; set decoder=limits"
-            )
+        decoder = self.decoder()  # refuses a wrong setting before the training
+        if decoder.reads != task.reads:
+            wanted = {"events": "hysteresis", "numbers": "limits", "strings": "transcript"}[task.reads]
+            raise ConfigError(f"decoder: reads {decoder.reads}, but the task tells {task.reads}; set decoder={wanted}")
+        never = np.isinf(decoder.high)
         self.register_buffer("quiet", torch.from_numpy(never.astype(np.float32)), persistent=False)
         if config["gate"] and not spec.sound:
             raise ConfigError(f"gate: hears voices, but this model takes {spec.what} alone; set gate=none")

@@ -6,7 +6,7 @@ Times are whole ticks of the model's clock; seconds are derived only where peopl
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeFloat
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.media.tables import to_label, to_text
+from pipeline.model.phrases import read_phrases
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
@@ -83,8 +84,11 @@ class Decoder:
     An event is among the ``open_events`` once it is ``minimum`` long; its end, peak and score may change, its label and
     start do not. ``decode`` (or ``close``) returns it once, when it is final: ``merge`` seconds after its end. Every
     event that was open becomes final.
+
+    ``reads``: what is found in the steps, which the model's task has to give.
     """
 
+    reads: Literal["events", "numbers", "strings"] = "events"
     bounded = True  # scores are from 0 to 1
 
     def __init__(
@@ -204,13 +208,17 @@ class Decoder:
         other.step, other.open, other.free = 0, {}, {}
         return other
 
-    def choose(self, scores: NDArray[np.float32], link: str) -> str:
+    def choose(self, scores: NDArray[np.float32], link: str, events: Sequence[Event] = ()) -> str:
         """What is told of a whole file by its posteriors ``(K,)``: the label with the highest; with ``sigmoid`` those
-        that reach their thresholds, joined by ', '.
+        that reach their thresholds, joined by ', '. A decoder of strings reads it from the file's ``events``.
         """
         if link == "softmax":
             return self.labels[int(np.argmax(scores))]
         return ", ".join(label for label, told in zip(self.labels, scores >= self.high, strict=True) if told)
+
+    def certainty(self, scores: NDArray[np.float32], events: Sequence[Event] = ()) -> float:
+        """How sure that is, 0 to 1: the highest posterior."""
+        return float(scores.max())
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain values for JSON, without labels and settings, which are the model's."""
@@ -259,6 +267,8 @@ def merge_settings(stored: Mapping[str, Any], given: Mapping[str, Any], labels: 
     a given mapping leaves out keep their stored level.
     """
     settings = {key: value for key, value in given.items() if value is not None}
+    if isinstance(path := settings.get("phrases"), str):
+        settings["phrases"] = read_phrases(path, labels)
     for key in settings.keys() & {"threshold", "release"}:
         settings[key] = by_label(settings[key], f"decoder.{key}: got {settings[key]!r}; ")
     for key, value in settings.items():

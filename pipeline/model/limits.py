@@ -17,6 +17,8 @@ class Limits(Decoder):
     its score is the farthest number.
     """
 
+    reads = "numbers"
+
     def __init__(
         self,
         labels: list[str],
@@ -71,9 +73,13 @@ class Limits(Decoder):
     def close(self) -> list[Event]:
         return self.signed(self.within.close())
 
-    def choose(self, scores: NDArray[np.float32], link: str) -> str:
+    def choose(self, scores: NDArray[np.float32], link: str, events: Sequence[Event] = ()) -> str:
         """The first quantity, whose number is then the score."""
         return self.labels[0]
+
+    def certainty(self, scores: NDArray[np.float32], events: Sequence[Event] = ()) -> float:
+        """The first number."""
+        return float(scores[0])
 
     def snapshot(self) -> dict[str, Any]:
         return self.within.snapshot()

@@ -54,6 +54,7 @@ def describe(row: Mapping[str, Any], split: str) -> dict[str, str]:
     return {
         **{f"{name} %": f"{100 * row[name]['accuracy']:.1f}" if name in row else "" for name in ("val", "test")},
         f"{split} mAP": f"{found['map']:.3f}" if "map" in found else "",
+        f"{split} token error %": f"{100 * found['token_error']:.1f}" if "token_error" in found else "",
         f"{split} at 95 %": format_interval(found["interval"]["low"], found["interval"]["high"]),
         f"{split} F1": f"{found['macro_f1']:.3f}",
         "event F1": "" if event_f1 is None else f"{event_f1:.3f}",

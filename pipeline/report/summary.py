@@ -8,6 +8,8 @@ import numpy as np
 from rich.console import Console
 
 from pipeline.model.file import Promise
+from pipeline.report.strings import COLUMNS as SYMBOL_COLUMNS
+from pipeline.report.strings import describe_strings
 from pipeline.report.tags import COLUMNS, label_row
 from pipeline.report.terminal import make_table
 from pipeline.report.training import list_thresholds
@@ -39,6 +41,9 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
         title = f"{split}: {found['count']} clips{lost}, mAP {found['map']:.3f}{steps}, exactly right {right}"
         tags = (label_row(label, one, found["thresholds"][label]) for label, one in found["classes"].items())
         console.print(make_table(title, COLUMNS, tags))
+    elif "token_error" in found:
+        title = f"{split}: {found['count']} strings{lost}, token error {found['token_error']:.1%}, right {right}"
+        console.print(make_table(title, SYMBOL_COLUMNS, describe_strings(found)["rows"]))
     else:
         title = f"{split}: {found['count']} clips{lost}, accuracy {right}"
         console.print(make_table(title, CLASS_COLUMNS, class_rows(found)))

@@ -15,6 +15,7 @@ from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plo
 from pipeline.report.clips import embed_clip
 from pipeline.report.runs import flatten
 from pipeline.report.silence import Table, list_misses, list_rates, plot_det, plot_trade_offs
+from pipeline.report.strings import describe_strings
 from pipeline.report.tags import describe_tags
 from pipeline.report.values import describe_values
 from pipeline.tasks.predictions import Predictions
@@ -25,6 +26,7 @@ LEARNING = {  # the figures that are drawn by epoch, by plot and name
     "Losses": {"training loss": "train_loss", "validation loss": "val_loss"},
     "Accuracies": {"training accuracy": "train_accuracy", "validation accuracy": "val_accuracy"},
     "Expected share of the variance": {"training": "train_explained", "validation": "val_explained"},
+    "Symbols": {"1 less the token error rate, validation": "val_token_accuracy"},
     "Mean average precision": {"clips": "val_map", "steps": "val_frame_map"},
     "R2": {"clips": "val_r2"},
     "Mean absolute error": {"clips": "val_mae"},
@@ -55,6 +57,7 @@ def render_training(
         accuracy=describe_split(row) if "confusion" in row else None,
         values=describe_values(row) if "mae" in row else None,
         tags=describe_tags(row) if "map" in row else None,
+        strings=describe_strings(row) if "token_error" in row else None,
         scores=plot_answers(row["scores"]) if "confusion" in row else None,
         small=list(outline_classes(row["scores"]["classes"])) if "scores" in row else [],
         online=plot_online(row["online"]) if "accuracy" in row["online"] else None,
@@ -138,7 +141,7 @@ def plot_learning(history: Sequence[Figures]) -> list[Plot]:
         if not any(lines.values()):
             continue  # of another task
         lines = {name: line for name, line in lines.items() if line}
-        share = label in ("Accuracies", "Mean average precision")
+        share = label in ("Accuracies", "Symbols", "Mean average precision")
         limits, number = ((0, 1), page.format_percent) if share else (None, page.format_number)
         made.append(plot_lines(lines, "epoch", label, limits, (), number, whole=True))
     return made

@@ -7,10 +7,11 @@ Shapes: B clips, T steps, K columns, as many as a model has labels.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,6 +37,8 @@ class Task(Generic[Found]):
         link_stage: the model's stage that makes posteriors of logits.
         examines: whether it looks at the features of training clips (``examine``) before the first epoch.
         rescaled: whether the answers to clips mean something only after ``calibrate``.
+        reads: what a decoder finds in the steps; ``strings`` have a loss over whole sequences (``sequence_cost``).
+        warm: the share of the time in which single steps are learnt instead.
     """
 
     link: Link
@@ -47,6 +50,11 @@ class Task(Generic[Found]):
     examines: bool = False
     rescaled: bool = False
     link_stage: Any
+    reads: Literal["events", "numbers", "strings"] = "events"
+    warm: float = 0.0
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """ConfigError for settings of a training that do not go with the task."""
 
     @property
     def bounded(self) -> bool:
@@ -110,6 +118,12 @@ class Task(Generic[Found]):
         """What logits ``(N, K)`` cost that are held against truths ``(N, ...)``."""
         raise NotImplementedError
 
+    def sequence_cost(self, logits: Tensor, steps: Tensor, batch: Batch, step: float) -> tuple[Tensor, float]:
+        """What whole sequences of logits ``(B, T, K)`` cost, of which ``steps (B,)`` count, each of ``step`` seconds:
+        the sum; and how many are right, or how far.
+        """
+        raise NotImplementedError
+
     def hits(self, logits: Tensor, truth: Tensor) -> float:
         """How many of the clips' answers ``(B, K)`` are right, or how far: a number for training to show."""
         raise NotImplementedError
@@ -123,6 +137,12 @@ class Task(Generic[Found]):
     def add(self, found: Found, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
         """Append the posteriors ``(B, K)`` of clips and their truths."""
         found.scores, found.truth = np.concatenate([found.scores, scores]), np.concatenate([found.truth, truth])
+
+    def add_clips(self, found: Found, posteriors: Tensor, delay: int, last: Tensor, truth: Tensor) -> None:
+        """Append clips by their posteriors ``(B, T, K)``, which lag by ``delay`` steps and end with step ``last (B,)``,
+        and their truths.
+        """
+        self.add(found, posteriors[torch.arange(len(posteriors)), last].float().cpu().numpy(), truth.numpy())
 
     def add_steps(self, found: Found, logits: Tensor, truth: Tensor) -> None:
         """Take what is told of single steps ``(B, T, K)``, and their truth ``(B, T, ...)``."""

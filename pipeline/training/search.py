@@ -31,7 +31,7 @@ from pipeline.model.file import DEFAULTS
 from pipeline.report.sweep import TrialResult, rank_trials, render_sweep
 from pipeline.training.progress import Train, best
 
-FIGURE_NAMES = {"map": "mAP"}  # for people
+FIGURE_NAMES = {"map": "mAP", "token_accuracy": "symbols right"}  # for people
 STUDY_NAME = "sweep"
 TESTED_KEY = "tested"  # the number of the trial that was tested
 STATE_NAMES = {"COMPLETE": "done", "FAIL": "failed", "PRUNED": "pruned"}

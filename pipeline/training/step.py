@@ -31,6 +31,7 @@ class TrainingStep:
         frames: weight of the loss of single steps of time.
         clip: greatest norm of the gradients.
         carry: share of clips that begin in the state in which others ended.
+        over: share of the training that is over.
     """
 
     fabric: Fabric
@@ -39,6 +40,7 @@ class TrainingStep:
     frames: float = 1.0
     clip: float = 1.0
     carry: float = 0.0
+    over: float = 0.0
 
     def full(self, parts: Sequence[Batch | None]) -> list[float]:
         """One change of the weights by the parts of a batch; the sum of the losses, right answers, and clips."""
@@ -96,6 +98,8 @@ class TrainingStep:
 
     def batch_loss(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, float]:
         """This part's share of a step's loss, its clips mixed in pairs if so set; and how many answers were right."""
+        if self.run.model.task.reads == "strings":
+            return self.sequence_loss(x, batch, targets, counts)
         rows, alpha = len(batch.labels), self.run.features.augment.mixup
         weight = float(torch.distributions.Beta(alpha, alpha).sample()) if alpha else 1.0
         order = torch.randperm(rows) if alpha else torch.arange(rows)
@@ -109,6 +113,16 @@ class TrainingStep:
             other = self.loss_terms(answer, logits, truth[order], targets[order], counts)
             total = weight * total + (1 - weight) * other
         return total, self.run.model.task.hits(answer, truth)
+
+    def sequence_loss(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, float]:
+        """The same with a loss over whole sequences; at first (``Task.warm``) with that of single steps alone."""
+        model = self.run.model
+        logits, _, self.run.carried = self.forward(x, self.initial(len(batch.labels)))
+        steps, seconds = model.last_step(batch.lengths) + 1 - model.delay, model.hop / model.rate
+        cost, hits = model.task.sequence_cost(logits[:, model.delay :], steps, batch, seconds)
+        if counts[1] and self.over < model.task.warm:
+            return self.loss.of_steps(logits.flatten(0, 1), targets.flatten(0, 1)) / counts[1], hits
+        return cost / max(1.0, counts[0]), hits
 
     def loss_terms(
         self, answer: Tensor, logits: Tensor, truth: Tensor, targets: Tensor, counts: Sequence[float]

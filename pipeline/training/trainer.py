@@ -296,6 +296,7 @@ class Trainer:
             epoch = progress.epoch + progress.batch / len(steps)
             share = rate(self.schedule, epoch, self.epochs, self.warmup, self.time_share(run))
             run.set_rate(share)
+            step.over = self.time_share(run) if self.minutes else epoch / self.epochs
             found = step.truncated(parts[0], self.tbptt) if self.tbptt else step.full(parts)
             progress.sums = [old + new for old, new in zip(progress.sums, found, strict=True)]
             progress.batch += 1

@@ -1,0 +1,57 @@
+"""Connectionist temporal classification: strings from steps, without the times of their symbols.
+
+Graves et al., "Connectionist temporal classification: labelling unsegmented sequence data with recurrent neural
+networks", ICML 2006. Column ``blank`` says that a step adds nothing.
+"""
+
+import warnings
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import ctc_loss
+
+
+def fewest_steps(string: Sequence[int]) -> int:
+    """How many steps a string needs: one for each symbol, and a blank between two that are the same."""
+    return len(string) + sum(one == other for one, other in pairwise(string))
+
+
+def ctc_cost(scores: Tensor, steps: Tensor, strings: Sequence[Sequence[int]], blank: int) -> Tensor:
+    """What strings cost, ``(B,)``: minus the log of their probability, by symbol. ``scores (B, T, K)``: logits, or logs
+    of posteriors; of each row count ``steps (B,)``. A string for which these are too few costs nothing.
+    """
+    lengths = torch.tensor([len(string) for string in strings])
+    padded = torch.zeros(len(strings), max(1, int(lengths.max())), dtype=torch.long)
+    for row, string in zip(padded, strings, strict=True):
+        row[: len(string)] = torch.tensor(string, dtype=torch.long)
+    logs = scores.float().log_softmax(-1).transpose(0, 1)
+    targets = padded.to(scores.device)
+    costs = ctc_loss(logs, targets, steps, lengths, blank, reduction="none", zero_infinity=True)
+    return costs / lengths.clamp(min=1).to(costs.device)
+
+
+def warn_too_short(strings: Sequence[Sequence[int]], steps: Sequence[int], names: Sequence[str], step: float) -> None:
+    """Tell of which clips the steps, of so many seconds, are too few for their strings."""
+    for string, there, name in zip(strings, steps, names, strict=True):
+        if (need := fewest_steps(string)) > there:
+            warnings.warn(
+                f"task: {name or 'a clip'} has {there} steps of {step:g} s for a string of {len(string)} symbols; "
+                f"expected at least {need} steps, so it teaches nothing; lower extractor.hop or the strides of encoder",
+                stacklevel=2,
+            )
+
+
+def best_columns(posteriors: NDArray[np.float32], level: float) -> NDArray[np.int64]:
+    """The best symbol of each step ``(..., K)``, if it reaches a level; else the blank, the last column."""
+    blank = posteriors.shape[-1] - 1
+    best: NDArray[np.int64] = posteriors[..., :blank].argmax(-1)
+    return np.where(posteriors[..., :blank].max(-1) >= level, best, blank)
+
+
+def collapse(best: Sequence[int], blank: int) -> list[int]:
+    """The string of the best columns of steps ``(T,)``: repetitions are one symbol, and blanks are none."""
+    return [column for column, _ in groupby(best) if column != blank]
