@@ -86,7 +86,7 @@ def open_tested(
     checkpoint: str | None, live: bool, source: Any, decoder: dict[str, Any], block: float, **how: Any
 ) -> Any:
     """A model, its decoder's settings, and its file. For a live ``source`` it is tested first, if it is to listen."""
-    from pipeline.model.decoder import merge_settings
+    from pipeline.decoders.decoder import merge_settings
     from pipeline.model.open import open_model
     from pipeline.streaming.selftest import check
 

@@ -21,10 +21,10 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from table import report  # beside this file
 
+from pipeline.decoders.decoder import merge_settings
 from pipeline.measures.detection import evaluate_outputs, find_recordings, run_recording
 from pipeline.measures.metrics import match_events
 from pipeline.model.classifier import load
-from pipeline.model.decoder import merge_settings
 
 
 def heard(model, one, settings):

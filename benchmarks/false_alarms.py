@@ -23,6 +23,7 @@ from table import report  # beside this file
 
 from conf.command_line import compose_config
 from conf.launch import to_plain
+from pipeline.decoders.decoder import merge_settings
 from pipeline.measures.detection import find_recordings, run_recording
 from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
 from pipeline.measures.operating_point import LEVELS, RATES, Curves, describe_counts, measure_curves, upper_limit
@@ -30,7 +31,6 @@ from pipeline.measures.stream_output import detect_spans, run_stream
 from pipeline.media.chunks import open_chunks
 from pipeline.media.walk import list_files
 from pipeline.model.classifier import load
-from pipeline.model.decoder import merge_settings
 
 MANY_RATES = (0, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100)
 

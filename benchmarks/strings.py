@@ -26,8 +26,8 @@ from torchmetrics.functional.text import word_error_rate
 
 from datasets.strings import Composed, StringSettings
 from pipeline.core.build import build
+from pipeline.decoders.transcript import Phrase
 from pipeline.model.classifier import load
-from pipeline.model.transcript import Phrase
 from pipeline.streaming.stream import Stream
 
 PAUSES = {"none": (0.0, 0.0), "to 0.1 s": (0.0, 0.1), "0.2 to 0.5 s": (0.2, 0.5)}

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
+from pipeline.decoders.decoder import Decoder, Event, merge_settings
 from pipeline.measures.metrics import Alarms, Matches, count_alarms, match_alarms, match_events
-from pipeline.model.decoder import Decoder, Event, merge_settings
 from pipeline.tasks.classification import classification_report
 
 LABELS = ["background", "a", "b"]
@@ -87,7 +87,7 @@ def test_background_makes_no_events():
     ({"threshold": [["a", "much"]]}, r"input should be a valid number"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(settings, message):
-    config = {"_target_": "pipeline.model.decoder.Decoder", "threshold": 0.6, "release": 0.4} | settings
+    config = {"_target_": "pipeline.decoders.decoder.Decoder", "threshold": 0.6, "release": 0.4} | settings
     with pytest.raises(ConfigError, match=message):
         build(config, Decoder, at="decoder", labels=LABELS, hop=HOP, rate=1000)
 

@@ -13,8 +13,8 @@ from datasets.shards import Shards
 from datasets.splits import name_splits
 from pipeline.batch.files import Files
 from pipeline.core.errors import ConfigError
+from pipeline.decoders.decoder import Decoder
 from pipeline.media.input_spec import InputSpec
-from pipeline.model.decoder import Decoder
 
 SOUND = InputSpec(16000)
 

@@ -18,14 +18,14 @@ from pipeline.cells.gru import GRU
 from pipeline.cells.layouts import from_torch
 from pipeline.cells.lstm import LSTM
 from pipeline.core.errors import ConfigError
+from pipeline.decoders.bands import Bands
+from pipeline.decoders.decoder import Decoder
 from pipeline.encoders.ahead import Ahead
 from pipeline.encoders.autoencoder import Autoencoder
 from pipeline.encoders.whiten import Whiten
 from pipeline.exporting.export import export
 from pipeline.layers.usual import Energy, EnergyHead, Usual, part_of
 from pipeline.measures.tail import tail_level
-from pipeline.model.bands import Bands
-from pipeline.model.decoder import Decoder
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream

@@ -16,12 +16,12 @@ from datasets.manifest import Manifest
 from datasets.scenes import Noise, Scenes, SceneSettings, SceneStream
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
+from pipeline.decoders.decoder import Decoder
 from pipeline.measures.metrics import match_events
 from pipeline.measures.stream_output import StreamOutput
 from pipeline.measures.thresholds import GRID, match_with, run_split, tune_f1
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample
-from pipeline.model.decoder import Decoder
 from pipeline.tasks.classes import Classes
 
 RATE = 8000

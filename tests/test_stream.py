@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError
+from pipeline.decoders.decoder import Event
 from pipeline.media.chunks import read_chunk
 from pipeline.media.input_spec import InputSpec
-from pipeline.model.decoder import Event
 from pipeline.streaming.stream import Stream
 
 

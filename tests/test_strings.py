@@ -21,14 +21,14 @@ from torchaudio.functional import edit_distance
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
+from pipeline.decoders.phrases import Trie, read_phrases
+from pipeline.decoders.transcript import Phrase, Transcript, collapse
 from pipeline.exporting import rivulet_runtime
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample, collate
 from pipeline.model.classifier import load
-from pipeline.model.phrases import Trie, read_phrases
-from pipeline.model.transcript import Phrase, Transcript
 from pipeline.streaming.stream import Stream
-from pipeline.tasks.ctc import collapse, ctc_cost, fewest_steps
+from pipeline.tasks.ctc import ctc_cost, fewest_steps
 from pipeline.tasks.strings import Strings, align
 
 LABELS = ["a", "b", "c", "-"]

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluation import Listed
 
+from pipeline.decoders.decoder import Decoder
 from pipeline.measures.metrics import count_alarms
 from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, event_spans
 from pipeline.measures.thresholds import LEVELS, evaluate_decoder, run_split, tune_decoder, tune_f1, tune_false_alarms
 from pipeline.media.sample import Sample
 from pipeline.model.classifier import Classifier, load
-from pipeline.model.decoder import Decoder
 
 STEP = st.integers(0, 9).map(lambda tenths: tenths / 10)
 PICTURES = ["extractor.height=8", "extractor.width=8", "encoder.hidden=8", "encoder.stem=[{channels: 8}]"]
@@ -183,7 +183,7 @@ def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
 def test_decoder_settings_of_older_models_are_understood(tmp_path):
     model = small_model()
     old = {"threshold": 0.6, "release": 0.4, "minimum": 0.05, "refractory": 0.1, "background": ["background"]}
-    model.config["decoder"] = {"_target_": "pipeline.model.decoder.Decoder"} | old
+    model.config["decoder"] = {"_target_": "pipeline.decoders.decoder.Decoder"} | old
     model.save(tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors").decoder()
     assert again.high[1:] == pytest.approx([0.6, 0.6]) and again.low[1:] == pytest.approx([0.4, 0.4])

@@ -14,13 +14,13 @@ from datasets.manifest import Manifest
 from datasets.noisy import Noisy
 from datasets.series import SeriesFiles
 from pipeline.core.errors import ConfigError, SnapshotError
+from pipeline.decoders.limits import Limits
 from pipeline.exporting.export import export
 from pipeline.layers.smoothing import EMA
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample, collate
 from pipeline.media.series import Series
 from pipeline.model.classifier import load
-from pipeline.model.limits import Limits
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.streaming.stream import Stream
 from pipeline.tasks.values import Values

@@ -34,7 +34,7 @@ FILES = [
 API = {
     "Open a model": ["pipeline.model.open.open_model", "pipeline.model.classifier.load"],
     "Stream": ["pipeline.streaming.stream.Stream", "pipeline.streaming.scheduler.Scheduler"],
-    "Events": ["pipeline.model.decoder.Decoder", "pipeline.model.decoder.Event"],
+    "Events": ["pipeline.decoders.decoder.Decoder", "pipeline.decoders.decoder.Event"],
     "The law": ["pipeline.layers.stage.Stage", "pipeline.layers.stage.Chain", "pipeline.layers.laws.check"],
     "Sequences": ["pipeline.encoders.unroll"],
     "Parts to inherit from": ["pipeline.cells.cell.Cell", "pipeline.extractors.extractor.Extractor",

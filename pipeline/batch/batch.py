@@ -20,8 +20,8 @@ from pipeline.batch.decoders import Again, Asked, Decoders, Ended, Message
 from pipeline.batch.files import Limits
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import MediaError
+from pipeline.decoders.decoder import Decoder, Event
 from pipeline.media.input_spec import Arrays, concatenate
-from pipeline.model.decoder import Decoder, Event
 from pipeline.model.stream_model import StreamModel
 from pipeline.sinks.items import FileResult, TimedEvent
 from pipeline.streaming.state_batch import StateBatch

@@ -30,8 +30,7 @@ from pipeline.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "datasets")
-KINDS = "augmentations batch cells encoders extractors layers model.bands model.decoder model.limits model.transcript"
-KINDS += " serving sinks sources tasks training"
+KINDS = "augmentations batch cells decoders encoders extractors layers serving sinks sources tasks training"
 ROOMS = ("datasets.", *(f"pipeline.{room}." for room in KINDS.split()))  # in which parts may be named
 EXTERNAL = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
 TARGET = "_target_"

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-MOVED = {
+MOVED = {  # of several old names of a class, the first one is the first that it had
     "pipeline.encoder.Encoder": "pipeline.encoders.encoder.Encoder",
     "pipeline.engines.local.Local": "pipeline.batch.local.Local",
     "pipeline.engines.ray.Ray": "pipeline.batch.ray.Ray",
-    "pipeline.events.Decoder": "pipeline.model.decoder.Decoder",
+    "pipeline.events.Decoder": "pipeline.decoders.decoder.Decoder",
+    "pipeline.model.decoder.Decoder": "pipeline.decoders.decoder.Decoder",
     "pipeline.heads.Head": "pipeline.layers.heads.Head",
     "pipeline.smoothing.EMA": "pipeline.layers.smoothing.EMA",
     "pipeline.sources.files.Files": "pipeline.batch.files.Files",
@@ -23,7 +24,7 @@ def with_new_names(settings: Any) -> Any:
 
 def with_old_names(settings: Any) -> Any:
     """Settings in which each ``_target_`` has its first name, by which a model is known for ever."""
-    return renamed(settings, {new: old for old, new in MOVED.items()})
+    return renamed(settings, {new: old for old, new in reversed(MOVED.items())})
 
 
 def renamed(settings: Any, names: Mapping[str, str]) -> Any:

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError, MediaError
+from pipeline.decoders.decoder import RELEASE_SHARE, Decoder
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, Spans, count_alarms, match_alarms, match_events
 from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, run_stream, to_events
 from pipeline.media.annotations import Times, beyond_end, find_truth, own_overlaps, read_truth
 from pipeline.media.chunks import open_chunks
 from pipeline.media.tables import is_table, read_table, to_text
 from pipeline.model.classifier import Classifier
-from pipeline.model.decoder import RELEASE_SHARE, Decoder
 
 LEVELS = [0.999, 0.995, 0.99, *(round(0.98 - 0.02 * step, 2) for step in range(48))]  # thresholds of a curve
 MISS_RATE_FALSE_ALARMS = (1, 5, 10)  # false alarms an hour

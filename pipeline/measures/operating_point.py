@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from pipeline.decoders.decoder import RELEASE_SHARE
 from pipeline.measures.detection import pareto_front
 from pipeline.measures.metrics import COLLAR_SECONDS, count_alarms
 from pipeline.measures.stream_output import StreamOutput, Stretches, decode_scores, run_stretches
 from pipeline.model.classifier import Classifier
-from pipeline.model.decoder import RELEASE_SHARE
 from pipeline.tasks.uncertainty import wilson
 
 ODDS = np.linspace(-3, 9, 97)  # log odds of the thresholds that are tried

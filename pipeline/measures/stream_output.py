@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decoders.decoder import Decoder, Event
 from pipeline.measures.metrics import Span, Spans
 from pipeline.media.input_spec import Arrays
 from pipeline.model.classifier import Classifier
-from pipeline.model.decoder import Decoder, Event
 from pipeline.streaming.stream import Stream
 
 BLOCK_SECONDS = 10.0  # of sound that are computed at a time

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.decoders.decoder import RELEASE_SHARE, label_levels
 from pipeline.measures.metrics import COLLAR_SECONDS, Alarms, Matches, count_alarms, match_events
 from pipeline.measures.operating_point import tune_on_silence, upper_limit
 from pipeline.measures.stream_output import (
@@ -30,7 +31,6 @@ from pipeline.measures.tail import tune_on_normal
 from pipeline.media.input_spec import Arrays
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
-from pipeline.model.decoder import RELEASE_SHARE, label_levels
 from pipeline.model.file import Promise
 
 MAX_SECONDS = 1800.0  # of clips that are used

@@ -23,6 +23,7 @@ from pipeline.core.atomic import atomic_write
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError, ModelError, NotFiniteError
 from pipeline.core.moved import with_new_names
+from pipeline.decoders.decoder import Decoder
 from pipeline.extractors.extractor import Extractor
 from pipeline.extractors.voice_gate import VoiceGate
 from pipeline.layers.precision import Precision, lower
@@ -30,7 +31,6 @@ from pipeline.layers.stage import Chain, Stage, State, leaves, tree
 from pipeline.layers.standardize import Standardize
 from pipeline.layers.tracks import Tensors, to_tensors
 from pipeline.media.input_spec import Arrays
-from pipeline.model.decoder import Decoder
 from pipeline.model.file import (
     DEFAULTS,
     FORMAT,

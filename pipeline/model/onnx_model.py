@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError, ModelError
 from pipeline.core.moved import with_new_names
+from pipeline.decoders.decoder import Decoder
 from pipeline.media.input_spec import Arrays, InputSpec
-from pipeline.model.decoder import Decoder
 from pipeline.model.file import DEFAULTS, PARTS, Promise
 from pipeline.model.golden_clip import TOLERANCE, difference
 from pipeline.model.onnx_bound import OnnxBound

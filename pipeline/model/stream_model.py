@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decoders.decoder import Decoder
 from pipeline.media.input_spec import Arrays, InputSpec
-from pipeline.model.decoder import Decoder
 from pipeline.model.file import Promise
 
 # What a model remembers: arrays with the batch on axis 0, of numpy, or of torch on another device. A plain value: it

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from pipeline.decoders.decoder import Event
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import InputSpec
-from pipeline.model.decoder import Event
 from pipeline.model.stream_model import StreamModel
 
 PROTOCOL = "rivulet.1"

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decoders.decoder import Event
 from pipeline.media.picture import Image
-from pipeline.model.decoder import Event
 
 Row: TypeAlias = dict[str, Any]
 Status: TypeAlias = Literal["ok", "warning", "error"]

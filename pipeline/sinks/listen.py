@@ -7,7 +7,7 @@ from typing import Any
 
 import pipeline.sinks.items as items
 from pipeline.core.errors import ConfigError
-from pipeline.model.decoder import Decoder, Event
+from pipeline.decoders.decoder import Decoder, Event
 from pipeline.model.stream_model import StreamModel
 from pipeline.sinks.sink import Closed, Sink
 from pipeline.sources.source import Gap, Piece, Source

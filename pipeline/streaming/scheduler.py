@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decoders.decoder import Event
 from pipeline.media.input_spec import Chunk
-from pipeline.model.decoder import Event
 from pipeline.model.stream_model import StreamModel
 from pipeline.sources.source import BEHIND, Gap, Policy
 from pipeline.streaming.guard import clean

@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decoders.decoder import Decoder, Event
 from pipeline.media.input_spec import Arrays, Chunk, concatenate
-from pipeline.model.decoder import Decoder, Event
 from pipeline.model.stream_model import Bound, Memory, StreamModel, finite
 from pipeline.sources.source import Policy
 from pipeline.streaming.guard import Guard, clean

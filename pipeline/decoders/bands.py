@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.model.decoder import NEVER, Decoder, Event, OpenEvent
+from pipeline.decoders.decoder import NEVER, Decoder, Event, OpenEvent
 
 TOLD = 2  # parts of an event, at most
 STRANGE = 0.5  # the score from which on a part is told

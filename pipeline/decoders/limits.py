@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
 from pipeline.core.build import nearest
-from pipeline.model.decoder import Decoder, Event
+from pipeline.decoders.decoder import Decoder, Event
 
 
 class Limits(Decoder):

@@ -6,15 +6,15 @@ Here a symbol need not be likelier than the blank, but as likely as a threshold 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeFloat
 
-from pipeline.model.decoder import Decoder, Event, Score, Step
-from pipeline.model.phrases import Trie
-from pipeline.tasks.ctc import best_columns
+from pipeline.decoders.decoder import Decoder, Event, Score, Step
+from pipeline.decoders.phrases import Trie
 
 MAX_SYMBOLS = 200  # of a phrase, which then ends, pause or not
 
@@ -186,3 +186,15 @@ class Transcript(Decoder):
         except ValueError as error:
             raise ValueError(f"no snapshot of a decoder of these strings ({error})") from None
         self.step, self.heard, self.run, self.phrase = memory.step, memory.heard, memory.run, memory.phrase
+
+
+def best_columns(posteriors: NDArray[np.float32], level: float) -> NDArray[np.int64]:
+    """The best symbol of each step ``(..., K)``, if it reaches a level; else the blank, the last column."""
+    blank = posteriors.shape[-1] - 1
+    best: NDArray[np.int64] = posteriors[..., :blank].argmax(-1)
+    return np.where(posteriors[..., :blank].max(-1) >= level, best, blank)
+
+
+def collapse(best: Sequence[int], blank: int) -> list[int]:
+    """The string of the best columns of steps ``(T,)``: repetitions are one symbol, and blanks are none."""
+    return [column for column, _ in groupby(best) if column != blank]

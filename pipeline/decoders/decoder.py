@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeFloat
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
+from pipeline.decoders.phrases import read_phrases
 from pipeline.media.tables import to_label, to_text
-from pipeline.model.phrases import read_phrases
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Step = Annotated[int, Field(ge=0, le=2**62, strict=True)]
