@@ -78,7 +78,7 @@ def move(text: str, path: Path) -> str:
         linked = (path.parent / match[0]).resolve()
         for folder in (DOCS, ROOT):
             if folder in linked.parents and "://" not in match[0]:
-                name = str(linked.relative_to(folder))
+                name = str(linked.relative_to(folder)).replace(".ipynb", "_notebook.md")
                 return "index.md" if name == "README.md" else name
         return match[0]
 
