@@ -19,17 +19,27 @@ LINK = re.compile(r"(?<=\]\()[^)#\s]+")
 
 @event_priority(100)  # before mkdocstrings reads it
 def on_config(config: Any) -> None:
-    """Give each group of settings its place in the navigation, and mkdocstrings a copy of the code in which each folder
-    has an ``__init__.py``: its reader wants one, which Python does not.
+    """Fill the navigation, and give mkdocstrings the code with an ``__init__.py`` in each folder: its reader wants one,
+    Python does not.
     """
+    fill(config.nav)
     shutil.copytree(ROOT / "pipeline", Path(COPY.name) / "pipeline", dirs_exist_ok=True)
     for folder in Path(COPY.name).glob("pipeline/*/"):
         (folder / "__init__.py").touch()
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [COPY.name]
-    for section in config.nav:
-        for entry in next(iter(section.values())):
-            if "Settings" in entry:
-                entry["Settings"] += [{name: f"reference/{name}.md"} for name in groups()]
+
+
+def fill(navigation: list[dict[str, Any]]) -> None:
+    """Give each group of settings its place, and each page that no section names."""
+    named = re.findall(r"[\w/]+\.md", str(navigation))
+    more = {
+        "Settings": [{name: f"reference/{name}.md"} for name in groups()],
+        "Tasks": sorted(path.name for path in DOCS.glob("*.md") if path.name not in named),
+    }
+    sections = [part for one in navigation for entries in one.values() if isinstance(entries, list) for part in entries]
+    for section in sections:
+        for name in more.keys() & (section.keys() if isinstance(section, dict) else ()):
+            section[name] += more[name]
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -78,7 +88,7 @@ def move(text: str, path: Path) -> str:
         linked = (path.parent / match[0]).resolve()
         for folder in (DOCS, ROOT):
             if folder in linked.parents and "://" not in match[0]:
-                name = str(linked.relative_to(folder))
+                name = str(linked.relative_to(folder)).replace(".ipynb", "_notebook.md")
                 return "index.md" if name == "README.md" else name
         return match[0]
 

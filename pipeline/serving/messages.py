@@ -1,4 +1,4 @@
-"""What a page and the server say to each other, as pure functions of bytes: protocol ``rivulet.1`` (docs/serving.md).
+"""What a page and the server say to each other, as pure functions of bytes: protocol ``rivulet.1`` (docs/protocol.md).
 
 Text is JSON, for control. Binary messages go from the client to the server: a header of 16 bytes, little-endian, ``kind
 u8, flags u8, 0 u16, length u32 (ticks), tick u64``, and a payload. Whatever a stranger sends is a message of these, or
