@@ -119,10 +119,12 @@ class Trainer:
 
     def splits(self, data: Any, model: Classifier) -> dict[str, Split]:
         """The splits of a dataset, with the labels as the model's task has them; of the processes of a node, one goes
-        ahead, and the others find its cache.
+        ahead, and the others find its cache. Says how large they are.
         """
         with self.fabric.rank_zero_first(local=True):
             found = {name: data.split(name, model.spec) for name in ("train", "val", "test")}
+        clips = f"{len(found['train'])} training clips, {len(found['val'])} for validation"
+        self.say(f"{clips}; an epoch is one pass over them, * marks the best so far")
         return {name: model.task.in_columns(split, data.labels, data.background) for name, split in found.items()}
 
     def begin(self, model: Classifier) -> None:
@@ -186,8 +188,6 @@ class Trainer:
                     report(row["epoch"], row)
         else:
             write_licences(model, out)
-            clips = f"{len(train)} training clips, {len(val)} for validation"
-            self.say(f"{clips}; an epoch is one pass over them, * marks the best so far")
             if not self.pretrained:  # else its weights are used to its own normalisation
                 steps = plan_steps(draw_order(train, torch.initial_seed(), "none", 0), self.batch)[:FIT_BATCHES]
                 batches = (part for parts in loader.load_steps(train, steps) for part in parts if part is not None)
