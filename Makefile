@@ -39,7 +39,7 @@ run: setup ## train on embedded sounds, stream a scene, classify a folder
 	$(BIN)/python train.py experiment=demo hydra.run.dir=$(DEMO) $(ARGS)
 	$(BIN)/python infer.py checkpoint=$(DEMO) source.path=$(DEMO)/sounds/scene.wav sink.console.truth=$(DEMO)/sounds/scene.csv
 	$(BIN)/python infer.py checkpoint=$(DEMO) source=files source.paths=$(DEMO)/sounds/clips sink=csv sink.csv.path=$(DEMO)/clips.csv
-	@printf '\n%s\n' "How good is it? Open  file://$(CURDIR)/$(DEMO)/report.html"
+	@printf '\n%s\n' "How good is it? Open  $(CURDIR)/$(DEMO)/report.html"
 	@echo "Next, your microphone in a page:  $(BIN)/python infer.py checkpoint=$(DEMO) source=browser"
 
 run-video: setup ## the same with embedded motions, drawn into a video
@@ -49,7 +49,7 @@ run-video: setup ## the same with embedded motions, drawn into a video
 	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO) source.path=$(DEMO_VIDEO)/shapes/scene.mp4 sink=video sink.video.path=$(DEMO_VIDEO)/answers.mp4
 	$(BIN)/python infer.py checkpoint=$(DEMO_VIDEO) source=files source.paths=$(DEMO_VIDEO)/shapes/clips sink=csv sink.csv.path=$(DEMO_VIDEO)/clips.csv
 	@printf '\n%s\n' "The scene with the answers drawn in: $(DEMO_VIDEO)/answers.mp4"
-	@echo "How good is it? Open  file://$(CURDIR)/$(DEMO_VIDEO)/report.html"
+	@echo "How good is it? Open  $(CURDIR)/$(DEMO_VIDEO)/report.html"
 	@echo "Next, your camera in a page:  $(BIN)/python infer.py checkpoint=$(DEMO_VIDEO) source=browser"
 
 test: setup ## run the tests, and print the slowest of them

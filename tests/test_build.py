@@ -69,6 +69,8 @@ def test_a_function_is_a_schema_too():
 def test_nearest():
     assert nearest("mells", ["mels", "low"]) == "; did you mean 'mels'?"
     assert nearest("zzz", ["b", "a"]) == "; expected one of: a, b"
+    assert nearest("lr", ["trainer.ema", "optimizer.lr"]) == "; did you mean 'optimizer.lr'?"
+    assert nearest("zzz", [f"key{number}" for number in range(200)]) == ""  # which nobody would read
 
 
 TRAINED = [

@@ -163,6 +163,7 @@ def test_the_version_is_one_and_told(program):
 @pytest.mark.parametrize(("given", "message"), [
     ([], "expected a model and a source: python infer.py checkpoint="),
     (["--checkpoint=runs/demo"], "--checkpoint=runs/demo: no such option; keys have no dashes: checkpoint=VALUE"),
+    (["checkpoint=runs/demo", "source.path=."], "source.path: . is a folder; for its files: source=files source.paths=."),
     (["--threads", "2"], "--threads: no such option; keys have no dashes: threads=VALUE"),
     ([str(ROOT)], "expected KEY=VALUE, such as checkpoint=RUN, source.path=FILE or dataset.root=FOLDER"),
 ])  # fmt: skip

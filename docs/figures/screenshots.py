@@ -11,6 +11,7 @@ import base64
 import contextlib
 import io
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,9 @@ EVERY = 0.25  # seconds between two pictures of it, at least
 def chromium(*flags):
     with sync_playwright() as play:
         plain = "--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--hide-scrollbars"
-        chrome = play.chromium.launch(executable_path="/usr/bin/chromium", args=[*plain, *flags])
+        chrome = play.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("chromium-browser"), args=[*plain, *flags]
+        )
         yield chrome
         chrome.close()
 
@@ -116,7 +119,7 @@ def page():
 def report():
     """The upper part of the report of the training."""
     with chromium() as chrome:
-        seen = chrome.new_page(viewport={"width": 1000, "height": 1150})
+        seen = chrome.new_page(viewport={"width": 1000, "height": 560})
         seen.goto((RUN / "report.html").as_uri())
         save(picture(seen.screenshot()), "report.webp")
 
@@ -141,10 +144,8 @@ class Panel(Console):
 
 def console():
     """The console while it listens to the scene."""
-    sink, shown = (
-        Panel(),
-        RichConsole(record=True, width=WIDTH, file=io.StringIO(), color_system="truecolor", highlight=False),
-    )
+    sink = Panel()
+    shown = RichConsole(record=True, width=WIDTH, file=io.StringIO(), color_system="truecolor", highlight=False)
     model, _ = open_model(str(RUN), live=True, block=0.1)
     sink.setup(model.labels, [])
     with contextlib.chdir(SCENE.parent):
@@ -153,9 +154,8 @@ def console():
     command = "$ python infer.py checkpoint=runs/demo source.path=scene.wav source.realtime=true"
     shown.print(Text("\n").join([*map(Text, [command, *sink.seen]), sink.shown, Text("")]))
     path = ROOT / "docs" / "console.svg"
-    path.write_text(
-        re.sub(r"@font-face {.*?}", "", shown.export_svg(title="infer.py"), flags=re.DOTALL)
-    )  # fonts of others
+    fonts = re.compile(r"@font-face {.*?}", re.DOTALL)  # of another host
+    path.write_text(fonts.sub("", shown.export_svg(title="infer.py")))
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

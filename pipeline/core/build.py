@@ -34,6 +34,7 @@ KINDS = "augmentations batch cells decoders encoders extractors layers serving s
 ROOMS = ("datasets.", *(f"pipeline.{room}." for room in KINDS.split()))  # in which parts may be named
 EXTERNAL = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD", "torch.optim.RMSprop")
 TARGET = "_target_"
+MAX_LISTED = 40  # names in a message
 NAME = re.compile(r"(?=.{1,200}$)[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
 PLUGINS = "RIVULET_PLUGINS"  # environment variable: modules of the user's own, separated by commas
 LAX = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
@@ -43,9 +44,12 @@ Kind = TypeVar("Kind")
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """'; did you mean ...?' for a name that is not among the valid ones, or else the list of them."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(sorted(valid))}"
+    """'; did you mean ...?' for a name that is not among the valid ones, or else the list of them, if they are few."""
+    ends = [one for one in valid if one.endswith(f".{name}")]  # a key without its group
+    close = ends or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; expected one of: {', '.join(sorted(valid))}" if len(valid) <= MAX_LISTED else ""
 
 
 def allow(*names: str) -> None:

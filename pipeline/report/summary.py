@@ -128,7 +128,7 @@ def describe_online(online: Mapping[str, Any]) -> str:
     if not accuracy:
         return ""
     marks = [*(count for count in (1, 4, 16, 64, 256) if count < len(accuracy)), len(accuracy)]
-    figures = ", ".join(f"{accuracy[count - 1]:.0%} after {count * step:.2g} s" for count in marks)
+    figures = ", ".join(f"{count * step:.2g} s {accuracy[count - 1]:.0%}" for count in marks)
     columns = [accuracy[round(place)] for place in np.linspace(0, len(accuracy) - 1, min(MAX_CURVE, len(accuracy)))]
     curve = "".join(BARS[round(value * (len(BARS) - 1))] for value in columns)
-    return f"right answers: {figures}\n0 s {curve} {len(accuracy) * step:.2g} s"
+    return f"right answers after {figures}\n0 s {curve} {len(accuracy) * step:.2g} s"

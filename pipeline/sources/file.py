@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import PositiveFloat
 
+from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
 from pipeline.media.chunks import open_chunks
 from pipeline.media.info import AVInfo
@@ -21,7 +22,9 @@ class File(Source):
     """Any audio or video file, read block by block in constant memory, a little ahead of the model."""
 
     def __init__(self, path: str, chunk: PositiveFloat = 0.1, realtime: bool = False) -> None:
-        """``chunk``: seconds of each piece. ``realtime``: yield them at the file's own pace."""
+        """``chunk``: seconds of each piece. ``realtime``: yield them at its own pace. ConfigError for a folder."""
+        if Path(path).is_dir():
+            raise ConfigError(f"source.path: {path} is a folder; for its files: source=files source.paths={path}")
         self.path, self.name, self.chunk, self.realtime = path, path, chunk, realtime
         self.reads = (Path(path),)
 

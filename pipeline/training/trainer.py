@@ -119,12 +119,15 @@ class Trainer:
 
     def splits(self, data: Any, model: Classifier) -> dict[str, Split]:
         """The splits of a dataset, with the labels as the model's task has them; of the processes of a node, one goes
-        ahead, and the others find its cache.
+        ahead, and the others find its cache. Says how large they are.
         """
         with self.fabric.rank_zero_first(local=True):
             found = {name: data.split(name, model.spec) for name in ("train", "val", "test")}
         told = {name: model.task.in_columns(split, data.labels, data.background) for name, split in found.items()}
-        return told | {"train": model.task.to_train(told["train"])}
+        told["train"] = model.task.to_train(told["train"])
+        clips = f"{len(told['train'])} training clips, {len(told['val'])} for validation"
+        self.say(f"{clips}; an epoch is one pass over them, * marks the best so far")
+        return told
 
     def begin(self, model: Classifier) -> None:
         """Join the other processes, set the number of threads, and give the model the ``pretrained`` weights, or those
@@ -187,8 +190,6 @@ class Trainer:
                     report(row["epoch"], row)
         else:
             write_licences(model, out)
-            clips = f"{len(train)} training clips, {len(val)} for validation"
-            self.say(f"{clips}; an epoch is one pass over them, * marks the best so far")
             self.fit_features(run, loader, train)
             run.save_checkpoint()
         progress = run.progress
