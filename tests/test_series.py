@@ -283,11 +283,11 @@ def test_a_training_and_every_way_to_ask_it(trained, waves, tmp_path, monkeypatc
     assert len(answers["folder"]) == 12 and {label for label, _ in answers["folder"].values()} == {"slow"}
     assert {found["2.csv"] for found in answers.values()} == {answers["folder"]["2.csv"]}
     told = []
-    for source, given in ([f"source.path={path}"], {}), (["source=stdin"], {"input": path.read_bytes()}):
+    for source, more in ([f"source.path={path}"], {}), (["source=stdin"], {"input": path.read_bytes()}):
         plain = "sink=jsonl", "sink.jsonl.posteriors=true", "compute=torch"
-        rows = ran("infer.py", f"checkpoint={trained}", *source, *plain, **given).stdout.splitlines()
+        rows = ran("infer.py", f"checkpoint={trained}", *source, *plain, **more).stdout.splitlines()
         told.append([{key: value for key, value in json.loads(row).items() if key != "stream"} for row in rows])
-    assert told[0] == told[1] and sum("posteriors" in row for row in told[0]) == 20  # of two rows each
+    assert told[0] == told[1] and sum("posteriors" in row for row in told[0]) == 40
 
 
 def test_rows_of_a_pipe_are_given_as_they_come(monkeypatch):
