@@ -36,8 +36,8 @@ ALL = ["dataset=series", "dataset.cache=null", "dataset.val=0.1", "extractor=val
        "trainer.keep=last", "trainer.ema=0.99", "trainer.workers=0", "trainer.threads=1", "optimizer.weight_decay=0.05", "export=false"]  # fmt: skip
 SETS = {  # rows a second, and settings
     "BasicMotions": (10, ["trainer.epochs=30", "trainer.patience=30", "trainer.batch=8"]),
-    "JapaneseVowels": (100, ["trainer.epochs=60", "trainer.patience=60", "trainer.batch=16", "encoder.dropout=0.4", "encoder.convolutions=[{channels: 128, kernel: 3, stride: 1},{channels: 128, kernel: 3, stride: 1}]"]),
-    "ItalyPowerDemand": (1 / 3600, ["trainer.epochs=150", "trainer.patience=150", "trainer.batch=8", "head=last", "encoder.hidden=64", "encoder.dropout=0.3", "encoder.convolutions=[{channels: 64, kernel: 5, stride: 1},{channels: 64, kernel: 5, stride: 1}]"]),
+    "JapaneseVowels": (100, ["trainer.epochs=60", "trainer.patience=60", "trainer.batch=16", "encoder.layers=0", "encoder.dropout=0.4", "encoder.convolutions=[{channels: 128, kernel: 3, stride: 1},{channels: 128, kernel: 3, stride: 1}]"]),
+    "ItalyPowerDemand": (1 / 3600, ["trainer.epochs=100", "trainer.patience=100", "trainer.batch=8", "head=last", "encoder.hidden=64", "encoder.dropout=0.3", "encoder.convolutions=[{channels: 64, kernel: 5, stride: 1},{channels: 64, kernel: 5, stride: 1}]"]),
 }  # fmt: skip
 ROCKET = """
 import sys, numpy as np

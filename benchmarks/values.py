@@ -35,12 +35,12 @@ def learn(fold, digits, sounds):
     return json.loads((out / "metrics.json").read_text())
 
 
-def draw(path, found):
+def draw(path, folds, found):
     """Told over true of all speakers, and the error over the time heard."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for number, one in enumerate(found, 1):
+    for number, one in zip(folds, found):
         (points,) = one["test"]["points"].values()
-        left.plot(*zip(*points), ".", markersize=3, label=f"speaker {number}")
+        left.plot(*zip(*points), ".", markersize=3, label=f"speaker {number}, unheard")
         online = one["test"]["online"]
         seconds = [online["step"] * (place + 1) for place in range(len(online["error"]))]
         right.plot(seconds, [one["test"]["spread"][0] * error for error in online["error"]])
@@ -67,7 +67,7 @@ def main():
         all_.append((found["val"]["mae"], one["mae"], one["rmse"], one["r2"], one["guess"], *late))
         rows.append([f"{fold}/5", *(f"{value:.2f}" for value in all_[-1]), f"{found['seconds']:.0f} s"])
         print(*rows[-1], flush=True)
-    draw(ROOT / "docs" / "values.png", every)
+    draw(ROOT / "docs" / "values.png", options.folds, every)
     rows.append(["mean", *(f"{statistics.mean(column):.2f}" for column in zip(*all_)), ""])
     columns = [
         "speaker left out",
