@@ -67,7 +67,8 @@ def train(
     heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
-    data: Any = build(dataset, at="dataset")
+    lone = {"lone": True} if aim.examines and "copies" in dataset else {}  # datasets of clips know it
+    data: Any = build(dataset, at="dataset", **lone)
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, aim.columns(data.labels, data.background))
     if change:

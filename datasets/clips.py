@@ -279,13 +279,15 @@ class Corpus:
         negatives: str | list[str] | None = None,
         negatives_label: str | None = None,
         copies: NonNegativeInt = 0,
+        lone: bool = False,
     ) -> None:
         """``cache``: a folder, ``default`` (the user's cache folder) or None; ``crop`` seconds for training clips.
         ``background``: the label that means "nothing"; with it, training learns where in a clip its sound stands.
         ``scene``: training clips are put into noise (see ``scenes.py``); then no clip needs to have that label.
         ``negatives``: recordings without any of the classes, or folders of them (see ``negatives.py``), which are of
         the class ``negatives_label`` (None: the background); they need scenes, and there are some then.
-        ``copies``: of each training clip, see ``copies.py``.
+        ``copies``: of each training clip, see ``copies.py``. ``lone``: one label is enough to train on, and those of
+        other splits may be others, as for what is unusual.
 
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
@@ -293,7 +295,8 @@ class Corpus:
         self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
         self.crop, self.copies = crop, copies
         self.labels = sorted({clip.label for clip in self.clips})
-        check_splits(self.clips, fewest=1 if negatives or self.quantities else 2)  # negatives are another
+        fewest = 1 if negatives or self.quantities or lone else 2  # negatives are another
+        check_splits(self.clips, fewest, lone)
         self.negatives = list_negatives(negatives)
         if self.negatives:
             background, scene = background or "background", scene or SceneSettings()
@@ -350,8 +353,10 @@ class Corpus:
         return surround(clips, name, scene, background, rate, negatives, part.index[str(self.negatives_label)])
 
 
-def check_splits(clips: Sequence[Clip], fewest: int = 2) -> None:
-    """What would make a result meaningless is an error now; ``fewest`` labels can be told apart."""
+def check_splits(clips: Sequence[Clip], fewest: int = 2, lone: bool = False) -> None:
+    """What would make a result meaningless is an error now; ``fewest`` labels can be told apart; with ``lone``, train
+    need not know all.
+    """
     counts = Counter(clip.split for clip in clips)
     if unknown := counts.keys() - {*SPLITS, ""}:
         raise ConfigError(f"dataset: split {min(unknown)!r} is none of {', '.join(SPLITS)}; name it in dataset.splits")
@@ -363,7 +368,7 @@ def check_splits(clips: Sequence[Clip], fewest: int = 2) -> None:
             raise ConfigError(f"dataset: label {label!r} ({named}): expected characters that can be shown; rename it")
     trained = {clip.label for clip in clips if clip.split == "train"}
     for clip in clips:
-        if clip.label not in trained:
+        if clip.label not in trained and not lone:
             raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but no clip of train ({clip.name})")
     if len(trained) < fewest:
         raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")

@@ -2,13 +2,17 @@
 
 import functools
 import json
+import re
+import sqlite3
 import warnings
+from contextlib import closing
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from conftest import lively_model
+from conftest import configured, lively_model, ran, read_csv, read_jsonl, run, write_table
 from scipy.special import expit
 from scipy.stats import genpareto
 from sklearn.covariance import EmpiricalCovariance, MinCovDet
@@ -18,15 +22,19 @@ from pipeline.cells.gru import GRU
 from pipeline.cells.layouts import from_torch
 from pipeline.cells.lstm import LSTM
 from pipeline.core.errors import ConfigError
+from pipeline.core.event_database import open_database
 from pipeline.decoders.bands import Bands
-from pipeline.decoders.decoder import Decoder
+from pipeline.decoders.decoder import Decoder, Event
 from pipeline.encoders.ahead import Ahead
 from pipeline.encoders.autoencoder import Autoencoder
 from pipeline.encoders.whiten import Whiten
 from pipeline.exporting.export import export
 from pipeline.layers.usual import Energy, EnergyHead, Usual, part_of
 from pipeline.measures.tail import tail_level
+from pipeline.model.classifier import Classifier
 from pipeline.model.onnx_model import OnnxModel
+from pipeline.report.events import main as report_events
+from pipeline.serving.messages import rows_of
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
 from pipeline.tasks.normal import fit_normal
@@ -334,3 +342,153 @@ def test_graphs_tell_the_same(name, tmp_path):
     expected, wanted = cut_and_restored(model_of(name).for_streaming(), x, 0)
     assert np.allclose(found, expected, atol=1e-3)
     assert [(one.start, one.details) for one in events] == [(one.start, one.details) for one in wanted]
+
+
+def hum(path, seconds, seed, beep=()):
+    """A machine that hums in noise; seconds at which it beeps."""
+    rng, t = np.random.default_rng(seed), np.arange(int(seconds * 16000)) / 16000
+    x = 0.02 * rng.standard_normal(len(t)) + 0.05 * np.sin(2 * np.pi * 150 * t)
+    for at in beep:
+        there = (t >= at) & (t < at + 0.4)
+        x[there] += 0.3 * np.sin(2 * np.pi * 3000 * t[there])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, x.astype(np.float32), 16000)
+    return path
+
+
+BEEPS = [4.0, 6.5, 9.0, 13.0]
+SMALL = ("extractor.mels=20", "head.warm=1", "trainer.workers=0", "trainer.threads=1")
+
+
+@pytest.fixture(scope="module")
+def machine(once):
+    """Recordings of a machine, some of them with a beep; a run that has learnt what is normal; and a long recording."""
+
+    def make(folder):
+        for number in range(14):
+            hum(folder / "data" / "fine" / f"{number}.wav", 10, number)
+        for number in range(4):
+            hum(folder / "data" / "broken" / f"{number}.wav", 10, 50 + number, [2, 3, 4, 5, 6])
+        hum(folder / "day.wav", 16, 99, BEEPS)
+        write_table(folder / "day.csv", [{"start": at, "end": at + 0.4, "label": "beep"} for at in BEEPS])
+        ran("train.py", "task=novelty", "task.normal=[fine]", "dataset=folder", f"dataset.root={folder / 'data'}", *SMALL,
+            "dataset.val=0.5", "dataset.test=0.3", "dataset.cache=null", "false_alarms=2", f"streams={folder / 'day.wav'}",
+            "export=true", f"hydra.run.dir={folder / 'run'}")  # fmt: skip
+
+    return once("machine", make)
+
+
+def test_a_run_tells_what_was_found_and_what_was_false(machine):
+    found = json.loads((machine / "run" / "metrics.json").read_text())
+    assert found["test"]["auroc"] == 1.0 and found["epochs"] == 1 and found["parameters"] == 0
+    assert found["streams"]["missed"] == 0 and found["streams"]["false"] == 0
+    assert found["events"]["promise"]["wish"] == 2
+    page = (machine / "run" / "report.html").read_text()
+    assert "unusual" in page and (machine / "run" / "model.onnx").is_file()
+
+
+def test_events_tell_their_bands_wherever_they_go(machine, tmp_path):
+    sinks = "sink=[console,jsonl,sqlite,csv]", *(
+        f"sink.{kind}.path={tmp_path / f'x.{kind}'}" for kind in ("jsonl", "sqlite", "csv")
+    )  # fmt: skip
+    done = ran("infer.py", f"checkpoint={machine / 'run'}", f"source.path={machine / 'day.wav'}", *sinks)
+    events = [row for row in read_jsonl(tmp_path / "x.jsonl") if row["type"] == "event"]
+    assert [abs(one["start"] - at) < 0.2 for one, at in zip(events, BEEPS, strict=True)] == [True] * 4
+    low, high = map(float, events[0]["details"].split(",")[0].removesuffix(" Hz").split("-"))
+    assert low < 3000 < high, events[0]["details"]
+    assert f"({events[0]['details']})" in done.stdout.decode()
+    with closing(sqlite3.connect(tmp_path / "x.sqlite")) as database:
+        assert database.execute("SELECT details FROM events").fetchall() == [(one["details"],) for one in events]
+    assert (tmp_path / "x.csv").read_text().splitlines()[0] == "start,end,peak,label,score"
+    assert report_events([str(tmp_path / "x.sqlite"), "--since=all"]) == 0
+    assert events[0]["details"] in (tmp_path / "x.html").read_text()
+    told = rows_of([Event("unusual", 0, 1, 0.9, 0, details="a"), Event("x", 0, 1, 0.5, 0)])
+    assert told[0]["details"] == "a" and "details" not in told[1]
+
+
+def test_a_database_of_before_learns_of_details(tmp_path):
+    path = tmp_path / "old.sqlite"
+    open_database(path, "x", write=True).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE events DROP COLUMN details")
+        database.execute("PRAGMA user_version = 1")
+        database.commit()
+    with closing(open_database(path, "x", write=True)) as database:
+        assert "details" in {row[1] for row in database.execute("PRAGMA table_info(events)")}
+        assert database.execute("PRAGMA user_version").fetchone()[0] == 2
+
+
+def test_files_are_told_to_be_unusual(machine, tmp_path):
+    ran("infer.py", f"checkpoint={machine / 'run'}", "source=files", f"source.paths={machine / 'data'}", "sink=csv",
+        f"sink.csv.path={tmp_path / 'x.csv'}")  # fmt: skip
+    rows = read_csv(tmp_path / "x.csv")
+    assert {row["label"] for row in rows if "broken" in row["path"]} == {"unusual"}
+    assert sum(row["label"] == "unusual" for row in rows if "fine" in row["path"]) <= 2
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (["task.normal=[fien]"], r"task\.normal: no such label in the data: 'fien'; did you mean 'fine'"),
+    (["task.normal=[fine]", "extractor.mels=80", "extractor.window=1.0", "extractor.hop=1.0"], r"numbers; expected 160 steps at least"),
+    (["task.normal=[fine]", "false_alarms=1", "dataset.crop=null"], r"20 s of normal recordings are held out .* more than 50 s"),
+    (["task.normal=[fine]", "encoder=ahead", "encoder.convolutions=[{channels: 4, stride: 2}]"], r"a hop of 2; expected 1"),
+])  # fmt: skip
+def test_settings_that_cannot_work_are_refused(machine, tmp_path, settings, message):
+    done = run("train.py", "task=novelty", "dataset=folder", f"dataset.root={machine / 'data'}", "dataset.val=0.15", "dataset.test=0",
+               "dataset.cache=null", *SMALL, f"hydra.run.dir={tmp_path}", *settings)  # fmt: skip
+    told = done.stderr.decode()
+    assert done.returncode == 2 and re.search(message, told) and "Traceback" not in told, told
+
+
+def test_silent_recordings_are_refused(tmp_path):
+    for number in range(6):
+        (tmp_path / "data" / "fine").mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "data" / "fine" / f"{number}.wav", np.zeros(16000 * 3, np.float32), 16000)
+    done = run("train.py", "task=novelty", "dataset=folder", f"dataset.root={tmp_path / 'data'}", "dataset.cache=null", *SMALL,
+               f"hydra.run.dir={tmp_path / 'run'}")  # fmt: skip
+    assert done.returncode == 2 and "silent or constant" in done.stderr.decode()
+
+
+def test_a_recording_that_is_not_normal_is_told_by_its_name(tmp_path):
+    for number in range(9):
+        split = "train" if number < 7 else "val"
+        hum(tmp_path / "data" / split / "fine" / f"{number}.wav", 4, number, [0.5, 1.5, 2.5] if number == 5 else ())
+    done = run("train.py", "task=novelty", "dataset=folder", f"dataset.root={tmp_path / 'data'}", "dataset.cache=null", *SMALL,
+               f"hydra.run.dir={tmp_path / 'run'}")  # fmt: skip
+    told = done.stderr.decode()
+    assert done.returncode == 0 and re.search(r"lie far .*\b5\.wav", told), told
+
+
+@pytest.mark.parametrize("name", ["ahead", "autoencoder"])
+def test_what_learns_expects_more_and_more(machine, tmp_path, name):
+    ran("train.py", "task=novelty", "task.normal=[fine]", "dataset=folder", f"dataset.root={machine / 'data'}", *SMALL,
+        "dataset.cache=null", f"encoder={name}", "encoder.hidden=16", "trainer.epochs=4", "trainer.batch=2",
+        f"hydra.run.dir={tmp_path}")  # fmt: skip
+    history = read_jsonl(tmp_path / "history.jsonl")
+    assert (
+        history[-1]["train_loss"] < history[0]["train_loss"]
+        and history[-1]["val_explained"] > history[0]["val_explained"]
+    )
+
+
+def test_regions_of_pictures_are_named_by_their_places():
+    config = configured("train", "task=novelty", "extractor=frames", "extractor.height=12", "extractor.width=15")
+    model = Classifier(config, ["unusual"])
+    assert model.labels[1:] == [
+        "top left",
+        "top",
+        "top right",
+        "left",
+        "middle",
+        "right",
+        "bottom left",
+        "bottom",
+        "bottom right",
+    ]
+    model.eval()
+    model.encoder.fit(torch.zeros(540), torch.eye(540))
+    stream = Stream(model.for_streaming())
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(100, 110, (80, 12, 15, 3), dtype=np.uint8)
+    pictures[60:70, :4, 10:] += 90
+    events = stream.push(pictures) + stream.close()
+    assert len(events) == 1 and events[0].details.startswith("top right")

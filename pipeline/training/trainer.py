@@ -285,7 +285,7 @@ class Trainer:
         """The rest of one pass over the training data; mean loss, accuracy and learning rate."""
         run, progress = step.run, step.run.progress
         if not run.learns:
-            return {"train_loss": 0.0, f"train_{run.model.task.hit}": 0.0, "lr": 0.0}
+            return {}
         run.model.train()
         order = draw_order(train, seed, self.balance, len(run.model.labels))
         steps = plan_steps(order, self.batch, self.accumulate, self.fabric.global_rank, self.fabric.world_size)
@@ -333,6 +333,8 @@ class Trainer:
 def format_epoch(row: Mapping[str, Any], epochs: int, progress: Progress, task: Task[Any]) -> str:
     """An epoch in one line."""
     star = " *" if progress.best_epoch == progress.epoch else ""
+    if "train_loss" not in row:
+        return f"fitted, nothing to train  val {row[f'val_{task.best}']:.1%}  {row['seconds']:.1f} s"
     return (
         f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.3f}  train {row[f'train_{task.hit}']:.1%}"
         f"  val {row[f'val_{task.best}']:.1%}  {row['seconds']:.1f} s{star}"
