@@ -64,8 +64,7 @@ def train(
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
     aim = build(task, Task, at="task")
-    lone = {"lone": True} if aim.examines and "copies" in dataset else {}  # datasets of clips know it
-    data: Any = build(dataset, at="dataset", **lone)
+    data: Any = build(dataset, at="dataset", **{"lone": True} if aim.examines and "copies" in dataset else {})
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, aim.columns(data.labels, data.background))
     if change:
