@@ -88,8 +88,8 @@ def test_what_hydra_can_read_stays_as_it_is(text):
     ("name=[a", "name: cannot read '[a' as a list, a mapping or quoted text; as text, in bash: 'name=\"[a\"'"),
     ("decoder.release={Tür: 0.5}", "stand in pairs: 'decoder.release=[[\"a, b\",0.5]]'"),
     ("name=", "name: got nothing; is a shell variable not set?"), ("name= ", "name: got nothing"),
-    ("head=", "head: got nothing; is a shell variable not set? Expected one of: last, max, mean"),
-    ("head=null", "head: got null; expected one of: last, max, mean"),
+    ("head=", "head: got nothing; is a shell variable not set? Expected one of: energy, last, max, mean"),
+    ("head=null", "head: got null; expected one of: energy, last, max, mean"),
     ("sink=3", "vtt, webhook, window; for none of them: 'sink=[]'"), ("name", "got 'name'; expected KEY=VALUE"),
     ("=5", "got '=5'; expected KEY=VALUE"),
 ])  # fmt: skip

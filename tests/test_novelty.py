@@ -94,7 +94,7 @@ def plain_usual(x, steps, warm, slow):
     for now in x.tolist():
         z = (now - mean) / max(variance, 0.01) ** 0.5 if known >= warm else 0.0
         known = min(known + 1, steps)
-        rate = 1 / known / (1 + (slow - 1) * min(1.0, max(0.0, z - 2)))
+        rate = 1 / known / (1 + (slow - 1) * min(1.0, max(0.0, (z - 1) / 2)))
         away = now - mean
         mean += rate * away
         variance = (1 - rate) * (variance + rate * away**2)

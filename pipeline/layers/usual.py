@@ -74,7 +74,7 @@ class Usual(Mean):
     """How many deviations x is above what is usual, less ``SIGMAS``: ``(B, T, K) -> (B, T, K)``, logits.
 
     On streams, mean and deviation are those of the stream itself, so that each place has its own: averages of the last
-    ``steps``, from the first one on. The first ``warm`` steps are never unusual. From 2 deviations on it learns more
+    ``steps``, from the first one on. The first ``warm`` steps are never unusual. From one deviation on it learns more
     slowly, above 3 ``slow`` times, so that what is unusual does not become usual while it lasts. The state is mean,
     variance, and steps known. Of whole clips (``steps`` 0) the mean since the start is told, in a scale that is fitted.
     """
@@ -106,7 +106,7 @@ class Usual(Mean):
             sigmas = away / variance.clamp_min(LEAST_DEVIATION**2).sqrt()
             sigmas = torch.where(known < self.warm, 0.0, sigmas)
             known = (known + 1).clamp(max=self.steps)
-            rate = 1 / (known * (1 + (self.slow - 1) * (sigmas - 2).clamp(0, 1)))
+            rate = 1 / (known * (1 + (self.slow - 1) * ((sigmas - 1) / 2).clamp(0, 1)))
             mean = mean + rate * away
             variance = (1 - rate) * (variance + rate * away.square())
             outputs.append(sigmas - SIGMAS)
