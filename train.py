@@ -84,8 +84,9 @@ def check_settings(settings: Mapping[str, Any], task: Any) -> None:
     given = {key: settings[key] for key in ("false_alarms", "events", "calibrate", "streams")}
     given["trainer.balance"] = settings["trainer"].get("balance")
     for key, value in given.items():
-        if value not in (None, False, "none") and not task.bounded:
-            raise ConfigError(f"{key}: is of labels, which task=values does not have; leave it out")
+        if value not in (None, False, "none") and not task.labelled:
+            name = type(task).__name__.lower()
+            raise ConfigError(f"{key}: is of labels, which task={name} does not have; leave it out")
         if key in ("false_alarms", "events") and None not in (value, settings["decoder"].get("threshold")):
             raise ConfigError(f"{key} and decoder.threshold: each says where events begin; set only one of them")
 

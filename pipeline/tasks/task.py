@@ -33,6 +33,8 @@ class Task(Generic[Found]):
         hit: what ``hits`` counts, in the history as ``train_...``.
         unknown: the truth of a step of which nothing is known.
         stepwise: whether posteriors of single steps are measured, too (``add_steps``).
+        learns: whether a model is trained by gradients.
+        labelled: whether columns are labels, which thresholds and truths of long recordings mean.
         link_stage: the model's stage that makes posteriors of logits.
     """
 
@@ -42,6 +44,8 @@ class Task(Generic[Found]):
     hit: str
     unknown: float
     stepwise: bool = False
+    learns: bool = True
+    labelled: bool = True
     link_stage: Any
 
     @property

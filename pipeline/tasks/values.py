@@ -62,7 +62,7 @@ class Values(Task[Measured]):
     """Scale and shift, and smooth L1 on truths that are scaled by their mean and deviation in training."""
 
     link: Link = "linear"
-    best, hit, kept, unknown = "r2", "near", ("r2", "mae", "rmse", "loss"), float("nan")
+    best, hit, kept, unknown, labelled = "r2", "near", ("r2", "mae", "rmse", "loss"), float("nan"), False
 
     def __init__(self, units: dict[str, str] | None = None) -> None:
         """``units`` by quantity."""
