@@ -31,7 +31,7 @@ def infer(
     block: PositiveFloat,
     selftest: bool,
     window: Window,
-    output: Literal["labels", "events", "hard_negatives"],
+    output: Literal["labels", "events", "hard_negatives", "embeddings"],
     decoder: dict[str, Any],
     gate: dict[str, Any] | None,
     engine: dict[str, Any],
@@ -58,12 +58,12 @@ def infer(
             return finished(origin.merge(target), origin.fail_on)
     where = build(engine, Engine, at="engine") if isinstance(origin, Files) else None
     mining = output == "hard_negatives" or "hard_negatives" in sink
-    with_events = where is None or mining or output != "labels"
+    with_events = where is None or mining or output in ("events", "hard_negatives")
     count = threads if threads is not None else where.threads() if where else 1
     listening = origin if where is None and selftest and origin.live else None
     opened = partial(
         open_tested, source=listening, decoder=decoder, block=block, compute=compute, threads=count, device=device,
-        precision=precision, window=window, gate=gate,
+        precision=precision, window=window, gate=gate, embeddings=output == "embeddings",
     )  # fmt: skip
     if isinstance(origin, Browser):
         return serve_pages(origin, sink, checkpoint, opened, block)
@@ -83,14 +83,21 @@ def infer(
 
 
 def open_tested(
-    checkpoint: str | None, live: bool, source: Any, decoder: dict[str, Any], block: float, **how: Any
+    checkpoint: str | None, live: bool, source: Any, decoder: dict[str, Any], block: float, embeddings: bool, **how: Any
 ) -> Any:
-    """A model, its decoder's settings, and its file. For a live ``source`` it is tested first, if it is to listen."""
+    """A model, its decoder's settings, and its file. For a live ``source`` it is tested first, if it is to listen.
+    ``embeddings``: the model that tells those of its encoder.
+    """
     from pipeline.decoders.decoder import merge_settings
     from pipeline.model.open import open_model
     from pipeline.streaming.selftest import check
 
+    how |= {"compute": "torch" if embeddings and how["compute"] == "auto" else how["compute"]}
     model, path = open_model(checkpoint, live=live, block=block, **how)
+    if embeddings:
+        from pipeline.model.embedding import embedding_of
+
+        model = embedding_of(model, live)
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
     if model.link == "sigmoid" or model.decoder().reads == "strings":
         model.config["decoder"] |= settings  # which say what is told of whole files, too

@@ -267,6 +267,7 @@ class Corpus:
 
     checks_files = True  # before training begins, see ``Clips.drop_unreadable``
     quantities: list[str] | None = None  # that are measured, and stand in the place of labels then
+    labelled = True
 
     def __init__(
         self,
@@ -295,7 +296,7 @@ class Corpus:
         self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
         self.crop, self.copies = crop, copies
         self.labels = sorted({clip.label for clip in self.clips})
-        fewest = 1 if negatives or self.quantities or lone else 2  # negatives are another
+        fewest = 1 if negatives or self.quantities or lone or not self.labelled else 2  # negatives are another
         check_splits(self.clips, fewest, lone)
         self.negatives = list_negatives(negatives)
         if self.negatives:

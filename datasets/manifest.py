@@ -33,6 +33,7 @@ class Manifest(Corpus):
         crop: PositiveFloat | None = 10.0,
         background: str | None = None,
         values: list[str] | None = None,
+        labelled: bool = True,
         **options: Any,
     ) -> None:
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
@@ -43,7 +44,7 @@ class Manifest(Corpus):
         path) are drawn into one split.
 
         ``values`` names columns of numbers, for task=values; a cell is empty where its number is not known. Then no row
-        needs a label.
+        needs a label; nor does one that is not ``labelled``, for task=groups.
 
         ``fold`` i/n, for cross-validation: the test split is one of n parts of all rows, whatever their split. Values
         of the column ``fold_by`` (None: the group, or else the recording) stay together, and labels are spread evenly;
@@ -53,8 +54,8 @@ class Manifest(Corpus):
         stand in several splits; None: of one group.
         """
         folder = existing_root(root, f"a folder with {file}")
-        rows = read_rows(folder / file, ("path", *(values or ("label",))))
-        self.quantities = values
+        self.quantities, self.labelled = values, labelled
+        rows = read_rows(folder / file, ("path", *(values or ("label",) * labelled)))
         for key, column in (("group", group), ("speaker", speaker), ("fold_by", fold_by)):
             if column is not None and column not in rows[0]:
                 raise ConfigError(f"dataset.{key}: {file} has no column {column!r}{nearest(column, list(rows[0]))}")

@@ -8,6 +8,8 @@ import numpy as np
 from rich.console import Console
 
 from pipeline.model.file import Promise
+from pipeline.report.groups import COLUMNS as GROUP_COLUMNS
+from pipeline.report.groups import group_rows
 from pipeline.report.strings import COLUMNS as SYMBOL_COLUMNS
 from pipeline.report.strings import describe_strings
 from pipeline.report.tags import COLUMNS, label_row
@@ -36,6 +38,10 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     if "mae" in found:
         title = f"{split}: {found['count']} clips{lost}, R2 {found['r2']:.3f}"
         console.print(make_table(title, VALUE_COLUMNS, (value_row(*one) for one in found["classes"].items())))
+    elif "nmi" in found:
+        title = f"{split}: {found['count']} clips{lost}"
+        title += "" if found["nmi"] is None else f", NMI {found['nmi']:.3f}, ARI {found['ari']:.3f}"
+        console.print(make_table(title, GROUP_COLUMNS, group_rows(found)))
     elif "map" in found:
         steps = "" if found["frame_map"] is None else f", of steps {found['frame_map']:.3f}"
         title = f"{split}: {found['count']} clips{lost}, mAP {found['map']:.3f}{steps}, exactly right {right}"

@@ -13,6 +13,7 @@ from pipeline.model.file import Promise
 from pipeline.report.accuracy import describe
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plot_scores, to_stairs
 from pipeline.report.clips import embed_clip
+from pipeline.report.groups import describe_groups
 from pipeline.report.runs import flatten
 from pipeline.report.silence import Table, list_misses, list_rates, plot_det, plot_trade_offs
 from pipeline.report.strings import describe_strings
@@ -56,6 +57,7 @@ def render_training(
         clips=list(clip_tiles(metrics, split)),
         accuracy=describe_split(row) if "confusion" in row else None,
         values=describe_values(row) if "mae" in row else None,
+        groups=describe_groups(row) if "nmi" in row else None,
         tags=describe_tags(row) if "map" in row else None,
         strings=describe_strings(row) if "token_error" in row else None,
         scores=plot_answers(row["scores"]) if "confusion" in row else None,

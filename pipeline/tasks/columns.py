@@ -13,6 +13,7 @@ class InColumns:
     def __init__(self, split: Split, places: Mapping[int, int], nothing: tuple[int, ...]) -> None:
         """``places``: the column of each label that has one; ``nothing``: the columns of a clip without labels."""
         self.split, self.places, self.nothing = split, places, nothing
+        self.known = list[str]()  # names of labels, where they are not columns
 
     @property
     def epoch(self) -> int:

@@ -30,6 +30,7 @@ class Predictions:
         step: seconds between two steps.
         worst: clips whose truth got the lowest scores, the lowest first.
         skipped: how many more clips of the split could not be read.
+        known: the dataset's labels, where they are not the model's.
     """
 
     labels: list[str]
@@ -42,6 +43,7 @@ class Predictions:
     step: float = 0.0
     worst: list[WorstClip] = field(default_factory=list)
     skipped: int = 0
+    known: list[str] = field(default_factory=list)
 
     @property
     def correct(self) -> NDArray[np.bool_]:

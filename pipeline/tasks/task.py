@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
 from pipeline.media.sample import Batch, Split
 from pipeline.tasks.columns import InColumns
@@ -34,6 +35,8 @@ class Task(Generic[Found]):
         hit: what ``hits`` counts, in the history as ``train_...``.
         unknown: the truth of a step of which nothing is known.
         stepwise: whether posteriors of single steps are measured, too (``add_steps``).
+        learns: whether a model is trained by gradients.
+        labelled: whether columns are labels, which thresholds and truths of long recordings mean.
         link_stage: the model's stage that makes posteriors of logits.
         examines: whether it looks at the features of training clips (``examine``) before the first epoch.
         rescaled: whether the answers to clips mean something only after ``calibrate``.
@@ -49,12 +52,19 @@ class Task(Generic[Found]):
     stepwise: bool = False
     examines: bool = False
     rescaled: bool = False
+    learns: bool = True
+    labelled: bool = True
     link_stage: Any
     reads: Literal["events", "numbers", "strings"] = "events"
     warm: float = 0.0
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """ConfigError for settings of a training that do not go with the task."""
+        given = {key: settings[key] for key in ("false_alarms", "events", "calibrate", "streams")}
+        for key, value in (given | {"trainer.balance": settings["trainer"].get("balance")}).items():
+            if value not in (None, False, "none") and not self.labelled:
+                name = type(self).__name__.lower()
+                raise ConfigError(f"{key}: is of labels, which task={name} does not have; leave it out")
 
     @property
     def bounded(self) -> bool:

@@ -1,6 +1,6 @@
 """Numbers with units: one or several quantities of each step and each clip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,21 +62,13 @@ class Values(Task[Measured]):
     """Scale and shift, and smooth L1 on truths that are scaled by their mean and deviation in training."""
 
     link: Link = "linear"
-    best, hit, kept, unknown = "r2", "near", ("r2", "mae", "rmse", "loss"), float("nan")
+    best, hit, kept, unknown, labelled = "r2", "near", ("r2", "mae", "rmse", "loss"), float("nan"), False
     reads = "numbers"
 
     def __init__(self, units: dict[str, str] | None = None) -> None:
         """``units`` by quantity."""
         self.units = units or {}
         self.truths = list[NDArray[np.float32]]()  # of the batches that were measured
-
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """ConfigError for what needs labels."""
-        given = {key: settings[key] for key in ("false_alarms", "events", "calibrate", "streams")}
-        given["trainer.balance"] = settings["trainer"].get("balance")
-        for key, value in given.items():
-            if value not in (None, False, "none"):
-                raise ConfigError(f"{key}: is of labels, which task=values does not have; leave it out")
 
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
         """The quantities with their units: ``snr (dB)``. ConfigError for one without, or a unit of something else."""

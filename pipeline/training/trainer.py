@@ -29,6 +29,7 @@ from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
+from pipeline.training.clustering import fit_groups
 from pipeline.training.devices import make_fabric
 from pipeline.training.licences import write_licences
 from pipeline.training.loader import Balance, Loader, describe_clips, draw_order, loss_weights, plan_steps
@@ -166,17 +167,19 @@ class Trainer:
     ) -> Progress:
         """Train; ``out`` receives model.safetensors (best), last.ckpt, history.jsonl and TensorBoard curves.
 
-        ``background``: the label of steps outside the known spans. ``settings`` are stored with the model.
-        ``report`` is called with the number and the figures of each epoch once they are kept, and in a resumption of
-        those before, too, as the end may have come between; what it raises ends the training. DivergedError if the loss
-        becomes NaN or infinite; ConfigError if ``resume`` or ``pretrained`` does not fit; UserError if workers fail
-        again and again; OSError if a file cannot be written.
+        ``background``: the label of steps outside the known spans. ``settings`` are stored with the model. ``report``
+        is called with number and figures of each epoch once they are kept, and in a resumption of those before, too, as
+        the end may have come between; what it raises ends the training. DivergedError if the loss becomes NaN or
+        infinite; ConfigError if ``resume`` or ``pretrained`` does not fit; UserError if workers fail again and again;
+        OSError if a file cannot be written.
         """
         if self.tbptt and augment and augment.mixup:
             raise ConfigError("augment.mixup: cannot act with trainer.tbptt, whose clips end in different blocks")
         self.begin(model)
-        weights = loss_weights(train, self.balance, len(model.labels))
         out.mkdir(parents=True, exist_ok=True)
+        if not model.task.learns:
+            return self.settle(model, train, out, settings)
+        weights = loss_weights(train, self.balance, len(model.labels))
         run = Run(self.fabric, model, background, optimizer, augment, self.ema, out, settings, self.keep == "last")
         run.data = {"train": describe_clips(train), "val": describe_clips(val)}
         loader = Loader(model.spec, self.workers, self.timeout)
@@ -224,6 +227,15 @@ class Trainer:
             features.fit(batches(), anew=not self.pretrained)  # else its weights are used to its own
         if task.examines:
             features.examine(batches())
+
+    def settle(self, model: Classifier, train: Split, out: Path, settings: Mapping[str, Any]) -> Progress:
+        """Instead of a training: groups of clips by the embeddings of the ``pretrained`` model, written as a model."""
+        if not self.pretrained:
+            raise ConfigError("trainer.pretrained: is not set; task=groups needs the encoder of a trained model")
+        fit_groups(model, self.batches(train, model.spec), int(settings.get("seed", 0)))
+        write_licences(model, out)
+        model.save(out / "model.safetensors", {"settings": settings, "history": []})
+        return Progress()
 
     def describe_resumption(self, run: Run) -> str:
         """Where a resumed training stands, for people."""
@@ -320,6 +332,7 @@ class Trainer:
         ``worst`` clips are kept.
         """
         found = predict(model, self.batches(split, model.spec), features, worst)
+        found.known = list(getattr(split, "known", ()))
         found.skipped = len(split) - len(found.truth) + int(getattr(split, "skipped", 0))
         return found
 
