@@ -501,3 +501,11 @@ def test_the_program_of_an_exported_model_tells_the_same(learnt, tmp_path):
         program = rivulet_runtime.Stream.restore(learnt[0] / "model.onnx", program.snapshot())
     events += program.close()
     assert [{key: event[key] for key in ours[0]} for event in events] == ours and len(ours) == 5
+
+
+def test_strings_are_learnt_beside_negatives(words, tmp_path):
+    soundfile.write(tmp_path / "rain.wav", 0.1 * np.random.default_rng(0).standard_normal(16000 * 20), 16000)
+    more = [f"dataset.negatives={tmp_path / 'rain.wav'}", "trainer.epochs=1", "trainer.mine=1"]
+    done = ran(*training(words, tmp_path / "run", *more))
+    assert "val_false_alarms" in read_jsonl(tmp_path / "run" / "history.jsonl")[0], done.stderr
+    assert "" in {line["truth"] for line in read_jsonl(tmp_path / "run" / "answers.jsonl")}, "rain says nothing"

@@ -38,6 +38,12 @@ export class View {
     $("level").querySelector("output").textContent = clipping ? "clipping" : level < -90 ? "silent" : `${level.toFixed(0)} dBFS`;
   }
 
+  // The number of a class; of a phrase, that of its first word.
+  index(label) {
+    const { labels } = this.facts, found = labels.indexOf(label);
+    return found < 0 ? Math.max(0, labels.indexOf(label.split(" ")[0])) : found;
+  }
+
   answer({ first, rows, fresh, open = [], gap, warnings = [] }) {
     const width = this.facts.labels.length;
     if (rows.length) {
@@ -47,7 +53,7 @@ export class View {
     }
     const timed = (event) => ({
       label: event.label, start: this.seconds(event.start), end: this.seconds(event.end), peak: this.seconds(event.peak),
-      score: Math.round(event.score * 1e4) / 1e4, index: this.facts.labels.indexOf(event.label),
+      score: Math.round(event.score * 1e4) / 1e4, index: this.index(event.label),
     });
     this.open = open.map(timed);
     this.name();
