@@ -1,6 +1,6 @@
 """How well does a model of strings hear what is said, live? Strings of words of its own test split, in one stream.
 
-    python benchmarks/strings.py RUN [RUN ...] [FEWEST-MOST] [val]        (2-4 commands; 3-7 words if not given)
+    python benchmarks/strings.py RUN [RUN ...] [FEWEST-MOST] [val] [picture]        (2-4 commands; 3-7 words if not given)
 
 RUN is the folder of a training with dataset.scene.strings; its settings say which data and which split, so nothing of
 the test was learnt from; val: the clips by which the model was chosen. For each of three kinds of pauses between words
@@ -12,7 +12,7 @@ The live model hears 0.1 s at a time. Wrong tokens are those that were swapped, 
 (torchmetrics). A delay is the time from the end of a word's sound to when its event is told, of strings that are right.
 With a list (decoder.phrases) of the first 20 strings: how many of them are told, and of how many of the others one is.
 
-Draws docs/strings.png of the first run (test split), and keeps the table under benchmarks/results/.
+Keeps the table under benchmarks/results/; with picture, it also draws docs/strings.png of the first run.
 """
 
 import json
@@ -129,8 +129,8 @@ def row_of(name, pause, heard):
 
 
 def draw(heard, strings):
-    """What the model hears of the first string that has five words at least: words, posteriors, and when it tells them."""
-    at = next(k for k, (_, spans) in enumerate(strings) if len(spans) >= 5)
+    """What the model hears of a string of six words, or the longest: words, posteriors, and when it tells them."""
+    at = max(range(len(strings)), key=lambda k: min(6, len(strings[k][1])))
     model, (samples, spans) = heard.model, strings[at]
     first, last = (edge // model.hop for edge in heard.edges[at : at + 2])
     figure, axis = pyplot.subplots(figsize=(9, 3), layout="constrained")
@@ -151,7 +151,7 @@ def draw(heard, strings):
 def main():
     counts = [one for one in sys.argv[1:] if re.fullmatch(r"\d+-\d+", one)] or ["3-7"]
     split = "val" if "val" in sys.argv[1:] else "test"
-    runs = [Path(one) for one in sys.argv[1:] if one not in (*counts, "val")]
+    runs = [Path(one) for one in sys.argv[1:] if one not in (*counts, "val", "picture")]
     if not runs:
         sys.exit(__doc__)
     torch.set_num_threads(1)
@@ -162,7 +162,7 @@ def main():
             strings = list(composed(run, model, split, count, pause))
             every.append(Heard(model, strings))
             table.append(row_of(run.name, name, every[-1:])[0])
-            if run == runs[0] and split == "test" and name == "to 0.1 s":
+            if run == runs[0] and "picture" in sys.argv[1:] and name == "to 0.1 s":
                 draw(every[-1], strings)
         row, *shares = row_of(run.name, "all", every)
         table.append(row)
