@@ -367,8 +367,9 @@ def test_files_are_told_their_strings(learnt, tmp_path):
     table = write_table(tmp_path / "m.csv", rows)
 
     def told(*more):
-        ran("infer.py", f"checkpoint={learnt[0]}", "source=files", f"source.paths={table}", "sink=[csv,report]",
+        done = ran("infer.py", f"checkpoint={learnt[0]}", "source=files", f"source.paths={table}", "sink=[csv,report]",
             f"sink.csv.path={tmp_path / 'o.csv'}", f"sink.report.path={tmp_path / 'r.html'}", *more)  # fmt: skip
+        assert b"does not have" not in done.stderr
         return read_csv(tmp_path / "o.csv")
 
     for compute in ("onnx", "torch"):
