@@ -59,6 +59,8 @@ class SceneSettings(BaseModel):
             low, high = getattr(self, key) or (0, 0)
             if low > high or (key == "gap" and low < 0):
                 raise ValueError(f"{key}: got {low} to {high}; expected the lower one first, pauses from 0")
+        if self.together and self.strings:
+            raise ValueError("together: expected null with strings, whose words follow one another")
         return self
 
 

@@ -367,8 +367,9 @@ def test_files_are_told_their_strings(learnt, tmp_path):
     table = write_table(tmp_path / "m.csv", rows)
 
     def told(*more):
-        ran("infer.py", f"checkpoint={learnt[0]}", "source=files", f"source.paths={table}", "sink=[csv,report]",
+        done = ran("infer.py", f"checkpoint={learnt[0]}", "source=files", f"source.paths={table}", "sink=[csv,report]",
             f"sink.csv.path={tmp_path / 'o.csv'}", f"sink.report.path={tmp_path / 'r.html'}", *more)  # fmt: skip
+        assert b"does not have" not in done.stderr
         return read_csv(tmp_path / "o.csv")
 
     for compute in ("onnx", "torch"):
@@ -501,3 +502,11 @@ def test_the_program_of_an_exported_model_tells_the_same(learnt, tmp_path):
         program = rivulet_runtime.Stream.restore(learnt[0] / "model.onnx", program.snapshot())
     events += program.close()
     assert [{key: event[key] for key in ours[0]} for event in events] == ours and len(ours) == 5
+
+
+def test_strings_are_learnt_beside_negatives(words, tmp_path):
+    soundfile.write(tmp_path / "rain.wav", 0.1 * np.random.default_rng(0).standard_normal(16000 * 20), 16000)
+    more = [f"dataset.negatives={tmp_path / 'rain.wav'}", "trainer.epochs=1", "trainer.mine=1"]
+    done = ran(*training(words, tmp_path / "run", *more))
+    assert "val_false_alarms" in read_jsonl(tmp_path / "run" / "history.jsonl")[0], done.stderr
+    assert "" in {line["truth"] for line in read_jsonl(tmp_path / "run" / "answers.jsonl")}, "rain says nothing"

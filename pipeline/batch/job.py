@@ -161,7 +161,9 @@ def classify_files(
     if own := {to_label(label): label for label in model.labels if to_label(label) != label}:  # a model of before
         entries = [entry._replace(truth=own.get(entry.truth, entry.truth)) for entry in entries]
     several = model.link == "sigmoid"  # a truth may then name several labels, as an answer does
-    if strange := sorted({entry.truth for entry in entries if not several} - {"", *model.labels}):
+    strings = model.decoder().reads == "strings"
+    truths = {word for entry in entries for word in (entry.truth.split() if strings else [entry.truth])}
+    if not several and (strange := sorted(truths - {"", *model.labels})):
         tell("source.paths", f"labels that the model does not have: {', '.join(map(repr, strange[:8]))}")
     sink.check_overwrites([*files.given, *(entry.path for entry in entries)])
     work = Work(model, files.batch, files.workers, files.limits, decoder)

@@ -76,7 +76,8 @@ class Transcript(Decoder):
         of the list must be, beside what is likeliest without it. ValueError for words of ``phrases`` that are none.
         """
         blank = len(labels) - 1
-        super().__init__(labels, hop, rate, threshold, background=[*(background or []), labels[blank]])
+        quiet = [*(background or []), labels[blank]]
+        super().__init__(labels, hop, rate, threshold, threshold, minimum=0.0, refractory=0.0, background=quiet)
         self.level, self.told, self.blank = float(np.float32(threshold)), {*self.audible}, blank
         self.pause = max(1, round(pause * rate) // hop)
         self.kinds = {"tokens": Event, "phrases": Phrase}.get(tell)

@@ -96,7 +96,7 @@ class Strings(Task[Transcribed]):
         """ConfigError for what strings cannot be read from, or have no figures for."""
         augment, smoothing, head = settings["augment"] or {}, settings["smoothing"], settings["head"]
         wrong = {
-            "trainer.tbptt": (settings["trainer"]["tbptt"], "null: the loss is that of whole clips"),
+            "trainer.tbptt": (settings["trainer"].get("tbptt"), "null: the loss is that of whole clips"),
             "augment.mixup": (augment.get("mixup", 0), "0: two strings have no mean"),
             "head": (head.get("pool") != "last" and head.get("pool"), "last: each step adds to the string"),
             "smoothing.seconds": (smoothing.get("seconds", 0), "0: a symbol may last for one step (smoothing=none)"),

@@ -39,6 +39,12 @@ export class View {
     $("level").querySelector("output").textContent = clipping ? "clipping" : level < -90 ? "silent" : `${level.toFixed(0)} dBFS`;
   }
 
+  // The number of a class; of a phrase, that of its first word.
+  index(label) {
+    const { labels } = this.facts, found = labels.indexOf(label);
+    return found < 0 ? Math.max(0, labels.indexOf(label.split(" ")[0])) : found;
+  }
+
   answer({ first, rows, fresh, open = [], gap, warnings = [] }) {
     const width = this.facts.labels.length;
     if (rows.length) {
