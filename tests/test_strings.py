@@ -28,7 +28,8 @@ from pipeline.model.classifier import load
 from pipeline.model.phrases import Trie, read_phrases
 from pipeline.model.transcript import Phrase, Transcript
 from pipeline.streaming.stream import Stream
-from pipeline.tasks.ctc import collapse, ctc_cost, fewest_steps
+from pipeline.tasks.ctc import ctc_cost, fewest_steps
+from pipeline.tasks.greedy import collapse
 from pipeline.tasks.strings import Strings, align
 
 LABELS = ["a", "b", "c", "-"]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat
 
 from pipeline.model.decoder import Decoder, Event, Score, Step
 from pipeline.model.phrases import Trie
-from pipeline.tasks.ctc import best_columns
+from pipeline.tasks.greedy import best_columns
 
 MAX_SYMBOLS = 200  # of a phrase, which then ends, pause or not
 

@@ -6,11 +6,9 @@ networks", ICML 2006. Column ``blank`` says that a step adds nothing.
 
 import warnings
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
@@ -43,15 +41,3 @@ def warn_too_short(strings: Sequence[Sequence[int]], steps: Sequence[int], names
                 f"expected at least {need} steps, so it teaches nothing; lower extractor.hop or the strides of encoder",
                 stacklevel=2,
             )
-
-
-def best_columns(posteriors: NDArray[np.float32], level: float) -> NDArray[np.int64]:
-    """The best symbol of each step ``(..., K)``, if it reaches a level; else the blank, the last column."""
-    blank = posteriors.shape[-1] - 1
-    best: NDArray[np.int64] = posteriors[..., :blank].argmax(-1)
-    return np.where(posteriors[..., :blank].max(-1) >= level, best, blank)
-
-
-def collapse(best: Sequence[int], blank: int) -> list[int]:
-    """The string of the best columns of steps ``(T,)``: repetitions are one symbol, and blanks are none."""
-    return [column for column, _ in groupby(best) if column != blank]

@@ -18,7 +18,8 @@ from pipeline.layers.smoothing import Link
 from pipeline.media.sample import IGNORE, Batch, Sample, Split
 from pipeline.tasks.classification import precision_recall_f1
 from pipeline.tasks.columns import InColumns
-from pipeline.tasks.ctc import best_columns, collapse, ctc_cost, warn_too_short
+from pipeline.tasks.ctc import ctc_cost, warn_too_short
+from pipeline.tasks.greedy import best_columns, collapse
 from pipeline.tasks.losses import CrossEntropy
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
