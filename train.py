@@ -67,7 +67,7 @@ def train(
     heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
-    lone = {"lone": True} if aim.examines and "copies" in dataset else {}  # datasets of clips know it
+    lone = {"lone": True} if aim.examines and "cache" in dataset else {}  # datasets of files know it
     data: Any = build(dataset, at="dataset", **lone)
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, aim.columns(data.labels, data.background))
