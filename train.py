@@ -50,8 +50,7 @@ def train(
     """
     settings = {key: value for key, value in locals().items() if key not in ("out", "report")}
     from pipeline.augmentations.augmentation import Augmentation
-    from pipeline.core.build import build
-    from pipeline.core.errors import ConfigError
+    from pipeline.core.build import build, find, schema
     from pipeline.measures.detection import check_recordings, find_recordings
     from pipeline.model.classifier import Classifier
     from pipeline.model.file import PARTS
@@ -60,15 +59,13 @@ def train(
 
     aim = build(task, Task, at="task")
     aim.check(settings)
-    for key, value in {"false_alarms": false_alarms, "events": events}.items():
-        if value is not None and decoder.get("threshold") is not None:
-            raise ConfigError(f"{key} and decoder.threshold: each says where events begin; set only one of them")
     started = time.perf_counter()
     heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
-    lone = {"lone": True} if aim.examines and "cache" in dataset else {}  # datasets of files know it
+    lone = {"lone": True} if aim.examines and "lone" in schema(find(dataset["_target_"], object, "dataset")) else {}
     data: Any = build(dataset, at="dataset", **lone)
+    settings["task"] = aim.recorded(task, data.labels, data.background)
     coach.seed(seed)
     model = Classifier({part: settings[part] for part in PARTS}, aim.columns(data.labels, data.background))
     if change:

@@ -80,7 +80,12 @@ def main():
         f"{scores[best] + 3:.1f}",
         f"{auroc:.3f}",
     ]
-    report("novelty_series", ["marked rows", "highest at", "", "deviations", "AUROC of rows"], [row], sys.argv[1:])
+    report(
+        "novelty_series",
+        ["marked rows", "highest at", "", "deviations", "AUROC of rows"],
+        [row],
+        " ".join(sys.argv[1:]),
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Manifest(Corpus):
         super().__init__(drawn, crop=crop, background=background, **options)
 
 
-def read_rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
+def read_rows(path: Path, needed: tuple[str, ...] = ("path", "label")) -> list[Row]:
     """The rows of a table. ConfigError if it is missing, empty or without the needed columns."""
     rows = list(read_table(str(path), "dataset.file", needed))
     if not rows:

@@ -1,5 +1,6 @@
 """Clips in noise, at a signal-to-noise ratio that is known: what a model of numbers can learn to tell."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +31,8 @@ class Noisy:
 
     def __init__(
         self,
-        sound: Corpus,
-        noise: Corpus,
+        sound: Callable[..., Corpus],
+        noise: Callable[..., Corpus],
         label: str | None = None,
         seconds: PositiveFloat = 4.0,
         snr: Range = (-5.0, 25.0),
@@ -43,9 +44,9 @@ class Noisy:
         """Both have splits of their own. ``label``: of the noise that is taken; None: all. ``gap``: seconds of a pause.
         ``clips``: of an epoch, drawn anew in each; validation and test are ``held_out`` fixed ones.
         """
-        self.labels, self.sound, self.noise = ["snr"], sound, noise
-        noise.clips = [clip for clip in noise.clips if label in (None, clip.label)]
-        if {clip.split for clip in noise.clips} != {"train", "val", "test"}:
+        self.labels, self.sound, self.noise = ["snr"], sound(), noise()
+        self.noise.clips = [clip for clip in self.noise.clips if label in (None, clip.label)]
+        if {clip.split for clip in self.noise.clips} != {"train", "val", "test"}:
             raise ConfigError(
                 f"dataset.label: expected noise {label or ''!r} in train, val and test; see dataset.noise"
             )

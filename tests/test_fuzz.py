@@ -15,8 +15,8 @@ from damage import mutant, pictures, sounds
 
 from pipeline.model.classifier import Classifier
 
-CODES = (ROOT / "docs" / "batch.md").read_text().split("## Codes")[1].split("Errors")
-WARNINGS, ERRORS = (set(re.findall(r"`(\w+)`", part)) for part in CODES)
+CODES = dict(part.split("\n", 1) for part in (ROOT / "docs" / "codes.md").read_text().split("\n## ")[1:])
+WARNINGS, ERRORS = (set(re.findall(r"`(\w+)`", CODES[f"{kind} of files"])) for kind in ("Warnings", "Errors"))
 HARMFUL = {"sounds": [], "pictures": [3862, 22073]}  # numbers of mutants
 
 

@@ -117,7 +117,7 @@ def test_a_stream_leaves_its_events(tmp_path, events):
             target.write(one)
         assert not path.exists()
     table = pq.read_table(path)
-    assert table.to_pylist() == [vars(one) | {"label": clean(one.label)} for one in events]
+    assert table.to_pylist() == [one.row() | {"label": clean(one.label)} for one in events]
     kinds = dict(zip(table.column_names, table.schema.types))
     assert kinds == dict.fromkeys(["start", "end", "peak", "label", "score"], pa.float64()) | {"label": pa.string()}
 

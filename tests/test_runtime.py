@@ -68,7 +68,7 @@ def told_by_ours(model, parts):
     stream = Stream(model, model.unit // model.hop)
     events, answers = stream.push(parts), [stream.posteriors]
     events += stream.close()
-    rows = [vars(TimedEvent.of(event, model.rate)) for event in events]
+    rows = [TimedEvent.of(event, model.rate).row() for event in events]
     return np.concatenate([*answers, stream.posteriors]), rows
 
 

@@ -320,7 +320,9 @@ def test_noise_has_the_ratio_that_is_told(tmp_path):
         data.clips = [Clip(tmp_path / name / row["path"], name, row["split"]) for row in listed]
         return data
 
-    data = Noisy(corpus("tone"), corpus("hiss"), "hiss", gap=(0.0, 0.0), clips=6, held_out=4, seconds=1.0)
+    data = Noisy(
+        lambda: corpus("tone"), lambda: corpus("hiss"), "hiss", gap=(0.0, 0.0), clips=6, held_out=4, seconds=1.0
+    )
     for name in ("train", "test"):
         split = data.split(name, InputSpec(rate))
         for sample in map(split.__getitem__, range(len(split))):
@@ -333,7 +335,7 @@ def test_noise_has_the_ratio_that_is_told(tmp_path):
         split.epoch = 1
     assert np.abs(data.split("train", InputSpec(rate))[0].x[0]).max() <= 1
     with pytest.raises(ConfigError, match="expected noise 'rain' in train, val and test"):
-        Noisy(corpus("tone"), corpus("hiss"), "rain")
+        Noisy(lambda: corpus("tone"), lambda: corpus("hiss"), "rain")
 
 
 def test_training_goes_on_from_a_model_of_labels_with_a_new_scale(loud, tmp_path):

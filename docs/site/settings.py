@@ -33,9 +33,11 @@ def read(path: Path) -> Yaml:
     """A file of conf/, without its keys for Hydra."""
     plain = yaml.safe_load(path.read_text()) or {}
     defaults = plain.pop("defaults", [])
-    parents = [one.removesuffix("@_here_") for one in defaults if isinstance(one, str) and one != "_self_"]
+    named = [one.removesuffix("@_here_") for one in defaults if isinstance(one, str) and one != "_self_"]
+    parents, inside = [one for one in named if "@" not in one], [one.split("@") for one in named if "@" in one]
     chosen = {key: option for one in defaults if isinstance(one, dict) for key, option in one.items()}
-    values, comments = dict[str, Any](), dict[str, str]()
+    values: dict[str, Any] = {key: option for option, key in inside}
+    comments = {key: f"all settings of `{path.parent.name}={option}`" for option, key in inside}
     for name, option in chosen.items():
         if not name.startswith("override"):
             group, _, key = name.lstrip("/").partition("@")

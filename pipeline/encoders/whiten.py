@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline.cells.cell import Cell
 from pipeline.layers.stage import Stage, State
 
+MOST = 2048  # numbers of a step, whose square a matrix has
 LEAST = 1e-4  # of the greatest variance: directions with less say nothing
 
 
@@ -25,7 +26,9 @@ class Whiten(Stage):
         """``shape`` of a step; starts as the identity. ``cell``: not used."""
         super().__init__()
         self.in_shape = self.out_shape = shape
-        size = int(torch.Size(shape).numel())
+        if (size := torch.Size(shape).numel()) > MOST:
+            hint = "lower extractor.height and extractor.width, or extractor.mels, or take extractor=motion_statistics"
+            raise ValueError(f"encoder=whiten: steps of {size} numbers; expected at most {MOST}; {hint}")
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("weight", torch.eye(size))
 

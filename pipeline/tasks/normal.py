@@ -35,6 +35,8 @@ class NormalClips:
         self.split.epoch = number
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("split", "places"):  # before they are there, as in another process
+            raise AttributeError(name)
         found = getattr(self.split, name)
         return [found[place] for place in self.places] if name in ("names", "groups", "classes") else found
 

@@ -1,6 +1,6 @@
 """What is unusual, learnt from recordings of what is normal alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Self
@@ -89,6 +89,11 @@ class Novelty(Labelled):
         for label in set(self.normal or ()) - set(labels):
             raise ConfigError(f"task.normal: no such label in the data: {label!r}{nearest(label, list(labels))}")
         return [UNUSUAL]
+
+    def recorded(self, settings: Mapping[str, Any], labels: Sequence[str], background: str | None) -> Mapping[str, Any]:
+        """With the labels of what is normal."""
+        normal = {label for label in labels if self.is_normal(label, background)} | {background or ""} - {""}
+        return {**settings, "normal": sorted(normal)}
 
     def name_columns(self, labels: Sequence[str], extractor: Any) -> list[str]:
         """One more for each part of a step: bands by their frequencies, regions of a picture by their places."""

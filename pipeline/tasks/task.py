@@ -65,6 +65,8 @@ class Task(Generic[Found]):
             if value not in (None, False, "none") and not self.labelled:
                 name = type(self).__name__.lower()
                 raise ConfigError(f"{key}: is of labels, which task={name} does not have; leave it out")
+            if key in ("false_alarms", "events") and None not in (value, settings["decoder"].get("threshold")):
+                raise ConfigError(f"{key} and decoder.threshold: each says where events begin; set only one of them")
 
     @property
     def bounded(self) -> bool:
@@ -77,6 +79,10 @@ class Task(Generic[Found]):
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
         """The names of the K columns, of a dataset's labels and the one that means nothing."""
         raise NotImplementedError
+
+    def recorded(self, settings: Mapping[str, Any], labels: Sequence[str], background: str | None) -> Mapping[str, Any]:
+        """Settings of the task as a model keeps them, which knows neither a dataset's labels nor its background."""
+        return settings
 
     def name_columns(self, labels: Sequence[str], extractor: Any) -> list[str]:
         """The names of all columns of a model with such an extractor."""

@@ -39,10 +39,10 @@ export class View {
     $("level").querySelector("output").textContent = clipping ? "clipping" : level < -90 ? "silent" : `${level.toFixed(0)} dBFS`;
   }
 
-  // The number of a class; of a phrase, that of its first word.
+  // The number of a label; of a phrase, that of its first word; of "snr above 30 dB", that of "snr (dB)".
   index(label) {
-    const { labels } = this.facts, found = labels.indexOf(label);
-    return found < 0 ? Math.max(0, labels.indexOf(label.split(" ")[0])) : found;
+    const { labels } = this.facts, at = labels.indexOf(label);
+    return at < 0 ? Math.max(0, labels.findIndex((one) => label.startsWith(`${one.split(" (")[0]} `))) : at;
   }
 
   answer({ first, rows, fresh, open = [], gap, warnings = [] }) {
@@ -63,12 +63,6 @@ export class View {
     if (gap) this.gap(this.seconds(gap.start), this.seconds(gap.start + gap.length), gap.why);
     for (const warning of warnings) this.remark(warning.time, warning.text, { type: "warning", ...warning });
     document.dispatchEvent(new CustomEvent("steps", { detail: { first, rows } }));
-  }
-
-  // Which label an event is of: its own, or the quantity that is beyond a limit ("snr above 30 dB" of "snr (dB)").
-  index(label) {
-    const { labels } = this.facts, at = labels.indexOf(label);
-    return at < 0 ? labels.findIndex((one) => label.startsWith(`${one.split(" (")[0]} `)) : at;
   }
 
   // A score as a share of its bar; of numbers, between the least and the greatest so far.
