@@ -195,6 +195,17 @@ def test_a_phrase_of_the_list_is_told_or_none():
     assert not strict.decode(doubt) + strict.close()
 
 
+def test_a_phrase_of_the_list_is_told_wherever_it_begins():
+    def told(path, *phrases):
+        decoder = transcript(pause=1.2, phrases=phrases, tell="phrases")  # 12 steps
+        return [event.label for event in decoder.decode(rows_of(path)) + decoder.close()]
+
+    for start in range(40):
+        assert told("-" * start + "a-b---", "a b", "b") == ["a b"], start
+    for pause in range(12, 40):
+        assert told("a" + "-" * pause + "b", "a", "b") == ["a", "b"], pause
+
+
 def test_lists_of_phrases_that_cannot_be_used(tmp_path):
     file = tmp_path / "phrases.txt"
     for text, told in (
