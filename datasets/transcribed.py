@@ -11,7 +11,7 @@ from datasets.splits import choose_splits
 from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Split
-from pipeline.media.tables import read_table, to_text
+from pipeline.media.tables import read_table, to_label, to_text
 
 
 class Spoken(Clips):
@@ -46,7 +46,7 @@ class Transcripts:
         """As ``Manifest``; splits are drawn word by word. ConfigError also for a table without ``transcript``."""
         folder = existing_root(root, f"a folder with {file}")
         rows = list(read_table(str(folder / file), "dataset.file", ("path", "transcript")))
-        named = [row | {"label": " ".join(to_text(row.get("transcript")).split())} for row in rows]
+        named = [row | {"label": " ".join(map(to_label, to_text(row.get("transcript")).split()))} for row in rows]
         clips = [to_clip(row, folder, f"{file} row {number}", group) for number, row in enumerate(named, 1)]
         words = [replace(clip, label=word) for clip in clips for word in clip.label.split() or ("",)]
         drawn = choose_splits(words, splits, fold, [word.unit for word in words], val, test, seed, background="")

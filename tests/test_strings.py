@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.functional import edit_distance
 
+from datasets.transcribed import Transcripts
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.decoders.phrases import Trie, read_phrases
@@ -195,11 +196,27 @@ def test_a_phrase_of_the_list_is_told_or_none():
     assert not strict.decode(doubt) + strict.close()
 
 
+def test_a_phrase_of_the_list_is_told_wherever_it_begins():
+    def told(path, *phrases):
+        decoder = transcript(pause=1.2, phrases=phrases, tell="phrases")  # 12 steps
+        return [event.label for event in decoder.decode(rows_of(path)) + decoder.close()]
+
+    for start in range(40):
+        assert told("-" * start + "a-b---", "a b", "b") == ["a b"], start
+    for pause in range(12, 40):
+        assert told("a" + "-" * pause + "b", "a", "b") == ["a", "b"], pause
+
+
 def test_lists_of_phrases_that_cannot_be_used(tmp_path):
     file = tmp_path / "phrases.txt"
     for text, told in (
         ("a b\n\na d c\n", r"phrases.txt, line 3: the model has no word 'd'"),
         ("\n", "holds no phrase"),
+        ("\n" * 10_000_001, "phrases.txt, more than 10000000 bytes"),
+        (
+            "\n".join(map(" ".join, itertools.product("abc", repeat=10))),
+            r"phrases.txt, line 26\d+: more than 40000 words",
+        ),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=told):
@@ -210,6 +227,10 @@ def test_lists_of_phrases_that_cannot_be_used(tmp_path):
             read_phrases(str(path), LABELS)
     file.write_text("a  b \n\nc\n")
     assert read_phrases(str(file), LABELS) == ["a  b ", "c"]
+
+
+def test_words_of_a_list_are_spelt_as_labels():
+    assert Trie(["e\u0301t\u00e9"], ["\u00e9t\u00e9", "-"]).texts == ["\u00e9t\u00e9"]
 
 
 @functools.cache
@@ -264,6 +285,16 @@ def test_snapshots_of_others_are_refused():
             transcript(phrases=["a b"]).restore(good | wrong)
     with pytest.raises(ValueError, match="list of phrases is another"):
         transcript(phrases=["a b c"]).restore(json.loads(json.dumps(good)))
+
+
+def test_a_stream_with_the_longest_list_can_be_restored():
+    lists = {"phrases": [" ".join(words) for words in itertools.islice(itertools.product("abc", repeat=10), 26_600)]}
+    decoder = model_of().decoder(**lists)
+    assert 39_800 < len(decoder.trie.parents) <= 40_000
+    stream = Stream(model_of(), 4, decoder)
+    stream.push(noise(8000))
+    stream = Stream.restore(model_of(), stream.snapshot(), model_of().decoder(**lists))
+    assert np.array_equal(stream.decoder.trie.symbol, decoder.trie.symbol)
 
 
 TONES = {"high": 2400, "low": 300, "middle": 900}
@@ -482,6 +513,8 @@ def test_transcripts_of_a_table(words, tmp_path):
     )
     assert re.search(rb"wav has \d steps of 0.7 s for a string of", done.stderr), done.stderr
     assert {line["truth"] for line in read_jsonl(out / "answers.jsonl")} <= {"low high", LONG, "low", ""}
+    write_table(tmp_path / "manifest.csv", [row | {"transcript": "e\u0301t\u00e9 \u00e9te\u0301"} for row in rows])
+    assert Transcripts(str(tmp_path)).labels == ["\u00e9t\u00e9"], "however an accent is written"
     write_table(tmp_path / "manifest.csv", [{"path": "0.wav", "label": "low"}])
     done = run("train.py", *QUICK, *source)
     assert done.returncode == 2 and b"transcript" in done.stderr

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
+from pipeline.media.tables import to_label
 
 LEAST = 1e-30  # a posterior below this counts as this much
 MAX_BYTES = 10_000_000  # of a list
+MAX_NODES = 40_000  # of a trie, whose state must fit into a snapshot's header
 
 
 class Trie:
@@ -22,13 +24,13 @@ class Trie:
     """
 
     def __init__(self, phrases: Sequence[str], labels: Sequence[str]) -> None:
-        """ValueError for a word that is none of the labels but the last, the blank, or a list without any phrase."""
+        """ValueError for a word that is none of the labels but the blank, the last, and for no phrase or too many."""
         places = {label: column for column, label in enumerate(labels[:-1])}
         parents, columns, nodes = [0], [len(labels) - 1], dict[tuple[int, int], int]()
         ends: dict[int, str] = {}
         for number, phrase in enumerate(phrases, 1):
-            node = 0
-            for word in phrase.split():
+            node, words = 0, [word if word in places else to_label(word) for word in phrase.split()]
+            for word in words:
                 if word not in places:
                     hint = nearest(word, list(places))
                     raise ValueError(f"decoder.phrases: line {number}: the model has no word {word!r}{hint}")
@@ -38,7 +40,12 @@ class Trie:
                     parents.append(node)
                     columns.append(places[word])
                 node = nodes[key]
-            ends |= {node: " ".join(phrase.split())} if node else {}
+            if len(parents) > MAX_NODES:
+                raise ValueError(
+                    f"decoder.phrases: line {number}: more than {MAX_NODES} words, of which common beginnings count "
+                    "once; expected a shorter list"
+                )
+            ends |= {node: " ".join(words)} if node else {}
         if not ends:
             raise ValueError("decoder.phrases: holds no phrase; expected one a line")
         self.parents, self.columns = np.array(parents), np.array(columns)
@@ -79,10 +86,15 @@ class Trie:
 
 
 def read_phrases(path: str, labels: Sequence[str]) -> list[str]:
-    """The phrases of a file, one a line. ConfigError if it cannot be read, holds none, or a word that is no label."""
+    """The phrases of a file, one a line. ConfigError if it cannot be read, is too long, holds none, or a word
+    that is no label.
+    """
     try:
-        with open(Path(path).expanduser(), encoding="utf-8-sig") as file:
-            lines = file.read(MAX_BYTES).splitlines()
+        with open(Path(path).expanduser(), "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"decoder.phrases: more than {MAX_BYTES} bytes; expected a shorter list")
+        lines = data.decode("utf-8-sig").splitlines()
         Trie(lines, labels)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(

@@ -92,9 +92,9 @@ class Transcript(Decoder):
         best, scores = best_columns(posteriors, self.level), posteriors[:, : self.blank].max(1, initial=0.0)
         events: list[Event] = []
         for row, column, score in zip(posteriors, best.tolist(), scores.tolist(), strict=True):
+            events += self.advance(column, score)  # first: it may begin the list anew
             if self.trie:
                 self.trie.step(row)
-            events += self.advance(column, score)
             self.step += 1
         return self.chosen(events)
 
