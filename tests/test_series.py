@@ -24,7 +24,7 @@ from pipeline.layers.laws import check
 from pipeline.media.chunks import read_chunk
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample, collate
-from pipeline.media.series import Series
+from pipeline.media.series import BLOCK_ROWS, Series, open_series
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.sources.stdin import Stdin
 from pipeline.streaming.stream import Stream
@@ -99,6 +99,19 @@ def test_times_that_go_back_or_stand_are_left_out_and_told(tmp_path):
 def test_what_is_no_series_has_one_clear_message(tmp_path, text, message):
     with pytest.raises(MediaError, match=message):
         read(written(tmp_path / "a.csv", text))
+
+
+def test_blocks_stay_small_where_most_ticks_have_no_row(tmp_path):
+    path = written(tmp_path / "a.csv", "time,x,y\n" + "".join(f"{80 * k},1,2\n" for k in range(600)))
+    info, found = open_series(path, SPEC.series)
+    assert max(len(part) for part in found) < 2 * BLOCK_ROWS and info.decoded == 599 * 800 + 1
+
+
+@pytest.mark.parametrize("step", [9000, 100])
+def test_times_in_milliseconds_are_refused(tmp_path, step):
+    path = written(tmp_path / "a.csv", "time,x,y\n" + "".join(f"{step * k},1,2\n" for k in range(1200)))
+    with pytest.raises(MediaError, match=r"limit_duration: .* are the times milliseconds\? Or lower extractor.rate=10"):
+        read(path)
 
 
 def test_a_missing_file():
