@@ -316,6 +316,18 @@ def test_rows_of_a_pipe_are_given_as_they_come(monkeypatch):
             piped(text)
 
 
+def test_a_clock_that_is_set_back_does_not_make_a_stream_deaf(monkeypatch, capsys):
+    times = [5000 + k / 10 for k in range(5)] + [100 + k / 10 for k in range(30)]
+    text = "time,x,y\n" + "".join(f"{time},{k},0\n" for k, time in enumerate(times))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(text.encode()))))
+    pieces = Stdin().pieces(SPEC)
+    found = [next(pieces).x[0] for _ in range(6)]
+    told = capsys.readouterr().err  # while the pipe is open
+    assert told == "warning: source=stdin: time_stamps\nwarning: source=stdin: clock_back\n"
+    found += [piece.x[0] for piece in pieces]
+    assert np.concatenate(found)[:, 0].tolist() == [*range(5), *range(14, 35)] and capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (("source=microphone",), "source=microphone gives sound alone, but the model takes a series"),
     (("source=webcam",), "source=webcam gives pictures, but the model takes a series"),

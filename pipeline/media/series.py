@@ -24,6 +24,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")  # of files that are searched f
 MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}  # cells that hold nothing
 GAP_TICKS = 10  # without a row: a hole of more is told
 MAX_GAP_TICKS = 100_000  # of more, the time stamps are nonsense
+BACK_ROWS = 10  # of a live series, one after another, whose times do not rise: its clock was set back
 MAX_FILLED = 900  # ticks without a row, for each row, besides: milliseconds make 999
 BLOCK_ROWS = 1024
 
@@ -81,12 +82,15 @@ def blocks(
     yield np.concatenate(held)
 
 
-def on_clock(rows: Iterable[Mapping[str, Any]], series: Series, info: SeriesInfo, name: str) -> Iterator[Rows]:
+def on_clock(
+    rows: Iterable[Mapping[str, Any]], series: Series, info: SeriesInfo, name: str, live: bool = False
+) -> Iterator[Rows]:
     """Each row ``(1, C)`` as soon as it is there, after those that are missing before it, ``(1 + missing, C)``.
+    If ``live``, the clock begins anew at the next tick when a sensor's own was set back (``clock_back``).
     MediaError for a cell that is neither a number nor empty, or for holes that are too long.
     """
     zero = before = None
-    tick, filled = -1, 0
+    tick, filled, back = -1, 0, 0
     for number, row in enumerate(rows, 1):
         values = [to_number(row.get(column), column, f"{name}: row {number}") for column in series.columns]
         place = tick + 1
@@ -94,9 +98,14 @@ def on_clock(rows: Iterable[Mapping[str, Any]], series: Series, info: SeriesInfo
             time = to_time(row[series.time], f"{name}: row {number}", series.time)
             zero = time if zero is None else zero
             if before is not None and time <= before:
-                info.warn("time_stamps")
-                info.left_out += 1
-                continue
+                back += 1
+                if not live or back < BACK_ROWS:
+                    info.warn("time_stamps")
+                    info.left_out += 1
+                    continue
+                info.warn("clock_back")
+                zero = time - (tick + 1) / series.rate
+            back = 0
             before, place = time, round((time - zero) * series.rate)
             if place == tick:
                 continue
