@@ -101,6 +101,16 @@ def test_what_is_no_series_has_one_clear_message(tmp_path, text, message):
         read(written(tmp_path / "a.csv", text))
 
 
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("a.jsonl", f'{{"x": 1, "y": {"9" * 400}}}\n', "unreadable: .*row 1: column 'y': got 9+; expected a number"),
+    ("a.csv", "time,x,y\n0,1,2\n1e308,1,2\n", r"limit_duration: .*: 1e\+299 s without a row before row 2"),
+    ("a.csv", "time,x,y\n-1e308,1,2\n1e308,1,2\n", r"limit_duration: .*: 1e\+299 s without a row before row 2"),
+])  # fmt: skip
+def test_numbers_beyond_all_bounds(tmp_path, name, text, message):
+    with pytest.raises(MediaError, match=message):
+        read(written(tmp_path / name, text))
+
+
 def test_blocks_stay_small_where_most_ticks_have_no_row(tmp_path):
     path = written(tmp_path / "a.csv", "time,x,y\n" + "".join(f"{80 * k},1,2\n" for k in range(600)))
     info, found = open_series(path, SPEC.series)
@@ -311,7 +321,7 @@ def test_rows_of_a_pipe_are_given_as_they_come(monkeypatch):
     found = piped(b"time,x,y\n0,1,2\n0.3,3,\n")
     assert [len(part) for part in found] == [1, 3]
     np.testing.assert_array_equal(np.concatenate(found)[[0, 3]], np.array([[1, 2], [3, NAN]], np.float32))
-    for text, message in ((b"", "no row came"), (b"x,y\n", "no row came"), (b"x\n1\n", "no column 'y'.*extractor.columns"), (b"x,y\n1,b\n", "got 'b'")):  # fmt: skip
+    for text, message in ((b"", "no row came"), (b"x,y\n", "no row came"), (b"x\n1\n", "no column 'y'.*extractor.columns"), (b"x,y\n1,b\n", "got 'b'"), (b"PK\x03\x04\xff", r"stdin: it is an archive, such as \.xlsx; expected text: save it as csv$")):  # fmt: skip
         with pytest.raises(MediaError, match=message):
             piped(text)
 

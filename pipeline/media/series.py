@@ -26,6 +26,7 @@ GAP_TICKS = 10  # without a row: a hole of more is told
 MAX_GAP_TICKS = 100_000  # of more, the time stamps are nonsense
 BACK_ROWS = 10  # of a live series, one after another, whose times do not rise: its clock was set back
 MAX_FILLED = 900  # ticks without a row, for each row, besides: milliseconds make 999
+FAR = 1e300  # ticks, in place of infinitely many
 BLOCK_ROWS = 1024
 
 
@@ -106,7 +107,7 @@ def on_clock(
                 info.warn("clock_back")
                 zero = time - (tick + 1) / series.rate
             back = 0
-            before, place = time, round((time - zero) * series.rate)
+            before, place = time, round(min((time - zero) * series.rate, FAR))
             if place == tick:
                 continue
         missing = place - tick - 1

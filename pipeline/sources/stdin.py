@@ -87,7 +87,8 @@ def rows(series: Series) -> Iterator[Piece]:
         for x in on_clock(found, series, info, "source=stdin", live=True):
             count += 1
             yield Piece((x,))
-    except (ConfigError, csv.Error) as error:
-        raise MediaError("unreadable", f"source=stdin: {error} (extractor.columns)") from None
+    except (ValueError, csv.Error) as error:
+        hint = " (extractor.columns)" if isinstance(error, ConfigError) else ""
+        raise MediaError("unreadable", f"source=stdin: {error}{hint}") from None
     if not count:
         raise MediaError("no_samples", "source=stdin: the pipe has closed and no row came")
