@@ -14,8 +14,8 @@ def embedding_of(model: Any, live: bool) -> Classifier:
     if not isinstance(model, Classifier):
         raise ConfigError("output=embeddings: a graph tells no embedding; give model.safetensors, with compute=torch")
     if len(shape := model.encoder.out_shape) > 1:
-        other = "give a checkpoint of another encoder, such as image_recurrent"
-        raise ConfigError(f"output=embeddings: the encoder gives pictures of shape {shape}, no vectors; {other}")
+        hint = "give a checkpoint of another encoder, such as image_recurrent"
+        raise ConfigError(f"output=embeddings: the encoder gives pictures of shape {shape}, no vectors; {hint}")
     labels = [f"e{k}" for k in range(1, shape[0] + 1)]
     head = {"_target_": "pipeline.layers.nearest.Pooled", "window": model.config["head"].get("live") if live else None}
     parts: dict[str, dict[str, Any]] = {
