@@ -24,7 +24,7 @@ from pipeline.layers.laws import check
 from pipeline.media.chunks import read_chunk
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample, collate
-from pipeline.media.series import Series
+from pipeline.media.series import BLOCK_ROWS, Series, open_series
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.sources.stdin import Stdin
 from pipeline.streaming.stream import Stream
@@ -99,6 +99,29 @@ def test_times_that_go_back_or_stand_are_left_out_and_told(tmp_path):
 def test_what_is_no_series_has_one_clear_message(tmp_path, text, message):
     with pytest.raises(MediaError, match=message):
         read(written(tmp_path / "a.csv", text))
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("a.jsonl", f'{{"x": 1, "y": {"9" * 400}}}\n', "unreadable: .*row 1: column 'y': got 9+; expected a number"),
+    ("a.csv", "time,x,y\n0,1,2\n1e308,1,2\n", r"limit_duration: .*: 1e\+299 s without a row before row 2"),
+    ("a.csv", "time,x,y\n-1e308,1,2\n1e308,1,2\n", r"limit_duration: .*: 1e\+299 s without a row before row 2"),
+])  # fmt: skip
+def test_numbers_beyond_all_bounds(tmp_path, name, text, message):
+    with pytest.raises(MediaError, match=message):
+        read(written(tmp_path / name, text))
+
+
+def test_blocks_stay_small_where_most_ticks_have_no_row(tmp_path):
+    path = written(tmp_path / "a.csv", "time,x,y\n" + "".join(f"{80 * k},1,2\n" for k in range(600)))
+    info, found = open_series(path, SPEC.series)
+    assert max(len(part) for part in found) < 2 * BLOCK_ROWS and info.decoded == 599 * 800 + 1
+
+
+@pytest.mark.parametrize("step", [9000, 100])
+def test_times_in_milliseconds_are_refused(tmp_path, step):
+    path = written(tmp_path / "a.csv", "time,x,y\n" + "".join(f"{step * k},1,2\n" for k in range(1200)))
+    with pytest.raises(MediaError, match=r"limit_duration: .* are the times milliseconds\? Or lower extractor.rate=10"):
+        read(path)
 
 
 def test_a_missing_file():
@@ -298,9 +321,21 @@ def test_rows_of_a_pipe_are_given_as_they_come(monkeypatch):
     found = piped(b"time,x,y\n0,1,2\n0.3,3,\n")
     assert [len(part) for part in found] == [1, 3]
     np.testing.assert_array_equal(np.concatenate(found)[[0, 3]], np.array([[1, 2], [3, NAN]], np.float32))
-    for text, message in ((b"", "no row came"), (b"x,y\n", "no row came"), (b"x\n1\n", "no column 'y'.*extractor.columns"), (b"x,y\n1,b\n", "got 'b'")):  # fmt: skip
+    for text, message in ((b"", "no row came"), (b"x,y\n", "no row came"), (b"x\n1\n", "no column 'y'.*extractor.columns"), (b"x,y\n1,b\n", "got 'b'"), (b"PK\x03\x04\xff", r"stdin: it is an archive, such as \.xlsx; expected text: save it as csv$")):  # fmt: skip
         with pytest.raises(MediaError, match=message):
             piped(text)
+
+
+def test_a_clock_that_is_set_back_does_not_make_a_stream_deaf(monkeypatch, capsys):
+    times = [5000 + k / 10 for k in range(5)] + [100 + k / 10 for k in range(30)]
+    text = "time,x,y\n" + "".join(f"{time},{k},0\n" for k, time in enumerate(times))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(text.encode()))))
+    pieces = Stdin().pieces(SPEC)
+    found = [next(pieces).x[0] for _ in range(6)]
+    told = capsys.readouterr().err  # while the pipe is open
+    assert told == "warning: source=stdin: time_stamps\nwarning: source=stdin: clock_back\n"
+    found += [piece.x[0] for piece in pieces]
+    assert np.concatenate(found)[:, 0].tolist() == [*range(5), *range(14, 35)] and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

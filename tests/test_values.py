@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import listen, noise, ran, read_csv, read_jsonl, run, small_model, write_table
+from conftest import configured, listen, noise, ran, read_csv, read_jsonl, run, small_model, write_table
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from datasets.manifest import Manifest
@@ -21,11 +21,12 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample, collate
 from pipeline.media.series import Series
 from pipeline.model.classifier import load
+from pipeline.model.features import Features
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.streaming.stream import Stream
 from pipeline.tasks.values import Values
 
-VALUES = ("task=values", "task.units={snr: dB, tilt: ''}", "decoder=limits", "smoothing=ema")
+VALUES = ("task=values", "task.units={snr: dB, tilt: ''}", "smoothing=ema")
 LABELS = ("snr (dB)", "tilt")
 
 
@@ -66,7 +67,18 @@ def test_scale_and_shift_are_those_of_the_known_truths():
     still = task_of({"a": "m"}, batch_of([[4]], [[4]]))
     assert still.link_stage.scale.tolist() == [1] and still.link_stage.shift.tolist() == [4]
     with pytest.raises(ConfigError, match="no value is known of some quantity"):
-        task_of({"a": "m", "b": "s"}, batch_of([[1, nan]], None))
+        task_of({"a": "m", "b": "s"}, batch_of([[1, nan]], None)).met()
+    late = task_of({"a": "m", "b": "s"}, batch_of([[1, nan]], None))
+    assert late.link_stage.shift.tolist() == [1, 0] and late.link_stage.scale.tolist() == [1, 1]
+    late.meet(batch_of([[1, 5]]))
+    late.met()
+    assert late.link_stage.shift.tolist() == [1, 5]
+
+
+def test_a_quantity_that_no_batch_knows_is_refused_by_the_training(model):
+    blank = (collate([Sample((noise(4000),), (), values=np.float32([[1, np.nan]]))], model.spec) for _ in range(2))
+    with pytest.raises(ConfigError, match="no value is known of some quantity"):
+        Features(numbers_model(), None).fit(blank)
 
 
 def test_steps_have_the_value_at_their_last_tick():
@@ -156,9 +168,17 @@ def test_limits_of_quantities_that_are_not_there():
     assert Limits(["snr (dB)"], 10, 1000).decode(np.ones((5, 1), np.float32)) == []
 
 
+def test_numbers_are_trained_on_unchanged_clips_and_have_limits():
+    """Gain and noise would make the truths false."""
+    plain = configured("train", "task=values")
+    assert plain["augment"] == {} and plain["decoder"]["_target_"].endswith(".Limits")
+    chosen = configured("train", "task=values", "augment=light", "decoder=hysteresis")
+    assert chosen["augment"]["gain"] == 6 and chosen["decoder"]["_target_"].endswith(".Decoder")
+
+
 def test_a_threshold_means_nothing_to_numbers():
     with pytest.raises(ConfigError, match="set decoder=limits"):
-        small_model("task=values", "task.units={snr: dB}", labels=("snr (dB)",))
+        small_model("task=values", "task.units={snr: dB}", "decoder=hysteresis", labels=("snr (dB)",))
 
 
 def random_cuts(model, seed, length):
@@ -230,7 +250,7 @@ def loud(tmp_path_factory):
         )
     write_table(root / "manifest.csv", rows)
     ran("train.py", "dataset=manifest", f"dataset.root={root}", "dataset.values=[level]", "dataset.cache=null", "task=values",
-        "task.units={level: dB}", "decoder=limits", "decoder.above={level: -25}", "augment=none", "extractor.rate=8000",
+        "task.units={level: dB}", "decoder.above={level: -25}", "extractor.rate=8000",
         "extractor.mels=16", "encoder.hidden=16", "encoder=recurrent", "trainer.epochs=25", "trainer.batch=4",
         "trainer.workers=0", "trainer.threads=1", "optimizer.lr=0.01", "export=true", f"hydra.run.dir={root / 'run'}")  # fmt: skip
     return root
@@ -299,6 +319,13 @@ def test_the_rows_of_a_series_have_numbers_of_their_own(tmp_path):
     assert data.labels == ["y"] and len(split) > 2
 
 
+def test_a_table_of_numbers_to_be_told_needs_no_label(tmp_path):
+    write_table(tmp_path / "all.csv", [{"id": n // 20, "x": n, "y": -n} for n in range(200)])
+    data = SeriesFiles(str(tmp_path), "all.csv", cache=None, targets=["y"])
+    split = data.split("train", InputSpec(series=Series(10.0, ("x",))))
+    assert data.labels == ["y"] and len(split) == 6 and np.array_equal(split[0].values, -split[0].x[0])
+
+
 def test_noise_has_the_ratio_that_is_told(tmp_path):
     rate = 8000
     for name, wave in (
@@ -345,7 +372,7 @@ def test_training_goes_on_from_a_model_of_labels_with_a_new_scale(loud, tmp_path
     rows = read_csv(loud / "manifest.csv")
     write_table(loud / "classes.csv", [row | {"label": "high" if float(row["level"]) > -30 else "low"} for row in rows])
     ran("train.py", "dataset=manifest", "dataset.file=classes.csv", *source, f"hydra.run.dir={tmp_path / 'first'}")
-    ran("train.py", "dataset=manifest", "dataset.values=[level]", "task=values", "task.units={level: dB}", "decoder=limits",
+    ran("train.py", "dataset=manifest", "dataset.values=[level]", "task=values", "task.units={level: dB}",
         *source, f"trainer.pretrained={tmp_path / 'first'}", f"hydra.run.dir={tmp_path / 'second'}")  # fmt: skip
     first, second = load(tmp_path / "first"), load(tmp_path / "second")
     truths = [float(row["level"]) for row in rows if row["split"] == "train"]

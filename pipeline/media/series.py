@@ -24,6 +24,9 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")  # of files that are searched f
 MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}  # cells that hold nothing
 GAP_TICKS = 10  # without a row: a hole of more is told
 MAX_GAP_TICKS = 100_000  # of more, the time stamps are nonsense
+BACK_ROWS = 10  # of a live series, one after another, whose times do not rise: its clock was set back
+MAX_FILLED = 900  # ticks without a row, for each row, besides: milliseconds make 999
+FAR = 1e300  # ticks, in place of infinitely many
 BLOCK_ROWS = 1024
 
 
@@ -62,15 +65,15 @@ def blocks(
     found: Iterable[Rows], columns: int, info: SeriesInfo, name: str, first: int = 0, last: int | None = None
 ) -> Iterator[Rows]:
     """Rows in larger blocks, of ticks ``first`` to ``last`` alone. MediaError if there are none."""
-    at, held = 0, [np.zeros((0, columns), np.float32)]
+    at, given, held = 0, 0, [np.zeros((0, columns), np.float32)]
     for rows in found:
         part = rows[max(0, first - at) : None if last is None else max(0, last - at)]
         at += len(rows)
         info.decoded += len(part)
         held.append(part)  # often a single row
-        if len(held) >= BLOCK_ROWS:
+        if info.decoded - given >= BLOCK_ROWS:
             yield np.concatenate(held)
-            held = held[:1]
+            given, held = info.decoded, held[:1]
         if last is not None and at >= last:
             break
     if info.left_out > at:
@@ -80,12 +83,15 @@ def blocks(
     yield np.concatenate(held)
 
 
-def on_clock(rows: Iterable[Mapping[str, Any]], series: Series, info: SeriesInfo, name: str) -> Iterator[Rows]:
+def on_clock(
+    rows: Iterable[Mapping[str, Any]], series: Series, info: SeriesInfo, name: str, live: bool = False
+) -> Iterator[Rows]:
     """Each row ``(1, C)`` as soon as it is there, after those that are missing before it, ``(1 + missing, C)``.
-    MediaError for a cell that is neither a number nor empty, or a hole that is too long.
+    If ``live``, the clock begins anew at the next tick when a sensor's own was set back (``clock_back``).
+    MediaError for a cell that is neither a number nor empty, or for holes that are too long.
     """
     zero = before = None
-    tick = -1
+    tick, filled, back = -1, 0, 0
     for number, row in enumerate(rows, 1):
         values = [to_number(row.get(column), column, f"{name}: row {number}") for column in series.columns]
         place = tick + 1
@@ -93,16 +99,23 @@ def on_clock(rows: Iterable[Mapping[str, Any]], series: Series, info: SeriesInfo
             time = to_time(row[series.time], f"{name}: row {number}", series.time)
             zero = time if zero is None else zero
             if before is not None and time <= before:
-                info.warn("time_stamps")
-                info.left_out += 1
-                continue
-            before, place = time, round((time - zero) * series.rate)
+                back += 1
+                if not live or back < BACK_ROWS:
+                    info.warn("time_stamps")
+                    info.left_out += 1
+                    continue
+                info.warn("clock_back")
+                zero = time - (tick + 1) / series.rate
+            back = 0
+            before, place = time, round(min((time - zero) * series.rate, FAR))
             if place == tick:
                 continue
         missing = place - tick - 1
-        if missing > MAX_GAP_TICKS:
-            seconds = f"{missing / series.rate:,.0f} s without a row before row {number}"
-            raise MediaError("limit_duration", f"{name}: {seconds}; expected {series.time!r} in seconds, or dates")
+        filled += missing
+        if missing > MAX_GAP_TICKS or filled > MAX_FILLED * number + MAX_GAP_TICKS:
+            seconds = f"{filled / series.rate:,.5g} s without a row before row {number}"
+            wanted = f"expected {series.time!r} in seconds, or dates; are the times milliseconds?"
+            raise MediaError("limit_duration", f"{name}: {seconds}; {wanted} Or lower extractor.rate={series.rate:g}")
         if missing > GAP_TICKS:
             info.warn("gap")
         tick = place

@@ -191,7 +191,10 @@ def to_label(value: Any) -> str:
 
 def to_seconds(value: Any) -> float:
     """A time, also with a decimal comma. ValueError or TypeError if it is none."""
-    return float(value.replace(",", ".") if isinstance(value, str) else value)
+    try:
+        return float(value.replace(",", ".") if isinstance(value, str) else value)
+    except OverflowError:  # of whole numbers, which JSON has in any length
+        raise ValueError("too large a number") from None
 
 
 def to_times(start: Any, end: Any) -> tuple[float, float] | None:

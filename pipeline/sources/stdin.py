@@ -22,6 +22,16 @@ from pipeline.sources.source import Piece, Source
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
 
+class LiveInfo(SeriesInfo):
+    """What is known of a series that may never end: a warning is printed as soon as it is noted."""
+
+    def warn(self, code: str) -> None:
+        """Note and print a warning once."""
+        if code not in self.warnings:
+            print(f"warning: source=stdin: {code}", file=sys.stderr)
+        super().warn(code)
+
+
 class Stdin(Source):
     """Interleaved little-endian samples on standard input, as ``ffmpeg -f s16le`` or ``arecord -t raw`` write them; for
     a model of series, lines of csv, the first of which names the columns.
@@ -71,15 +81,14 @@ class Stdin(Source):
 
 def rows(series: Series) -> Iterator[Piece]:
     """The rows of standard input. MediaError for what is no such row."""
-    info, lines = SeriesInfo(rate=series.rate), codecs.iterdecode(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
+    info, lines = LiveInfo(rate=series.rate), codecs.iterdecode(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
     found, count = csv_rows(lines, series.columns, blank=True), 0
     try:
-        for x in on_clock(found, series, info, "source=stdin"):
+        for x in on_clock(found, series, info, "source=stdin", live=True):
             count += 1
             yield Piece((x,))
-    except (ConfigError, csv.Error) as error:
-        raise MediaError("unreadable", f"source=stdin: {error} (extractor.columns)") from None
+    except (ValueError, csv.Error) as error:
+        hint = " (extractor.columns)" if isinstance(error, ConfigError) else ""
+        raise MediaError("unreadable", f"source=stdin: {error}{hint}") from None
     if not count:
         raise MediaError("no_samples", "source=stdin: the pipe has closed and no row came")
-    for code in info.warnings:
-        print(f"warning: source=stdin: {code}", file=sys.stderr)
