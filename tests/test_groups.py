@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import QUICK, listen, noise, ran, read_csv, run, small_model, write_table
+from conftest import QUICK, listen, lively_model, noise, ran, read_csv, run, small_model, write_table
 from sklearn.cluster import KMeans
 
 from pipeline.core.errors import ConfigError
@@ -182,3 +182,13 @@ def test_a_graph_has_no_embedding(exported):
     assert done.returncode == 2 and "needs the weights" in done.stderr.decode(), done.stderr.decode()
     with pytest.raises(ConfigError, match=r"a graph tells no embedding; give model\.safetensors"):
         embedding_of(OnnxModel(exported / "model.onnx"), live=True)
+
+
+def test_pictures_are_no_embedding():
+    model = lively_model(
+        "extractor=frames", "augment=none", "task=novelty", "extractor.height=16", "extractor.width=16"
+    )
+    with pytest.raises(
+        ConfigError, match=r"encoder gives pictures of shape \(3, 16, 16\), no vectors; give a checkpoint"
+    ):
+        embedding_of(model, live=True)

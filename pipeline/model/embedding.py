@@ -8,11 +8,15 @@ from pipeline.model.classifier import Classifier
 
 def embedding_of(model: Any, live: bool) -> Classifier:
     """A model of the same extractor and encoder that tells the encoder's numbers ``e1 ... eF``, pooled over time: since
-    the start, or if ``live`` over the newest seconds of its head. ConfigError for a graph, which does not show them.
+    the start, or if ``live`` over the newest seconds of its head. ConfigError for a graph, which does not show them,
+    and for an encoder that gives pictures.
     """
     if not isinstance(model, Classifier):
         raise ConfigError("output=embeddings: a graph tells no embedding; give model.safetensors, with compute=torch")
-    labels = [f"e{k}" for k in range(1, model.encoder.out_shape[0] + 1)]
+    if len(shape := model.encoder.out_shape) > 1:
+        hint = "give a checkpoint of another encoder, such as image_recurrent"
+        raise ConfigError(f"output=embeddings: the encoder gives pictures of shape {shape}, no vectors; {hint}")
+    labels = [f"e{k}" for k in range(1, shape[0] + 1)]
     head = {"_target_": "pipeline.layers.nearest.Pooled", "window": model.config["head"].get("live") if live else None}
     parts: dict[str, dict[str, Any]] = {
         "head": head,
