@@ -21,6 +21,7 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Sample, collate
 from pipeline.media.series import Series
 from pipeline.model.classifier import load
+from pipeline.model.features import Features
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.streaming.stream import Stream
 from pipeline.tasks.values import Values
@@ -66,7 +67,18 @@ def test_scale_and_shift_are_those_of_the_known_truths():
     still = task_of({"a": "m"}, batch_of([[4]], [[4]]))
     assert still.link_stage.scale.tolist() == [1] and still.link_stage.shift.tolist() == [4]
     with pytest.raises(ConfigError, match="no value is known of some quantity"):
-        task_of({"a": "m", "b": "s"}, batch_of([[1, nan]], None))
+        task_of({"a": "m", "b": "s"}, batch_of([[1, nan]], None)).met()
+    late = task_of({"a": "m", "b": "s"}, batch_of([[1, nan]], None))
+    assert late.link_stage.shift.tolist() == [1, 0] and late.link_stage.scale.tolist() == [1, 1]
+    late.meet(batch_of([[1, 5]]))
+    late.met()
+    assert late.link_stage.shift.tolist() == [1, 5]
+
+
+def test_a_quantity_that_no_batch_knows_is_refused_by_the_training(model):
+    blank = (collate([Sample((noise(4000),), (), values=np.float32([[1, np.nan]]))], model.spec) for _ in range(2))
+    with pytest.raises(ConfigError, match="no value is known of some quantity"):
+        Features(numbers_model(), None).fit(blank)
 
 
 def test_steps_have_the_value_at_their_last_tick():

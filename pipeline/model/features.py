@@ -66,6 +66,7 @@ class Features:
             for track, ((front, _), y) in enumerate(zip(fronts, tracks, strict=True)):
                 steps = (batch.lengths // (model.grain_of(track) * front.hop)).clamp(min=1).tolist()
                 found[track] += [row[:n] for row, n, t in zip(y, steps, there[:, track], strict=True) if t]
+        model.task.met()
         for (front, standardize), rows in zip(fronts, found, strict=True) if anew else ():
             standardize.fit(rows, front.lasting())
 

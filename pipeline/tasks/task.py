@@ -74,6 +74,9 @@ class Task(Generic[Found]):
     def meet(self, batch: Batch) -> None:
         """Learn of a batch of training clips, before the training; those by which features are standardised."""
 
+    def met(self) -> None:
+        """After the last of those batches. ConfigError if they lack what has to be known."""
+
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
         """The names of the K columns, of a dataset's labels and the one that means nothing."""
         raise NotImplementedError

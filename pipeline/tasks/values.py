@@ -90,15 +90,18 @@ class Values(Task[Measured]):
         return InColumns(split, {}, ())
 
     def meet(self, batch: Batch) -> None:
-        """Mean and deviation of the truths so far become shift and scale. ConfigError if none is known."""
+        """Mean and deviation of the truths so far become shift and scale; 0 and 1 where none is known yet."""
         self.truths.append(self.clip_truth(batch, self.link_stage.shift.numel()).numpy())
         known = torch.from_numpy(np.concatenate(self.truths)).double()
-        if bool(known.isnan().all(0).any()):
-            raise ConfigError("task: no value is known of some quantity; expected dataset.values or dataset.targets")
-        mean = known.nanmean(0)
+        mean = known.nanmean(0).nan_to_num(0.0)
         std = (known - mean).square().nanmean(0).sqrt()
         self.link_stage.shift.copy_(mean)
         self.link_stage.scale.copy_(torch.where(std > 0, std, 1))
+
+    def met(self) -> None:
+        """ConfigError if of some quantity no value is known in any batch."""
+        if self.truths and np.isnan(np.concatenate(self.truths)).all(0).any():
+            raise ConfigError("task: no value is known of some quantity; expected dataset.values or dataset.targets")
 
     def clip_truth(self, batch: Batch, columns: int) -> Tensor:
         """The mean of each quantity over a clip, as far as it is known, ``(B, K)``."""
