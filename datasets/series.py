@@ -48,7 +48,7 @@ class SeriesFiles(ClassFolders):
         of ``Manifest``. ``crop``: seconds that are cut at random from longer training series; None keeps them whole.
         ``targets``: columns whose numbers are to be told of each row, for task=values.
 
-        ConfigError as of ``ClassFolders``, or for a table without ids or labels.
+        ConfigError as of ``ClassFolders``, or for a table without ids, or without labels unless it has ``targets``.
         """
         self.quantities = targets
         if file is None:
@@ -57,7 +57,7 @@ class SeriesFiles(ClassFolders):
             super().__init__(root, fold, val, test, seed, crop, **options)
             return
         folder = existing_root(root, f"a folder with {file}")
-        clips = unify(list_series(folder / file, id, group), "dataset.file")
+        clips = unify(list_series(folder / file, id, group, not targets), "dataset.file")
         units = [clip.unit for clip in clips]
         drawn = choose_splits(clips, splits, fold, units, val, test, seed, options.get("background"))
         Corpus.__init__(self, drawn, crop=crop, **options)
@@ -141,8 +141,10 @@ def read_by_id(fingerprint: str, table: Path, column: str) -> dict[str, list[Row
     return dict(found)
 
 
-def list_series(table: Path, column: str, group: str | None) -> list[Clip]:
-    """A clip for each id of a table. ConfigError if an id has no label, or another in a later row."""
+def list_series(table: Path, column: str, group: str | None, labelled: bool = True) -> list[Clip]:
+    """A clip for each id of a table. ConfigError if an id has no label and should be ``labelled``, or has another
+    in a later row.
+    """
     clip = TableClip(table, "")
     if not table.is_file():
         raise ConfigError(
@@ -153,7 +155,7 @@ def list_series(table: Path, column: str, group: str | None) -> list[Clip]:
         known = {}
         for key in ("label", "split", *([group] if group else [])):
             values = {to_label(row.get(key)) for row in rows}
-            if len(values) > 1 or (key in ("label", group) and values == {""}):
+            if len(values) > 1 or (values == {""} and (key == group or (key == "label" and labelled))):
                 said = f"{column} {name!r} has the values {', '.join(map(repr, sorted(values)[:4]))} of {key!r}"
                 raise ConfigError(f"dataset.file: {table}: {said}; expected one, the same in all of its rows")
             known[key] = values.pop()

@@ -311,6 +311,13 @@ def test_the_rows_of_a_series_have_numbers_of_their_own(tmp_path):
     assert data.labels == ["y"] and len(split) > 2
 
 
+def test_a_table_of_numbers_to_be_told_needs_no_label(tmp_path):
+    write_table(tmp_path / "all.csv", [{"id": n // 20, "x": n, "y": -n} for n in range(200)])
+    data = SeriesFiles(str(tmp_path), "all.csv", cache=None, targets=["y"])
+    split = data.split("train", InputSpec(series=Series(10.0, ("x",))))
+    assert data.labels == ["y"] and len(split) == 6 and np.array_equal(split[0].values, -split[0].x[0])
+
+
 def test_noise_has_the_ratio_that_is_told(tmp_path):
     rate = 8000
     for name, wave in (
