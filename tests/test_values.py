@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import listen, noise, ran, read_csv, read_jsonl, run, small_model, write_table
+from conftest import configured, listen, noise, ran, read_csv, read_jsonl, run, small_model, write_table
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from datasets.manifest import Manifest
@@ -26,7 +26,7 @@ from pipeline.model.onnx_model import OnnxModel
 from pipeline.streaming.stream import Stream
 from pipeline.tasks.values import Values
 
-VALUES = ("task=values", "task.units={snr: dB, tilt: ''}", "decoder=limits", "smoothing=ema")
+VALUES = ("task=values", "task.units={snr: dB, tilt: ''}", "smoothing=ema")
 LABELS = ("snr (dB)", "tilt")
 
 
@@ -168,9 +168,17 @@ def test_limits_of_quantities_that_are_not_there():
     assert Limits(["snr (dB)"], 10, 1000).decode(np.ones((5, 1), np.float32)) == []
 
 
+def test_numbers_are_trained_on_unchanged_clips_and_have_limits():
+    """Gain and noise would make the truths false."""
+    plain = configured("train", "task=values")
+    assert plain["augment"] == {} and plain["decoder"]["_target_"].endswith(".Limits")
+    chosen = configured("train", "task=values", "augment=light", "decoder=hysteresis")
+    assert chosen["augment"]["gain"] == 6 and chosen["decoder"]["_target_"].endswith(".Decoder")
+
+
 def test_a_threshold_means_nothing_to_numbers():
     with pytest.raises(ConfigError, match="set decoder=limits"):
-        small_model("task=values", "task.units={snr: dB}", labels=("snr (dB)",))
+        small_model("task=values", "task.units={snr: dB}", "decoder=hysteresis", labels=("snr (dB)",))
 
 
 def random_cuts(model, seed, length):
@@ -242,7 +250,7 @@ def loud(tmp_path_factory):
         )
     write_table(root / "manifest.csv", rows)
     ran("train.py", "dataset=manifest", f"dataset.root={root}", "dataset.values=[level]", "dataset.cache=null", "task=values",
-        "task.units={level: dB}", "decoder=limits", "decoder.above={level: -25}", "augment=none", "extractor.rate=8000",
+        "task.units={level: dB}", "decoder.above={level: -25}", "extractor.rate=8000",
         "extractor.mels=16", "encoder.hidden=16", "encoder=recurrent", "trainer.epochs=25", "trainer.batch=4",
         "trainer.workers=0", "trainer.threads=1", "optimizer.lr=0.01", "export=true", f"hydra.run.dir={root / 'run'}")  # fmt: skip
     return root
@@ -362,7 +370,7 @@ def test_training_goes_on_from_a_model_of_labels_with_a_new_scale(loud, tmp_path
     rows = read_csv(loud / "manifest.csv")
     write_table(loud / "classes.csv", [row | {"label": "high" if float(row["level"]) > -30 else "low"} for row in rows])
     ran("train.py", "dataset=manifest", "dataset.file=classes.csv", *source, f"hydra.run.dir={tmp_path / 'first'}")
-    ran("train.py", "dataset=manifest", "dataset.values=[level]", "task=values", "task.units={level: dB}", "decoder=limits",
+    ran("train.py", "dataset=manifest", "dataset.values=[level]", "task=values", "task.units={level: dB}",
         *source, f"trainer.pretrained={tmp_path / 'first'}", f"hydra.run.dir={tmp_path / 'second'}")  # fmt: skip
     first, second = load(tmp_path / "first"), load(tmp_path / "second")
     truths = [float(row["level"]) for row in rows if row["split"] == "train"]
