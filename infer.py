@@ -72,14 +72,15 @@ def infer(
         where.prepare(bool(model.spec.picture))
     with sinks(sink, mining) as target:
         target.check_overwrites([path, *(origin.reads if where is None else ())])
-        target.setup(model.labels, background_labels(model))
+        reader = model.decoder(**settings)
+        target.setup(*event_labels(model, reader))
         as_trained = with_events and not settings and gate is None and window == "auto"
         facts = {"model": str(checkpoint), "output": "events" if with_events else "labels"}
         target.write(Metadata(facts | (promised(model) if as_trained else {})))
         if where is not None:
             tally, note = classify_files(model, origin, target, where, settings if with_events else None)
             return finished(tally, origin.fail_on, note)
-        return OK if listen(model, origin, target, block, model.decoder(**settings)) else INTERRUPTED
+        return OK if listen(model, origin, target, block, reader) else INTERRUPTED
 
 
 def open_tested(
@@ -131,11 +132,14 @@ def sinks(settings: dict[str, dict[str, Any]], mining: bool = False) -> Any:
     return Fanout(found)
 
 
-def background_labels(model: Any) -> list[str]:
-    """The labels that make no events, in the order of the settings."""
-    audible = {model.labels[index] for index in model.decoder().audible}
+def event_labels(model: Any, reader: Any) -> tuple[list[str], list[str]]:
+    """For sinks: the labels that ``reader``, a decoder, may tell, with the model's that make no events; and the latter
+    alone, in the order of the settings.
+    """
+    audible = {model.labels[index] for index in reader.audible}
     background = model.config["decoder"].get("background") or []
-    return sorted(set(model.labels) - audible, key=lambda label: [*background, label].index(label))
+    quiet = sorted(set(model.labels) - audible, key=lambda label: [*background, label].index(label))
+    return [*reader.told, *quiet], quiet
 
 
 def promised(model: Any) -> dict[str, str]:

@@ -12,7 +12,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from conftest import ROOT, configured, free_port, run, until
+import soundfile
+from conftest import ROOT, configured, free_port, noise, ran, run, small_model, until
 from played import NOON, event
 
 from pipeline.core.build import build
@@ -165,6 +166,20 @@ def test_home_assistant_finds_it(broker):
     broker.listener.subscribe("#", qos=1)  # what a newcomer gets
     until(lambda: len(broker.got) >= len(retained))
     assert {one[0] for one in broker.got if one != "subscribed"} == retained
+
+
+@needs_broker
+def test_home_assistant_finds_limits(broker, tmp_path):
+    small_model("task=values", "task.units={snr: dB}", "decoder=limits", labels=["snr (dB)"]).save(tmp_path / "m")
+    soundfile.write(tmp_path / "a.wav", noise(8000), 16000)
+    ran("infer.py", f"checkpoint={tmp_path / 'm'}", f"source.path={tmp_path / 'a.wav'}", "decoder.above={snr: -1000}",
+        "sink=mqtt", "sink.mqtt.host=127.0.0.1", f"sink.mqtt.port={broker.port}")  # fmt: skip
+    until(lambda: broker.last("rivulet/status") == "offline")
+    (text,) = [one[1] for one in broker.got if one[0].startswith("homeassistant/")]
+    events, switch = json.loads(text)["components"].values()
+    assert events["event_types"] == ["snr above -1000 dB"] == [switch["name"]]
+    assert [one["event_type"] for one in broker.messages("rivulet/event")] == events["event_types"]
+    assert {one["state"] for one in broker.messages(switch["state_topic"])} == {"ON", "OFF"}
 
 
 @needs_broker

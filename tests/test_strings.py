@@ -156,6 +156,9 @@ def test_what_is_told_can_be_chosen():
     labels = {kind: labels_of(transcript(tell=kind)) for kind in ("tokens", "phrases")}
     assert labels == {"tokens": ["a", "b", "c"], "phrases": ["a b c"]}
     assert labels_of(transcript(background=["b"], tell="phrases")) == ["a c"]
+    told = {kind: transcript(tell=kind, background=["b"], phrases=["a c", "c"]).told for kind in (*labels, "both")}
+    assert told == {"tokens": ["a", "c"], "phrases": ["a c", "c"], "both": ["a", "c", "a c"]}
+    assert transcript(tell="phrases").told == [] and transcript().told == ["a", "b", "c"]
     assert not labels_of(transcript(threshold=0.95))
     nothing = transcript()
     assert not nothing.decode(np.zeros((30, 4), np.float32)) + nothing.close(), "what a stream tells while it is blind"

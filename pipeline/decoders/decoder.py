@@ -130,6 +130,11 @@ class Decoder:
         self.open: dict[int, OpenEvent] = {}  # by class
         self.free: dict[int, int] = {}  # class -> step from which it may open again
 
+    @property
+    def told(self) -> list[str]:
+        """The labels of the events that it may tell, as far as they are known before."""
+        return [self.labels[index] for index in self.audible]
+
     def decode(self, posteriors: NDArray[np.float32]) -> list[Event]:
         """Events that become final within these steps ``(T, K)``, in order of their end."""
         posteriors = np.asarray(posteriors, np.float32)

@@ -53,6 +53,11 @@ class Limits(Decoder):
         self.within.low = np.array(levels, np.float32) - np.float32(margin)
         self.within.bounded = False
 
+    @property
+    def told(self) -> list[str]:
+        """The limits."""
+        return self.within.labels
+
     def decode(self, posteriors: NDArray[np.float32]) -> list[Event]:
         """Of numbers ``(T, K)``."""
         return self.signed(self.within.decode(posteriors[:, self.columns] * np.array(self.signs, np.float32)))

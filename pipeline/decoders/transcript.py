@@ -78,13 +78,19 @@ class Transcript(Decoder):
         blank = len(labels) - 1
         quiet = [*(background or []), labels[blank]]
         super().__init__(labels, hop, rate, threshold, threshold, minimum=0.0, refractory=0.0, background=quiet)
-        self.level, self.told, self.blank = float(np.float32(threshold)), {*self.audible}, blank
+        self.level, self.symbols, self.blank = float(np.float32(threshold)), {*self.audible}, blank
         self.pause = max(1, round(pause * rate) // hop)
         self.kinds = {"tokens": Event, "phrases": Phrase}.get(tell)
         self.match, self.trie = match, Trie(phrases, labels) if phrases is not None else None
         self.run: Run | None = None
         self.phrase: list[Run] = []
         self.heard = 0  # step behind the last symbol, or from which the list is looked through
+
+    @property
+    def told(self) -> list[str]:
+        """Symbols, and phrases of the list, each if they are told; other phrases are not known before."""
+        symbols = super().told if self.kinds in (None, Event) else []
+        return [*dict.fromkeys([*symbols, *(self.trie.texts if self.trie and self.kinds in (None, Phrase) else [])])]
 
     def decode(self, posteriors: NDArray[np.float32]) -> list[Event]:
         """Symbols and phrases that end within these steps ``(T, K)``."""
@@ -113,7 +119,7 @@ class Transcript(Decoder):
     def end_run(self) -> list[Event]:
         """The symbol that is over, if it is told."""
         now, self.run = self.run, None
-        if now is None or now.column not in self.told:
+        if now is None or now.column not in self.symbols:
             return []
         now = now if now.end is not None else now._replace(end=self.step)
         self.phrase.append(now)
@@ -142,7 +148,7 @@ class Transcript(Decoder):
 
     def open_events(self) -> list[Event]:
         """The phrase so far."""
-        now = [self.run] if self.run and self.run.column in self.told else []
+        now = [self.run] if self.run and self.run.column in self.symbols else []
         runs = [*self.phrase, *now]
         return [self.event_of(runs, Phrase, final=False)] if runs else []
 

@@ -159,7 +159,8 @@ class Server:
         if before:
             await self.dismiss(before)
         model = hall.model
-        self.sink.setup(model.labels, hall.facts["background"])
+        background = hall.facts["background"]
+        self.sink.setup([*hall.decoder.told, *background], background)
         if not before:
             self.sink.start(StreamInfo("browser", model.labels, model.rate, model.hop))
         hall.start()

@@ -99,7 +99,7 @@ class MQTT(AsyncSink):
                 self.open[self.stream.name if self.stream else ""] = item.events
                 now = dict.fromkeys(self.labels) | {
                     one.label: one for events in self.open.values() for one in events if one.label in self.labels
-                }  # a phrase is none
+                }  # a phrase of no list is none
                 changed = [label for label in now if (now[label] is None) != (self.states.get(label) is None)]
                 self.states |= now
                 if self.client.is_connected():

@@ -52,8 +52,8 @@ class Sink:
     shares = False
 
     def setup(self, labels: list[str], background: list[str]) -> None:
-        """Before all: the classes of the model, and which of them are background and make no events. ConfigError if the
-        sink has no use for such a model.
+        """Before all: the labels of the events that may come, and of the background, which makes none, and which of
+        them are background. ConfigError if the sink has no use for such a model.
         """
 
     def start(self, stream: StreamInfo) -> None:
