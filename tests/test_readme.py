@@ -10,9 +10,12 @@ import pytest
 from conftest import ROOT, run, tone_clip, tone_clips
 
 from datasets.moving_shapes import compose
+from pipeline.media.audio import read
 from pipeline.media.picture import Picture
 from pipeline.media.video_writer import write_video
+from pipeline.model.open import open_model
 from pipeline.sources.file import File
+from pipeline.streaming.stream import Stream
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    python ((?:train|infer)\.py .*)$", TEXT, re.M)]
@@ -56,6 +59,18 @@ def test_the_python_runs(home, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     exec(code, {})
     assert re.search(r"^(high|low) [\d.]+ [\d.]+ [\d.]+$|Event\(", capsys.readouterr().out, re.M)
+
+
+def test_the_python_of_its_own_page_runs(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    one, many = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    model, _ = open_model("runs/demo")
+    sound, _ = read("runs/demo/sounds/scene.wav", model.rate)
+    exec(one, {"chunks": np.array_split(sound, 7)})
+    alone = re.findall(r"Event\(.*\)|^[\d.]+ [\d.]+ .*$", capsys.readouterr().out, re.M)
+    exec(many, {"model": model, "stream": Stream(model), "chunk": sound})
+    *answers, load = capsys.readouterr().out.splitlines()
+    assert alone and answers and re.fullmatch(r"[\d.]+ [\d.]+", load)
 
 
 @pytest.mark.parametrize("target", sorted({*re.findall(r"make ([a-z-]+)", TEXT)}))
