@@ -213,6 +213,7 @@ function render() {
   const [background, ...rest] = labels().map((label, k) => card(label, k - 1));
   $("background").replaceChildren(background);
   $("classes").replaceChildren(...rest, $("new"));
+  $("new").hidden = false; // from here on it does what it says
   $("take").textContent = `Take ${take}`;
   $("hint").textContent = seen() ? "one person's gestures are that person's: let others show them, too" : "some clips of each, then a new take: other day, other distance";
   mark("background", background.done);
