@@ -337,7 +337,7 @@ class Corpus:
         if name != "train" or not self.copies:
             return shown
         drawn = digest(repr((part.names, self.crop, self.scene, self.negatives, self.negatives_label)))
-        plain = shown.clips if isinstance(shown, Scenes) else shown
+        plain = shown.split if isinstance(shown, Scenes) else shown
         return Copies(shown, plain, self.copies, drawn)
 
     def shown(self, part: Clips, name: str) -> Split:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
@@ -20,7 +19,7 @@ from pipeline.media.annotations import beyond_end, find_truth, read_truth
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays
 from pipeline.media.recording import Recording
-from pipeline.media.sample import Sample, Split
+from pipeline.media.sample import Derived, Sample, Split
 from pipeline.media.walk import list_files, tell
 
 SHARES = {"train": 0.7, "val": 0.1, "thresholds": 0.2}
@@ -81,10 +80,12 @@ class Negatives:
         return np.resize(recording.window(start, min(count, end - start)), count)
 
 
-class WithNegatives(Dataset[Sample | None]):
+class WithNegatives(Derived):
     """The clips of a split, and behind them windows of negatives, as long as some clip; in each epoch others, at other
     levels.
     """
+
+    passed = ("skipped", "stream", "overlap")
 
     def __init__(
         self,
@@ -98,32 +99,25 @@ class WithNegatives(Dataset[Sample | None]):
         """``held_out``: what thresholds are chosen on; ``label``: the class of negatives; ``alone``: windows for each
         clip; ``background``: the class in which nothing is.
         """
-        self.clips, self.negatives, self.held_out = clips, negatives, held_out
+        super().__init__(clips)
+        self.negatives, self.held_out = negatives, held_out
         self.label, self.silent = label, label == background
         self.count = round(alone * len(clips)) if negatives.samples else 0
-        self.epoch = 0
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "epoch":
-            self.clips.epoch = value
 
     def __len__(self) -> int:
-        return len(self.clips) + self.count
+        return len(self.split) + self.count
 
     def __getattr__(self, name: str) -> Any:
         added = {"classes": self.label, "names": NAME, "groups": ""}
         if name in added:
-            return [*getattr(self.clips, name), *[added[name]] * self.count]
-        if name in ("skipped", "stream", "overlap"):
-            return getattr(self.clips, name)
-        raise AttributeError(name)
+            return [*getattr(self.split, name), *[added[name]] * self.count]
+        return super().__getattr__(name)
 
     def __getitem__(self, index: int) -> Sample | None:
-        if index < len(self.clips):
-            return self.clips[index]
+        if index < len(self.split):
+            return self.split[index]
         rng = np.random.default_rng([self.epoch, index])
-        if (like := self.clips[int(rng.integers(len(self.clips)))]) is None:
+        if (like := self.split[int(rng.integers(len(self.split)))]) is None:
             return None
         wave = self.negatives.draw(rng, len(like.x[0]))
         spans = [] if self.silent else [(0, len(wave), self.label)]

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from datasets.negatives import Negatives, WithNegatives
 from datasets.strings import StringSettings
 from pipeline.media.audio import Samples
-from pipeline.media.sample import Sample, Split
+from pipeline.media.sample import Derived, Sample, Split
 
 TEXTURE_COUNT = 48  # of noise that are drawn; as many, at most, are made of background clips
 TEXTURE_SECONDS = 8.0
@@ -64,7 +64,7 @@ class SceneSettings(BaseModel):
         return self
 
 
-class Scenes(Dataset[Sample | None]):
+class Scenes(Derived):
     """The clips of a split, each at a random time of a piece of noise, alone or with others; all of that is another in
     each epoch.
     """
@@ -73,7 +73,8 @@ class Scenes(Dataset[Sample | None]):
         self, clips: Split, scene: SceneSettings, background: int, rate: int, negatives: Negatives | None = None
     ) -> None:
         """``clips`` with known spans; ``background`` is the class whose clips are noise; ``rate`` in Hz."""
-        self.clips, self.scene, self.rate, self.negatives = clips, scene, rate, negatives
+        super().__init__(clips)
+        self.scene, self.rate, self.negatives = scene, rate, negatives
         self.noise = Noise(clips, background, rate)
         classes = getattr(clips, "classes", [None] * len(clips))  # which not every split knows
         self.sounds = [index for index, label in enumerate(classes) if label != background]
@@ -82,28 +83,11 @@ class Scenes(Dataset[Sample | None]):
     def overlap(self) -> str:
         """In words, that labels may be at the same time; '' if they may not."""
         several = self.scene.together and self.scene.together[1] > 1
-        inside = str(getattr(self.clips, "overlap", ""))
+        inside = str(getattr(self.split, "overlap", ""))
         return "dataset.scene.together puts several labels into one scene" if several else inside
 
-    @property
-    def epoch(self) -> int:
-        """That of the clips."""
-        return self.clips.epoch
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self.clips.epoch = number
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("classes", "names", "groups", "skipped"):  # of the clips, if they know
-            return getattr(self.clips, name)
-        raise AttributeError(name)
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
     def __getitem__(self, index: int) -> Sample | None:
-        rng, sample = np.random.default_rng([self.epoch, index]), self.clips[index]
+        rng, sample = np.random.default_rng([self.epoch, index]), self.split[index]
         ticks = round(self.scene.seconds * self.rate)
         alone = not self.negatives and not self.scene.together and not self.scene.strings
         if sample is None or (len(sample.x[0]) >= ticks and alone) or rng.random() < self.scene.plain:
@@ -127,7 +111,7 @@ class Scenes(Dataset[Sample | None]):
         low, high = self.scene.together
         found = []
         for index in rng.choice(self.sounds, int(rng.integers(low, high + 1)) - 1).tolist():
-            other, decibel = self.clips[index], rng.uniform(-BESIDE, BESIDE)
+            other, decibel = self.split[index], rng.uniform(-BESIDE, BESIDE)
             if other is not None and other.spans:
                 other = trim(rng, other, self.scene.trim * self.rate)
                 gain = sound_level(sample) / sound_level(other) * 10 ** (decibel / 20)

@@ -17,7 +17,7 @@ from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.media.info import SeriesInfo
 from pipeline.media.input_spec import Arrays, InputSpec
-from pipeline.media.sample import Sample, Split
+from pipeline.media.sample import Derived, Sample, Split
 from pipeline.media.series import ENDINGS, blocks, on_clock
 from pipeline.media.tables import Row, read_table, to_label
 
@@ -71,31 +71,16 @@ class SeriesFiles(ClassFolders):
         return WithTargets(given, super().split(name, InputSpec(series=replace(series, columns=(*self.quantities,)))))
 
 
-class WithTargets:
+class WithTargets(Derived):
     """A split whose samples have the rows of another one, cut alike, as their ``values``."""
 
     def __init__(self, given: Split, targets: Split) -> None:
-        self.given, self.targets = given, targets
-
-    def __len__(self) -> int:
-        return len(self.given)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("given", "targets"):
-            raise AttributeError(name)
-        return getattr(self.given, name)
-
-    @property
-    def epoch(self) -> int:
-        """That of both."""
-        return self.given.epoch
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self.given.epoch = self.targets.epoch = number
+        super().__init__(given)
+        self.targets = targets
 
     def __getitem__(self, index: int) -> Sample | None:
-        sample, other = self.given[index], self.targets[index]
+        self.targets.epoch = self.epoch
+        sample, other = self.split[index], self.targets[index]
         return None if sample is None or other is None else replace(sample, values=other.x[0])
 
 

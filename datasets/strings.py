@@ -7,9 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
-from torch.utils.data import Dataset
 
-from pipeline.media.sample import Sample, Split
+from pipeline.media.sample import Derived, Sample, Split
 
 AROUND_SECONDS = 0.1  # of a clip that are heard before and behind its sound: words begin and end softly
 Range = tuple[float, float]
@@ -36,39 +35,30 @@ class StringSettings(BaseModel):
         return self
 
 
-class Composed(Dataset[Sample | None]):
+class Composed(Derived):
     """For each clip a string that begins with it, of clips of the same speaker, less the silence around their sound; a
     clip of the background stays as it is. Strings are others in each epoch if they are ``drawn``.
     """
-
-    epoch = 0
 
     def __init__(
         self, clips: Split, settings: StringSettings, background: int, rate: int, speakers: Sequence[str], drawn: bool
     ) -> None:
         """``clips`` with known spans, of ``speakers`` (all of '' are one); ``rate`` in Hz."""
-        self.clips, self.settings, self.background, self.rate, self.drawn = clips, settings, background, rate, drawn
+        super().__init__(clips)
+        self.settings, self.background, self.rate, self.drawn = settings, background, rate, drawn
         self.speakers = speakers
         self.words: dict[str, list[int]] = defaultdict(list)
         for index, (speaker, label) in enumerate(zip(speakers, clips.classes, strict=True)):  # type: ignore[attr-defined]
             if label != background:
                 self.words[speaker].append(index)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("classes", "names", "groups", "skipped"):
-            return getattr(self.clips, name)
-        raise AttributeError(name)
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
     def __getitem__(self, index: int) -> Sample | None:
-        rng, first = np.random.default_rng([self.epoch * self.drawn, index, 1]), self.clips[index]
+        rng, first = np.random.default_rng([self.epoch * self.drawn, index, 1]), self.split[index]
         if first is None or not first.spans:
             return first
         low, high = self.settings.count
         others = rng.choice(self.words[self.speakers[index]], int(rng.integers(low, high + 1)) - 1).tolist()
-        words = [first, *(found for other in others if (found := self.clips[other]) is not None and found.spans)]
+        words = [first, *(found for other in others if (found := self.split[other]) is not None and found.spans)]
         shortest, longest = self.settings.pauses[rng.integers(len(self.settings.pauses))]
         before, behind = (round(rng.uniform(*self.settings.edge) * self.rate) for _ in range(2))
         parts, spans, place = [np.zeros(before, np.float32)], [], before

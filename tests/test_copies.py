@@ -7,6 +7,7 @@ import torch
 from conftest import configured, run
 from safetensors.torch import load_file
 
+from datasets.clips import Clip
 from datasets.folder import Folder
 from datasets.scenes import SceneSettings
 from pipeline.augmentations.augmentation import Augmentation
@@ -35,7 +36,7 @@ def test_copies_follow_the_clips_and_are_the_same_in_every_epoch(tones):
         assert sample.copy == index // once and again.key == sample.key and np.array_equal(again.x[0], sample.x[0])
         assert again.spans == sample.spans
     assert len({sample.key for sample in first}) == len(first)
-    assert np.array_equal(first[0].x[0], found.clips.clips[0].x[0]), "the clip itself"
+    assert np.array_equal(first[0].x[0], found.clips.split[0].x[0]), "the clip itself"
     a, b = (first[copy * once].x[0] for copy in (1, 2))
     assert len(a) == len(b) == 48000 and not np.array_equal(a, b), "each copy is another scene"
     found.done = lambda key, copy: copy == 1
@@ -89,6 +90,23 @@ def test_features_of_copies_are_computed_once(tones, network):
     clips.done = None
     other, _ = epoch(Features(model, augment, seed=1))
     assert torch.equal(other[0, :steps], x[0, :steps]) and not torch.equal(other[1, :steps], x[1, :steps])
+
+
+@pytest.mark.filterwarnings("ignore:.*is not the embedding_model.onnx of")
+def test_a_training_reads_each_clip_for_its_first_epoch_alone(tones, tmp_path, network, monkeypatch):
+    read = []
+    monkeypatch.setattr(Clip, "read", lambda clip, spec, load=Clip.read: read.append(clip.split) or load(clip, spec))
+    cache_of.cache_clear()
+    once = {}
+    for epochs in (1, 3):
+        read.clear()
+        cache_of.cache_clear()
+        done = run("train.py", *SPEECH, f"extractor.path={network}", "dataset=folder", f"dataset.root={tones}", "dataset.cache=null",
+                   "dataset.copies=2", "augment.masks=0", "trainer.workers=0", f"trainer.epochs={epochs}", "export=false",
+                   f"hydra.run.dir={tmp_path / str(epochs)}")  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        once[epochs] = read.count("train")
+    assert once[3] == once[1] > 0
 
 
 @pytest.mark.parametrize(("tune", "more"), [

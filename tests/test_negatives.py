@@ -103,7 +103,7 @@ def test_clips_are_followed_by_windows_that_differ_in_each_epoch(tmp_path):
     assert np.array_equal(first.x[0], both[3].x[0]) and first.labels == (0,) and first.spans == []
     assert len(first.x[0]) in (8000, 12000) and not np.array_equal(first.x[0], both[4].x[0])
     both.epoch = 1
-    assert both.clips.epoch == 1 and not np.array_equal(first.x[0][:1000], both[3].x[0][:1000])
+    assert both.split.epoch == 1 and not np.array_equal(first.x[0][:1000], both[3].x[0][:1000])
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -318,7 +318,7 @@ def test_annotated_recordings_lie_over_negatives_and_keep_what_is_known_of_them(
     data = AnnotatedRecordings(str(tmp_path), "truth.csv", cache=None, crop=2.0, negatives=str(street),
                                scene=SceneSettings(under=1.0, plain=0.0, snr=(0, 0)))  # fmt: skip
     split = data.split("train", InputSpec(RATE))
-    plain = data.split("val", InputSpec(RATE)).clips
+    plain = data.split("val", InputSpec(RATE)).split
     assert "overlap in" in split.overlap and len(plain) == 2
     seen = [split[index] for split.epoch in range(5) for index in range(len(split))]
     weak = [one for one in seen if one.name.startswith(str(tmp_path / "w.wav"))]

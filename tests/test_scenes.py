@@ -83,7 +83,7 @@ def test_scenes_differ_in_each_epoch_and_repeat_within_it():
     first = scenes[3]
     assert np.array_equal(first.x[0], scenes[3].x[0]) and first.spans == scenes[3].spans
     scenes.epoch = 1
-    assert scenes.clips.epoch == 1 and scenes[3].spans != first.spans and not np.array_equal(first.x[0], scenes[3].x[0])
+    assert scenes.split.epoch == 1 and scenes[3].spans != first.spans and not np.array_equal(first.x[0], scenes[3].x[0])
 
 
 def test_some_clips_stay_as_they_are():
@@ -155,7 +155,7 @@ def test_the_ends_of_clips_are_cut_off_with_their_times():
         assert rms(wave[begin:end]) == pytest.approx(rms(clip[800:3200]), rel=0.05)
         assert rms(np.delete(wave, slice(begin, end))) < 0.02 * rms(clip[800:3200])
     assert lengths == {2400}  # a fifth of the clip at most, which is its silence
-    scenes.clips = Whole()
+    scenes.split = Whole()
     lengths = {end - begin for index in range(12) for begin, end, _ in scenes[index].spans}
     assert len(lengths) > 6 and 2400 <= min(lengths) < max(lengths) <= 4000
 

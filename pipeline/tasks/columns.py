@@ -4,42 +4,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.media.sample import Sample, Split
+from pipeline.media.sample import Derived, Sample, Split
 
 
-class InColumns:
+class InColumns(Derived):
     """A split whose labels are those of a model's columns. What has no column means nothing."""
+
+    passed = ("names", "groups", "skipped", "negatives", "held_out")
 
     def __init__(self, split: Split, places: Mapping[int, int], nothing: tuple[int, ...]) -> None:
         """``places``: the column of each label that has one; ``nothing``: the columns of a clip without labels."""
-        self.split, self.places, self.nothing = split, places, nothing
+        super().__init__(split)
+        self.places, self.nothing = places, nothing
         self.known = list[str]()  # names of labels, where they are not columns
 
-    @property
-    def epoch(self) -> int:
-        """That of the split."""
-        return self.split.epoch
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self.split.epoch = number
-
     def __getattr__(self, name: str) -> Any:
-        if name in ("names", "groups", "skipped", "negatives", "held_out"):  # of the split, if it knows
-            return getattr(self.split, name)
         if name == "classes":
             known = ((one,) if isinstance(one, int) else one for one in self.split.classes)  # type: ignore[attr-defined]
             return [self.columns(labels) for labels in known]
         if name == "stream" and hasattr(self.split, name):
             return lambda: InColumns(self.split.stream(), self.places, self.nothing)  # type: ignore[attr-defined]
-        raise AttributeError(name)
+        return super().__getattr__(name)
 
     def columns(self, labels: tuple[int, ...]) -> tuple[int, ...]:
         """The columns of some labels."""
         return tuple(self.places[label] for label in labels if label in self.places) or self.nothing
-
-    def __len__(self) -> int:
-        return len(self.split)
 
     def __getitem__(self, index: int) -> Sample | None:
         sample = self.split[index]

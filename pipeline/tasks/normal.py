@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError
-from pipeline.media.sample import Sample, Split
+from pipeline.media.sample import Derived, Sample, Split
 
 LEAST_VARIANCE = 1e-6  # of standardised features: below, nothing moves
 ROUNDS = 10  # of fitting and leaving out
@@ -18,27 +18,19 @@ TOLD = 0.005  # share of such steps that is told
 SHOWN = 3  # clips with the most of them, that are named
 
 
-class NormalClips:
+class NormalClips(Derived):
     """The clips of a split without any of its labels."""
+
+    passed = (*Derived.passed, "negatives", "held_out")
 
     def __init__(self, split: Split, places: Sequence[int]) -> None:
         """``places`` of the clips in the split."""
-        self.split, self.places = split, places
-
-    @property
-    def epoch(self) -> int:
-        """That of the split."""
-        return self.split.epoch
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self.split.epoch = number
+        super().__init__(split)
+        self.places = places
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("split", "places"):  # before they are there, as in another process
-            raise AttributeError(name)
-        found = getattr(self.split, name)
-        return [found[place] for place in self.places] if name in ("names", "groups", "classes") else found
+        found = super().__getattr__(name)
+        return [found[place] for place in self.places] if name in ("classes", "names", "groups") else found
 
     def __len__(self) -> int:
         return len(self.places)
