@@ -338,6 +338,21 @@ def test_a_clock_that_is_set_back_does_not_make_a_stream_deaf(monkeypatch, capsy
     assert np.concatenate(found)[:, 0].tolist() == [*range(5), *range(14, 35)] and capsys.readouterr().err == ""
 
 
+def test_a_sensor_that_was_off_for_a_night_does_not_end_a_stream(monkeypatch, capsys):
+    text = "time,x,y\n0,1,0\n0.1,2,0\n43200,3,0\n43200.1,4,0\n"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(text.encode()))))
+    first, second, gap, *rest = Stdin().pieces(SPEC)
+    assert (
+        gap.ticks == 43200 * SPEC.series.rate - 2 and gap.how == "reset" and capsys.readouterr().err.endswith(": gap\n")
+    )
+    assert np.concatenate([piece.x[0] for piece in (first, second, *rest)])[:, 0].tolist() == [1, 2, 3, 4]
+    monkeypatch.setattr(
+        "sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(b"time,x,y\n0,1,0\n1e9,2,0\n")))
+    )
+    with pytest.raises(MediaError, match="are the times milliseconds"):
+        [*Stdin().pieces(SPEC)]
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (("source=microphone",), "source=microphone gives sound alone, but the model takes a series"),
     (("source=webcam",), "source=webcam gives pictures, but the model takes a series"),

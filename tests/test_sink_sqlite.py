@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from html import unescape
 from itertools import permutations
@@ -46,6 +47,22 @@ def count(path, what="events"):
 
 
 # Rows
+
+
+def test_a_file_of_the_first_version_is_read_as_it_is_and_gains_what_is_new_when_written_to(tmp_path):
+    path = tmp_path / "events.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(TABLES.replace(", details TEXT", "").rsplit("CREATE INDEX", 1)[0])
+        database.executescript("PRAGMA application_id = 0x52697675; PRAGMA user_version = 1;"
+                               "INSERT INTO streams VALUES (1, 'old', '2026-11-29T12:00:00.000Z');"
+                               "INSERT INTO events VALUES (1, 1, NULL, 'dog', 1, 2, 1.5, 0.9);")  # fmt: skip
+    assert main([str(path), "--since=all", f"--out={tmp_path / 'old.html'}"]) == 0
+    assert rows(path, "PRAGMA user_version") == [(1,)]
+    with begun(path) as target:
+        target.write(replace(event("cat", 3.0, 4.0), details="purrs"))
+    assert rows(path, "SELECT label, details FROM events") == [("dog", None), ("cat", "purrs")]
+    made = {name for (name,) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert "events_stream" in made and rows(path, "PRAGMA user_version") == [(VERSION,)]
 
 
 def test_rows_are_as_the_documents_say(tmp_path):

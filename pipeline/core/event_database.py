@@ -54,6 +54,7 @@ def make_tables(database: sqlite3.Connection) -> None:
         database.execute(f"PRAGMA user_version = {VERSION}")
     elif number(database, "application_id") == APPLICATION and number(database, "user_version") == 1:
         database.execute("ALTER TABLE events ADD COLUMN details TEXT")
+        database.execute("CREATE INDEX IF NOT EXISTS events_stream ON events (stream, label, start)")
         database.execute("PRAGMA user_version = 2")
     database.execute("COMMIT")
     until = time.monotonic() + BUSY_SECONDS

@@ -20,10 +20,8 @@ class Bands(Decoder):
         """``labels`` of all columns."""
         super().__init__(labels, hop, rate, **options)
         self.high[1:], self.audible = NEVER, [0]
-        self.block, self.first = (
-            np.zeros((0, len(labels)), np.float32),
-            0,
-        )  # the newest steps, and the number of the first
+        self.block = np.zeros((0, len(labels)), np.float32)  # the newest steps
+        self.first = 0  # the number of the first of them
         self.best = np.zeros(len(labels), np.float32)  # the columns where the open event was highest before them
 
     def decode(self, posteriors: NDArray[np.float32]) -> list[Event]:

@@ -63,6 +63,7 @@ class SeriesInfo(TrackInfo):
 
     rate: float
     left_out: int = 0  # rows whose time does not rise
+    hole: int = 0  # ticks without any before the newest row of a live series, if they are too many to be filled
     length: None = None  # seconds as declared: no table declares any
 
     @property

@@ -24,6 +24,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")  # of files that are searched f
 MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}  # cells that hold nothing
 GAP_TICKS = 10  # without a row: a hole of more is told
 MAX_GAP_TICKS = 100_000  # of more, the time stamps are nonsense
+MAX_HOLE_SECONDS = 30 * 86_400  # of a live series, whose sensor may be off for long
 BACK_ROWS = 10  # of a live series, one after another, whose times do not rise: its clock was set back
 MAX_FILLED = 900  # ticks without a row, for each row, besides: milliseconds make 999
 FAR = 1e300  # ticks, in place of infinitely many
@@ -87,7 +88,8 @@ def on_clock(
     rows: Iterable[Mapping[str, Any]], series: Series, info: SeriesInfo, name: str, live: bool = False
 ) -> Iterator[Rows]:
     """Each row ``(1, C)`` as soon as it is there, after those that are missing before it, ``(1 + missing, C)``.
-    If ``live``, the clock begins anew at the next tick when a sensor's own was set back (``clock_back``).
+    If ``live``, the clock begins anew at the next tick when a sensor's own was set back (``clock_back``), and a long
+    hole before a row is not filled: it is ``info.hole``.
     MediaError for a cell that is neither a number nor empty, or for holes that are too long.
     """
     zero = before = None
@@ -111,12 +113,14 @@ def on_clock(
             if place == tick:
                 continue
         missing = place - tick - 1
+        if live and MAX_GAP_TICKS < missing <= MAX_HOLE_SECONDS * series.rate:
+            info.hole, missing = missing, 0
         filled += missing
         if missing > MAX_GAP_TICKS or filled > MAX_FILLED * number + MAX_GAP_TICKS:
             seconds = f"{filled / series.rate:,.5g} s without a row before row {number}"
             wanted = f"expected {series.time!r} in seconds, or dates; are the times milliseconds?"
             raise MediaError("limit_duration", f"{name}: {seconds}; {wanted} Or lower extractor.rate={series.rate:g}")
-        if missing > GAP_TICKS:
+        if missing > GAP_TICKS or info.hole:
             info.warn("gap")
         tick = place
         found = np.full((missing + 1, len(values)), np.nan, np.float32)

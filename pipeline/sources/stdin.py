@@ -17,7 +17,7 @@ from pipeline.media.info import SeriesInfo
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.series import Series, on_clock
 from pipeline.media.tables import csv_rows
-from pipeline.sources.source import Piece, Source
+from pipeline.sources.source import Gap, Piece, Source
 
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31, "float32": 1}
 
@@ -50,7 +50,7 @@ class Stdin(Source):
         self.rate, self.dtype, self.channels = rate, np.dtype(dtype).newbyteorder("<"), channels
         self.scale, self.chunk_frames = FULL_SCALE[dtype], max(1, round(chunk * rate))
 
-    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece]:
+    def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
         """Mono at the model's rate until the pipe closes; an incomplete last frame is dropped. Of a series, each row as
         soon as its line has ended. ConfigError if the bytes begin like a file, MediaError if nothing comes.
         """
@@ -79,13 +79,16 @@ class Stdin(Source):
         yield Piece((convert.close(),))
 
 
-def rows(series: Series) -> Iterator[Piece]:
+def rows(series: Series) -> Iterator[Piece | Gap]:
     """The rows of standard input. MediaError for what is no such row."""
     info, lines = LiveInfo(rate=series.rate), codecs.iterdecode(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
     found, count = csv_rows(lines, series.columns, blank=True), 0
     try:
         for x in on_clock(found, series, info, "source=stdin", live=True):
             count += 1
+            if info.hole:
+                yield Gap(info.hole, "no rows came")
+                info.hole = 0
             yield Piece((x,))
     except (ValueError, csv.Error) as error:
         hint = " (extractor.columns)" if isinstance(error, ConfigError) else ""
