@@ -70,7 +70,7 @@ def infer(
     model, settings, path = opened(checkpoint, with_events)
     if where is not None:
         where.prepare(bool(model.spec.picture))
-    with sinks(sink, mining) as target:
+    with sinks(sink, mining, steps=output == "embeddings" and where is None) as target:
         target.check_overwrites([path, *(origin.reads if where is None else ())])
         reader = model.decoder(**settings)
         target.setup(*event_labels(model, reader))
@@ -118,12 +118,18 @@ def serve_pages(
         return TERMINATED if serve(origin, target, checkpoint, opened, block) else INTERRUPTED
 
 
-def sinks(settings: dict[str, dict[str, Any]], mining: bool = False) -> Any:
-    """All sinks as one; with ``mining``, one for hard negatives even if none was chosen."""
+def sinks(settings: dict[str, dict[str, Any]], mining: bool = False, steps: bool = False) -> Any:
+    """All sinks as one; with ``mining``, one for hard negatives even if none was chosen. ConfigError if they are to
+    write embeddings of ``steps``, and none does.
+    """
     from pipeline.core.build import build
+    from pipeline.core.errors import ConfigError
     from pipeline.sinks.fanout import Fanout
     from pipeline.sinks.sink import Sink
 
+    if steps and not any(setting.get("posteriors") for setting in settings.values()):
+        hint = "sink=jsonl sink.jsonl.posteriors=true"
+        raise ConfigError(f"output=embeddings: of a stream, each step has one, which no sink here writes; set {hint}")
     found = {name: build(setting, Sink, at=f"sink.{name}") for name, setting in settings.items()}
     if mining and "hard_negatives" not in found:
         from pipeline.sinks.hard_negatives import HardNegatives

@@ -63,7 +63,7 @@ def train(
     heard = find_recordings(streams) if streams is not None else []
     coach = build(trainer, Trainer, at="trainer")
     change = build(augment, Augmentation, at="augment") if augment else None
-    lone = {"lone": True} if aim.examines and "lone" in schema(find(dataset["_target_"], object, "dataset")) else {}
+    lone = {"lone": True} if aim.alone and "lone" in schema(find(dataset["_target_"], object, "dataset")) else {}
     data: Any = build(dataset, at="dataset", **lone)
     settings["task"] = aim.recorded(task, data.labels, data.background)
     coach.seed(seed)

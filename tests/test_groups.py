@@ -1,6 +1,7 @@
 """Embeddings of trained encoders, and groups of clips by them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def grouped(trained, tones, tmp_path_factory):
         rows.append({"path": f"{number}.wav", "split": "train" if number < 16 else "val"})
     write_table(root / "manifest.csv", rows)
     given = ["dataset=manifest", f"dataset.root={root}", "dataset.labelled=false", "dataset.cache=null", *QUICK, "task=groups",
-             "task.count=2", "head=nearest", "augment=none", f"trainer.pretrained={trained}"]  # fmt: skip
+             "task.count=2", f"trainer.pretrained={trained}"]  # fmt: skip
     ran("train.py", *given, f"hydra.run.dir={root / 'run'}")
     return root, given
 
@@ -169,6 +170,32 @@ def test_settings_that_do_not_suit_are_refused(grouped, tmp_path, settings, mess
     given = dict(one.split("=", 1) for one in grouped[1]) | settings
     done = run("train.py", *(f"{key}={value}" for key, value in given.items()), f"hydra.run.dir={tmp_path}")
     assert done.returncode == 2 and message in done.stderr.decode(), done.stderr.decode()
+
+
+def test_a_folder_of_one_class_is_grouped(grouped, trained, tmp_path):
+    for split, numbers in (("train", range(16)), ("val", range(16, 20))):
+        (tmp_path / "data" / split / "unsorted").mkdir(parents=True)
+        for number in numbers:
+            shutil.copy(grouped[0] / f"{number}.wav", tmp_path / "data" / split / "unsorted")
+    given = [one for one in grouped[1] if not one.startswith("dataset")]
+    ran(
+        "train.py",
+        "dataset=folder",
+        f"dataset.root={tmp_path / 'data'}",
+        "dataset.cache=null",
+        *given,
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
+    assert torch.allclose(
+        load(tmp_path / "run").head.distance.centres, load(grouped[0] / "run").head.distance.centres, atol=1e-4
+    )
+
+
+def test_embeddings_of_a_stream_need_a_sink_that_writes_steps(grouped, trained):
+    done = run(
+        "infer.py", f"checkpoint={trained}", f"source.path={grouped[0] / '0.wav'}", "output=embeddings", "sink=jsonl"
+    )
+    assert done.returncode == 2 and b"no sink here writes; set sink=jsonl sink.jsonl.posteriors=true" in done.stderr
 
 
 def test_a_graph_has_no_embedding(exported):

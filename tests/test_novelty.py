@@ -424,6 +424,7 @@ def test_files_are_told_to_be_unusual(machine, tmp_path):
     rows = read_csv(tmp_path / "x.csv")
     assert {row["label"] for row in rows if "broken" in row["path"]} == {"unusual"}
     assert sum(row["label"] == "unusual" for row in rows if "fine" in row["path"]) <= 2
+    assert all(float(row["score"]) == round(float(row["p_unusual"]), 4) for row in rows)  # not that of a band
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -33,7 +33,7 @@ from pipeline.tasks.ctc import ctc_cost, fewest_steps
 from pipeline.tasks.strings import Strings, align
 
 LABELS = ["a", "b", "c", "-"]
-STRINGS = ["task=strings", "head=last", "smoothing=none", "decoder=transcript"]
+STRINGS = ["task=strings"]
 
 
 def read(path):
@@ -430,7 +430,7 @@ def test_files_are_told_their_strings(learnt, tmp_path):
         ("false_alarms=0", "false_alarms is 0"),
         ("calibrate=true", "calibrate is True; expected false"),
         ("decoder=hysteresis", "decoder: reads events, but the task tells strings; set decoder=transcript"),
-        ("task=classes", "decoder: reads strings, but the task tells events; set decoder=hysteresis"),
+        ("task=classes decoder=transcript", "decoder: reads strings, but the task tells events; set decoder=hysteresis"),
         ("decoder.phrases=[tone]", "the model has no word 'tone'"),
         ("dataset.scene.strings.count=[3,1]", "got 3 to 1; expected the lower one first"),
     ],

@@ -1,6 +1,6 @@
 """Events of one score, each with the parts of a step (bands, regions) that were strangest where it was highest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,10 @@ class Bands(Decoder):
         scores = self.at(now.peak)
         order = [place for place in np.argsort(-scores[1:], kind="stable")[:TOLD] + 1 if scores[place] >= STRANGE]
         return replace(super().event(index, now, final), details=", ".join(self.labels[place] for place in order))
+
+    def certainty(self, scores: NDArray[np.float32], events: Sequence[Event] = ()) -> float:
+        """How unusual it is."""
+        return float(scores[0])
 
     def for_label(self, index: int, threshold: float | None = None, release: float | None = None) -> "Bands":
         """As of any decoder; nothing is known of the parts."""

@@ -57,7 +57,7 @@ class Groups(Task[Grouped]):
     """K-means on the embeddings of a trained model; nothing is learnt by gradients."""
 
     link: Link = "softmax"
-    best, hit, kept, unknown, learns, labelled = "sure", "sure", ("sure",), -1, False, False
+    best, hit, kept, unknown, alone, learns, labelled = "sure", "sure", ("sure",), -1, True, False, False
 
     def __init__(self, count: PositiveInt = 8) -> None:
         """How many groups."""

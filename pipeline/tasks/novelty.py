@@ -72,7 +72,7 @@ class Novelty(Labelled):
     ``energy`` and the decoder ``bands`` belong to it.
     """
 
-    best, hit, examines, rescaled = "explained", "explained", True, True
+    best, hit, alone, examines, rescaled = "explained", "explained", True, True, True
     kept = ("explained", "auroc", "loss")
 
     def __init__(self, normal: list[str] | None = None) -> None:

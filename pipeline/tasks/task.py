@@ -38,6 +38,7 @@ class Task(Generic[Found]):
         learns: whether a model is trained by gradients.
         labelled: whether columns are labels, which thresholds and truths of long recordings mean.
         link_stage: the model's stage that makes posteriors of logits.
+        alone: whether one label, or none, is enough in the training clips, and others may be in the other splits.
         examines: whether it looks at the features of training clips (``examine``) before the first epoch.
         rescaled: whether the answers to clips mean something only after ``calibrate``.
         reads: what a decoder finds in the steps; ``strings`` have a loss over whole sequences (``sequence_cost``).
@@ -50,6 +51,7 @@ class Task(Generic[Found]):
     hit: str
     unknown: float
     stepwise: bool = False
+    alone: bool = False
     examines: bool = False
     rescaled: bool = False
     learns: bool = True
