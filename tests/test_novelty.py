@@ -21,8 +21,8 @@ from sklearn.metrics import roc_auc_score
 from pipeline.cells.gru import GRU
 from pipeline.cells.layouts import from_torch
 from pipeline.cells.lstm import LSTM
+from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
-from pipeline.core.event_database import open_database
 from pipeline.decoders.bands import Bands
 from pipeline.decoders.decoder import Decoder, Event
 from pipeline.encoders.ahead import Ahead
@@ -30,8 +30,9 @@ from pipeline.encoders.autoencoder import Autoencoder
 from pipeline.encoders.whiten import Whiten
 from pipeline.exporting.export import export
 from pipeline.layers.usual import Energy, EnergyHead, Usual, part_of
+from pipeline.measures.detection import AnnotatedRecording, check_recordings
 from pipeline.measures.tail import tail_level
-from pipeline.model.classifier import Classifier
+from pipeline.model.classifier import Classifier, load
 from pipeline.model.onnx_model import OnnxModel
 from pipeline.report.events import main as report_events
 from pipeline.serving.messages import rows_of
@@ -406,16 +407,15 @@ def test_events_tell_their_bands_wherever_they_go(machine, tmp_path):
     assert told[0]["details"] == "a" and "details" not in told[1]
 
 
-def test_a_database_of_before_learns_of_details(tmp_path):
-    path = tmp_path / "old.sqlite"
-    open_database(path, "x", write=True).close()
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("ALTER TABLE events DROP COLUMN details")
-        database.execute("PRAGMA user_version = 1")
-        database.commit()
-    with closing(open_database(path, "x", write=True)) as database:
-        assert "details" in {row[1] for row in database.execute("PRAGMA table_info(events)")}
-        assert database.execute("PRAGMA user_version").fetchone()[0] == 2
+def test_what_is_normal_is_no_event_of_a_recording(machine, recwarn):
+    """Of a model, too, whose file alone says which labels are normal."""
+    told = build(
+        Novelty().recorded({"_target_": "pipeline.tasks.novelty.Novelty"}, ["hum", "rain"], "nothing"), Novelty
+    )
+    assert [told.name_event(label) for label in ("hum", "rain", "nothing", "beep")] == [None, None, None, "unusual"]
+    model, path = load(machine / "run"), machine / "day.wav"
+    check_recordings([AnnotatedRecording(path, [(0.0, 3.0, "fine"), (4.0, 4.4, "beep")])], model)
+    assert not recwarn.list
 
 
 def test_files_are_told_to_be_unusual(machine, tmp_path):

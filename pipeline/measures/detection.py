@@ -102,7 +102,7 @@ def check_recordings(given: Iterable[AnnotatedRecording], model: Classifier) -> 
         if twice := own_overlaps(recording.events):
             warnings.warn(f"streams: {find_truth(recording.path)}: {twice}, and count as two", stacklevel=2)
         names = {label: model.task.name_event(label) for *_, label in recording.events}
-        if other := sorted(label for label, name in names.items() if name not in model.labels):
+        if other := sorted(label for label, name in names.items() if name not in (None, *model.labels)):
             what = f"no label of the data: {', '.join(other)} ({', '.join(model.labels)})"
             warnings.warn(f"streams: {recording.path}: {what}", stacklevel=2)
 
