@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from collections import Counter, defaultdict
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -424,10 +425,11 @@ def test_bits_are_those_of_a_scheduler_whatever_is_lost_and_whoever_takes_over(h
         posteriors, events = offline(hearing, wave, room.hall.steps)
         assert np.array_equal(page.told.posteriors(), posteriors)
         assert sorted(page.told.events) == sorted((event.label, event.start) for event in events) and events
-        with sqlite3.connect(database) as found:
+        with closing(sqlite3.connect(database)) as found:
             query = "SELECT label, start FROM events JOIN streams ON streams.id = stream WHERE name LIKE ?"
             rows = found.execute(query, (f"%{page.welcome['session']}",)).fetchall()
         assert sorted(rows) == sorted((event.label, event.start / 16000) for event in events)
+    room.sink.working["sqlite"].database.close()
     assert resumed > 10
 
 
@@ -468,7 +470,7 @@ def test_sinks_get_every_clients_events_under_its_name(hearing, tmp_path):
             say(room, name, sessions[name], '{"type":"end"}')
             wanted[name] = [(event.label, event.start / 16000) for event in offline(hearing, wave, room.hall.steps)[1]]
     rows = read_jsonl(tmp_path / "a.jsonl")
-    with sqlite3.connect(tmp_path / "a.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "a.sqlite")) as database:
         stored = database.execute(
             "SELECT name, label, start, time FROM events JOIN streams ON streams.id = stream"
         ).fetchall()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -123,7 +123,7 @@ def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, kn
         assert asyncio.run(converse(server, told, end=True)) == 1000
         assert sessions[1:] == [(sessions[0][0], True)] * 2 and told.welcome["resumed"]
     assert_known(told, known)
-    with sqlite3.connect(database) as found:
+    with closing(sqlite3.connect(database)) as found:
         rows = found.execute("SELECT label, start FROM events").fetchall()
     assert sorted(rows) == sorted((label, start / 16000) for label, start in told.events)
 
@@ -313,7 +313,7 @@ def test_other_hosts_and_origins_are_turned_away(server, headers):
     assert fetch(server, "/v1/model", headers=server.bearer | ours)[0] == 200
 
 
-def closing(server, *sent, wait=10):
+def close_code(server, *sent, wait=10):
     """The code with which a connection ends after messages."""
 
     async def talk():
@@ -333,18 +333,18 @@ def closing(server, *sent, wait=10):
 
 def test_every_way_to_misbehave_has_its_code(server):
     hello = json.dumps({"type": "hello", "token": server.token})
-    assert closing(server, json.dumps({"type": "hello", "token": "x"})) == messages.TOKEN
+    assert close_code(server, json.dumps({"type": "hello", "token": "x"})) == messages.TOKEN
     assert (
-        closing(server, "x")
-        == closing(server, b"x")
-        == closing(server, frame(SOUND, 0, 1, bytes(2)))
+        close_code(server, "x")
+        == close_code(server, b"x")
+        == close_code(server, frame(SOUND, 0, 1, bytes(2)))
         == messages.MALFORMED
     )
-    assert closing(server, hello, hello) == messages.MALFORMED
-    assert closing(server, hello.replace("}", ', "resume": "%s"}' % ("A" * 2_000_000))) == 1009
-    assert closing(server, bytes(2_000_000)) == 1009
+    assert close_code(server, hello, hello) == messages.MALFORMED
+    assert close_code(server, hello.replace("}", ', "resume": "%s"}' % ("A" * 2_000_000))) == 1009
+    assert close_code(server, bytes(2_000_000)) == 1009
     begin = time.monotonic()
-    assert closing(server) == messages.LATE and 4 < time.monotonic() - begin < 9
+    assert close_code(server) == messages.LATE and 4 < time.monotonic() - begin < 9
 
 
 def test_headers_that_do_not_come_end_the_connection(server):

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def test_many_microphones(place, tmp_path):
     finally:
         server.kill()
     for house, streams in (("house", ["day.flac", "day.flac"]), ("rooms", ["hall", "kitchen"])):
-        with sqlite3.connect(folder / f"{house}.sqlite") as database:
+        with closing(sqlite3.connect(folder / f"{house}.sqlite")) as database:
             names = sorted(name.split()[0] for (name,) in database.execute("SELECT name FROM streams"))
             assert [name for name in names if name != "browser"] == streams  # which is the server itself
             assert database.execute("SELECT count(*) FROM events").fetchone() > (0,)
