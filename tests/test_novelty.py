@@ -107,7 +107,7 @@ def test_scores_are_held_against_their_own_past():
     rng = np.random.default_rng(1)
     x = rng.standard_normal(300) - 5
     x[200:220] += 6
-    stage = Usual(1, 100, 10, 20.0)
+    stage = Usual(1, 100, 10, 20.0, None)
     y, (mean, variance, _) = stage(torch.tensor(x, dtype=torch.float32)[None, :, None], stage.initial(1))
     expected, m, v = plain_usual(x.astype(np.float32), 100, 10, 20.0)
     assert np.allclose(y[0, :, 0], expected, atol=1e-3) and np.allclose(
@@ -124,7 +124,7 @@ def test_scores_are_held_against_their_own_past():
 
 
 def test_a_constant_signal_is_never_unusual_and_what_follows_it_is():
-    stage = Usual(1, 100, 5, 20.0)
+    stage = Usual(1, 100, 5, 20.0, None)
     x = torch.full((1, 50, 1), -18.0)
     y, state = stage(x, stage.initial(1))
     assert torch.isfinite(y).all() and (y < 0).all()
@@ -199,8 +199,9 @@ def test_figures_are_those_of_sklearn_and_clips_are_counted_in_deviations():
     assert got["pauc"] == pytest.approx(roc_auc_score(truth, logits[:, 0], max_fpr=0.1), abs=1e-3)
     assert got["explained"] == pytest.approx(1 - np.exp(logits[truth == 0, 0]).mean(), rel=1e-4) == 1 - got["loss"]
     factor, shift = task.calibrate(found)
-    assert np.allclose((logits * factor + shift)[truth == 0].mean(0), -3, atol=1e-2)
-    assert np.allclose((logits * factor + shift)[truth == 0].std(0), 1, rtol=1e-2)
+    for scale, mean in zip(zip(factor, shift, strict=True), (-3, 0), strict=True):  # of clips, and of steps
+        normal = (logits * scale[0] + scale[1])[truth == 0]
+        assert np.allclose(normal.mean(0), mean, atol=1e-2) and np.allclose(normal.std(0), 1, rtol=1e-2)
     json.dumps(task.measure(found) | {"names": found.names}, allow_nan=False)
 
 
@@ -208,9 +209,25 @@ def test_a_head_counts_clips_in_a_scale_that_is_fitted():
     head = EnergyHead((6,), 3, 0.02)
     x = torch.randn(2, 30, 6)
     before, _ = head(x, head.initial(2))
-    head.scale([2.0, 1.0, 1.0], [-3.0, 0.0, 1.0])
+    for _ in range(2):  # as of a model that is trained further
+        head.scale([[2.0, 1.0, 1.0], [5.0] * 3], [[-3.0, 0.0, 1.0], [7.0] * 3])
     after, _ = head(x, head.initial(2))
-    assert torch.allclose(after, before * torch.tensor([2.0, 1.0, 1.0]) + torch.tensor([-3.0, 0.0, 1.0]), atol=1e-5)
+    assert torch.allclose(after, before * torch.tensor([4.0, 1.0, 1.0]) + torch.tensor([-9.0, 0.0, 2.0]), atol=1e-5)
+
+
+def test_what_normal_recordings_have_is_usual_on_every_stream():
+    """Words after silence: far above their own past, but no higher than words in what was learnt."""
+    x = torch.full((1, 300, 1), -8.0)
+    x[0, 200:210], x[0, 250:260] = 0.5, 6.0
+    found = {}
+    for normal in (None, 4.0):
+        stage = Usual(1, 100, 10, 20.0, normal)
+        stage.scale([[1.0], [0.5]], [[0.0], [0.0]])  # normal steps: mean 0, deviation 2
+        found[normal] = stage(x, stage.initial(1))[0][0, :, 0]
+    assert (found[None][[200, 250]] > 3).all()
+    assert torch.equal(found[4.0], found[None].minimum(0.5 * x[0, :, 0] - 4)) and found[4.0][200] == -3.75
+    untold = Usual(1, 100, 10, 20.0, 4.0)
+    assert torch.equal(untold(x, untold.initial(1))[0][0, :, 0], found[None]), "before it is fitted"
 
 
 def test_a_level_that_peaks_reach_as_often_as_was_wished():

@@ -14,6 +14,7 @@ from pipeline.layers.stage import Chain, State
 LEAST_ENERGY = 1e-8
 LEAST_DEVIATION = 0.1  # of a log energy: what differs by less is never unusual
 SIGMAS = 3.0  # deviations above the mean at which the logit is 0, so the score 0.5
+NO_LIMIT = 1e6  # a logit that is above all others
 
 
 class EnergyHead(Chain):
@@ -35,17 +36,18 @@ class EnergyHead(Chain):
         live: PositiveFloat | None = 30.0,
         warm: NonNegativeFloat = 2.0,
         slow: Annotated[float, Field(ge=1)] = 20.0,
+        normal: float | None = 3.0,
     ) -> None:
         """``shape`` of an encoder step, number of columns, ``step`` in seconds. Seconds: ``span`` of an energy;
         ``window`` (and ``live``, the same on streams) of the past that each step is held against, None for whole clips;
-        ``warm`` and ``slow``: see ``Usual``.
+        ``warm``, ``slow`` and ``normal``: see ``Usual``.
         """
         energy = Energy(shape, classes, max(1, round(span / step)))
         steps = (max(2, round(window / step)), math.ceil(warm / step)) if window else (0, 0)
-        super().__init__(energy=energy, pool=Usual(classes, *steps, slow))
+        super().__init__(energy=energy, pool=Usual(classes, *steps, slow, normal))
 
     def scale(self, factor: ArrayLike, shift: ArrayLike) -> None:
-        """Multiply each logit of whole clips, and add to it ``(columns,)``, for ever."""
+        """As ``Usual.scale``."""
         self.pool.scale(factor, shift)
 
 
@@ -76,17 +78,19 @@ class Usual(Mean):
     On streams, mean and deviation are those of the stream itself, so that each place has its own: averages of the last
     ``steps``, from the first one on. The first ``warm`` steps are never unusual. From one deviation on it learns more
     slowly, above 3 ``slow`` times, so that what is unusual does not become usual while it lasts. The state is mean,
-    variance, and steps known. Of whole clips (``steps`` 0) the mean since the start is told, in a scale that is fitted.
+    variance, and steps known. What lies less than ``normal`` deviations above the steps of normal recordings is usual
+    everywhere (None: it is not asked). Of whole clips (``steps`` 0) the mean since the start is told, in deviations of
+    normal clips.
     """
 
     factor: Tensor
     shift: Tensor
 
-    def __init__(self, columns: int, steps: int, warm: int, slow: float) -> None:
+    def __init__(self, columns: int, steps: int, warm: int, slow: float, normal: float | None) -> None:
         super().__init__(columns, 0)
-        self.steps, self.warm, self.slow = steps, warm, slow
-        self.register_buffer("factor", torch.ones(columns))
-        self.register_buffer("shift", torch.zeros(columns))
+        self.steps, self.warm, self.slow, self.normal = steps, warm, slow, normal
+        self.register_buffer("factor", torch.ones(2, columns))  # of clips, and of steps
+        self.register_buffer("shift", torch.tensor([[0.0], [NO_LIMIT]]).repeat(1, columns))
 
     def initial(self, batch: int) -> State:
         """Nothing is usual."""
@@ -98,7 +102,7 @@ class Usual(Mean):
         """Step by step, each against those before it."""
         if not self.steps:
             y, state = super().forward(x, state)
-            return y * self.factor + self.shift, state
+            return y * self.factor[0] + self.shift[0], state
         mean, variance, known = state
         outputs = []
         for now in x.unbind(1):
@@ -110,14 +114,17 @@ class Usual(Mean):
             mean = mean + rate * away
             variance = (1 - rate) * (variance + rate * away.square())
             outputs.append(sigmas - SIGMAS)
-        return torch.stack(outputs, 1), (mean, variance, known)
+        y = torch.stack(outputs, 1)
+        if self.normal is not None:
+            y = torch.minimum(y, x * self.factor[1] + self.shift[1] - self.normal)
+        return y, (mean, variance, known)
 
     @torch.no_grad()
     def scale(self, factor: ArrayLike, shift: ArrayLike) -> None:
-        """As ``EnergyHead.scale``."""
+        """By what logits of clips and steps ``(2, columns)`` are to be multiplied, and what is to be added."""
         factors, shifts = (torch.as_tensor(one).to(self.shift) for one in (factor, shift))
-        self.factor.mul_(factors)
-        self.shift.mul_(factors).add_(shifts)
+        self.factor.copy_(torch.stack([self.factor[0] * factors[0], factors[1]]))
+        self.shift.copy_(torch.stack([self.shift[0] * factors[0] + shifts[0], shifts[1]]))
 
 
 def part_of(shape: tuple[int, ...], parts: int) -> Tensor:

@@ -34,7 +34,7 @@ class Novel(Tagged):
 
     Attributes:
         columns: the scores ``(N, K)`` of the clips, also of their parts.
-        energies: of steps whose truth is known, log energies ``(S,)``, batch by batch.
+        energies: of steps whose truth is known, log energies ``(S, K)``, batch by batch.
         there: and whether they are unusual, likewise.
     """
 
@@ -45,9 +45,16 @@ class Novel(Tagged):
     @property
     def explained(self) -> float:
         """1 less the mean square of what was not expected at normal steps, in variances of the training data."""
-        energies, there = torch.cat([torch.zeros(0), *self.energies]), torch.cat([torch.zeros(0), *self.there])
-        normal = energies[there == 0].double().exp()
+        normal = self.normal_steps[:, 0].exp()
         return 1 - float(normal.mean()) if len(normal) else 0.0
+
+    @property
+    def normal_steps(self) -> Tensor:
+        """The log energies ``(S, K)`` of steps that are known to be normal, in float64."""
+        return torch.cat(
+            [one[there == 0].double() for one, there in zip(self.energies, self.there, strict=True)]
+            or [torch.zeros(0, 1)]
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class Novelty(Labelled):
         """Keep the log energies of steps whose truth is known."""
         assert isinstance(found, Novel)
         known = ~truth[..., 0].isnan()
-        found.energies.append(logits[..., 0].float().cpu()[known])
+        found.energies.append(logits.float().cpu()[known])
         found.there.append(truth[..., 0][known])
 
     def right(self, found: Tagged, posteriors: Tensor, truth: Tensor) -> Tensor:
@@ -165,21 +172,24 @@ class Novelty(Labelled):
         return super().right(found, posteriors[..., :1], truth[:, :1])
 
     def calibrate(self, found: Tagged) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """So that clips are counted in deviations of normal ones above their mean, less ``SIGMAS``."""
+        """So that clips and steps ``(2, K)`` are counted in deviations of normal ones above their mean; clips less
+        ``SIGMAS``.
+        """
         assert isinstance(found, Novel)
-        normal = found.columns[~found.truth[:, 0]].astype(np.float64)
-        if not len(normal):
+        clips, steps = found.columns[~found.truth[:, 0]].astype(np.float64), found.normal_steps.numpy()
+        if not len(clips) or not len(steps):
             raise ConfigError("dataset: no normal clip is held out for validation; set dataset.val higher")
-        logits = logit(normal.clip(MIN_SCORE, 1 - MIN_SCORE))
-        factor = 1 / logits.std(0).clip(LEAST_DEVIATION)
-        return factor, -logits.mean(0) * factor - SIGMAS
+        logits = logit(clips.clip(MIN_SCORE, 1 - MIN_SCORE))
+        factor = 1 / np.stack([logits.std(0), steps.std(0)]).clip(LEAST_DEVIATION)
+        return factor, -np.stack([logits.mean(0), steps.mean(0)]) * factor - [[SIGMAS], [0.0]]
 
     def summarize(self, found: Tagged) -> dict[str, Any]:
         """As of tags; ``explained``, its loss, and the AUROC, also up to ``FALSE_SHARE`` false positives (``pauc``, as
         McClish 1989), of clips and of steps; None if only one kind of them is known.
         """
         assert isinstance(found, Novel)
-        energies, there = (torch.cat([torch.zeros(0), *parts]) for parts in (found.energies, found.there))
+        there = torch.cat([torch.zeros(0), *found.there])
+        energies = torch.cat([torch.zeros(0), *(one[:, 0] for one in found.energies)])
         scores, truth = torch.from_numpy(found.scores[:, 0]), torch.from_numpy(found.truth[:, 0])
         return super().summarize(found) | {
             "explained": found.explained,
