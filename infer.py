@@ -163,4 +163,4 @@ def finished(tally: Any, fail_on: str, note: str = "") -> int:
 
 
 if __name__ == "__main__":
-    launch(infer, "infer")
+    launch(infer, "infer")  # fish completes what has @hydra.main in its text

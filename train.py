@@ -145,4 +145,4 @@ def compare(jobs: list[Job]) -> None:
 
 
 if __name__ == "__main__":
-    launch(train, "train", compare)
+    launch(train, "train", compare)  # fish completes what has @hydra.main in its text

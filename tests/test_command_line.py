@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,10 +204,18 @@ def test_another_python_than_that_of_the_environment_is_one_line(script):
     assert done.returncode == 2 and "source .venv/bin/activate" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_tab_key_completes_options():
-    given = "python train.py cell=gr"
-    done = run("train.py", "-sc", "query=bash", env=os.environ | {"COMP_LINE": given, "COMP_POINT": str(len(given))})
-    assert done.stdout.decode().split() == ["cell=gru", "cell=gru_reset_before"]
+@pytest.mark.parametrize(("shell", "tab"), [
+    ("bash", 'eval "$(python {0} -sc install=bash)"; COMP_LINE="python {0} gate=vo" COMP_CWORD=2; COMP_POINT=${{#COMP_LINE}}'
+             '; hydra_bash_completion; echo ${{COMPREPLY[@]}}'),
+    ("fish", 'python {0} -sc install=fish | source; complete -C "python {0} gate=vo"'),
+])  # fmt: skip
+@pytest.mark.parametrize("script", ["train.py", "infer.py"])
+def test_the_tab_key_completes_options(script, shell, tab):
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run([shell, "-c", tab.format(script)], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "gate=voice", done.stderr
 
 
 @pytest.mark.parametrize("script", ["train.py", "infer.py"])

@@ -45,6 +45,23 @@ def test_what_a_page_names_exists(page):
     assert not [pair for pair in missing if pair[1] not in EXAMPLES | {"null"}], missing
 
 
+def test_each_kept_result_is_named_in_the_results():
+    text = (ROOT / "docs" / "results.md").read_text()
+    for path in (ROOT / "benchmarks" / "results").iterdir():
+        name, date = path.stem[:-11], path.stem[-5:]
+        assert re.search(rf"^\|.*`{name}`.*\b{date}\b", text, re.M), path.name
+
+
+def test_the_costs_in_the_readme_are_those_that_were_kept():
+    (kept,) = (ROOT / "benchmarks" / "results").glob("models_recipes-*.txt")
+    costs = {row[0]: row for line in kept.read_text().splitlines() if len(row := line.split()) == 8}
+    text = (ROOT / "README.md").read_text()
+    table = re.findall(r"^\| `(\w+)` .*\| ([\d.]+) MB \| ([\d.]+) ms \| (\d+) \|$", text, re.M)
+    assert len(table) >= 5
+    for name, *given in table:
+        assert given == [costs[name][2], costs[name][3], costs[name][7]], name
+
+
 def commands(text):
     """The command lines of the programs: which one, and what it is given, with the first of several values."""
     for program, line in re.findall(r"python (?:CLONE/)?(train|infer)\.py ([^\n`]*)", text):
