@@ -53,7 +53,7 @@ def composed(run, model, split, count, pause):
     """Strings of a split: samples, and the start, end and label of each word."""
     data = build(settings_of(run)["dataset"], at="dataset")
     clips = data.split(split, model.spec)
-    clips = getattr(clips, "clips", clips)
+    clips = getattr(clips, "split", clips)  # less what is composed of them
     told = {model.labels[column] for column in model.decoder().audible}
     clips.clips = [clip for clip in clips.clips if clip.label in told]
     speakers = [clip.speaker or clip.group for clip in clips.clips]
