@@ -28,6 +28,7 @@ from pipeline.serving.browser import Browser
 from pipeline.serving.hall import Hall, News
 from pipeline.serving.headers import HEADERS
 from pipeline.serving.messages import Refused
+from pipeline.serving.once import Once
 from pipeline.serving.orders import Enter, Gone
 from pipeline.serving.seal import Seals, read_key
 from pipeline.serving.session import Session
@@ -84,6 +85,7 @@ class Server:
         """``open_model(checkpoint, live)``: a model and the settings of its decoder; see ``serve``."""
         self.settings, self.sink, self.open_model, self.block = settings, sink, open_model, block
         self.seals = Seals(read_key(settings.key))
+        self.once = Once(settings.key.with_name(f"{settings.key.name}.told"))
         self.hall: Hall | None = None
         self.checkpoint: str | None = None
         self.clients: dict[Client, str] = {}  # with their addresses
@@ -169,7 +171,7 @@ class Server:
     def open_hall(self, checkpoint: str) -> Hall:
         model, settings, path = self.open_model(checkpoint, True)
         self.sink.check_overwrites([path])
-        return Hall(model, self.block, settings, self.sink, self.seals, self.post)
+        return Hall(model, self.block, settings, self.sink, self.seals, self.once, self.post)
 
     async def dismiss(self, hall: Hall) -> None:
         """End a hall; its clients are told."""
