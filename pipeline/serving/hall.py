@@ -31,6 +31,7 @@ from pipeline.streaming.stream import Stream
 
 GAP = ""  # no label: how a gap is known
 TILE = 64  # rows of a batch at most: part of what makes bits
+TURN_SECONDS = 0.01  # from the beginning of a turn to the next, at least: small batches are dear
 CREDIT_SECONDS = 2.0
 SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream; of large ones, or if there is much to do
 LARGE_SEAL, BUSY = 64 << 10, 0.5  # characters; load
@@ -159,7 +160,10 @@ class Hall:
         more: bool | None = False
         try:
             while more is not None:
+                began = time.monotonic()
                 more = self.turn(more)
+                if more is not None:
+                    time.sleep(max(0.0, began + TURN_SECONDS - time.monotonic()))
         except BaseException as error:  # raised again by who has started us
             self.error = error
             failed = Refused(said.FAULT, "the server has failed")
