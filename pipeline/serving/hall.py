@@ -284,6 +284,7 @@ class Hall:
         """Answers of streams to their clients and sinks; the last of them with a ``gap``."""
         for answer in answers:
             seat, stream = self.by_stream[answer.stream], answer.stream
+            passed = gap if answer is answers[-1] else None
             self.waits[sum(answer.waited > bound for bound in WAITS)] += 1
             self.waited, self.answers = self.waited + answer.waited, self.answers + 1
             self.counts["waited_microseconds"] += round(1e6 * answer.waited)
@@ -294,13 +295,13 @@ class Hall:
                     "answer",
                     ack=seat.answered,
                     first=answer.first,
-                    next=stream.steps,
+                    next=stream.steps if passed else answer.first + len(answer.posteriors),
                     posteriors=said.encode_posteriors(answer.posteriors) if seat.posteriors else None,
                     events=said.rows_of(answer.events),
                     open=said.rows_of(stream.open) or None,
                     waited=round(answer.waited, 4),
                     warnings=list(answer.warnings) or None,
-                    gap=gap if answer is answers[-1] else None,
+                    gap=passed,
                 )
                 self.news.append(News(seat.client, text, seat.answered))
 
