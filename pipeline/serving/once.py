@@ -30,6 +30,13 @@ class Once:
         self.database: sqlite3.Connection | None = None
         self.forget(time.time())
 
+    def close(self) -> None:
+        """It is not used any more."""
+        if self.database:
+            self.database.close()
+
+    __del__ = close  # newer Pythons warn of a database that is not closed
+
     def run(self, query: str, *values: Any) -> Any:
         """The first row of a query."""
         try:
@@ -43,6 +50,7 @@ class Once:
             if self.path is None:
                 raise
             print(f"note: {self.path}: {error}; sinks may be told an event twice", file=sys.stderr)
+            self.close()
             self.path, self.database = None, None
             return self.run(query, *values)
 
