@@ -74,7 +74,7 @@ def infer(
         target.check_overwrites([path, *(origin.reads if where is None else ())])
         reader = model.decoder(**settings)
         target.setup(*event_labels(model, reader))
-        as_trained = with_events and not settings and gate is None and window == "auto"
+        as_trained = with_events and not settings
         facts = {"model": str(checkpoint), "output": "events" if with_events else "labels"}
         target.write(Metadata(facts | (promised(model) if as_trained else {})))
         if where is not None:
@@ -99,6 +99,8 @@ def open_tested(
         from pipeline.model.embedding import embedding_of
 
         model = embedding_of(model, live)
+    if how["window"] != "auto" or how["gate"] is not None:
+        model.promise = None  # which was of the model as it was trained
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
     if model.link == "sigmoid" or model.decoder().reads == "strings":
         model.config["decoder"] |= settings  # which say what is told of whole files, too

@@ -107,7 +107,10 @@ class Line:
         self.socket.sendall(packed(1, json.dumps({"type": "hello", "token": program.token}).encode()))
         self.tick, self.sent, self.waits, self.rest = 0, {}, [], b""
         while b'"seal"' not in self.rest or not self.rest.endswith(b"}"):
-            self.rest += self.socket.recv(1 << 16)
+            more = self.socket.recv(1 << 16)
+            if not more:
+                raise SystemExit("error: the server has enough to do, and lets no more clients in")
+            self.rest += more
         self.rest = b""
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -6,6 +6,7 @@ is neither: with the first model, and with the second one, which has been told o
     python benchmarks/teach.py
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -13,10 +14,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("", "tests")]
 from serving import served
+from table import report  # beside this file
 from teaching import again_and_again, person, tones
 
 SCENE = [(2 + 3 * k, 1, ("low", "other", "high", "other")[k % 4]) for k in range(8)]
 SECONDS = 26
+FIRST = """new MutationObserver(() => window.first ??= Date.now())
+  .observe(document.querySelector("#events"), {childList: true})"""
 
 
 def judged(events):
@@ -27,11 +31,10 @@ def judged(events):
 
 
 def main():
-    folder = Path(tempfile.mkdtemp())
-    root, started = folder / "taught", time.perf_counter()
+    folder, rows = Path(tempfile.mkdtemp()), []
+    root = folder / "taught"
     with served(None, f"source.teach={root}") as server:
         teach, begin = server.url.replace("/#", "/teach#"), time.perf_counter()
-        print(f"server ready after {begin - started:.0f} s")
         with person(teach, tones(folder / "noise.wav", [])) as one:
             one.record_background(30)
         for label in ("low", "high"):
@@ -39,29 +42,28 @@ def main():
                 for clips in (7, 7, 6):
                     one.record(label, clips)
                     one.page.click("#next")
-        print(f"recorded after {time.perf_counter() - begin:.0f} s")
+        rows.append(["recorded", f"{time.perf_counter() - begin:.0f}", ""])
         scene = tones(folder / "scene.wav", SCENE, 90.0)
-        for number in (1, 2):
+        for name in ("first", "second"):
             with person(teach, scene, once=True) as one:
-                said = one.train(again=number == 2, seconds=3600)
-                print(f"round {number}: trained after {time.perf_counter() - begin:.0f} s: {said}")
+                one.train(again=name == "second", seconds=3600)
+                rows.append([f"{name} model trained", f"{time.perf_counter() - begin:.0f}", ""])
                 one.page.locator("#runs li").first.get_by_role("button", name="Try live").click()
                 one.page.wait_for_url("**/#*")
-                one.page.evaluate(
-                    "new MutationObserver(() => window.first ??= Date.now()).observe(document.querySelector('#events'), {childList: true})"
-                )
+                one.page.evaluate(FIRST)
                 events = one.listen(SECONDS)
                 late = time.time() - (one.page.evaluate("window.first") or 0) / 1000
                 found, wrong = judged(events)
-                print(
-                    f"round {number}: first label {time.perf_counter() - begin - late:.0f} s after the page was opened"
-                )
-                print(
-                    f"round {number}: {found} of {sum(one[2] != 'other' for one in SCENE)} found, {len(wrong)} false alarms"
+                true = sum(label != "other" for _, _, label in SCENE)
+                what = f"{found} of {true} tones found, {len(wrong)} false alarms"
+                rows.append(
+                    [f"its first label, live, in {SECONDS} s", f"{time.perf_counter() - begin - late:.0f}", what]
                 )
                 for _, _, row in wrong:
                     row.get_by_role("button", name="Wrong").click()
                     row.locator("select").wait_for()
+    note = f"seconds since the page was opened, by script in Chromium; load of the machine {os.getloadavg()[0]:.1f}"
+    report("teach", ["", "seconds", ""], rows, note)
 
 
 if __name__ == "__main__":

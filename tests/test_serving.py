@@ -25,13 +25,15 @@ from pipeline.serving import messages
 from pipeline.serving.darkroom import Darkroom, decoded
 from pipeline.serving.hall import Hall
 from pipeline.serving.messages import Hello, Refused, jpeg_size
+from pipeline.serving.once import Once
 from pipeline.serving.orders import Chunk, Enter, Gone, Leave, Lost, Parts
 from pipeline.serving.seal import Sealed, SealError, Seals, read_key
 from pipeline.serving.session import Session
 from pipeline.sinks.clips import Clips
 from pipeline.sinks.fanout import Fanout
-from pipeline.sinks.items import StreamInfo
+from pipeline.sinks.items import StreamInfo, TimedEvent, TimedGap
 from pipeline.sinks.jsonl import JSONLines
+from pipeline.sinks.sink import Sink
 from pipeline.sinks.sqlite import SQLite
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
@@ -313,10 +315,10 @@ def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path):
 class Room:
     """A hall without network: orders go in, and turns are taken by hand."""
 
-    def __init__(self, model, sink=None, key=b"k" * 32, block=0.1):
+    def __init__(self, model, sink=None, key=b"k" * 32, block=0.1, known=None):
         self.told = defaultdict(list)
         self.sink = sink or Fanout({"shared": Anybody()})
-        self.hall = Hall(model, block, {}, self.sink, Seals(key), self.post)
+        self.hall = Hall(model, block, {}, self.sink, Seals(key), Once(known), self.post)
         self.darkroom = Darkroom(model.spec, None)
 
     def post(self, news):
@@ -342,6 +344,19 @@ class Room:
 
 class Anybody(Shared):
     several = True
+
+
+class Listener(Sink):
+    """Keeps the events and gaps of all streams, as often as they are told."""
+
+    several = True
+
+    def __init__(self, heard):
+        self.heard = heard
+
+    def write(self, item):
+        if isinstance(item, TimedEvent | TimedGap):
+            self.heard.append((self.stream.name[-16:], getattr(item, "label", "gap"), round(item.start * 16000)))
 
 
 class Page:
@@ -382,33 +397,34 @@ def hearing():
 
 
 def test_bits_are_those_of_a_scheduler_whatever_is_lost_and_whoever_takes_over(hearing, monkeypatch, tmp_path):
-    """Six pages; servers die and are replaced by others with the same key, connections break, answers get lost."""
+    """Six pages; servers die and are replaced by others with the same key, connections break, answers get lost, clients
+    come back after minutes. The sinks are told each event and gap once."""
     monkeypatch.setattr("pipeline.serving.hall.SEAL_SECONDS", 0.0)
-    rng = random.Random(3)
+    rng, told = random.Random(3), []
     waves = [(noise(16000 * 4 + 100 * seed, seed) * 32767).astype(np.int16) for seed in range(6)]
     pages = [Page(wave, size=rng.randrange(300, 3000)) for wave in waves]
-    database = tmp_path / "all.sqlite"
 
     def opened():
-        sink = Fanout({"sqlite": SQLite(str(database))})
-        sink.start(StreamInfo("browser", hearing.labels, hearing.rate, hearing.hop))
-        return Room(hearing, sink)
+        return Room(hearing, Fanout({"listener": Listener(told)}), known=tmp_path / "told")
 
-    room, resumed = opened(), 0
+    room, resumed, ended = opened(), 0, 0
     for page in pages:
         page.connect(room)
     while any(page.sent < len(page.log) for page in pages):
         page = rng.choice(pages)
         page.send(room, rng.randrange(1, 5))
         chance = rng.random()
-        if chance < 0.7:
+        if chance < 0.6:
             page.take(room)
-        elif chance < 0.8:  # its connection is lost, with what had not come; the server does not know that yet
+        elif chance < 0.8:  # its connection is lost, with what had not come; the server may not know that yet
             page.take(room, rng.randrange(3))
+            if chance > 0.7:
+                room.do((page.me, Gone()))
+                room.hall.look(time.monotonic() + 61)
+                ended += page.welcome["session"] not in room.hall.seats
             page.connect(room)
             resumed += page.welcome["resumed"]
-        elif chance < 0.83:
-            room.sink.working["sqlite"].database.close()
+        elif chance < 0.83:  # kill -9
             for one in pages:
                 one.take(room, rng.choice([None, 0, 1]))
             room = opened()
@@ -425,12 +441,52 @@ def test_bits_are_those_of_a_scheduler_whatever_is_lost_and_whoever_takes_over(h
         posteriors, events = offline(hearing, wave, room.hall.steps)
         assert np.array_equal(page.told.posteriors(), posteriors)
         assert sorted(page.told.events) == sorted((event.label, event.start) for event in events) and events
-        with closing(sqlite3.connect(database)) as found:
-            query = "SELECT label, start FROM events JOIN streams ON streams.id = stream WHERE name LIKE ?"
-            rows = found.execute(query, (f"%{page.welcome['session']}",)).fetchall()
-        assert sorted(rows) == sorted((event.label, event.start / 16000) for event in events)
-    room.sink.working["sqlite"].database.close()
-    assert resumed > 10
+        assert {(page.welcome["session"], event.label, event.start) for event in events} <= set(told)
+    assert len(told) == len(set(told)) and resumed > 10 and ended > 5
+
+
+@pytest.mark.parametrize("late", ["ended", "killed", "elsewhere"])
+def test_events_and_gaps_are_told_once_even_if_the_client_heard_of_none(hearing, tmp_path, late):
+    """The client has nothing but its first seal; a server that shares no disk with the first one cannot know."""
+    wave, told = (noise(32000) * 32767).astype(np.int16), []
+    room = Room(hearing, Fanout({"listener": Listener(told)}), known=tmp_path / "told")
+    seal, session = enter(room, "me")["seal"], begun()
+    sent = [*sound_frames(wave[:16000], 1600), frame(GAP, 16000, 32000, b"asleep")]
+    say(room, "me", session, *sent)
+    first = list(told)
+    if late == "ended":
+        room.do(("me", Gone()))
+        room.hall.look(time.monotonic() + 61)
+        first = list(told)  # with what was open
+    else:
+        other = tmp_path / "other" if late == "elsewhere" else tmp_path / "told"
+        room = Room(hearing, Fanout({"listener": Listener(told)}), known=other)
+    assert enter(room, "again", resume=seal)["resumed"]
+    say(room, "again", again := begun(), *sent, *sound_frames(wave[16000:], 1600, 48000), '{"type":"end"}')
+    assert again.ended and len(first) > 2 and len({label for _, label, _ in first}) > 1
+    more = told[len(first) :]
+    if late == "elsewhere":
+        assert more[: len(first)] == first
+    else:
+        assert len(set(told)) == len(told) and min(start for *_, start in more) >= 48000
+
+
+def test_what_was_told_is_forgotten_with_the_seals_and_kept_in_memory_if_the_disk_fails(tmp_path, capsys):
+    once = Once(tmp_path / "told")
+    once.add("a" * 16, "high", 7, 1000.9)
+    once.forget(4600.5)  # when a seal of then can still be opened
+    assert once.knows("a" * 16, "high", 7)
+    once.forget(4601.0)
+    assert not once.knows("a" * 16, "high", 7)
+    once.add("a" * 16, "high", 7, time.time())
+    assert all(one.knows("a" * 16, "high", 7) for one in (once, Once(tmp_path / "told")))
+    assert not any(once.knows(*other) for other in [("b" * 16, "high", 7), ("a" * 16, "low", 7), ("a" * 16, "high", 8)])
+    (tmp_path / "bad").write_bytes(b"no database" * 100)
+    for path in (tmp_path / "bad", tmp_path / "nowhere" / "told"):
+        once = Once(path)
+        assert str(path) in capsys.readouterr().err and not once.knows("a" * 16, "high", 7)
+        once.add("a" * 16, "high", 7, time.time())
+        assert once.knows("a" * 16, "high", 7)
 
 
 def heard(room, me):

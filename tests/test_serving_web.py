@@ -6,14 +6,14 @@ import json
 import random
 import signal
 import socket
-import sqlite3
 import ssl
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -25,9 +25,13 @@ from serving import SOUND, Told, frame, mutated, offline, served, sound_frames, 
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
+from pipeline.model.file import Promise
 from pipeline.model.open import open_model
 from pipeline.serving import messages
 from pipeline.serving.browser import Browser
+from pipeline.serving.web import Server
+from pipeline.sinks.fanout import Fanout
+from pipeline.sinks.sink import Sink
 
 LIVELY = ["decoder.threshold=0.55", "decoder.release=0.5", "decoder.minimum=0"]
 PITCH = np.repeat([230.0, 2300.0, 260.0, 2500.0, 280.0, 2800.0], 16000)  # a second of each
@@ -98,8 +102,8 @@ def test_bits_are_those_of_a_scheduler_offline_and_torch_is_not_needed(server, k
 
 @pytest.mark.long
 def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, known, tmp_path):
-    database, told, rng = tmp_path / "all.sqlite", Told(), random.Random(1)
-    with served(trained, *LIVELY, "sink=[sqlite]", f"sink.sqlite.path={database}") as server:
+    told, rng = Told(), random.Random(1)
+    with served(trained, *LIVELY, "sink=[jsonl]") as server:  # to standard output, which no start empties
 
         async def broken_off(most):
             """Some of it; then the server is killed, before all of that is answered."""
@@ -122,10 +126,11 @@ def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, kn
             server.again()
         assert asyncio.run(converse(server, told, end=True)) == 1000
         assert sessions[1:] == [(sessions[0][0], True)] * 2 and told.welcome["resumed"]
+        rows = [json.loads(line) for line in server.errors.splitlines() if line.startswith("{")]
     assert_known(told, known)
-    with closing(sqlite3.connect(database)) as found:
-        rows = found.execute("SELECT label, start FROM events").fetchall()
-    assert sorted(rows) == sorted((label, start / 16000) for label, start in told.events)
+    assert sorted((row["label"], row["start"]) for row in rows if row["type"] == "event") == sorted(
+        (label, start / 16000) for label, start in told.events
+    )
 
 
 def test_another_server_with_the_same_key_goes_on_and_one_without_it_does_not(trained, known, tmp_path):
@@ -199,6 +204,20 @@ def test_the_client_sends_a_recording_and_goes_on_when_the_server_was_killed(tra
             [*command[:-1], f"{server.origin}/#x", str(path)], cwd=ROOT, capture_output=True, timeout=120
         )
         assert wrong.returncode == 1 and b"4401" in wrong.stderr
+
+
+def test_a_port_that_is_taken_is_told_and_no_thread_is_left(tmp_path, capsys):
+    model = small_model()
+    model.promise = Promise(wish=1, sound="negatives", hours=2, alarms=0, below=1.5, recall=None, events=0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        browser = Browser(port=taken.getsockname()[1], key=str(tmp_path / "key"))
+        server = Server(
+            browser, Fanout({"none": Sink()}), lambda checkpoint, live: (model, {}, tmp_path / checkpoint), 0.1
+        )
+        with pytest.raises(ConfigError, match="choose another"):
+            asyncio.run(server.serve("run"))
+    assert not {"hall", "darkroom"} & {thread.name for thread in threading.enumerate()}
+    assert capsys.readouterr().err == f"false alarms: {model.promise}\n"
 
 
 # ---------------------------------------------------------------- what is asked

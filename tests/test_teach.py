@@ -147,7 +147,8 @@ def test_the_folder_can_be_full(tmp_path):
 def test_pictures_are_kept_at_their_times(folder):
     times = [0.5, 0.6, 0.75, 1.1, 1.5]
     images = [np.full((48, 64, 3), 40 * number, np.uint8) for number in range(5)]
-    path = folder.add_pictures("wave", "home", 1, images, times)
+    free = (image for image in images if folder.lock.acquire(blocking=False) and folder.lock.release() is None)
+    path = folder.add_pictures("wave", "home", 1, free, times)
     with av.open(str(path)) as file:
         shown = [
             (float(frame.pts * frame.time_base), frame.to_ndarray(format="rgb24").mean())
@@ -165,6 +166,7 @@ def test_pictures_are_kept_at_their_times(folder):
     with pytest.raises(UserError, match="damaged"):
         folder.add_pictures("wave", "home", 1, broken(), times)
     assert [one.name for one in (folder.root / "wave").iterdir()] == [path.name]
+    assert os.listdir(folder.root) == ["wave"]
 
 
 def test_what_is_missing_is_told(taught):

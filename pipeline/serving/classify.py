@@ -30,11 +30,7 @@ class Classifier:
 
     async def handle(self, request: web.Request) -> web.Response:
         """The row of the file that is the body; ``output=events`` finds events in it."""
-        output, most, checkpoint = (
-            request.query.get("output", "labels"),
-            self.server.settings.largest,
-            self.server.checkpoint,
-        )
+        output, checkpoint = request.query.get("output", "labels"), self.server.checkpoint
         if output not in OUTPUTS:
             raise web.HTTPBadRequest(text=f"output={output!r:.40}: expected labels or events")
         if checkpoint is None:
@@ -45,13 +41,7 @@ class Classifier:
         try:
             with tempfile.NamedTemporaryFile() as file:
                 async with asyncio.timeout(UPLOAD_SECONDS):
-                    async for chunk in request.content.iter_chunked(1 << 16):
-                        file.write(chunk)
-                        if file.tell() > most:
-                            raise web.HTTPRequestEntityTooLarge(
-                                most, file.tell(), text=f"expected {most} bytes at most"
-                            )
-                file.flush()
+                    await self.receive(request, file)
                 work = asyncio.get_running_loop().run_in_executor(
                     self.thread, self.classify, checkpoint, output, file.name
                 )

@@ -22,7 +22,8 @@ from pipeline.sources.file import File
 from pipeline.sources.microphone import Microphone
 from pipeline.sources.source import Gap, Piece
 
-FINAL = {said.MALFORMED, said.TOKEN, said.TAKEN_OVER, said.TOO_LARGE, said.HOLE, 1009}  # another attempt would not help
+# after these another attempt would not help
+FINAL = {said.MALFORMED, said.TOKEN, said.TAKEN_OVER, said.TOO_LARGE, said.HOLE, aiohttp.WSCloseCode.MESSAGE_TOO_BIG}
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 5.0  # before that: twice as long each time
 MAX_SAMPLES = said.MAX_PAYLOAD[said.SOUND] // 4  # of a frame
 

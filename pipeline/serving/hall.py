@@ -1,7 +1,7 @@
 """All clients in one thread, with one Scheduler: what they send is computed in turns, told to the sinks, and sealed.
 
 The network's thread puts orders into a queue and never waits; what is to be sent comes back once a turn. A client that
-has gone keeps its seat for a minute: if it comes back, the sinks are told nothing twice.
+has gone keeps its seat for a minute. Whenever it comes back, the sinks are told no event twice (``once.py``).
 """
 
 import copy
@@ -21,6 +21,7 @@ from pipeline.core.text import clean
 from pipeline.model.stream_model import StreamModel
 from pipeline.serving import messages as said
 from pipeline.serving.messages import Hello, Refused
+from pipeline.serving.once import Once
 from pipeline.serving.orders import Enter, Gone, Leave, Lost, Order, Stop
 from pipeline.serving.seal import Sealed, SealError, Seals
 from pipeline.sinks.listen import tell_answer
@@ -28,7 +29,9 @@ from pipeline.sinks.sink import Sink
 from pipeline.streaming.scheduler import Answer, Scheduler
 from pipeline.streaming.stream import Stream
 
+GAP = ""  # no label: how a gap is known
 TILE = 64  # rows of a batch at most: part of what makes bits
+TURN_SECONDS = 0.01  # from the beginning of a turn to the next, at least: small batches are dear
 CREDIT_SECONDS = 2.0
 SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream; of large ones, or if there is much to do
 LARGE_SEAL, BUSY = 64 << 10, 0.5  # characters; load
@@ -103,15 +106,16 @@ class Hall:
         settings: Mapping[str, Any],
         sink: Sink,
         seals: Seals,
+        once: Once,
         post: Callable[[Sequence[News]], None],
     ) -> None:
         """``block``: seconds computed at a time. ``settings`` of the decoder. ``sink``: each client gets one beside.
-        ConfigError for a model of series, which no browser sends.
+        ``once``: what all of them know. ConfigError for a model of series, which no browser sends.
         """
         if model.spec.series:
             raise ConfigError("source=browser gives sound and pictures, but the model takes a series; set source=stdin")
         steps = max(1, round(block * model.rate / model.hop))
-        self.model, self.steps, self.sink, self.seals, self.post = model, steps, sink, seals, post
+        self.model, self.steps, self.sink, self.seals, self.once, self.post = model, steps, sink, seals, once, post
         self.scheduler, self.decoder = Scheduler(model, steps, TILE), model.decoder(**settings)
         self.credit = max(round(CREDIT_SECONDS * model.rate), 2 * self.scheduler.size)
         self.facts = said.facts_of(model, self.scheduler.size, self.decoder) | {"credit": self.credit}
@@ -156,7 +160,10 @@ class Hall:
         more: bool | None = False
         try:
             while more is not None:
+                began = time.monotonic()
                 more = self.turn(more)
+                if more is not None:
+                    time.sleep(max(0.0, began + TURN_SECONDS - time.monotonic()))
         except BaseException as error:  # raised again by who has started us
             self.error = error
             failed = Refused(said.FAULT, "the server has failed")
@@ -265,17 +272,19 @@ class Hall:
         start, why, rate = seat.tick, clean(gap.why), self.model.rate
         answers = self.scheduler.gap(seat.stream, gap.ticks, gap.how)
         self.tell(answers, {"start": start, "length": gap.ticks, "why": why})
-        if start + gap.ticks > seat.heard:
+        if start + gap.ticks > seat.heard and not self.once.knows(seat.session, GAP, start):
             first, length = items.to_seconds(start, rate), items.to_seconds(gap.ticks, rate)
             seat.sink.write(items.TimedGap(first, length, why, gap.how))
-            seat.heard = start + gap.ticks
+            self.once.add(seat.session, GAP, start, time.time())
             self.counts["gaps"] += 1
+        seat.heard = max(seat.heard, start + gap.ticks)
         seat.told = max(seat.told, seat.stream.steps)
 
     def tell(self, answers: Sequence[Answer], gap: Mapping[str, Any] | None = None) -> None:
         """Answers of streams to their clients and sinks; the last of them with a ``gap``."""
         for answer in answers:
             seat, stream = self.by_stream[answer.stream], answer.stream
+            passed = gap if answer is answers[-1] else None
             self.waits[sum(answer.waited > bound for bound in WAITS)] += 1
             self.waited, self.answers = self.waited + answer.waited, self.answers + 1
             self.counts["waited_microseconds"] += round(1e6 * answer.waited)
@@ -286,24 +295,26 @@ class Hall:
                     "answer",
                     ack=seat.answered,
                     first=answer.first,
-                    next=stream.steps,
+                    next=stream.steps if passed else answer.first + len(answer.posteriors),
                     posteriors=said.encode_posteriors(answer.posteriors) if seat.posteriors else None,
                     events=said.rows_of(answer.events),
                     open=said.rows_of(stream.open) or None,
                     waited=round(answer.waited, 4),
                     warnings=list(answer.warnings) or None,
-                    gap=gap if answer is answers[-1] else None,
+                    gap=passed,
                 )
                 self.news.append(News(seat.client, text, seat.answered))
 
     def tell_sink(self, seat: Seat, answer: Answer) -> None:
         """An answer to its sink, and its events to all who watch."""
-        rate = self.model.rate
+        rate, session = self.model.rate, seat.session
         steps = items.Steps(answer.first, answer.posteriors, answer.waited)
-        tell_answer(seat.sink, rate, answer.events, steps, seat.stream.open, answer.warnings)
+        events = [event for event in answer.events if not self.once.knows(session, event.label, event.start)]
+        tell_answer(seat.sink, rate, events, steps, seat.stream.open, answer.warnings)
         seat.told = answer.first + len(answer.posteriors)
-        self.counts["events"] += len(answer.events)
-        for event in answer.events:
+        self.counts["events"] += len(events)
+        for event in events:
+            self.once.add(session, event.label, event.start, time.time())
             row = {"type": "event", "stream": seat.name} | items.TimedEvent.of(event, rate).row()
             self.news.append(News(None, json.dumps(row)))
 
@@ -340,6 +351,7 @@ class Hall:
         for number, seat in enumerate(away):
             if now - seat.left > KEPT_SECONDS or len(away) - number > MAX_KEPT:
                 self.finish(seat)
+        self.once.forget(time.time())
         self.load = self.busy / (now - self.looked)
         late = min(1.0, self.waited / max(1, self.answers))  # smoothed, as who sends much at once waits for himself
         self.late += SMOOTHING * (late - self.late)

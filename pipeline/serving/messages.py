@@ -120,7 +120,7 @@ def samples_of(frame: Frame) -> Samples:
     """The samples ``(N,)`` of a frame of sound."""
     if frame.flags == FLOATS:
         return np.frombuffer(frame.payload, "<f4").astype(np.float32)
-    return np.frombuffer(frame.payload, "<i2").astype(np.float32) / np.float32(32768)
+    return np.frombuffer(frame.payload, "<i2") * np.float32(1 / 32768)
 
 
 def check_picture(data: bytes) -> None:

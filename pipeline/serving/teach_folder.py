@@ -9,6 +9,7 @@ places are made of letters, and links are not followed.
 
 import itertools
 import re
+import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pipeline.core.atomic import atomic_write, part_path
+from pipeline.core.atomic import atomic_write
 from pipeline.core.errors import MediaError, UserError
 from pipeline.core.text import NAME_BYTES, clean, is_plain
 from pipeline.media.audio import probe
@@ -108,22 +109,19 @@ class TeachFolder:
 
     def add_pictures(self, label: str, place: str, take: int, images: Iterable[Image], times: Sequence[float]) -> Path:
         """Keep pictures ``(H, W, 3)``, each at its time in seconds, as an mp4. UserError as of sounds; an error of
-        ``images`` leaves nothing behind.
+        ``images`` leaves nothing behind. While they are decoded and encoded, others may use the folder.
         """
-        with self.lock:
-            path = self.new_path(self.folder(label), place, take, ".mp4", 0)
-            part = part_path(path)
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".") as hidden:
+            part = Path(hidden) / "clip.mp4"
             try:
                 writer = VideoWriter(part, max(1, round((len(times) - 1) / (times[-1] - times[0]))))
                 for image, time in zip(images, times, strict=True):
                     writer.write(image, time - times[0])
                 writer.close()
-                part.rename(path)
             except av.FFmpegError as error:
                 raise UserError(f"these pictures cannot be kept as a video: {error}") from None
-            finally:
-                part.unlink(missing_ok=True)
-        return path
+            with self.lock:
+                return part.rename(self.new_path(self.folder(label), place, take, ".mp4", part.stat().st_size))
 
     def move(self, label: str, name: str, to: str) -> Path:
         """Give a clip another class. UserError as of ``find`` and ``add_sound``."""

@@ -8,7 +8,6 @@ import asyncio
 import ipaddress
 import logging
 import re
-import resource
 import signal
 import socket as sockets
 import sys
@@ -19,15 +18,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import clean
 from pipeline.serving import messages as said
 from pipeline.serving.browser import Browser
+from pipeline.serving.door import SPARE, Door, raise_limit
 from pipeline.serving.hall import Hall, News
 from pipeline.serving.headers import HEADERS
 from pipeline.serving.messages import Refused
+from pipeline.serving.once import Once
 from pipeline.serving.orders import Enter, Gone
 from pipeline.serving.seal import Seals, read_key
 from pipeline.serving.session import Session
@@ -44,7 +45,6 @@ PENALTY_SECONDS = 0.2  # before a refusal: with the cap on connections, it limit
 STALL_SECONDS, STALL_BYTES = 10.0, 4 << 20  # for which a client may read nothing, and what may wait for it
 KERNEL_BYTES = 64 << 10  # that the system may hold for a client
 MAX_LATE = 0.2  # mean seconds that blocks wait, beyond which no new stream is begun
-SPARE = 32  # connections besides those of clients
 MAX_REASON, MAX_HELLO = 120, 1 << 12  # bytes: why a connection ends; hello without a seal
 QUIET = logging.getLogger("rivulet.serving")  # aiohttp would print a traceback for each broken request
 QUIET.addHandler(logging.NullHandler())
@@ -84,6 +84,7 @@ class Server:
         """``open_model(checkpoint, live)``: a model and the settings of its decoder; see ``serve``."""
         self.settings, self.sink, self.open_model, self.block = settings, sink, open_model, block
         self.seals = Seals(read_key(settings.key))
+        self.once = Once(settings.key.with_name(f"{settings.key.name}.told"))
         self.hall: Hall | None = None
         self.checkpoint: str | None = None
         self.clients: dict[Client, str] = {}  # with their addresses
@@ -113,35 +114,40 @@ class Server:
             self.loop.add_signal_handler(number, self.stop, number == signal.SIGTERM)
         raise_limit(self.settings.clients + SPARE + 64)
         postman = self.loop.create_task(self.deliver())
-        if checkpoint is not None:
-            await self.install(checkpoint)
-        self.loop.set_exception_handler(lambda _, what: tell(what["message"], what.get("exception")))
         runner = web.AppRunner(
             self.app, access_log=None, logger=QUIET, keepalive_timeout=HEADER_SECONDS, handler_cancellation=True,
             shutdown_timeout=CLOSE_SECONDS,
         )  # fmt: skip
-        await runner.setup()
-        assert runner.server is not None
-        self.server = runner.server
         try:
-            listening = await self.loop.create_server(
-                lambda: Door(self), self.settings.address, self.settings.port, ssl=self.settings.tls,
-                ssl_handshake_timeout=HEADER_SECONDS if self.settings.tls else None,
-            )  # fmt: skip
-        except OSError as error:
-            place = f"{self.settings.address}:{self.settings.port}"
-            raise ConfigError(f"source.port: {place} is not to be had ({error}); choose another, or 0") from None
-        scheme, port = "https" if self.settings.tls else "http", listening.sockets[0].getsockname()[1]
-        print(f"open {scheme}://{self.settings.name}:{port}/#{self.seals.token}", file=sys.stderr, flush=True)
-        try:
-            return await self.stopping
-        finally:
+            if checkpoint is not None:
+                await self.install(checkpoint)
+            self.loop.set_exception_handler(lambda _, what: tell(what["message"], what.get("exception")))
+            await runner.setup()
+            assert runner.server is not None
+            listening = await self.listen(runner.server)
+            terminated = await self.stopping
             listening.close()
+            return terminated
+        finally:
             if self.hall:
                 await self.dismiss(self.hall)
             await asyncio.gather(*self.tasks)  # connections that are being closed
             postman.cancel()
             await runner.cleanup()
+
+    async def listen(self, server: web.Server) -> asyncio.Server:
+        """Let connections in, and print the address. ConfigError if it is not to be had."""
+        tls, place = self.settings.tls, f"{self.settings.address}:{self.settings.port}"
+        try:
+            listening = await self.loop.create_server(
+                lambda: Door(server, self.settings), self.settings.address, self.settings.port, ssl=tls,
+                ssl_handshake_timeout=HEADER_SECONDS if tls else None,
+            )  # fmt: skip
+        except OSError as error:
+            raise ConfigError(f"source.port: {place} is not to be had ({error}); choose another, or 0") from None
+        scheme, port = "https" if tls else "http", listening.sockets[0].getsockname()[1]
+        print(f"open {scheme}://{self.settings.name}:{port}/#{self.seals.token}", file=sys.stderr, flush=True)
+        return listening
 
     def stop(self, terminated: bool) -> None:
         """A signal; another one is obeyed at once."""
@@ -169,7 +175,9 @@ class Server:
     def open_hall(self, checkpoint: str) -> Hall:
         model, settings, path = self.open_model(checkpoint, True)
         self.sink.check_overwrites([path])
-        return Hall(model, self.block, settings, self.sink, self.seals, self.post)
+        if model.promise and not settings:
+            print(f"false alarms: {model.promise}", file=sys.stderr)
+        return Hall(model, self.block, settings, self.sink, self.seals, self.once, self.post)
 
     async def dismiss(self, hall: Hall) -> None:
         """End a hall; its clients are told."""
@@ -261,11 +269,7 @@ class Server:
         """What a client says, as orders to the hall."""
         session, socket, by = client.session, client.socket, self.loop.time() + HELLO_SECONDS
         while client.end is None:
-            try:
-                async with asyncio.timeout_at(None if session.greeted else by):  # that of receive begins anew at a ping
-                    message = await socket.receive()
-            except TimeoutError:
-                raise Refused(said.LATE, f"no hello within {HELLO_SECONDS:g} s") from None
+            message = await (socket.receive() if session.greeted else first_word(socket, by))
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return
             now = time.monotonic()
@@ -343,32 +347,15 @@ class Server:
         return handle
 
 
-class Door(asyncio.Protocol):
-    """Lets a connection in, unless there are too many, of all or of its address."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hand it over to aiohttp, or end it."""
-        assert isinstance(transport, asyncio.Transport)
-        address, settings = transport.get_extra_info("peername")[:1], self.server.settings
-        others = [one.peername[:1] for one in self.server.server.connections if one.peername]
-        if len(others) >= settings.clients + SPARE or others.count(address) >= settings.per_address + SPARE:
-            transport.abort()
-            return
-        inside = self.server.server()
-        transport.set_protocol(inside)
-        inside.connection_made(transport)
+async def first_word(socket: web.WebSocketResponse, by: float) -> WSMessage:
+    """A message before the hello. Refused if it comes too late."""
+    try:
+        async with asyncio.timeout_at(by):  # that of receive begins anew at a ping
+            return await socket.receive()
+    except TimeoutError:
+        raise Refused(said.LATE, f"no hello within {HELLO_SECONDS:g} s") from None
 
 
 def tell(what: str, error: BaseException | None) -> None:
     """A fault of ours, in a line: strangers must not fill the log."""
     print(f"error: {clean(f'{what}: {error!r}')[:300]}", file=sys.stderr)
-
-
-def raise_limit(files: int) -> None:
-    """Let this process have so many files open, if the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(files, hard)), hard))

@@ -64,6 +64,11 @@ export async function hear(stream, { rate, frame, onFrame, onLost = () => {}, on
   };
 }
 
+export async function jpegOf(canvas) {
+  const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.85 });
+  return new Uint8Array(await blob.arrayBuffer());
+}
+
 // The pictures of a MediaStream as JPEGs `width` wide, `rate` a second at most; `video` shows them.
 export async function see(stream, video, { width = 320, rate = 30, onPicture, onLost = () => {} }) {
   const [track] = stream.getVideoTracks();
@@ -80,9 +85,9 @@ export async function see(stream, video, { width = 320, rate = 30, onPicture, on
     due = Math.max(due + 900 / rate, at - 100 / rate);
     busy = true;
     pencil.drawImage(video, 0, 0, canvas.width, canvas.height);
-    const jpeg = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.85 });
+    const jpeg = await jpegOf(canvas);
     busy = false;
-    if (!stopped) onPicture({ jpeg: new Uint8Array(await jpeg.arrayBuffer()), at });
+    if (!stopped) onPicture({ jpeg, at });
   }
   video.requestVideoFrameCallback(take);
   track.onended = () => onLost("The camera was unplugged");

@@ -8,13 +8,14 @@ export const LIMITS = {
 };
 const SOUND = 1, PICTURE = 2, GAP = 3, HEAD = 16;
 const BEHIND = 1 << 20; // bytes in the socket beyond which frames wait
-const FINAL = {
+const TOO_LARGE = "A frame was too large for the server: choose another device.";
+export const FINAL = {
   4400: "The server did not understand this page: reload it.",
   4401: "This address lacks the server's token: open the one that the server printed.",
   4404: "There is no model yet: teach one first.",
   4409: "Another tab took this session over.",
-  1009: "A frame was too large for the server: choose another device.",
-  4413: "A frame was too large for the server: choose another device.",
+  1009: TOO_LARGE,
+  4413: TOO_LARGE,
   4422: "Sound got lost on its way: reload this page.",
 };
 

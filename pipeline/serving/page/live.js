@@ -1,7 +1,7 @@
 // The live page: devices to frames, frames to the server, answers to the view.
 import { askFor, devices, hear, see } from "./capture.js";
 import { Clock } from "./clock.js";
-import { Link } from "./link.js";
+import { FINAL, Link } from "./link.js";
 import { download, FORMATS, Ring } from "./ring.js";
 import { $, make, View } from "./view.js";
 
@@ -280,7 +280,7 @@ document.addEventListener("keydown", (press) => {
   press.preventDefault();
 });
 for (const button of document.querySelectorAll("[data-format]"))
-  button.onclick = () => download(`events.${button.dataset.format}`, FORMATS[button.dataset.format](view.saved));
+  button.onclick = () => download(`events.${button.dataset.format}`, new Blob([FORMATS[button.dataset.format](view.saved)]));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view?.recolour());
 
 // The canvases move with the stream's own time; without one they stand.
@@ -307,7 +307,7 @@ setInterval(() => {
 async function open() {
   const answer = await fetch("v1/model", { headers: { Authorization: `Bearer ${token}` } }).catch(() => null);
   if (!answer) throw new Error("The server does not answer: start it, then load this page again.");
-  if (answer.status === 401) throw new Error("This address lacks the server's token: open the one that the server printed.");
+  if (answer.status === 401) throw new Error(FINAL[4401]);
   const said = await answer.json();
   if (!answer.ok && said.teach) return location.replace(`/teach#${token}`);
   if (!answer.ok) throw new Error(said.error);

@@ -72,10 +72,10 @@ export const FORMATS = {
 };
 const events = (rows) => rows.filter(({ type }) => type === "event");
 
-// Hands a text over as a file.
-export function download(name, text) {
+// Hands a blob over as a file.
+export function download(name, blob) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+  link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);

@@ -1,8 +1,8 @@
 // The page that teaches: background, classes, training, and what to take home.
 import { BACKGROUND, ask, keep, move, next_take, place_of, state } from "./teach_api.js";
-import { askFor, devices, hear, see } from "./capture.js";
+import { askFor, devices, hear, jpegOf, see } from "./capture.js";
 import { drawSpectrum, pencil } from "./draw.js";
-import { play, show } from "./ring.js";
+import { download, play, show } from "./ring.js";
 import { $, make } from "./view.js";
 
 const RATE = 16000, FRAME = 800, BEFORE = 4, AFTER = 3; // frames kept around the time for which a button is held
@@ -162,8 +162,7 @@ async function cut(file) {
     video.currentTime = at;
     await on("seeked");
     canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
-    const jpeg = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.85 });
-    found.push({ jpeg: new Uint8Array(await jpeg.arrayBuffer()), at: 1000 * at });
+    found.push({ jpeg: await jpegOf(canvas), at: 1000 * at });
   }
   URL.revokeObjectURL(video.src);
   return found;
@@ -248,11 +247,7 @@ function row({ run, files, accuracy, count, seconds }) {
   });
   for (const name of files) {
     const file = make("button", name, "quiet");
-    file.onclick = tried(async () => {
-      const link = Object.assign(make("a"), { href: URL.createObjectURL(await (await ask("GET", `/teach/runs/${run}/${name}`)).blob()), download: name });
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    });
+    file.onclick = tried(async () => download(name, await (await ask("GET", `/teach/runs/${run}/${name}`)).blob()));
     home.append(file);
   }
   const figures = count ? `${(100 * accuracy).toFixed(0)} % of ${count} held-out pieces right · ${(seconds / 60).toFixed(1)} min` : "";
