@@ -26,6 +26,7 @@ import soundfile
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from hypothesis import settings
 from numba.core.caching import FunctionCache
 from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -76,7 +77,23 @@ def compile_once():
     FunctionCache.load_overload, FunctionCache.save_overload = load_overload, save_overload
 
 
+def read_once():
+    """Each yaml of conf/ is read once for all compositions; those of a folder of one's own may change."""
+    load, kept = ConfigRepository.load_config, {}
+
+    def load_config(repository, config_path):
+        key = config_path, *(source.path for source in repository.sources)
+        if len(repository.sources) > 3:  # Hydra's, ours, and what is stored
+            return load(repository, config_path)
+        if key not in kept:
+            kept[key] = load(repository, config_path)
+        return copy.deepcopy(kept[key])
+
+    ConfigRepository.load_config = load_config
+
+
 compile_once()
+read_once()
 ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # half a second for each graph
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
