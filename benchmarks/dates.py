@@ -105,7 +105,8 @@ def all_dates():
     return dates
 
 
-WORDS = sorted({word for form in FORMS for date in all_dates() for word in spell(date, form).split()})
+DAYS, YEARS = map(ordinal, range(1, 32)), map(year_in_words, range(1900, 2100))
+WORDS = sorted({*" ".join(["the of", *calendar.day_name, *MONTHS, *DAYS, *YEARS]).lower().split()})
 NUMBERS = {word: number for number, word in enumerate(WORDS)}
 
 

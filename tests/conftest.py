@@ -3,6 +3,7 @@
 import copy
 import csv
 import functools
+import gc
 import io
 import json
 import os
@@ -25,12 +26,15 @@ import soundfile
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from hypothesis import settings
 from numba.core.caching import FunctionCache
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from conf.launch import launch, to_plain
 from infer import infer
 from pipeline.model.classifier import Classifier
+from pipeline.streaming.stream import Stream
 from train import compare, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,9 +77,30 @@ def compile_once():
     FunctionCache.load_overload, FunctionCache.save_overload = load_overload, save_overload
 
 
+def read_once():
+    """Each yaml of conf/ is read once for all compositions; those of a folder of one's own may change."""
+    load, kept = ConfigRepository.load_config, {}
+
+    def load_config(repository, config_path):
+        key = config_path, *(source.path for source in repository.sources)
+        if len(repository.sources) > 3:  # Hydra's, ours, and what is stored
+            return load(repository, config_path)
+        if key not in kept:
+            kept[key] = load(repository, config_path)
+        return copy.deepcopy(kept[key])
+
+    ConfigRepository.load_config = load_config
+
+
 compile_once()
+read_once()
+ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # half a second for each graph
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported stays: it need not be searched for garbage again and again
 
 
 def configured(name="train", *overrides):
@@ -134,6 +159,26 @@ def listen(stream, chunks):
         posteriors.append(stream.posteriors)
         warnings += stream.warnings
     return np.concatenate(posteriors), events, warnings
+
+
+def cut_and_restored(model, x, cuts, seed=0, block=4, share=0.5, **settings):
+    """A stream of ``x`` in random pieces, put away and taken up again behind some of them, answers as one piece does, bit
+    for bit. What it tells: posteriors, events, and those that were open in between; ``settings`` are of its decoder.
+    """
+    rng, opened, told, events = np.random.default_rng(seed), [], [], []
+    whole = listen(Stream(model, block, model.decoder(**settings)), [x])
+    stream = Stream(model, block, model.decoder(**settings))
+    for part in np.split(x, np.sort(rng.integers(0, len(x) + 1, cuts))):
+        events += stream.push(part)
+        told.append(stream.posteriors)
+        if rng.random() < share:
+            before = stream.open
+            stream = Stream.restore(model, stream.snapshot(), model.decoder(**settings))
+            assert stream.open == before
+            opened += before
+    events += stream.close()
+    assert np.array_equal(np.concatenate([*told, stream.posteriors]), whole[0]) and events == whole[1]
+    return whole[0], events, opened
 
 
 def noise(samples, seed=0):

@@ -77,8 +77,8 @@ TRAINED = [
     "extractor", "encoder", "cell", "head", "smoothing", "decoder", "task", "gate", "augment", "optimizer", "trainer",
     "sweep", "dataset",
 ]  # fmt: skip
-GROUPS = [("train", TRAINED), ("train", ["experiment"]), ("infer", ["source", "sink", "engine", "gate"])]
-TOGETHER = [  # an option of each group at once
+GROUPS = [("train", TRAINED), ("train", ["experiment"]), ("infer", ["source", "engine", "gate"])]
+TOGETHER = [("infer", [f"sink=[{','.join(options('sink'))}]"])] + [  # an option of each group at once
     (program, [f"{group}={option}" for group, option in zip(groups, row) if option])
     for program, groups in GROUPS
     for row in zip_longest(*map(options, groups))

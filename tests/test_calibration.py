@@ -56,7 +56,7 @@ def test_logits_are_scaled_behind_the_pool_by_the_weights_before_it(pool):
     assert torch.allclose(model(x, model.initial(1))[0].double(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["classes", "tags"])
+@pytest.mark.parametrize("task", ["classes", pytest.param("tags", marks=pytest.mark.long)])
 def test_a_training_with_calibration(tmp_path, task):
     """The saved model has other scores than without, in the same order, and the figures are of these."""
     tone_clips(tmp_path / "clips", count=12)

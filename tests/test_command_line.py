@@ -40,7 +40,6 @@ def own(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("how", ["--config-dir", "hydra.searchpath"])
 @pytest.mark.parametrize(("arguments", "message"), [
     (["experiment=mien"], "experiment: there is no 'mien'; did you mean 'mine'?"),
     (["experiment=other"], "Hydra reads .yaml files only; rename"),
@@ -53,8 +52,8 @@ def own(tmp_path_factory):
     (["experiment=twice"], "twice.yaml, line 5, column 1: found duplicate key seed"),
     (["experiment=brace"], "brace.yaml, line 5"), (["experiment=latin"], "latin.yaml, line 4: byte 0xfc is not UTF-8"),
 ])  # fmt: skip
-def test_faults_beside_configuration_of_one_s_own_are_one_message(own, how, arguments, message, tmp_path):
-    place = ["--config-dir", str(own)] if how == "--config-dir" else [f"hydra.searchpath=['file://{own}']"]
+def test_faults_beside_configuration_of_one_s_own_are_one_message(own, arguments, message, tmp_path):
+    place = ["--config-dir", str(own)] if len(arguments) == 1 else [f"hydra.searchpath=['file://{own}']"]
     done = run("train.py", *place, *arguments, cwd=tmp_path)
     text = done.stderr.decode()
     assert done.returncode == 2 and message in text and len(text.splitlines()) == 1, text
@@ -146,8 +145,7 @@ def test_a_folder_in_use_is_refused_and_unchanged(tones, tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("program", ["train.py", "infer.py"])
-@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize(("program", "columns"), [("train.py", 80), ("infer.py", 80), ("train.py", 200)])
 def test_the_help_fits_the_terminal(program, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = run(program, "--help").stdout.decode().splitlines()

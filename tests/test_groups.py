@@ -150,12 +150,12 @@ def test_labels_that_are_known_are_compared(grouped, trained, tones, tmp_path):
 
 
 def test_a_model_of_groups_is_exported_and_streams_the_same_bits(grouped, tmp_path):
-    model = load(grouped[0] / "run")
+    model = load(grouped[0] / "run").for_streaming()
     export(model, tmp_path)
     graph, wave = OnnxModel(tmp_path / "model.onnx"), noise(20000)
-    found, expected = (listen(Stream(one, 8), [wave])[0] for one in (graph, model.for_streaming()))
+    found, expected = (listen(Stream(one, 8), [wave])[0] for one in (graph, model))
     assert np.abs(found - expected).max() < 1e-5
-    cut = listen(Stream(model.for_streaming(), 8), np.split(wave, [3, 7000, 12345]))[0]
+    cut = listen(Stream(model, 8), np.split(wave, [3, 7000, 12345]))[0]
     assert np.array_equal(cut, expected)
 
 

@@ -1,10 +1,9 @@
 """Parts of the user's own, outside of the clone: what docs/own_parts.md shows is what is run here."""
 
 import json
-import os
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ from pipeline.cells.cell import Cell
 from pipeline.core.build import allow, build
 from pipeline.core.errors import ConfigError, ModelError
 from pipeline.model.classifier import load
+from pipeline.report.comparison import main as compare
 
 PAGE = (ROOT / "docs" / "own_parts.md").read_text()
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    (.*python .*)$", PAGE, re.MULTILINE)]
@@ -40,19 +40,20 @@ def command(folder, last, *more, leave=None):
     return run(script.removeprefix("CLONE/"), *arguments, *more, cwd=folder)
 
 
-def test_a_cell_keeps_the_laws(folder):
+def test_a_cell_keeps_the_laws(folder, monkeypatch):
     setting, _, script = next(one for one in COMMANDS if one[-1] == "check_mycells.py")
-    environment = os.environ | {"PYTHONPATH": setting.removeprefix("PYTHONPATH=").replace("CLONE", str(ROOT))}
-    subprocess.run([sys.executable, script], cwd=folder, env=environment, check=True)
+    assert setting == "PYTHONPATH=CLONE"
+    monkeypatch.syspath_prepend(folder)
+    runpy.run_path(str(folder / script), run_name="__main__")
 
 
-def test_a_model_with_a_cell_of_ones_own_needs_its_plugin(folder):
+def test_a_model_with_a_cell_of_ones_own_needs_its_plugin(folder, monkeypatch):
     assert command(folder, "source.path=sound.wav").returncode == 0
     refused = command(folder, "source.path=sound.wav", leave="plugins=[mycells]")
     assert refused.returncode == 2 and b"'mycells.Leaky' is no part of Rivulet" in refused.stderr
     assert b"needs plugins=[mycells]" in refused.stderr
-    allowed = os.environ | {"RIVULET_PLUGINS": "mycells"}
-    ran("infer.py", "checkpoint=run", "source.path=sound.wav", cwd=folder, env=allowed)
+    monkeypatch.setenv("RIVULET_PLUGINS", "mycells")
+    ran("infer.py", "checkpoint=run", "source.path=sound.wav", cwd=folder)
     told = json.loads((folder / "run" / "metrics.json").read_text())["settings"]
     assert told["cell"]["share"] == 0.3 and "plugins" not in told
 
@@ -76,10 +77,9 @@ def test_a_sink_of_ones_own(folder):
     assert alone.returncode == 0 and not alone.stdout and (folder / "counts.json").is_file(), alone.stderr.decode()
 
 
-def test_runs_are_compared_from_another_folder(folder):
-    report = [sys.executable, "-m", "pipeline.report", "run"]
-    done = subprocess.run(report, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
-    assert done.returncode == 0 and b"run" in done.stdout, done.stderr.decode()
+def test_runs_are_compared_from_another_folder(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert compare(["run"]) == 0 and "run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -26,7 +26,7 @@ SERIES = ("extractor=values", "extractor.columns=[x,y]", "extractor.rate=50", "e
 MODELS = {"pictures": (2, *PICTURES, "head.window=0.4"), "both": (1280, *BOTH), "series": (8, *SERIES)}
 BLOCK = 1600  # of sound alone
 every_kind = pytest.mark.parametrize(
-    "kind", ["sound", pytest.param("pictures", marks=pytest.mark.long), "both", "series"]
+    "kind", ["sound", "both", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("pictures", "series"))]
 )
 
 

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import ROOT, listen, lively_model, ran, read_csv, run, write_table
+from conftest import ROOT, cut_and_restored, listen, lively_model, ran, read_csv, run, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -177,21 +177,6 @@ def test_missing_values_are_the_same_whatever_the_chunks(cuts, seed):
     assert torch.equal(torch.cat(found, 1), whole) and torch.equal(state, last)
 
 
-def random_cuts(model, seed, length):
-    """A stream in random chunks, restored from its snapshot between some, equals one in a single chunk."""
-    rng, x = np.random.default_rng(seed), rows(length, seed)
-    whole = listen(Stream(model, 3), [x])
-    stream, posteriors, events = Stream(model, 3), [], []
-    for part in np.split(x, np.sort(rng.integers(0, length, rng.integers(1, 8)))):
-        events += stream.push(part)
-        posteriors.append(stream.posteriors)
-        if rng.random() < 0.5:
-            stream = Stream.restore(model, stream.snapshot())
-    events += stream.close()
-    assert np.array_equal(np.concatenate([*posteriors, stream.posteriors]), whole[0]) and events == whole[1]
-    return len(events)
-
-
 @pytest.fixture(scope="module")
 def model():
     made = lively_model(*SERIES, "encoder=conv_recurrent", "encoder.hidden=16", "head.window=2", "head.live=2",
@@ -204,13 +189,13 @@ def model():
 
 
 def test_random_cuts_with_restores_change_no_bit(model):
-    assert sum(random_cuts(model, seed, 150) for seed in range(25)) > 20
+    assert sum(len(cut_and_restored(model, rows(150, seed), 1 + seed % 7, seed)[1]) for seed in range(25)) > 20
 
 
 @pytest.mark.long
 def test_1000_random_cuts_with_restores_change_no_bit(model):
     for seed in range(1000):
-        random_cuts(model, seed, 100 + seed % 200)
+        cut_and_restored(model, rows(100 + seed % 200, seed), 1 + seed % 7, seed)
 
 
 def test_an_exported_series_answers_the_same(model, tmp_path):
@@ -306,9 +291,10 @@ def test_a_training_and_every_way_to_ask_it(trained, waves, tmp_path, monkeypatc
     assert len(answers["folder"]) == 12 and {label for label, _ in answers["folder"].values()} == {"slow"}
     assert {found["2.csv"] for found in answers.values()} == {answers["folder"]["2.csv"]}
     told = []
-    for source, more in ([f"source.path={path}"], {}), (["source=stdin"], {"input": path.read_bytes()}):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(path.read_bytes()))))
+    for source in f"source.path={path}", "source=stdin":
         plain = "sink=jsonl", "sink.jsonl.posteriors=true", "compute=torch"
-        rows = ran("infer.py", f"checkpoint={trained}", *source, *plain, **more).stdout.splitlines()
+        rows = ran("infer.py", f"checkpoint={trained}", source, *plain).stdout.splitlines()
         told.append([{key: value for key, value in json.loads(row).items() if key != "stream"} for row in rows])
     assert told[0] == told[1] and sum("posteriors" in row for row in told[0]) == 40
 

@@ -96,12 +96,15 @@ def hearing(scene):
     return *FAKE, f"--use-file-for-fake-audio-capture={scene}%noloop"
 
 
+STILL = "window.requestAnimationFrame = () => 0;"
+
+
 class Visit:
     """A page, what it sent and showed, and what its console said against it. Canvases stand still, which spares the
     processor: without a graphics card they cost most of its time.
     """
 
-    def __init__(self, chrome, url, script="window.requestAnimationFrame = () => 0;", **options):
+    def __init__(self, chrome, url, script=STILL, **options):
         self.problems = []
         self.page = chrome.new_page(reduced_motion="reduce", **options)
         self.page.on("console", lambda said: said.type == "error" and self.problems.append(said.text))
@@ -397,7 +400,6 @@ def test_the_resampler_is_soxrs(heard):
 
 
 FIREFOX = """
-window.requestAnimationFrame = () => 0;
 const open = AudioContext.prototype.createMediaStreamSource;
 AudioContext.prototype.createMediaStreamSource = function (stream) {
   if (this.sampleRate !== 44100) throw new DOMException("AudioContext.createMediaStreamSource: another rate", "NotSupportedError");
@@ -410,7 +412,7 @@ window.AudioContext = class extends AudioContext { constructor(options) { super(
 
 def test_where_the_context_takes_only_the_devices_rate_the_page_resamples_and_hears_the_same(run, heard):
     with served(run) as server:
-        visit = Visit(heard, server.url, FIREFOX)
+        visit = Visit(heard, server.url, STILL + FIREFOX)
         visit.start()
         visit.until_answered(7.5)
         visit.stop()
@@ -542,7 +544,7 @@ def test_another_tab_takes_a_session_over_and_gives_it_back(run, heard):
         one.start()
         one.page.wait_for_function("() => sessionStorage.getItem('stream')", polling=100)
         kept = one.page.evaluate("sessionStorage.getItem('stream')")
-        two = Visit(heard, server.url, f"sessionStorage.setItem('stream', {json.dumps(kept)})")
+        two = Visit(heard, server.url, STILL + f"sessionStorage.setItem('stream', {json.dumps(kept)})")
         two.start()
         one.wait("Another tab took this session over", "#notice")
         two.wait("the page was loaded anew", "#events")
@@ -569,7 +571,6 @@ def test_a_page_of_another_origin_gets_no_stream(run):
 
 
 TRACKS = """
-window.requestAnimationFrame = () => 0;
 const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = async (asked) => window.media = await open(asked);
 """
@@ -577,7 +578,7 @@ navigator.mediaDevices.getUserMedia = async (asked) => window.media = await open
 
 def test_each_mishap_is_one_sentence_on_the_page_and_the_stream_goes_on(run, heard):
     with served(run) as server:
-        visit = Visit(heard, server.url, TRACKS)
+        visit = Visit(heard, server.url, STILL + TRACKS)
         visit.start()
         visit.until_answered(2)
         visit.page.evaluate("media.getTracks()[0].stop(), media.getTracks()[0].dispatchEvent(new Event('ended'))")

@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import configured, listen, lively_model, noise, ran, read_csv, read_jsonl, run, tone_clip, write_table
+from conftest import (
+    configured,
+    cut_and_restored,
+    lively_model,
+    noise,
+    ran,
+    read_csv,
+    read_jsonl,
+    run,
+    tone_clip,
+    write_table,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.functional import edit_distance
@@ -244,38 +255,20 @@ def model_of():
     )  # fmt: skip
 
 
-def cut_at_random(seed, cuts, seconds, **options):
-    """A stream of random pieces, put away and taken up again between them, answers as one piece does."""
-    model, wave = model_of(), noise(int(16000 * seconds), seed)
-    rng = np.random.default_rng(seed)
-    whole = listen(Stream(model, 4, model.decoder(**options)), [wave])
-    edges = [0, *sorted(rng.integers(0, len(wave) + 1, cuts).tolist()), len(wave)]
-    stream, posteriors, events, partial = Stream(model, 4, model.decoder(**options)), [], [], []
-    for start, end in pairwise(edges):
-        events += stream.push(wave[start:end])
-        posteriors.append(stream.posteriors)
-        if rng.random() < 0.3:
-            before = stream.open
-            stream = Stream.restore(model, stream.snapshot(), model.decoder(**options))
-            assert stream.open == before
-            partial += before
-    events += stream.close()
-    posteriors.append(stream.posteriors)
-    assert np.array_equal(np.concatenate(posteriors), whole[0]) and events == whole[1]
-    return events, partial
+PHRASES = {"phrases": ["a b", "b a c", "c", "a a"], "match": 0.0}
 
 
 @settings(max_examples=5)
 @given(st.integers(0, 2**20), st.integers(0, 40))
 def test_cuts_and_snapshots_change_nothing(seed, cuts):
-    cut_at_random(seed, cuts, 1.5)
-    cut_at_random(seed, cuts, 1.5, phrases=["a b", "b a c", "c", "a a"], match=0.0)
+    for options in ({}, PHRASES):
+        cut_and_restored(model_of(), noise(24000, seed), cuts, seed, **options)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("options", [{}, {"phrases": ["a b", "b a c", "c", "a a"], "match": 0.0}])
+@pytest.mark.parametrize("options", [{}, PHRASES])
 def test_a_thousand_cuts_and_snapshots_change_nothing(options):
-    events, partial = cut_at_random(0, 1000, 60, **options)
+    _, events, partial = cut_and_restored(model_of(), noise(60 * 16000), 1000, **options)
     assert len(events) > 50 and any(type(one) is Phrase for one in events) and partial
 
 
@@ -441,6 +434,7 @@ def test_settings_that_do_not_suit_are_refused(words, tmp_path, setting, told):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_training_goes_on_to_the_bit(words, tmp_path):
     for name, parts in (("whole", (2,)), ("parts", (1, 2))):
         for epochs in parts:

@@ -6,13 +6,12 @@ import csv
 import functools
 import io
 import json
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import listen, lively_model, noise, ran, small_model
+from conftest import cut_and_restored, lively_model, noise, ran, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
@@ -26,7 +25,6 @@ from pipeline.layers.smoothing import EMA
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import IGNORE, Sample, collate
 from pipeline.model.classifier import Classifier, load
-from pipeline.streaming.stream import Stream
 from pipeline.tasks.classes import Classes
 from pipeline.tasks.losses import BinaryCrossEntropy
 from pipeline.tasks.precision_recall import binned_average_precision
@@ -221,33 +219,15 @@ def test_a_model_keeps_its_task(tmp_path):
     assert isinstance(old.task, Classes) and old.identity() == plain.identity()
 
 
-def cut_at_random(seed, cuts, seconds):
-    """A stream of random pieces, put away and taken up again between them, answers as one piece does."""
-    model, wave = model_of(), noise(int(16000 * seconds), seed)
-    rng = np.random.default_rng(seed)
-    whole = listen(Stream(model, 4), [wave])
-    edges = [0, *sorted(rng.integers(0, len(wave) + 1, cuts).tolist()), len(wave)]
-    stream, posteriors, events = Stream(model, 4), [], []
-    for start, end in pairwise(edges):
-        events += stream.push(wave[start:end])
-        posteriors.append(stream.posteriors)
-        if rng.random() < 0.3:
-            stream = Stream.restore(model, stream.snapshot())
-    events += stream.close()
-    posteriors.append(stream.posteriors)
-    assert np.array_equal(np.concatenate(posteriors), whole[0]) and events == whole[1]
-    return events
-
-
 @settings(max_examples=5)
 @given(st.integers(0, 2**20), st.integers(0, 40))
 def test_cuts_and_snapshots_change_nothing(seed, cuts):
-    cut_at_random(seed, cuts, 1.5)
+    cut_and_restored(model_of(), noise(24000, seed), cuts, seed)
 
 
 @pytest.mark.long
 def test_a_thousand_cuts_and_snapshots_change_nothing():
-    assert cut_at_random(0, 1000, 60)
+    assert cut_and_restored(model_of(), noise(60 * 16000), 1000)[1]
 
 
 QUICK = [
@@ -372,6 +352,7 @@ def test_a_training_goes_on_to_the_bit_and_begins_with_other_weights(learnt, own
     assert b"mAP" in done.stdout
 
 
+@pytest.mark.long
 def test_runs_and_trials_of_tags_are_compared_by_their_precision(own, tmp_path):
     pytest.importorskip("optuna")
     done = ran("train.py", *own, *QUICK, "sweep=optuna", "sweep.trials=2", "trainer.epochs=1", "dataset.clips=16",

@@ -9,7 +9,19 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import BOTH, PICTURES, QUICK, configured, lively_model, noise, ran, run, small_model, voiced
+from conftest import (
+    BOTH,
+    PICTURES,
+    QUICK,
+    configured,
+    cut_and_restored,
+    lively_model,
+    noise,
+    ran,
+    run,
+    small_model,
+    voiced,
+)
 from safetensors.torch import load_file, save_file
 from scipy.stats import poisson
 from test_model import rewritten
@@ -25,7 +37,6 @@ from pipeline.model.onnx_model import OnnxModel
 from pipeline.model.open import open_model
 from pipeline.streaming import selftest
 from pipeline.streaming.state_batch import full_block, full_memory
-from pipeline.streaming.stream import Stream
 from pipeline.training.pretrained import load_pretrained
 
 GATE = ("gate=voice", "gate.threshold=0.5", "gate.least=0.1", "gate.back=0.3")
@@ -130,16 +141,9 @@ def test_labels_of_events_are_silent_where_the_gate_is_closed_and_nothing_else_c
 
 def test_a_thousand_cuts_and_restores_change_no_bit():
     model = voiced(small_model(*GATE, "decoder.threshold=0.3")).for_streaming()
-    wave, rng = noise(16000 * 8, 3), np.random.default_rng(0)
-    whole, stream, told, events = Stream(model), Stream(model), [], []
-    expected = whole.push(wave)
-    for number, chunk in enumerate(np.split(wave, np.sort(rng.integers(0, len(wave), 1000)))):
-        events += stream.push(chunk)
-        told.append(stream.posteriors)
-        if number % 7 == 0:
-            stream = Stream.restore(model, stream.snapshot())
-    assert np.array_equal(np.concatenate(told), whole.posteriors) and events == expected and len(events) > 3
-    assert 0.1 < (whole.posteriors[:, 1] == 0).mean() < 0.9
+    whole, events, _ = cut_and_restored(model, noise(16000 * 8, 3), 1000, share=0.15)
+    assert len(events) > 3
+    assert 0.1 < (whole[:, 1] == 0).mean() < 0.9
 
 
 def test_a_file_holds_its_gate_and_one_without_is_as_ever(tmp_path):
