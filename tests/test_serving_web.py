@@ -20,7 +20,7 @@ import aiohttp
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, noise, read_jsonl, run
+from conftest import ROOT, noise, read_jsonl, run, small_model
 from serving import SOUND, Told, frame, mutated, offline, served, sound_frames, visiting
 
 from pipeline.core.build import build
