@@ -99,6 +99,11 @@ settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob
 settings.load_profile("rivulet")
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than processors: some tests wait for servers and other programs."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+
+
 def pytest_collection_finish():
     gc.freeze()  # what is imported stays: it need not be searched for garbage again and again
 
