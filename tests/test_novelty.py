@@ -215,6 +215,12 @@ def test_a_head_counts_clips_in_a_scale_that_is_fitted():
     assert torch.allclose(after, before * torch.tensor([4.0, 1.0, 1.0]) + torch.tensor([-9.0, 0.0, 2.0]), atol=1e-5)
 
 
+def test_a_head_whose_file_knows_of_no_normal_steps_is_as_it_was():
+    """Files of models that were saved before ``head.normal``."""
+    before = EnergyHead((6,), 3, 0.02, window=1.0)
+    assert before.state_dict().keys() == {"pool.factor", "pool.shift"} and before.pool.factor.shape == (3,)
+
+
 def test_what_normal_recordings_have_is_usual_on_every_stream():
     """Words after silence: far above their own past, but no higher than words in what was learnt."""
     x = torch.full((1, 300, 1), -8.0)

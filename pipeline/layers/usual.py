@@ -36,7 +36,7 @@ class EnergyHead(Chain):
         live: PositiveFloat | None = 30.0,
         warm: NonNegativeFloat = 2.0,
         slow: Annotated[float, Field(ge=1)] = 20.0,
-        normal: float | None = 3.0,
+        normal: float | None = None,
     ) -> None:
         """``shape`` of an encoder step, number of columns, ``step`` in seconds. Seconds: ``span`` of an energy;
         ``window`` (and ``live``, the same on streams) of the past that each step is held against, None for whole clips;
@@ -85,12 +85,17 @@ class Usual(Mean):
 
     factor: Tensor
     shift: Tensor
+    step_factor: Tensor
+    step_shift: Tensor
 
     def __init__(self, columns: int, steps: int, warm: int, slow: float, normal: float | None) -> None:
         super().__init__(columns, 0)
         self.steps, self.warm, self.slow, self.normal = steps, warm, slow, normal
-        self.register_buffer("factor", torch.ones(2, columns))  # of clips, and of steps
-        self.register_buffer("shift", torch.tensor([[0.0], [NO_LIMIT]]).repeat(1, columns))
+        self.register_buffer("factor", torch.ones(columns))
+        self.register_buffer("shift", torch.zeros(columns))
+        if normal is not None:
+            self.register_buffer("step_factor", torch.ones(columns))
+            self.register_buffer("step_shift", torch.full((columns,), NO_LIMIT))
 
     def initial(self, batch: int) -> State:
         """Nothing is usual."""
@@ -102,7 +107,7 @@ class Usual(Mean):
         """Step by step, each against those before it."""
         if not self.steps:
             y, state = super().forward(x, state)
-            return y * self.factor[0] + self.shift[0], state
+            return y * self.factor + self.shift, state
         mean, variance, known = state
         outputs = []
         for now in x.unbind(1):
@@ -116,15 +121,18 @@ class Usual(Mean):
             outputs.append(sigmas - SIGMAS)
         y = torch.stack(outputs, 1)
         if self.normal is not None:
-            y = torch.minimum(y, x * self.factor[1] + self.shift[1] - self.normal)
+            y = torch.minimum(y, x * self.step_factor + self.step_shift - self.normal)
         return y, (mean, variance, known)
 
     @torch.no_grad()
     def scale(self, factor: ArrayLike, shift: ArrayLike) -> None:
         """By what logits of clips and steps ``(2, columns)`` are to be multiplied, and what is to be added."""
         factors, shifts = (torch.as_tensor(one).to(self.shift) for one in (factor, shift))
-        self.factor.copy_(torch.stack([self.factor[0] * factors[0], factors[1]]))
-        self.shift.copy_(torch.stack([self.shift[0] * factors[0] + shifts[0], shifts[1]]))
+        self.factor.mul_(factors[0])
+        self.shift.mul_(factors[0]).add_(shifts[0])
+        if self.normal is not None:  # steps are counted as they come, whatever was fitted before
+            self.step_factor.copy_(factors[1])
+            self.step_shift.copy_(shifts[1])
 
 
 def part_of(shape: tuple[int, ...], parts: int) -> Tensor:
