@@ -12,12 +12,11 @@ from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
 from pipeline.media.annotations import first_overlap
 from pipeline.media.sample import IGNORE, Batch, Split
-from pipeline.tasks.calibration import calibration_error, claims, fit_temperature, histogram
+from pipeline.tasks.calibration import calibration_error, claims, fit_temperature, histogram, histograms
 from pipeline.tasks.classification import classification_report, online_accuracy
 from pipeline.tasks.losses import CrossEntropy
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
-from pipeline.tasks.uncertainty import interval
 
 MIN_PROBABILITY = 1e-9  # a probability below this counts as this much in the loss
 
@@ -80,10 +79,6 @@ class Classes(Task[Classified]):
         """Classes ``(B, T)``: ``background`` outside the spans."""
         return batch.targets(steps, hop, delay, background)
 
-    def known(self, truth: Tensor) -> int:
-        """Of how many steps the class is known."""
-        return int((truth != IGNORE).sum())
-
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> CrossEntropy:
         """Cross-entropy of logits ``(N, K)`` and classes ``(N,)``."""
         return CrossEntropy(label_smoothing, focal, weights)
@@ -113,19 +108,12 @@ class Classes(Task[Classified]):
         soon = {"step": found.step, "accuracy": online_accuracy(found.right)}
         return result | {"loss": loss.item() if len(found.truth) else 0.0, "online": soon}
 
-    def measure(self, found: Classified) -> dict[str, Any]:
-        """All of ``summarize``; how many clips could not be read, the accuracy's interval, that of the best two
-        answers, calibration, histograms of scores.
-        """
-        (low, high), method = interval(found.correct.tolist(), found.groups)
-        groups = len({group for group in found.groups if group})
+    def details(self, found: Classified) -> dict[str, Any]:
+        """The accuracy of the best two answers, calibration, histograms of scores."""
         better = (found.scores > found.of_truth[:, None]).sum(1)
         bins = claims(found.confidence, found.correct)
-        return self.summarize(found) | {
-            "interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups},
-            "skipped": found.skipped,
+        return {
             "top2": float((better < 2).mean()) if len(better) else 0.0,
-            "seconds": round(float(found.seconds.sum()), 3),
             "calibration": {
                 "error": calibration_error(bins),
                 "bins": dict(zip(("count", "right", "score"), bins.tolist(), strict=True)),
@@ -133,12 +121,6 @@ class Classes(Task[Classified]):
             "scores": {
                 "right": histogram(found.confidence[found.correct]),
                 "wrong": histogram(found.confidence[~found.correct]),
-                "classes": {
-                    label: {
-                        "own": histogram(found.scores[found.truth == index, index]),
-                        "others": histogram(found.scores[found.truth != index, index]),
-                    }
-                    for index, label in enumerate(found.labels)
-                },
+                "classes": histograms(found.labels, found.scores, np.eye(len(found.labels), dtype=bool)[found.truth]),
             },
         }

@@ -12,13 +12,12 @@ from torch.nn.functional import binary_cross_entropy
 
 from pipeline.layers.smoothing import Link
 from pipeline.media.sample import Batch, own_steps
-from pipeline.tasks.calibration import fit_sigmoid, histogram
-from pipeline.tasks.classification import online_accuracy, precision_recall_f1
+from pipeline.tasks.calibration import fit_sigmoid, histogram, histograms
+from pipeline.tasks.classification import label_figures, online_accuracy
 from pipeline.tasks.losses import BinaryCrossEntropy, Loss
 from pipeline.tasks.precision_recall import STEP_BINS, average_precisions, binned_average_precision, mean_known, thinned
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
-from pipeline.tasks.uncertainty import interval
 
 
 @dataclass
@@ -94,10 +93,6 @@ class Labelled(Task[Tagged]):
                 own_steps(truth[row, delay:, label], own, hop, count)
         return truth
 
-    def known(self, truth: Tensor) -> int:
-        """Of how many steps it is known what is there."""
-        return int((~truth.isnan()).any(-1).sum())
-
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> Loss:
         """Binary cross-entropy of logits ``(N, K)`` and truths ``(N, K)``."""
         return BinaryCrossEntropy(label_smoothing, focal, weights)
@@ -144,48 +139,32 @@ class Labelled(Task[Tagged]):
         hits, truths, answers = (
             table.sum(0) for table in (found.truth & found.predicted, found.truth, found.predicted)
         )
-        rows: dict[str, dict[str, Any]] = {}
-        for index, label in enumerate(found.labels):
-            precision, recall, f1 = precision_recall_f1(hits[index], truths[index], answers[index])
-            row: dict[str, Any] = {"precision": precision, "recall": recall, "f1": f1, "support": int(truths[index])}
-            rows[label] = row | {"ap": precisions[index], "frame_ap": steps[index]}
-        present = [row["f1"] for row in rows.values() if row["support"]]
+        rows, macro_f1 = label_figures(found.labels, hits, truths, answers)
+        for row, precision, of_steps in zip(rows.values(), precisions, steps, strict=True):
+            row |= {"ap": precision, "frame_ap": of_steps}
         truth, scores = torch.from_numpy(found.truth).float(), torch.from_numpy(found.scores)
         return {
             "map": mean_known(precisions) or 0.0,
             "frame_map": mean_known(steps),
             "accuracy": float(found.correct.mean()) if len(found.truth) else 0.0,
-            "macro_f1": float(np.mean(present)) if present else 0.0,
+            "macro_f1": macro_f1,
             "loss": binary_cross_entropy(scores.clamp(0, 1), truth).item() if len(truth) else 0.0,
             "count": len(found.truth),
             "classes": rows,
             "online": {"step": found.step, "accuracy": online_accuracy(found.right)},
         }
 
-    def measure(self, found: Tagged) -> dict[str, Any]:
-        """All of ``summarize``; how many clips could not be read, the accuracy's interval, thresholds (None: never
-        told), precision-recall curves, how often labels are told beside true ones, histograms of scores.
+    def details(self, found: Tagged) -> dict[str, Any]:
+        """Thresholds (None: never told), precision-recall curves, how often labels are told beside true ones, and
+        histograms of scores.
         """
-        (low, high), method = interval(found.correct.tolist(), found.groups)
-        groups = len({group for group in found.groups if group})
         table = found.truth.T.astype(np.int64) @ found.predicted.astype(np.int64)
         columns = list(enumerate(found.labels))
-        return self.summarize(found) | {
-            "interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups},
-            "skipped": found.skipped,
-            "seconds": round(float(found.seconds.sum()), 3),
+        return {
             "thresholds": {label: finite(found.thresholds[k]) for k, label in columns},
             "cooccurrence": table.tolist(),
             "curves": {label: thinned(found.scores[:, k], found.truth[:, k]) for k, label in columns},
-            "scores": {
-                "classes": {
-                    label: {
-                        "own": histogram(found.scores[found.truth[:, k], k]),
-                        "others": histogram(found.scores[~found.truth[:, k], k]),
-                    }
-                    for k, label in columns
-                },
-            },
+            "scores": {"classes": histograms(found.labels, found.scores, found.truth)},
         }
 
 
