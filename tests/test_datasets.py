@@ -212,7 +212,6 @@ def test_folds_are_parts_of_all_rows_that_keep_who_together(table, count, by):
     (parts(label=""), {}, "every row needs a 'label'"),
     (parts(start="soon"), {}, "row 1: got start 'soon'"),
     (parts(end=0.01), {}, "row 2: got .* the end after the start"),
-    ([*parts(label="x", split="train"), *parts(label="x", split="val")], {}, "only one label"),
     (parts(), {"group": "speker"}, "has no column 'speker'"),
     (parts(), {"file": "."}, "cannot be read as a table: .*Is a directory"),
     ([*parts(split="train"), *parts(split="val"), *parts()], {}, "20 clips have no split"),

@@ -76,6 +76,8 @@ def test_classes_want_one_label_of_each_clip():
     for labels in ((), (0, 1)):
         with pytest.raises(ConfigError, match="set task=tags"):
             Classes().clip_truth(batch_of((labels, None)), 3)
+    with pytest.raises(ConfigError, match="only one label"):
+        Classes().columns(["x"], None)
     assert (Classes().step_truth(batch_of(((0,), None)), 6, 640, 0, 1, 3) == IGNORE).all()
 
 

@@ -51,7 +51,9 @@ class Classes(Task[Classified]):
     best, hit, kept, unknown = "accuracy", "accuracy", ("accuracy", "loss", "macro_f1"), IGNORE
 
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
-        """All labels: nothing is a class, too."""
+        """All labels: nothing is a class, too. ConfigError for a single one."""
+        if len(labels) < 2:
+            raise ConfigError(f"dataset: only one label ({', '.join(labels)}); expected at least two classes")
         return list(labels)
 
     def in_columns(self, split: Split, labels: Sequence[str], background: str | None) -> Split:
