@@ -26,7 +26,7 @@ from datasets.ucf101 import UCF101
 from pipeline.core.errors import ConfigError
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
-from pipeline.media.sample import IGNORE, Sample, collate
+from pipeline.media.sample import IGNORE, Sample, StepGrid, collate
 
 SOUND = InputSpec(16000)
 
@@ -341,11 +341,11 @@ def test_demo_files(tmp_path):
 def test_steps_whose_class_is_not_known():
     """Those before the delay is over and behind the end of a clip, and all of one whose times are not known."""
     data = SyntheticSounds(clips=12, held_out=12).split("train", SOUND)
-    target = collate([data[1], None, data[0]], SOUND).targets(60, 640, 3, background=0)
+    target = collate([data[1], None, data[0]], SOUND).targets(StepGrid(60, 640, 3), background=0)
     known = target != IGNORE
     assert known[:, 3:53].all() and known.sum() == 100 and (int(target[0].max()),) == data[1].labels
     assert (target[1, 3:53] == 0).all()
-    assert (collate([Sample(data[0].x, (3,), None)], SOUND).targets(60, 640, 3, 0) == IGNORE).all()
+    assert (collate([Sample(data[0].x, (3,), None)], SOUND).targets(StepGrid(60, 640, 3), 0) == IGNORE).all()
     assert collate([None], SOUND) is None
 
 

@@ -29,7 +29,7 @@ from pipeline.decoders.limits import Limits
 from pipeline.exporting.export import export
 from pipeline.layers.smoothing import EMA
 from pipeline.media.input_spec import InputSpec
-from pipeline.media.sample import Sample, collate
+from pipeline.media.sample import Sample, StepGrid, collate
 from pipeline.media.series import Series
 from pipeline.model.classifier import load
 from pipeline.model.features import Features
@@ -96,11 +96,11 @@ def test_steps_have_the_value_at_their_last_tick():
     task = task_of({"a": "m"})
     ramp = np.arange(75, dtype=np.float32)[:, None]
     batch = batch_of(ramp, [[5]], None, length=75)
-    truth = task.step_truth(batch, 12, 10, 2, None, 1)[..., 0]
+    truth = task.step_truth(batch, StepGrid(12, 10, 2), None, 1)[..., 0]
     expected = [np.nan] * 2 + [9, 19, 29, 39, 49, 59, 69, 74] + [np.nan] * 2
     np.testing.assert_array_equal(truth[0], np.array(expected, np.float32))
     assert truth[1:].isnan().all() and task.known(truth[..., None]) == 8  # a number of the whole is none of its steps
-    halves = task.step_truth(batch_of([[1], [2]], length=80), 8, 10, 0, None, 1)[0, :, 0]
+    halves = task.step_truth(batch_of([[1], [2]], length=80), StepGrid(8, 10, 0), None, 1)[0, :, 0]
     assert halves.tolist() == [1] * 4 + [2] * 4
 
 

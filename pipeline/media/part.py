@@ -2,6 +2,9 @@
 
 import io
 import os
+from typing import TypeAlias
+
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class Part(str):

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
 from pipeline.media.annotations import first_overlap
-from pipeline.media.sample import IGNORE, Batch, Split
+from pipeline.media.sample import IGNORE, Batch, Split, StepGrid
 from pipeline.tasks.calibration import calibration_error, claims, fit_temperature, histogram, histograms
 from pipeline.tasks.classification import classification_report, online_accuracy
 from pipeline.tasks.losses import CrossEntropy
@@ -75,11 +75,9 @@ class Classes(Task[Classified]):
             found.append(max(labels, key=lambda label: ticks[label]))
         return torch.tensor(found)
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
         """Classes ``(B, T)``: ``background`` outside the spans."""
-        return batch.targets(steps, hop, delay, background)
+        return batch.targets(steps, background)
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> CrossEntropy:
         """Cross-entropy of logits ``(N, K)`` and classes ``(N,)``."""

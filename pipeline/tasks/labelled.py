@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import Batch, own_steps
+from pipeline.media.sample import Batch, StepGrid, own_steps
 from pipeline.tasks.calibration import fit_sigmoid, histogram, histograms
 from pipeline.tasks.classification import label_figures, online_accuracy
 from pipeline.tasks.losses import BinaryCrossEntropy, Loss
@@ -76,21 +76,19 @@ class Labelled(Task[Tagged]):
             row[list(labels)] = 1.0
         return truth
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
         """1 where a label's spans are, else 0, ``(B, T, K)``; NaN outside the clips, and in those with labels whose
         times are not known.
         """
-        truth = torch.full((len(batch.labels), steps, columns), self.unknown)
-        for row, (labels, spans) in enumerate(zip(batch.labels, batch.spans, strict=True)):
+        truth = torch.full((len(batch.labels), steps.count, columns), self.unknown)
+        for row, labels, spans, length in zip(truth, batch.labels, batch.spans, batch.lengths.tolist(), strict=True):
             if spans is None and labels:
                 continue
-            count = -(-int(batch.lengths[row]) // hop)
-            truth[row, delay : delay + count] = 0.0
+            own = row[steps.of(length)]
+            own[:] = 0.0
             for label in {label for _, _, label in spans or ()}:
-                own = [(start, end, 1) for start, end, one in spans or () if one == label]
-                own_steps(truth[row, delay:, label], own, hop, count)
+                times = [(start, end, 1) for start, end, one in spans or () if one == label]
+                own_steps(own[:, label], times, steps.hop)
         return truth
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> Loss:

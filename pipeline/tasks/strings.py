@@ -16,7 +16,7 @@ from torchmetrics.functional.text import word_error_rate
 from pipeline.core.errors import ConfigError
 from pipeline.decoders.transcript import best_columns, collapse
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import IGNORE, Batch, Sample, Split
+from pipeline.media.sample import IGNORE, Batch, Sample, Split, StepGrid
 from pipeline.tasks.classification import label_figures
 from pipeline.tasks.columns import InColumns
 from pipeline.tasks.ctc import ctc_cost, pad, warn_too_short
@@ -122,11 +122,9 @@ class Strings(Task[Transcribed]):
         """Each string ``(B, L)``, filled up with ``IGNORE``."""
         return pad(batch.labels, IGNORE)
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
         """Symbols ``(B, T)``, the blank outside the spans."""
-        return batch.targets(steps, hop, delay, columns - 1)
+        return batch.targets(steps, columns - 1)
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> CrossEntropy:
         """Cross-entropy of single steps, for the warm start."""

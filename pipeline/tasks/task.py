@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import Batch, Split
+from pipeline.media.sample import Batch, Split, StepGrid
 from pipeline.tasks.columns import InColumns
 from pipeline.tasks.losses import Loss
 from pipeline.tasks.predictions import Predictions
@@ -125,13 +125,8 @@ class Task(Generic[Found]):
         """The truth of each clip ``(B, ...)``. ConfigError for labels that the task has no words for."""
         raise NotImplementedError
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
-        """The truth of each step ``(B, T, ...)``, ``unknown`` where it is not known.
-
-        Step t answers for the ``hop`` ticks that end ``delay`` steps before it.
-        """
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
+        """The truth of each step ``(B, T, ...)``, ``unknown`` where it is not known."""
         raise NotImplementedError
 
     def known(self, truth: Tensor) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import Batch, Split
+from pipeline.media.sample import Batch, Split, StepGrid
 from pipeline.tasks.classification import online_accuracy
 from pipeline.tasks.columns import InColumns
 from pipeline.tasks.losses import SmoothL1
@@ -110,15 +110,14 @@ class Values(Task[Measured]):
         ]
         return torch.stack([row.double().nanmean(0).float() for row in rows])
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
         """The value at the last tick of each step, ``(B, T, K)``, of clips that have several one after another."""
-        truth = torch.full((len(batch.values), steps, columns), self.unknown)
+        truth = torch.full((len(batch.values), steps.count, columns), self.unknown)
         for row, values, length in zip(truth, batch.values, batch.lengths.tolist(), strict=True):
             if values is not None and len(values) > 1:
-                last = (torch.arange(1, -(-length // hop) + 1) * hop).clamp(max=length) - 1
-                row[delay : delay + len(last)] = torch.from_numpy(values)[last * len(values) // length][: steps - delay]
+                own = row[steps.of(length)]
+                last = (torch.arange(1, len(own) + 1) * steps.hop).clamp(max=length) - 1
+                own[:] = torch.from_numpy(values)[last * len(values) // length]
         return truth
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> SmoothL1:
