@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
 from datasets.copies import Copies
-from datasets.energy import draw_start, find_sound, find_sounds
+from datasets.energy import draw_start, find_sounds
 from datasets.scenes import Scenes, SceneSettings, SceneStream
 from datasets.strings import Composed
 from datasets.surroundings import Surroundings
@@ -175,9 +175,8 @@ class Clips(Dataset[Sample | None]):
         spans = None
         if self.background and spec.sound:
             quiet = clip.label == self.background or not labels or not x[0].any()
-            several = self.scene and (self.scene.together or self.scene.strings)
-            find = find_sounds if several else lambda *sound: [find_sound(*sound)]
-            spans = [] if quiet else [(*times, labels[0]) for times in find(x[0], spec.sound)]
+            several = bool(self.scene and (self.scene.together or self.scene.strings))
+            spans = [] if quiet else [(*times, labels[0]) for times in find_sounds(x[0], spec.sound, several)]
         values = None if clip.values is None else np.array([clip.values], np.float32)
         return Sample(x, labels, spans, clip.name, key, clip.group, values=values)
 

@@ -47,6 +47,7 @@ class Classified(Predictions):
 class Classes(Task[Classified]):
     """Softmax and cross-entropy."""
 
+    kind = Classified
     link: Link = "softmax"
     best, hit, kept, unknown = "accuracy", "accuracy", ("accuracy", "loss", "macro_f1"), IGNORE
 
@@ -86,10 +87,6 @@ class Classes(Task[Classified]):
     def hits(self, logits: Tensor, truth: Tensor) -> float:
         """How many of the greatest logits are those of the class."""
         return int((logits.argmax(1).cpu() == truth).sum())
-
-    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Classified:
-        """Thresholds mean nothing here: the highest score is told."""
-        return Classified(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
 
     def right(self, found: Classified, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether the class has the highest posterior."""

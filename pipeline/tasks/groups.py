@@ -55,6 +55,7 @@ class Grouped(Predictions):
 class Groups(Task[Grouped]):
     """K-means on the embeddings of a trained model; nothing is learnt by gradients."""
 
+    kind = Grouped
     link: Link = "softmax"
     best, hit, kept, unknown, alone, learns, labelled = "sure", "sure", ("sure",), -1, True, False, False
 
@@ -79,10 +80,6 @@ class Groups(Task[Grouped]):
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> Loss:
         """None: nothing is learnt by it."""
         return Loss()
-
-    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Grouped:
-        """Thresholds mean nothing here."""
-        return Grouped(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
 
     def right(self, found: Grouped, posteriors: Tensor, truth: Tensor) -> Tensor:
         """No answer is right."""

@@ -31,6 +31,7 @@ class Task(Generic[Found]):
     """Base of all tasks.
 
     Attributes:
+        kind: what ``predictions`` makes.
         link: how logits become posteriors.
         best: the figure, the greater the better, that chooses the epoch.
         kept: the figures of an epoch, of those that ``summarize`` finds.
@@ -47,6 +48,7 @@ class Task(Generic[Found]):
         warm: the share of the time in which single steps are learnt instead.
     """
 
+    kind: type[Found]
     link: Link
     best: str
     kept: tuple[str, ...]
@@ -152,7 +154,7 @@ class Task(Generic[Found]):
         """What a model of these labels answers to no clips. ``thresholds (K,)``: posteriors from which on a label is
         told.
         """
-        raise NotImplementedError
+        return self.kind(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
 
     def add(self, found: Found, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
         """Append the posteriors ``(B, K)`` of clips and their truths."""
