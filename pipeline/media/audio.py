@@ -118,7 +118,7 @@ def is_chained(name: str) -> bool:
     """Whether an Ogg file is several streams one after another: then the serial number of its last page is another."""
     with FileBytes(name) as file:
         first = file.bytes_at(0, 18)
-        tail = file.bytes_at(max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
+        tail = file.tail(MAX_PAGE_BYTES)
     at = tail.rfind(b"OggS")
     return tail[at + 14 : at + 18] != first[14:18]
 

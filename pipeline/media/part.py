@@ -37,6 +37,10 @@ class Bytes(io.RawIOBase):
         """So many bytes from there; fewer where the file ends, and perhaps elsewhere."""
         raise NotImplementedError
 
+    def tail(self, size: int) -> bytes:
+        """The last bytes, at most so many."""
+        return self.bytes_at(max(0, self.size - size), size)
+
     def readable(self) -> bool:
         return True
 
