@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
@@ -207,14 +207,6 @@ class Clips(Dataset[Sample | None]):
         assert self.cache is not None
         return cache_path(self.cache, f"{clip.fingerprint()}|{clip.start}|{clip.end}|{self.spec}", ".safetensors")
 
-    def is_cached(self, clip: Clip) -> bool:
-        """Whether the cache has all of a clip, by the header of its file."""
-        try:
-            with safe_open(self.cache_file(clip), "np") as tracks:
-                return set(self.track_names) <= set(tracks.keys())
-        except (OSError, SafetensorError):
-            return False
-
     def drop_unreadable(self, title: str) -> None:
         """Fill the cache with what it lacks, with a progress bar, and drop what cannot be read. Without a cache, only
         the headers of the files are read.
@@ -245,7 +237,7 @@ class Clips(Dataset[Sample | None]):
         try:
             if self.cache is None:
                 clip.check(self.spec)
-            elif not self.is_cached(clip):
+            elif not self.cache_file(clip).is_file():
                 self.load(clip)
         except MediaError as error:
             return error

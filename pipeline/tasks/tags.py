@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from pipeline.tasks.losses import BinaryCrossEntropy, Loss
 from pipeline.tasks.precision_recall import STEP_BINS, average_precisions, binned_average_precision, mean_known, thinned
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
+
+Found = TypeVar("Found", bound="Tagged")
 
 
 @dataclass
@@ -55,9 +57,10 @@ class Tagged(Predictions):
         return join(self.labels[index] for index in truth), join(self.labels[index] for index in answer)
 
 
-class Tags(Task[Tagged]):
+class Tags(Task[Found]):
     """Sigmoid and binary cross-entropy."""
 
+    kind: type[Found] = Tagged  # type: ignore[assignment]
     link: Link = "sigmoid"
     best, hit = "map", "f1"
     kept: tuple[str, ...] = ("map", "frame_map", "macro_f1", "accuracy", "loss")
@@ -103,17 +106,17 @@ class Tags(Task[Tagged]):
         total = told.sum(1) + there.sum(1)
         return float(torch.where(total > 0, 2 * (told & there).sum(1) / total.clamp_min(1), 1.0).sum())
 
-    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Tagged:
+    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Found:
         """A label is told from its threshold on."""
         empty = np.zeros((0, len(labels)), np.float32)
         steps = np.zeros((2, len(labels), STEP_BINS), np.int64)
-        return Tagged(labels, empty.astype(bool), empty, thresholds=thresholds, steps=steps)
+        return self.kind(labels, empty.astype(bool), empty, thresholds=thresholds, steps=steps)
 
-    def add(self, found: Tagged, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
+    def add(self, found: Found, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
         """Append the posteriors ``(B, K)`` of clips and their truths ``(B, K)``."""
         super().add(found, scores, truth > 0.5)
 
-    def add_steps(self, found: Tagged, logits: Tensor, truth: Tensor) -> None:
+    def add_steps(self, found: Found, logits: Tensor, truth: Tensor) -> None:
         """Count the posteriors of steps, not smoothed, where the truth is known: both ``(B, T, K)``."""
         known = ~truth.isnan().any(-1)
         scores, there = logits.sigmoid().float().cpu()[known].numpy(), truth[known].numpy() > 0.5
@@ -121,17 +124,17 @@ class Tags(Task[Tagged]):
             for side in (0, 1):
                 found.steps[side, column] += histogram(scores[there[:, column] == side, column], STEP_BINS)
 
-    def right(self, found: Tagged, posteriors: Tensor, truth: Tensor) -> Tensor:
+    def right(self, found: Found, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether exactly the labels of the clip are told."""
         told = posteriors.float().cpu() >= torch.from_numpy(found.thresholds)
         return (told == (truth > 0.5)[:, None]).all(-1)
 
-    def calibrate(self, found: Tagged) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def calibrate(self, found: Found) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """A scale and a shift for each label."""
         scale, shift = np.transpose([fit_sigmoid(*pair) for pair in zip(found.scores.T, found.truth.T, strict=True)])
         return scale, shift
 
-    def summarize(self, found: Tagged) -> dict[str, Any]:
+    def summarize(self, found: Found) -> dict[str, Any]:
         """Mean average precision of clips and of steps (``frame_map``, None if no times are known), macro F1, accuracy
         (clips of which exactly the labels are told), loss, figures of each label, and how soon answers are right.
         """
@@ -154,7 +157,7 @@ class Tags(Task[Tagged]):
             "online": {"step": found.step, "accuracy": online_accuracy(found.right)},
         }
 
-    def details(self, found: Tagged) -> dict[str, Any]:
+    def details(self, found: Found) -> dict[str, Any]:
         """Thresholds (None: never told), precision-recall curves, how often labels are told beside true ones, and
         histograms of scores.
         """
