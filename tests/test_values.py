@@ -110,8 +110,6 @@ def test_the_loss_is_huber_on_scaled_truths():
     loss = task.loss(0.05, 0.0, None)
     assert float(loss(logits, truth)) == pytest.approx((0.5 * 0.5**2 + 2.5 + 0.5) / 2)
     assert float(loss.of_steps(logits, torch.full((2, 2), float("nan")))) == 0
-    with pytest.raises(ConfigError, match=r"trainer\.focal"):
-        task.loss(0.0, 2.0, None)
 
 
 def test_figures_are_those_of_scikit_learn():
@@ -280,6 +278,7 @@ def test_a_training_tells_levels_in_every_place(loud, tmp_path):
     ("decoder=hysteresis", "set decoder=limits"),
     ("task.units=null", "task.units: has no unit for 'level'"),
     ("trainer.balance=sampling", "trainer.balance: is of labels"),
+    ("trainer.focal=2", "trainer.focal: is of labels"),
     ("dataset.values=[lavel]", "has no column 'lavel'"),
 ])  # fmt: skip
 def test_settings_of_labels_are_refused(loud, tmp_path, setting, message):
