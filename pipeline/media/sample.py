@@ -79,30 +79,31 @@ class Batch:
         target = torch.full((len(self.labels), steps.count), IGNORE)
         for row, spans, length in zip(target, self.spans, self.lengths.tolist(), strict=True):
             if spans is not None:
-                own = row[steps.of(length)]
                 if background is not None:
-                    own[:] = background
-                own_steps(own, spans, steps.hop)
+                    row[steps.of(length)] = background
+                own_steps(row, spans, steps, length)
         return target
 
 
-def own_steps(target: Tensor, spans: Sequence[Span], hop: int) -> None:
-    """Write the class of each event into ``target (steps,)``: of every step whose middle the event covers.
+def own_steps(target: Tensor, spans: Sequence[Span], steps: StepGrid, length: int) -> None:
+    """Write the class of each event of a clip of ``length`` ticks into ``target (T,)``: of every step whose middle the
+    event covers.
 
     An event that covers none has the step whose middle is nearest to its own; of events with a single step in common,
     the longest has it.
     """
+    target, hop, count = target[steps.delay :], steps.hop, -(-length // steps.hop)
     brief, alone = [], dict[int, int]()  # alone: length of the event that has this step and no other
     for start, end, label in spans:
         first, last = round(start / hop), round(end / hop)
         target[first:last] = label
         if first == last:
-            brief.append((min((start + end) // (2 * hop), len(target) - 1), end - start, label))
+            brief.append((min((start + end) // (2 * hop), count - 1), end - start, label))
         elif last - first == 1:
             alone[first] = end - start
-    for step, length, label in brief:
-        if length > alone.get(step, -1):
-            target[step], alone[step] = label, length
+    for step, ticks, label in brief:
+        if ticks > alone.get(step, -1):
+            target[step], alone[step] = label, ticks
 
 
 class Split(Protocol):

@@ -89,11 +89,10 @@ class Tags(Task[Found]):
         for row, labels, spans, length in zip(truth, batch.labels, batch.spans, batch.lengths.tolist(), strict=True):
             if spans is None and labels:
                 continue
-            own = row[steps.of(length)]
-            own[:] = 0.0
+            row[steps.of(length)] = 0.0
             for label in {label for _, _, label in spans or ()}:
                 times = [(start, end, 1) for start, end, one in spans or () if one == label]
-                own_steps(own[:, label], times, steps.hop)
+                own_steps(row[:, label], times, steps, length)
         return truth
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> Loss:
