@@ -10,11 +10,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveFloat
 
-from datasets.clips import CACHE_FOLDER, Clip, Share, check_splits, existing_root
+from datasets.clips import Clip, Share, cache_folder, check_splits, existing_root
 from datasets.labels import tell_alike
-from datasets.negatives import label_of_negatives, list_negatives, share_out
-from datasets.scenes import SceneSettings, surround
+from datasets.scenes import SceneSettings
 from datasets.splits import choose_splits
+from datasets.surroundings import Surroundings
 from datasets.truths import GROUP, Event, Truth, read_all, read_beside
 from datasets.windows import AnnotatedRecording, Windows
 from pipeline.core.errors import ConfigError, MediaError
@@ -57,30 +57,25 @@ class AnnotatedRecordings:
         ConfigError for truths that make no sense, and as of ``check_splits``.
         """
         folder = existing_root(root, "a folder of recordings, with a table of what is in them")
-        self.negatives = list_negatives(negatives)
-        if self.negatives:
-            background, scene = background or "background", scene or SceneSettings()
-        if scene and background is None:
-            raise ConfigError("dataset.scene: needs dataset.background, the label of what is between the sounds")
-        self.background, self.scene = background and to_label(background), scene
+        quiet = to_label(background) if background else "background" if negatives else None
         self.key = "dataset.file" if file else "dataset.root"
         if file:
-            truths = read_all(folder / file, folder, group, self.background)
+            truths = read_all(folder / file, folder, group, quiet)
         elif group != GROUP:
             raise ConfigError(f"dataset.group: {group!r} is a column of a table of all recordings; set dataset.file")
         else:
-            truths = read_beside(folder, self.background)
-        pairs = [Clip(one.path, label, one.split, group=one.group) for one in truths for label in one.labels or ("",)]
-        units = [pair.unit for pair in pairs]
-        drawn = choose_splits(pairs, splits, fold, units, val, test, seed, background="")
-        check_splits([pair for pair in drawn if pair.label], fewest=1)
-        places = {pair.name: pair.split for pair in drawn}
-        self.truths = [replace(one, split=places[str(one.path)]) for one in truths if str(one.path) in places]
-        self.labels = sorted({pair.label for pair in drawn if pair.label} | {self.background or ""} - {""})
-        self.negatives_label = label_of_negatives(negatives_label, self.background, self.labels)
+            truths = read_beside(folder, quiet)
+        clips = [Clip(one.path, "", one.split, group=one.group, words=one.labels) for one in truths]
+        drawn = choose_splits(clips, splits, fold, [clip.unit for clip in clips], val, test, seed, background="")
+        check_splits(drawn)
+        places = {clip.path: clip.split for clip in drawn}
+        self.truths = [replace(one, split=places[one.path]) for one in truths if one.path in places]
+        labels = {label for clip in drawn for label in clip.labels}
+        self.around = Surroundings(sorted(labels), quiet, scene, negatives, negatives_label)
+        self.background = self.around.background
+        self.labels = sorted(labels | {self.background or ""} - {""})
         tell_alike(self.labels, self.key)
-        self.crop, self.events = crop, events
-        self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
+        self.crop, self.events, self.cache = crop, events, cache_folder(cache)
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """The windows of ``train``, ``val`` or ``test``; ConfigError if none of its recordings, or of a label in train,
@@ -100,11 +95,7 @@ class AnnotatedRecordings:
         size = round(self.crop * rate)
         windows = Windows(parts, size, name == "train", self.events)
         windows.skipped = len(truths) - len(parts)
-        if self.scene is None or name == "test":
-            return windows
-        background, label = (self.labels.index(str(one)) for one in (self.background, self.negatives_label))
-        negatives = share_out(self.negatives, rate, self.cache) if self.negatives else {}
-        return surround(windows, name, self.scene, background, rate, negatives, label)
+        return windows if name == "test" else self.around.surround(windows, name, self.labels, rate, self.cache)
 
     def open(self, truth: Truth, rate: int) -> Recording | None:
         """A recording; None, which is told, if it cannot be read, or holds nothing."""

@@ -6,20 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveFloat
-
-from datasets.clips import SPLITS, Clip, Corpus, Share, existing_root, named_group
+from datasets.clips import SPLITS, Clip, existing_root, named_group
 from datasets.labels import unify
-from datasets.splits import draw_fold, fill_splits, name_splits
+from datasets.splits import DrawnCorpus, name_splits
 from pipeline.core.errors import ConfigError
-from pipeline.media.tables import to_label
 from pipeline.media.walk import ENDINGS, list_files, media_names, scan, tell
 
 KEY = "dataset.root"
 CUT = re.compile(r"(.+)_\d+\.\d+")  # of a recording, and from which second on; as the sink hard_negatives names them
 
 
-class ClassFolders(Corpus):
+class ClassFolders(DrawnCorpus):
     """Base: files below ``root``; the label is the folder's name.
 
     Files whose names differ only in a number with a point behind their last ``_`` (``street_00012.50.wav``) are cuts of
@@ -32,25 +29,16 @@ class ClassFolders(Corpus):
         self,
         root: str | None = None,
         fold: str | None = None,
-        val: Share = 0.15,
-        test: Share = 0.15,
-        seed: int = 0,
-        crop: PositiveFloat | None = 10.0,
-        background: str | None = None,
         negatives: str | list[str] | None = None,
         **options: Any,
     ) -> None:
         """With ``root/train`` present, and the classes in it, the sub-folders ``train``, ``val`` and ``test`` (or
-        ``Training``, ``valid``, ``dev``, ...: see ``name_splits``) are the splits (without ``val``, that share of train
-        is held out); otherwise ``val`` and ``test`` are shares drawn at random with ``seed``.
+        ``Training``, ``valid``, ``dev``, ...: see ``name_splits``) are the splits; ConfigError with a ``fold`` then.
 
         Files that ``negatives`` names are no clips, so a folder of them may stand among the classes.
-
-        ``fold`` i/n, for cross-validation: the test split is one of n parts of all clips, and ``val`` is held out of
-        the rest. ConfigError with ``root/train``.
         """
         folder = existing_root(root, "a folder with one sub-folder of recordings per class")
-        splits, background = find_splits(folder, self.endings), background and to_label(background)
+        splits = find_splits(folder, self.endings)
         if fold and splits:
             train = next(name for name, split in splits.items() if split == "train")
             hint = f"leave dataset.fold out, or set dataset.root={folder / train} to fold these clips alone"
@@ -61,10 +49,7 @@ class ClassFolders(Corpus):
         if not clips:
             kind = "audio files" if self.endings is ENDINGS else f"files {', '.join(self.endings)}"
             raise ConfigError(f"dataset.root: no {kind} in the sub-folders of {str(folder)!r}")
-        if fold:
-            clips = draw_fold(clips, fold, [clip.unit for clip in clips], seed, background)
-        drawn = fill_splits(clips, val, test, seed, background)
-        super().__init__(drawn, crop=crop, background=background, negatives=negatives, **options)
+        super().__init__(clips, [clip.unit for clip in clips], fold=fold, negatives=negatives, **options)
 
 
 def sub_folders(folder: Path) -> list[str]:

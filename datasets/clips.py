@@ -18,15 +18,15 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 
 from datasets.copies import Copies
-from datasets.energy import draw_start, find_sound, find_sounds
-from datasets.negatives import label_of_negatives, list_negatives, share_out
-from datasets.scenes import Scenes, SceneSettings, SceneStream, surround
+from datasets.energy import draw_start, find_sounds
+from datasets.scenes import Scenes, SceneSettings, SceneStream
 from datasets.strings import Composed
+from datasets.surroundings import Surroundings
 from pipeline.core.atomic import atomic_write, cache_path, digest
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
@@ -54,7 +54,7 @@ CACHE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() /
 @dataclass(frozen=True, slots=True)  # slots: there may be millions
 class Clip:
     """A labelled recording, or its part from ``start`` to ``end`` seconds. Clips of a ``group`` share a split, where
-    splits are drawn also those of one recording.
+    splits are drawn also those of one recording. A clip may have any number of labels instead: its ``words``.
     """
 
     path: Path
@@ -65,6 +65,12 @@ class Clip:
     group: str = ""
     speaker: str = ""  # whose clips are put together to strings, if not those of a group
     values: tuple[float, ...] | None = None  # of quantities that are measured
+    words: tuple[str, ...] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that it has."""
+        return (self.label,) if self.words is None else self.words
 
     @property
     def name(self) -> str:
@@ -135,8 +141,8 @@ class Clips(Dataset[Sample | None]):
         return len(self.clips)
 
     @property
-    def classes(self) -> list[int]:
-        return [self.index[clip.label] for clip in self.clips]
+    def classes(self) -> list[int | tuple[int, ...]]:
+        return [self.index[clip.label] if clip.words is None else self.numbers(clip) for clip in self.clips]
 
     @property
     def names(self) -> list[str]:
@@ -169,15 +175,14 @@ class Clips(Dataset[Sample | None]):
         spans = None
         if self.background and spec.sound:
             quiet = clip.label == self.background or not labels or not x[0].any()
-            several = self.scene and (self.scene.together or self.scene.strings)
-            find = find_sounds if several else lambda *sound: [find_sound(*sound)]
-            spans = [] if quiet else [(*times, labels[0]) for times in find(x[0], spec.sound)]
+            several = bool(self.scene and (self.scene.together or self.scene.strings))
+            spans = [] if quiet else [(*times, labels[0]) for times in find_sounds(x[0], spec.sound, several)]
         values = None if clip.values is None else np.array([clip.values], np.float32)
         return Sample(x, labels, spans, clip.name, key, clip.group, values=values)
 
     def numbers(self, clip: Clip) -> tuple[int, ...]:
-        """The labels of a clip: its own."""
-        return (self.index[clip.label],) if clip.label in self.index else ()
+        """The labels of a clip, in their order; a clip of which something is measured has none."""
+        return tuple(self.index[label] for label in clip.labels if label in self.index)
 
     def load(self, clip: Clip) -> Arrays:
         """A clip's tracks, from the cache if they are there."""
@@ -201,14 +206,6 @@ class Clips(Dataset[Sample | None]):
         """Where a clip is cached: another file, part or rate is another place."""
         assert self.cache is not None
         return cache_path(self.cache, f"{clip.fingerprint()}|{clip.start}|{clip.end}|{self.spec}", ".safetensors")
-
-    def is_cached(self, clip: Clip) -> bool:
-        """Whether the cache has all of a clip, by the header of its file."""
-        try:
-            with safe_open(self.cache_file(clip), "np") as tracks:
-                return set(self.track_names) <= set(tracks.keys())
-        except (OSError, SafetensorError):
-            return False
 
     def drop_unreadable(self, title: str) -> None:
         """Fill the cache with what it lacks, with a progress bar, and drop what cannot be read. Without a cache, only
@@ -240,7 +237,7 @@ class Clips(Dataset[Sample | None]):
         try:
             if self.cache is None:
                 clip.check(self.spec)
-            elif not self.is_cached(clip):
+            elif not self.cache_file(clip).is_file():
                 self.load(clip)
         except MediaError as error:
             return error
@@ -267,7 +264,6 @@ class Corpus:
 
     checks_files = True  # before training begins, see ``Clips.drop_unreadable``
     quantities: list[str] | None = None  # that are measured, and stand in the place of labels then
-    labelled = True
 
     def __init__(
         self,
@@ -293,29 +289,22 @@ class Corpus:
         Raises ConfigError if a split is empty, a label is missing in train, or a group stands in two splits.
         """
         self.clips = list(clips)
-        self.cache = None if cache is None else CACHE_FOLDER if cache == "default" else Path(cache)
-        self.crop, self.copies = crop, copies
-        self.labels = sorted({clip.label for clip in self.clips})
-        fewest = 1 if negatives or self.quantities or lone or not self.labelled else 2  # negatives are another
-        check_splits(self.clips, fewest, lone)
-        self.negatives = list_negatives(negatives)
-        if self.negatives:
-            background, scene = background or "background", scene or SceneSettings()
-        self.negatives_label = label_of_negatives(negatives_label, background, self.labels)
-        self.background, self.scene = background, scene
-        if scene and background is None:
-            raise ConfigError("dataset.scene: needs dataset.background, the label of what is between the clips")
-        if scene and background not in self.labels:
-            self.labels = sorted([*self.labels, str(background)])
+        self.cache, self.crop, self.copies = cache_folder(cache), crop, copies
+        self.labels = sorted({label for clip in self.clips for label in clip.labels})
+        check_splits(self.clips, lone)
+        self.around = Surroundings(self.labels, background, scene, negatives, negatives_label)
+        self.background = background = self.around.background
         if background is not None and background not in self.labels:
-            hint = nearest(background, self.labels)
-            raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
+            if not self.around.scene:
+                hint = nearest(background, self.labels)
+                raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
+            self.labels = sorted([*self.labels, background])
         if self.quantities:
             self.labels, self.background = list(self.quantities), None
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """The clips of ``train``, ``val`` or ``test`` as a model takes them; ConfigError if none can be read."""
-        if self.negatives:
+        if self.around.negatives:
             spec.require_sound("dataset.negatives")
         if self.copies and spec.both:
             raise ConfigError("dataset.copies: a model of sound and pictures takes none; set it to 0")
@@ -327,16 +316,17 @@ class Corpus:
         if clips and not part.clips:
             hint = next((text for code, text in HINTS.items() if code in part.last_failure), "see the warnings above")
             raise ConfigError(f"dataset: none of the {len(clips)} {name} files can be read; {hint}")
-        if lost := sorted({clip.label for clip in clips} - {clip.label for clip in part.clips}):
+        listed, read = ({label for clip in some for label in clip.labels} for some in (clips, part.clips))
+        if lost := sorted(listed - read):
             text = f"none of the {name} files of the labels {', '.join(map(repr, lost))} can be read"
             if name == "train":
                 raise ConfigError(f"dataset: {text}; repair them, or take these labels out")
             tell("dataset", f"{text}: nothing is measured of them")
-        part.scene = self.scene
+        part.scene = self.around.scene
         shown = self.shown(part, name)
         if name != "train" or not self.copies:
             return shown
-        drawn = digest(repr((part.names, self.crop, self.scene, self.negatives, self.negatives_label)))
+        drawn = digest(repr((part.names, self.crop, *self.around.settings)))
         plain = shown.split if isinstance(shown, Scenes) else shown
         return Copies(shown, plain, self.copies, drawn)
 
@@ -350,29 +340,32 @@ class Corpus:
             clips = Composed(clips, scene.strings, background, rate, speakers, drawn=name == "train")
             if name == "test":
                 return clips
-        negatives = share_out(self.negatives, rate, self.cache) if self.negatives else {}
-        return surround(clips, name, scene, background, rate, negatives, part.index[str(self.negatives_label)])
+        return self.around.surround(clips, name, self.labels, rate, self.cache)
 
 
-def check_splits(clips: Sequence[Clip], fewest: int = 2, lone: bool = False) -> None:
-    """What would make a result meaningless is an error now; ``fewest`` labels can be told apart; with ``lone``, train
-    need not know all.
-    """
+def cache_folder(given: str | None) -> Path | None:
+    """The folder that ``dataset.cache`` means."""
+    return None if given is None else CACHE_FOLDER if given == "default" else Path(given)
+
+
+def check_splits(clips: Sequence[Clip], lone: bool = False) -> None:
+    """What would make a result meaningless is an error now; with ``lone``, train need not know all labels."""
     counts = Counter(clip.split for clip in clips)
     if unknown := counts.keys() - {*SPLITS, ""}:
         raise ConfigError(f"dataset: split {min(unknown)!r} is none of {', '.join(SPLITS)}; name it in dataset.splits")
     for name in ("train", "val"):
         if not counts[name]:
             raise ConfigError(f"dataset: no clip in split {name!r}; found {dict(counts) or 'no clips at all'}")
-    for label, named in {clip.label: clip.name for clip in clips}.items():
+    trained = {label for clip in clips if clip.split == "train" for label in clip.labels}
+    for label, one in {label: clip for clip in clips for label in clip.labels}.items():
         if label != clean(label):
-            raise ConfigError(f"dataset: label {label!r} ({named}): expected characters that can be shown; rename it")
-    trained = {clip.label for clip in clips if clip.split == "train"}
-    for clip in clips:
-        if clip.label not in trained and not lone:
-            raise ConfigError(f"dataset: label {clip.label!r} is in {clip.split} but no clip of train ({clip.name})")
-    if len(trained) < fewest:
-        raise ConfigError(f"dataset: only one label ({', '.join(trained)}); expected at least two classes")
+            raise ConfigError(
+                f"dataset: label {label!r} ({one.name}): expected characters that can be shown; rename it"
+            )
+        if label not in trained and not lone:
+            raise ConfigError(f"dataset: label {label!r} is in {one.split} but no clip of train ({one.name})")
+    if not trained:
+        raise ConfigError("dataset: no clip of train has a label; expected some")
     homes: dict[str, str] = {}  # of groups
     for clip in clips:
         if clip.group and (home := homes.setdefault(clip.group, clip.split)) != clip.split:

@@ -22,30 +22,20 @@ def draw_start(rng: np.random.Generator, wave: Samples, length: int, grain: int,
     return start if grain > 1 else start + int(rng.integers(min(step, len(wave) - length - start + 1)))
 
 
-def find_sound(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> tuple[int, int]:
-    """Where the sound stands in a clip, ``(start, end)`` in samples: the loudest of ``find_sounds``."""
-    return max(loud_stretches(wave, rate, depth, gap))[1:]
-
-
-def find_sounds(wave: Samples, rate: int, depth: float = 20.0, gap: float = 0.15) -> list[tuple[int, int]]:
-    """Where a clip sounds, as several barks do, ``(start, end)`` in samples.
+def find_sounds(
+    wave: Samples, rate: int, every: bool = True, depth: float = 20.0, gap: float = 0.15
+) -> list[tuple[int, int]]:
+    """Where a clip sounds, ``(start, end)`` in samples: ``every`` time, as of several barks, or only the loudest.
 
     The stretches of 20-ms frames that are at most ``depth`` dB below the loudest one and 6 dB above the clip's quietest
     tenth, bridging pauses of up to ``gap`` seconds.
     """
-    return [(start, end) for _, start, end in loud_stretches(wave, rate, depth, gap)]
-
-
-def loud_stretches(wave: Samples, rate: int, depth: float, gap: float) -> list[tuple[bool, int, int]]:
-    """The stretches of ``find_sounds``, and whether each holds the loudest frame."""
     size = max(1, rate // 50)
     frames = np.pad(wave, (0, -len(wave) % size)).reshape(-1, size)
     level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
     loudest = float(level.max())
     loud = np.flatnonzero(level >= max(loudest - depth, min(float(np.quantile(level, 0.1)) + 6, loudest - 6)))
-    breaks = np.flatnonzero(np.diff(loud) > gap * 50) + 1
-    loudest_frame = int(level.argmax())
-    return [
-        (bool(part[0] <= loudest_frame <= part[-1]), int(part[0]) * size, min(len(wave), (int(part[-1]) + 1) * size))
-        for part in np.split(loud, breaks)
-    ]
+    parts = np.split(loud, np.flatnonzero(np.diff(loud) > gap * 50) + 1)
+    if not every:
+        parts = [part for part in parts if level.argmax() in part]
+    return [(int(part[0]) * size, min(len(wave), (int(part[-1]) + 1) * size)) for part in parts]

@@ -4,18 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveFloat
-
-from datasets.clips import Corpus, Share, existing_root
+from datasets.clips import existing_root
 from datasets.labels import unify
 from datasets.rows import to_clip
-from datasets.splits import choose_splits
+from datasets.splits import DrawnCorpus
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.media.tables import Row, read_table, to_label
 
 
-class Manifest(Corpus):
+class Manifest(DrawnCorpus):
     """The rows of ``root/file``. Paths are relative to ``root`` and may not leave it."""
 
     def __init__(
@@ -25,13 +23,7 @@ class Manifest(Corpus):
         group: str | None = None,
         speaker: str | None = None,
         splits: dict[str, list[str]] | None = None,
-        fold: str | None = None,
         fold_by: str | None = None,
-        val: Share = 0.15,
-        test: Share = 0.15,
-        seed: int = 0,
-        crop: PositiveFloat | None = 10.0,
-        background: str | None = None,
         values: list[str] | None = None,
         labelled: bool = True,
         **options: Any,
@@ -39,22 +31,18 @@ class Manifest(Corpus):
         """``group`` names a column (a speaker, a place): no group will stand in two splits. ``splits`` translates the
         names in the column ``split``, e.g. ``{train: [fold1, fold2], val: [fold3], test: [fold4]}``; rows whose name is
         not listed are left out. Without it, names such as ``Training``, ``valid`` and ``dev`` are known (see
-        ``name_splits``). Without that column, ``val`` and ``test`` are shares drawn at random with ``seed``; if only
-        ``val`` is missing, that share of train is held out. Without a ``group``, parts of one recording (rows of one
-        path) are drawn into one split.
+        ``name_splits``). Without a ``group``, parts of one recording (rows of one path) are drawn into one split.
 
         ``values`` names columns of numbers, for task=values; a cell is empty where its number is not known. Then no row
         needs a label; nor does one that is not ``labelled``, for task=groups.
 
-        ``fold`` i/n, for cross-validation: the test split is one of n parts of all rows, whatever their split. Values
-        of the column ``fold_by`` (None: the group, or else the recording) stay together, and labels are spread evenly;
-        with as many values as parts, one is left out at a time. ``val`` is held out of the rest.
+        ``fold_by`` names the column whose values a ``fold`` does not part; None: the group, or else the recording.
 
         ``speaker`` names a column: strings (``dataset.scene.strings``) are of clips of one of its values, which may
         stand in several splits; None: of one group.
         """
         folder = existing_root(root, f"a folder with {file}")
-        self.quantities, self.labelled = values, labelled
+        self.quantities = values
         rows = read_rows(folder / file, ("path", *(values or ("label",) * labelled)))
         for key, column in (("group", group), ("speaker", speaker), ("fold_by", fold_by)):
             if column is not None and column not in rows[0]:
@@ -62,11 +50,10 @@ class Manifest(Corpus):
         clips = [to_clip(row, folder, f"{file} row {number}", group, values) for number, row in enumerate(rows, 1)]
         if speaker:
             clips = [replace(clip, speaker=to_label(row.get(speaker))) for row, clip in zip(rows, clips, strict=True)]
-        clips, background = unify(clips, "dataset.file"), background and to_label(background)
+        clips = unify(clips, "dataset.file")
         column = fold_by or group or ""
         units = [to_label(row.get(column)) or clip.unit for row, clip in zip(rows, clips, strict=True)]
-        drawn = choose_splits(clips, splits, fold, units, val, test, seed, background)
-        super().__init__(drawn, crop=crop, background=background, **options)
+        super().__init__(clips, units, splits, **options)
 
 
 def read_rows(path: Path, needed: tuple[str, ...] = ("path", "label")) -> list[Row]:

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.annotations import beyond_end, find_truth, read_truth
 from pipeline.media.audio import Samples
 from pipeline.media.input_spec import Arrays
 from pipeline.media.recording import Recording
 from pipeline.media.sample import Derived, Sample, Split
-from pipeline.media.walk import list_files, tell
+from pipeline.media.walk import tell
 
 SHARES = {"train": 0.7, "val": 0.1, "thresholds": 0.2}
 NAME = "negatives"  # of every window of them
@@ -122,21 +121,6 @@ class WithNegatives(Derived):
         wave = self.negatives.draw(rng, len(like.x[0]))
         spans = [] if self.silent else [(0, len(wave), self.label)]
         return Sample((wave * np.float32(10 ** (rng.uniform(*LEVELS) / 20)),), (self.label,), spans, NAME)
-
-
-def list_negatives(given: str | Sequence[str] | None) -> list[Path]:
-    """The recordings of ``dataset.negatives``, files or folders. ConfigError if none are in what it names."""
-    found = [] if given is None else list_files(given, "dataset.negatives")
-    if given is not None and not found:
-        raise ConfigError(f"dataset.negatives: no recordings in {given!r}; expected some without the classes")
-    return found
-
-
-def label_of_negatives(given: str | None, background: str | None, labels: list[str]) -> str | None:
-    """Which label negatives have: the background, or another that is there; else ConfigError."""
-    if given not in (None, background, *labels):
-        raise ConfigError(f"dataset.negatives_label: no clip is {given!r}{nearest(str(given), labels)}")
-    return given or background
 
 
 def share_out(files: Sequence[Path], rate: int, keep: Path | None, seed: int = 0) -> dict[str, Negatives]:

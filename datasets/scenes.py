@@ -5,7 +5,6 @@ training clip somewhere into a longer piece of noise, with ``trainer.carry`` one
 ``SceneStream`` strings the clips of a split together, for choosing thresholds on what a stream will be like.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch.utils.data import Dataset
 
-from datasets.negatives import Negatives, WithNegatives
+from datasets.negatives import Negatives
 from datasets.strings import StringSettings
 from pipeline.media.audio import Samples
 from pipeline.media.sample import Derived, Sample, Split
@@ -120,18 +119,6 @@ class Scenes(Derived):
                     continue
                 found.append(replace(other, x=((other.x[0][:ticks] * np.float32(gain)),), spans=spans))
         return found
-
-
-def surround(
-    part: Split, name: str, scene: SceneSettings, background: int, rate: int, negatives: Mapping[str, Negatives],
-    label: int,
-) -> Split:  # fmt: skip
-    """The split ``name``, train or val, in what surrounds it: windows of negatives of the class ``label`` behind its
-    own, if there are any (``share_out``), and in training the scenes.
-    """
-    if negatives:
-        part = WithNegatives(part, negatives[name], negatives["thresholds"], label, scene.alone, background)
-    return Scenes(part, scene, background, rate, negatives.get(name)) if name == "train" else part
 
 
 class SceneStream(Dataset[Sample | None]):

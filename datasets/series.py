@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import PositiveFloat
 
 from datasets.class_folders import ClassFolders
-from datasets.clips import Clip, Corpus, Share, existing_root
+from datasets.clips import Clip, existing_root
 from datasets.labels import unify
-from datasets.splits import choose_splits
+from datasets.splits import DrawnCorpus
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.media.info import SeriesInfo
@@ -36,17 +36,13 @@ class SeriesFiles(ClassFolders):
         id: str = "id",
         group: str | None = None,
         splits: dict[str, list[str]] | None = None,
-        fold: str | None = None,
-        val: Share = 0.15,
-        test: Share = 0.15,
-        seed: int = 0,
         crop: PositiveFloat | None = None,
         targets: list[str] | None = None,
         **options: Any,
     ) -> None:
-        """Of a table, ``id`` and ``group`` name columns; ``splits``, ``fold``, ``val``, ``test`` and ``seed`` are those
-        of ``Manifest``. ``crop``: seconds that are cut at random from longer training series; None keeps them whole.
-        ``targets``: columns whose numbers are to be told of each row, for task=values.
+        """Of a table, ``id`` and ``group`` name columns; ``splits`` is that of ``Manifest``. ``crop``: seconds that are
+        cut at random from longer training series; None keeps them whole. ``targets``: columns whose numbers are to be
+        told of each row, for task=values.
 
         ConfigError as of ``ClassFolders``, or for a table without ids, or without labels unless it has ``targets``.
         """
@@ -54,13 +50,11 @@ class SeriesFiles(ClassFolders):
         if file is None:
             if group or splits:
                 raise ConfigError("dataset.group, dataset.splits: are of a table with ids; set dataset.file")
-            super().__init__(root, fold, val, test, seed, crop, **options)
+            super().__init__(root, crop=crop, **options)
             return
         folder = existing_root(root, f"a folder with {file}")
         clips = unify(list_series(folder / file, id, group, not targets), "dataset.file")
-        units = [clip.unit for clip in clips]
-        drawn = choose_splits(clips, splits, fold, units, val, test, seed, options.get("background"))
-        Corpus.__init__(self, drawn, crop=crop, **options)
+        DrawnCorpus.__init__(self, clips, [clip.unit for clip in clips], splits, crop=crop, **options)
 
     def split(self, name: str, spec: InputSpec) -> Split:
         """As any corpus. ConfigError for a model of sound or pictures."""

@@ -5,17 +5,49 @@ import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from pydantic import PositiveFloat
 
-from datasets.clips import Clip
+from datasets.clips import Clip, Corpus, Share
 from pipeline.core.errors import ConfigError
+from pipeline.media.tables import to_label
 from pipeline.media.walk import tell
 
 NAME = re.compile(
     r"(train|val|valid|validation|dev|eval|evaluation|test)(ing)?([-_ ]?(set|split|data))?", re.IGNORECASE
 )
 MEANINGS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+
+
+class DrawnCorpus(Corpus):
+    """Base: a corpus whose splits are drawn at random, as far as nothing says what they are."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        units: Sequence[str],
+        splits: Mapping[str, Sequence[str]] | None = None,
+        /,
+        fold: str | None = None,
+        val: Share = 0.15,
+        test: Share = 0.15,
+        seed: int = 0,
+        crop: PositiveFloat | None = 10.0,
+        background: str | None = None,
+        **options: Any,
+    ) -> None:
+        """``val`` and ``test`` are shares drawn at random with ``seed``, where clips have no splits; if only ``val`` is
+        missing, that share of train is held out.
+
+        ``fold`` i/n, for cross-validation: the test split is one of n parts of all clips, whatever their split. Clips
+        of one of the ``units`` stay together, and labels are spread evenly; with as many units as parts, one is left
+        out at a time. ``val`` is held out of the rest.
+        """
+        background = background and to_label(background)
+        drawn = choose_splits(clips, splits, fold, units, val, test, seed, background)
+        super().__init__(drawn, crop=crop, background=background, **options)
 
 
 def name_splits(names: Collection[str]) -> dict[str, str]:
@@ -40,7 +72,8 @@ def divide(clips: Sequence[Clip], shares: dict[str, float], seed: int, backgroun
     rng = np.random.default_rng(seed)
     by_label: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
-        by_label[clip.label].append(clip)
+        for label in clip.labels or ("",):
+            by_label[label].append(clip)
     wanted = [name for name, share in shares.items() if share > 0]
     drawn: list[list[str]] = []  # the groups of each label
     for label, members in sorted(by_label.items()):
@@ -141,8 +174,9 @@ def draw_fold(
     number, count = int(found[1]) - 1, int(found[2])
     units = "recordings (or groups, or values of dataset.fold_by)"
     owners: dict[str, set[str]] = defaultdict(set)
-    for clip, owner in zip(clips, together, strict=True):
-        owners[clip.label].add(owner)
+    pairs = [(place, label) for place, clip in enumerate(clips) for label in clip.labels or ("",)]
+    for place, label in pairs:
+        owners[label].add(together[place])
     fixed = background if background in owners and len(owners[background]) < count else None
     if fixed is not None:
         there = f"label {fixed!r} has {len(owners[fixed])} {units}"
@@ -150,8 +184,8 @@ def draw_fold(
     for label, own in sorted(owners.items()):
         if len(own) < 2 and label != fixed:
             raise ConfigError(f"dataset.fold: label {label!r} has 1 of {units}; to test and to learn takes two")
-    drawn = [place for place, clip in enumerate(clips) if clip.label != fixed]
-    labels, values = [clips[place].label for place in drawn], [together[place] for place in drawn]
+    drawn = [(place, label) for place, label in pairs if label != fixed]
+    labels, values = [label for _, label in drawn], [together[place] for place, _ in drawn]
     distinct = len(set(values))
     if distinct < count or len(labels) < count:
         raise ConfigError(f"dataset.fold: {fold} needs {count} {units} to leave out; there are {distinct}")
@@ -165,5 +199,5 @@ def draw_fold(
         except ValueError:
             most = max(labels.count(label) for label in set(labels))
             raise ConfigError(f"dataset.fold: {fold}, but no label has more than {most} clips; take fewer") from None
-    test = {drawn[place] for place in parts[number][1].tolist()}
+    test = {drawn[pair][0] for pair in parts[number][1].tolist()}
     return [replace(clip, split="test" if place in test else "train") for place, clip in enumerate(clips)]

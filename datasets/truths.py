@@ -19,6 +19,7 @@ from pipeline.media.tables import Row, read_table, to_label, to_text, to_times
 from pipeline.media.walk import media_names, tell
 
 KNOWN = ("path", "start", "end", "label", "split")
+NOTHING, WEAK, TIMED = range(3)  # what a row can say
 GROUP = "group"  # the column, if another is not named
 DESED = {"filename": "path", "onset": "start", "offset": "end", "event_label": "label", "event_labels": "label"}
 LAYOUTS = ("path", "label"), ("filename", "event_label"), ("filename", "event_labels")  # what a table must have
@@ -132,33 +133,29 @@ def read_rows(table: Path) -> list[Row]:
 
 def to_truth(path: Path, rows: Sequence[tuple[int, Row]], table: Path, group: str, quiet: str | None) -> Truth:
     """The rows of one recording; ``quiet``: the label that means nothing. ConfigError if they contradict."""
-    events, weak, nothing = list[Event](), dict[int, list[str]](), list[int]()
+    events, weak, kinds = list[Event](), list[str](), dict[int, int]()  # the first row of each kind
     for number, row in rows:
         where = f"dataset.file: {table} row {number}"
         times, text = read_times(row, where), to_label(row.get("label"))
         labels = [label for label in map(to_label, text.split(",")) if label and label != quiet]
         if text != clean(text):
             raise ConfigError(f"{where}: label {text!r}: expected characters of UTF-8 to be seen")
+        kinds.setdefault(TIMED if times else WEAK if labels else NOTHING, number)
         if times:
             refuse_list(text, where)
             events += [Event(*times, label, number) for label in labels]
-        elif labels:
-            weak[number] = labels
         else:
-            nothing.append(number)
-    timed = [number for number, row in rows if number not in weak and number not in nothing]
-    for some, what in ((nothing, "no label, so that nothing is in it"), (weak, "a label without times")):
-        others = [*timed, *(weak if some is nothing else [])]
-        if some and others:
-            hint = "expected start and end in all rows of a recording, or in none; or one row without a label"
-            raise ConfigError(
-                f"dataset.file: {table}: {path.name} has {what} in row {min(some)}, but not in row {others[0]}; {hint}"
-            )
+            weak += labels
+    if len(kinds) > 1:
+        least, most = min(kinds), max(kinds)
+        what = "a label without times" if least == WEAK else "no label, so that nothing is in it"
+        hint = "expected start and end in all rows of a recording, or in none; or one row without a label"
+        there = f"{path.name} has {what} in row {kinds[least]}, but not in row {kinds[most]}"
+        raise ConfigError(f"dataset.file: {table}: {there}; {hint}")
     split = one_value(rows, "split", path, table)
     named = one_value(rows, group, path, table)
     if weak:
-        found = tuple(dict.fromkeys(label for labels in weak.values() for label in labels))
-        return Truth(path, found, None, table, split, named)
+        return Truth(path, tuple(dict.fromkeys(weak)), None, table, split, named)
     return strong(path, events, table, split, named)
 
 

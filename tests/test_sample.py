@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from pipeline.media.sample import IGNORE, Batch
+from pipeline.media.sample import IGNORE, Batch, StepGrid
 
 HOP, DELAY = 640, 2
 
 
 def targets(spans, steps=6):
     batch = Batch((torch.zeros(1, HOP * steps),), torch.tensor([HOP * steps]), [(1,)], [spans], [""], [""], [""])
-    target = batch.targets(steps + DELAY, HOP, DELAY, background=0)
+    target = batch.targets(StepGrid(steps + DELAY, HOP, DELAY), background=0)
     assert (target[0, :DELAY] == IGNORE).all()
     return target[0, DELAY:].tolist()
 

@@ -23,7 +23,7 @@ from twosounds import TONES
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import EMA
 from pipeline.media.input_spec import InputSpec
-from pipeline.media.sample import IGNORE, Sample, collate
+from pipeline.media.sample import IGNORE, Sample, StepGrid, collate
 from pipeline.model.classifier import Classifier, load
 from pipeline.tasks.classes import Classes
 from pipeline.tasks.losses import BinaryCrossEntropy
@@ -44,7 +44,7 @@ def batch_of(*clips):
 
 def test_the_truth_of_steps_is_every_label_that_is_there():
     batch = batch_of(((0, 1), [(0, 1920, 0), (1280, 3200, 1), (3300, 3310, 2)]), ((), []), ((2,), None), ((), None))
-    truth = Tags().step_truth(batch, 8, 640, 2, None, 3)
+    truth = Tags().step_truth(batch, StepGrid(8, 640, 2), None, 3)
     assert truth[:, :2].isnan().all() and Tags().known(truth) == 18
     assert truth[0, 2:].T.tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]]
     assert not truth[1, 2:].any() and truth[2].isnan().all(), "its times are not known"
@@ -76,7 +76,9 @@ def test_classes_want_one_label_of_each_clip():
     for labels in ((), (0, 1)):
         with pytest.raises(ConfigError, match="set task=tags"):
             Classes().clip_truth(batch_of((labels, None)), 3)
-    assert (Classes().step_truth(batch_of(((0,), None)), 6, 640, 0, 1, 3) == IGNORE).all()
+    with pytest.raises(ConfigError, match="only one label"):
+        Classes().columns(["x"], None)
+    assert (Classes().step_truth(batch_of(((0,), None)), StepGrid(6, 640, 0), 1, 3) == IGNORE).all()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pipeline.core.errors import ConfigError
 from pipeline.extractors.extractor import Extractor
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Batch
@@ -23,6 +24,12 @@ class Augmentation:
 
         Called before data are read, and again before the training.
         """
+
+    @staticmethod
+    def refuse(what: str, spec: InputSpec) -> ConfigError:
+        """The error that it changes ``what`` the model does not take; it names the augmentation to choose."""
+        better = "both" if spec.both else "pictures" if spec.picture else "light" if spec.sound else "none"
+        return ConfigError(f"augment: changes {what}, but the model takes {spec.what}; choose augment={better}")
 
     def clips(self, batch: Batch, spec: InputSpec) -> Batch:
         """A batch whose samples and pixels, lengths and times are changed alike."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from pipeline.augmentations.augmentation import Augmentation
 from pipeline.augmentations.pictures import AugmentPictures
 from pipeline.augmentations.sound import Augment
-from pipeline.core.errors import ConfigError
 from pipeline.extractors.extractor import Extractor
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.sample import Batch
@@ -68,8 +67,7 @@ class AugmentBoth(Augmentation):
     def setup(self, labels: list[str], extractor: Extractor) -> None:
         """For flips and recordings. ConfigError for a model of one track."""
         if not extractor.spec.both:
-            better = "pictures" if extractor.spec.picture else "light" if extractor.spec.sound else "none"
-            raise ConfigError(f"augment: changes two tracks, but the model takes one; choose augment={better}")
+            raise self.refuse("sound and pictures", extractor.spec)
         self.picture.setup(labels, extractor)
         self.sound.setup_sound(extractor.fronts()[0][0], "augment.sound")
 

@@ -69,10 +69,7 @@ class AugmentPictures(Augmentation):
     def setup(self, labels: list[str], extractor: Extractor) -> None:
         """What each class becomes when left and right change places. ConfigError for a model of sound alone."""
         if extractor.spec.picture is None:
-            better = "none" if extractor.spec.series else "light"
-            raise ConfigError(
-                f"augment: changes pictures, but the model takes {extractor.spec.what}; choose augment={better}"
-            )
+            raise self.refuse("pictures", extractor.spec)
         self.turned = torch.arange(len(labels))
         for pair in self.swap or []:
             for label, other in (pair, pair[::-1]):

@@ -103,10 +103,8 @@ class Augment(Augmentation):
 
     def setup(self, labels: list[str], extractor: Extractor) -> None:
         """ConfigError for a model of pictures, or what it says in ``setup_sound``."""
-        spec = extractor.spec
-        if spec.picture or spec.series:
-            better = "both" if spec.both else "pictures" if spec.picture else "none"
-            raise ConfigError(f"augment: changes sound, but the model takes {spec.what}; choose augment={better}")
+        if extractor.spec.picture or extractor.spec.series:
+            raise self.refuse("sound", extractor.spec)
         self.setup_sound(extractor, "augment")
 
     def setup_sound(self, front: Extractor, at: str) -> None:

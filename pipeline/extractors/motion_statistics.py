@@ -7,11 +7,11 @@ changes from picture to picture; beside it, how its direction changes, differs b
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from pipeline.extractors.flow import CELL, CellMotion, blurred
+from pipeline.extractors.pixels import Array
 from pipeline.layers.stage import State
 
 DIRECTIONS = 8
@@ -47,9 +47,7 @@ class MotionStatistics(CellMotion):
         """The same: nothing here has a side."""
         return features
 
-    def row(
-        self, images: NDArray[Any], greys: NDArray[Any], state: list[NDArray[Any]]
-    ) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Array, list[Array]]:
         """One row's pictures to vectors ``(T, 40)``, and the next state."""
         past, fast, last, seen = state
         before, count = past.astype(np.uint8), int(seen[0])
@@ -67,7 +65,7 @@ class MotionStatistics(CellMotion):
         return np.stack(found), [before.astype(np.float32), fast, last, np.full_like(seen, count)]
 
 
-def figures(motion: NDArray[Any], last: NDArray[Any], quick: NDArray[Any]) -> NDArray[Any]:
+def figures(motion: Array, last: Array, quick: Array) -> Array:
     """The vector of one picture. ``motion``, and that before, ``(rows, columns, 3)``: right, down, strength.
 
     ``quick``: difference from the background ``(rows, columns)``.
@@ -86,7 +84,7 @@ def figures(motion: NDArray[Any], last: NDArray[Any], quick: NDArray[Any]) -> ND
     return np.concatenate([*spread, order, np.sort(shares)]).astype(np.float32)
 
 
-def spread_of(part: NDArray[Any]) -> NDArray[Any]:
+def spread_of(part: Array) -> Array:
     """Mean, deviation and quantiles of the square roots over all cells."""
     roots = np.sqrt(part)
     return np.array([roots.mean(), roots.std(), *np.quantile(roots, LEVELS)])

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 from pipeline.extractors.flow import CELL, CellMotion, blurred
+from pipeline.extractors.pixels import Array
 from pipeline.layers.stage import State
 
 SLOW = 0.04  # difference of a pixel in 0 ... 1 from the slow background that is noise
@@ -71,9 +71,7 @@ class MovingRegion(CellMotion):
         """What went to the right goes to the left."""
         return features.flip(-1)[..., [1, 0, 2, 3, 4, 5], :, :]
 
-    def row(
-        self, images: NDArray[Any], greys: NDArray[Any], state: list[NDArray[Any]]
-    ) -> tuple[NDArray[Any], NDArray[Any], list[NDArray[Any]]]:
+    def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Array, Array, list[Array]]:
         """One row's pictures to maps ``(T, 6, H/4, W/4)``, the weights of change till then, and the next state."""
         past, slow, fast, mean, weight, seen = state
         before, known = past.astype(np.uint8), bool(seen[0])
@@ -94,7 +92,7 @@ class MovingRegion(CellMotion):
         after = [before.astype(np.float32), slow, fast, mean, weight, np.ones_like(seen)]
         return np.stack(maps), np.stack(places), after
 
-    def motion(self, before: NDArray[Any], now: NDArray[Any]) -> list[NDArray[Any]]:
+    def motion(self, before: Array, now: Array) -> list[Array]:
         """Motion of each cell between two pictures to the right, left, downwards, upwards: each ``(H/4, W/4)``."""
         across, down = self.averaged(self.flow(before, now)).transpose(2, 0, 1)
         return [np.maximum(part, 0) for part in (across, -across, down, -down)]

@@ -5,31 +5,29 @@ which is many times faster and misses them.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pipeline.extractors.flow import averaged, farneback, steady
-from pipeline.extractors.pixels import Pixels, Rate, Size, grey
+from pipeline.extractors.pixels import Array, Rate, RowByRow, Size
 from pipeline.layers.stage import State
 from pipeline.media.picture import Fit
 
 PRESETS = ("dis_ultrafast", "dis_fast", "dis_medium")
 
 
-class OpticalFlow(Pixels):
+class OpticalFlow(RowByRow):
     """Mean motion of each cell of a grid: ``(B, T, 3, H, W)`` to ``(B, T, 3, rows, columns)``.
 
     The channels are the motion to the right, downwards (both in picture heights per second), and the mean absolute
     motion. ``steady`` takes the median motion of the whole picture off first, which is the camera's. ``root`` gives the
     square root with its sign, so that a small limb far away counts beside a large one. It looks back only; the first
-    picture has no motion. Not differentiable; computed on the CPU.
+    picture has no motion.
     """
-
-    costly = compares = uncounted = True
 
     def __init__(
         self,
@@ -64,18 +62,14 @@ class OpticalFlow(Pixels):
         """What went to the right goes to the left."""
         return features.flip(-1) * features.new_tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
 
-    @torch.no_grad()
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The state is the last picture."""
+    def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Array, list[Array]]:
+        """The motion that each picture ends; the next state is the last one."""
         past, seen = state
-        grown = grey(x.to(self.anchor.dtype))[:, :, 0].round().clamp(0, 255)
-        images = torch.cat([past[:, None], grown], 1).to("cpu", torch.uint8).numpy()
-        measure = self.estimator()
-        y = np.zeros((*x.shape[:2], *self.out_shape), np.float32)
-        for row, known in enumerate(seen[:, 0].tolist()):
-            for step in range(0 if known else 1, x.shape[1]):
-                y[row, step] = self.cells(measure(images[row, step], images[row, step + 1]))
-        return torch.from_numpy(y).to(self.anchor), (grown[:, -1].clone(), torch.ones_like(seen))
+        measure, y = self.estimator(), np.zeros((len(greys), *self.out_shape), np.float32)
+        for step, pair in enumerate(pairwise([past.astype(np.uint8), *greys])):
+            if step or seen[0]:
+                y[step] = self.cells(measure(*pair))
+        return y, [greys[-1].astype(np.float32), np.ones_like(seen)]
 
     def estimator(self) -> Callable[[Any, Any], Any]:
         """OpenCV's function of two pictures; it keeps nothing between calls that matters."""

@@ -1,17 +1,22 @@
 """What every extractor of pictures begins with: the model's pictures, as numbers from 0 to 1."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pipeline.extractors.extractor import Extractor
+from pipeline.layers.stage import State
 from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Fit, Picture
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[int, Field(ge=1, le=1000)]
 Colour = Literal["rgb", "grey"]
+Array = NDArray[Any]
 
 
 class Pixels(Extractor):
@@ -33,6 +38,33 @@ class Pixels(Extractor):
         """``(B, T, 3, H, W)`` in 0 ... 255 to ``(B, T, channels, H, W)`` in 0 ... 1."""
         x = x.to(self.anchor.dtype) / 255
         return x if self.channels == 3 else grey(x)
+
+
+class RowByRow(Pixels):
+    """Base of what another library computes: row by row, on the CPU, and without gradients."""
+
+    costly = compares = uncounted = True
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Row by row, then ``finish``."""
+        x = x.to("cpu", torch.float32)
+        images, greys = (
+            part.round().clamp(0, 255).to(torch.uint8).numpy() for part in (x.permute(0, 1, 3, 4, 2), grey(x)[:, :, 0])
+        )
+        memory = [part.to("cpu", torch.float32).numpy() for part in state]
+        rows = [self.row(images[n], greys[n], [part[n] for part in memory]) for n in range(len(x))]
+        *found, after = zip(*rows, strict=True)
+        y = self.finish(*(torch.from_numpy(np.stack(part)) for part in found)).to(self.anchor)
+        return y, tuple(torch.from_numpy(np.stack(part)).to(self.anchor) for part in zip(*after, strict=True))
+
+    def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Any, ...]:
+        """One row's pictures ``(T, H, W, 3)`` uint8, and in grey, to what ``finish`` takes, and the next state."""
+        raise NotImplementedError(f"{type(self).__name__} has no row")
+
+    def finish(self, *found: Tensor) -> Tensor:
+        """What the rows found, stacked, to the features."""
+        return found[0]
 
 
 def grey(x: Tensor) -> Tensor:

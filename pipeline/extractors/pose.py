@@ -1,15 +1,13 @@
 """Where a person's arms are, about the shoulders: the points of BlazePose, and how fast they move."""
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.extractors.blaze_pose import LOOKS, Array, BlazePose
-from pipeline.extractors.pixels import Pixels, Rate, Size
+from pipeline.extractors.blaze_pose import LOOKS, BlazePose
+from pipeline.extractors.pixels import Array, Rate, RowByRow, Size
 from pipeline.layers.stage import State
 from pipeline.media.picture import Fit
 
@@ -19,17 +17,14 @@ TURNED = [0, *(place + (1 if place % 2 else -1) for place in range(1, len(POINTS
 NARROW = 1 / 15  # of the region: shoulders that are nearer to each other are seen from the side
 
 
-class Pose(Pixels):
+class Pose(RowByRow):
     """Pictures ``(B, T, 3, H, W)`` to ``(B, T, 69)``: whether a person is seen; 17 points of theirs, right and down
     from the middle of the shoulders, in shoulder widths; and how fast they move, in widths per second. All are 0 while
     nobody is seen, and so is the motion at first.
 
     The state is the region that the last points gave, and these points. Of several persons, the surest one is followed
-    until they are lost. While nobody is, each picture is searched in one of several ways in turn. Another library
-    computes it, on the CPU.
+    until they are lost. While nobody is, each picture is searched in one of several ways in turn.
     """
-
-    costly = compares = uncounted = True
 
     def __init__(
         self, rate: Rate = 10, height: Size = 120, width: Size = 160, how: Fit = "crop", path: str | None = None
@@ -58,17 +53,9 @@ class Pose(Pixels):
         turned = points[..., TURNED, :] * points.new_tensor([-1.0, 1.0])
         return torch.cat([there, turned.flatten(-3)], -1)
 
-    @torch.no_grad()
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Row by row and picture by picture."""
-        images = x.permute(0, 1, 3, 4, 2).cpu().float().round().clamp(0, 255).to(torch.uint8).numpy()
-        memory = [part.cpu().float().numpy() for part in state]
-        rows = [self.row(images[n], *(part[n] for part in memory)) for n in range(len(x))]
-        y, *after = (torch.from_numpy(np.stack(parts)).to(self.anchor) for parts in zip(*rows, strict=True))
-        return y, tuple(after)
-
-    def row(self, images: NDArray[Any], region: Array, before: Array, search: Array) -> tuple[Array, ...]:
-        """One row's pictures ``(T, H, W, 3)`` to its features, and its next state."""
+    def row(self, images: Array, greys: Array, state: list[Array]) -> tuple[Array, list[Array]]:
+        """One row's pictures to its features, and its next state."""
+        region, before, search = state
         features = np.zeros((len(images), *self.out_shape), np.float32)
         for image, feature in zip(images, features, strict=True):
             seen = not search[0]
@@ -84,7 +71,7 @@ class Pose(Pixels):
                 motion = (points - before) * np.float32(self.rate if seen else 0)
                 feature[:] = [1, *points.flat, *motion.flat]
                 before, search = points, np.zeros_like(search)
-        return features, region, before, search
+        return features, [region, before, search]
 
 
 def about_shoulders(points: Array, side: float) -> Array:

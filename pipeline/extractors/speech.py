@@ -17,7 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.package import PackageFile
 from pipeline.extractors.extractor import Extractor
 from pipeline.extractors.spectral import MelSpectrum
-from pipeline.layers.stage import Stage, State, left_context
+from pipeline.layers.stage import Stage, State, left_context, through
 from pipeline.layers.standardize import Standardize
 from pipeline.media.input_spec import InputSpec
 
@@ -115,7 +115,8 @@ class Layers(Extractor):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """All of them."""
-        return through(self.stages, x, state)
+        x, state = through(self.stages, x, state)
+        return x.flatten(2), state
 
 
 class Speech(Layers):
@@ -159,7 +160,7 @@ class Speech(Layers):
         if not self.tune:
             return features[0]
         layers, state = self.stages[-self.tune :], self.initial(len(features[0]))[-self.tune :]
-        return through(layers, features[0].view(*features[0].shape[:2], *layers[0].in_shape), state)[0]
+        return through(layers, features[0].view(*features[0].shape[:2], *layers[0].in_shape), state)[0].flatten(2)
 
     def fetch(self) -> None:
         """Read the package's weights. ConfigError if they are missing or others."""
@@ -179,12 +180,3 @@ class Speech(Layers):
             with torch.no_grad():
                 for parameter, blob in zip(own, blobs[number], strict=False):
                     parameter.copy_(blob.reshape(parameter.shape))
-
-
-def through(stages: Sequence[Stage], x: Tensor, state: State) -> tuple[Tensor, State]:
-    """Stages one after another, their last output as vectors."""
-    after = []
-    for stage, before in zip(stages, state, strict=True):
-        x, new = stage(x, before)
-        after.append(new)
-    return x.flatten(2), tuple(after)

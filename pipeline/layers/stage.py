@@ -121,11 +121,16 @@ class Chain(Stage):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``x (B, T*hop, *in_shape)`` through every stage in turn."""
-        after = []
-        for stage, before in zip(self.stages, state, strict=True):
-            x, new = stage(x, before)
-            after.append(new)
-        return x, tuple(after)
+        return through(self.stages, x, state)
+
+
+def through(stages: Iterable[Stage], x: Tensor, state: State) -> tuple[Tensor, State]:
+    """Stages one after another, each with its own part of the state."""
+    after = []
+    for stage, before in zip(stages, state, strict=True):
+        x, new = stage(x, before)
+        after.append(new)
+    return x, tuple(after)
 
 
 def tree(function: Callable[..., Tensor], *states: State) -> State:

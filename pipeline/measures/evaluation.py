@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.measures.accuracy import Smallest
-from pipeline.media.sample import Batch
+from pipeline.media.sample import Batch, StepGrid
 from pipeline.model.classifier import Classifier
 from pipeline.model.features import Features
 from pipeline.tasks.predictions import Predictions, WorstClip
@@ -31,7 +31,8 @@ def predict(
         truth = task.clip_truth(batch, len(model.labels))
         task.add_clips(found, y, model.delay, last, truth)
         if task.stepwise:
-            known = task.step_truth(batch, hidden.shape[1], model.hop, model.delay, None, len(model.labels))
+            steps = StepGrid(hidden.shape[1], model.hop, model.delay)
+            known = task.step_truth(batch, steps, None, len(model.labels))
             first = model.head.stages[0]
             task.add_steps(found, first(hidden, first.initial(len(hidden)))[0], known)
         lengths.append(batch.lengths.numpy() / model.rate)

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -22,11 +23,12 @@ from pipeline.media.chunked import Structure
 from pipeline.media.container import admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import AudioInfo
-from pipeline.media.part import FileBytes, Part
+from pipeline.media.part import FileBytes, Part, PathLike
 from pipeline.media.seek import decoded_so_far, seek
 from pipeline.media.structure import MAX_PAGE_BYTES, counts_frames, examine, starts_again
 
 Samples = NDArray[np.float32]
+Block: TypeAlias = NDArray[np.float32]  # (n, channels)
 BLOCK = 1 << 16  # samples of each channel that are decoded at once
 MIN_HZ, MAX_HZ = 1_000, 384_000
 MAX_CHANNELS = 64
@@ -47,7 +49,7 @@ GAP_SECONDS = 0.1  # without a sample
 MAX_GAP_SECONDS = 3600.0  # beyond, the time stamps are nonsense
 
 
-def probe(path: str | os.PathLike[str]) -> AudioInfo:
+def probe(path: PathLike) -> AudioInfo:
     """Header of a file, without decoding it. MediaError if it is no readable audio within the limits."""
     info, sound = open_audio(os.fspath(path))
     if sound:
@@ -116,7 +118,7 @@ def is_chained(name: str) -> bool:
     """Whether an Ogg file is several streams one after another: then the serial number of its last page is another."""
     with FileBytes(name) as file:
         first = file.bytes_at(0, 18)
-        tail = file.bytes_at(max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
+        tail = file.tail(MAX_PAGE_BYTES)
     at = tail.rfind(b"OggS")
     return tail[at + 14 : at + 18] != first[14:18]
 
@@ -141,9 +143,7 @@ def open_sound(name: str) -> av.container.InputContainer:
     return container
 
 
-def read(
-    path: str | os.PathLike[str], rate: int, start: float = 0.0, end: float | None = None
-) -> tuple[Samples, AudioInfo]:
+def read(path: PathLike, rate: int, start: float = 0.0, end: float | None = None) -> tuple[Samples, AudioInfo]:
     """A whole recording as mono float32 samples ``(N,)`` at ``rate`` Hz, or its part ``start`` to ``end`` seconds."""
     info, blocks = open_blocks(path, rate, start, end)
     parts = list(blocks)
@@ -151,7 +151,7 @@ def read(
 
 
 def open_blocks(
-    path: str | os.PathLike[str], rate: int, start: float = 0.0, end: float | None = None
+    path: PathLike, rate: int, start: float = 0.0, end: float | None = None
 ) -> tuple[AudioInfo, Iterator[Samples]]:
     """Info of a recording and its mono blocks at ``rate`` Hz; the info fills up while the blocks are drawn.
 
@@ -165,9 +165,7 @@ def open_blocks(
     return info, resample(check_blocks(blocks, info, start, end, begin), info, rate)
 
 
-def decode(
-    name: str, info: AudioInfo, sound: soundfile.SoundFile | None, begin: int = 0
-) -> Iterator[NDArray[np.float32]]:
+def decode(name: str, info: AudioInfo, sound: soundfile.SoundFile | None, begin: int = 0) -> Iterator[Block]:
     """Raw blocks ``(n, channels)`` from sample ``begin`` on, by libsndfile, if it has opened the file as ``sound`` and
     gone there, or by FFmpeg.
     """
@@ -178,7 +176,7 @@ def decode(
     with sound:
         while True:
             try:
-                block: NDArray[np.float32] = sound.read(BLOCK, dtype="float32", always_2d=True)
+                block: Block = sound.read(BLOCK, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
                 info.warn("decode_errors")
                 break
@@ -195,11 +193,11 @@ def decode(
         position = max(0, position - len(block))
 
 
-def decode_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]]:
+def decode_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[Block]:
     """The first sound track through PyAV, as float32 blocks, without what an encoder has added behind its end: the
     header's length is believed where no more than that follows.
     """
-    position, held = 0, list[NDArray[np.float32]]()
+    position, held = 0, list[Block]()
     limit = info.frames if info.frames and info.padded else UNKNOWN_FRAMES
     for block in frames_by_ffmpeg(name, info):
         inside = max(0, limit - position)
@@ -213,7 +211,7 @@ def decode_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]
             held, limit = [], UNKNOWN_FRAMES
 
 
-def frames_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]]:
+def frames_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[Block]:
     """The same with the padding; holes between time stamps become silence."""
     resampler, kind = None, None
     end: Fraction | None = None  # of what came out so far
@@ -244,7 +242,7 @@ def frames_by_ffmpeg(name: str, info: AudioInfo) -> Iterator[NDArray[np.float32]
                 yield part.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(part.layout.channels))
 
 
-def silence(length: Fraction, info: AudioInfo, name: str) -> Iterator[NDArray[np.float32]]:
+def silence(length: Fraction, info: AudioInfo, name: str) -> Iterator[Block]:
     """Zeros for so many seconds, in blocks."""
     if length > MAX_GAP_SECONDS:
         raise MediaError("limit_duration", f"{name}: {float(length):.0f} s between two samples")
@@ -255,7 +253,7 @@ def silence(length: Fraction, info: AudioInfo, name: str) -> Iterator[NDArray[np
 
 
 def check_blocks(
-    blocks: Iterator[NDArray[np.float32]], info: AudioInfo, start: float, end: float | None, begin: int = 0
+    blocks: Iterator[Block], info: AudioInfo, start: float, end: float | None, begin: int = 0
 ) -> Iterator[Samples]:
     """Mono blocks of the asked part, with what is wrong about them noted in ``info``; the first of ``blocks`` begins at
     sample ``begin``.

@@ -1,6 +1,5 @@
 """Files to chunks: whatever a model takes, from whatever a file holds, on one clock."""
 
-import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -14,17 +13,17 @@ from pipeline.core.errors import MediaError
 from pipeline.media.audio import MAX_GAP_SECONDS, open_blocks
 from pipeline.media.info import AVInfo, MediaInfo
 from pipeline.media.input_spec import Arrays, InputSpec, concatenate
+from pipeline.media.part import PathLike
 from pipeline.media.picture import to_fraction
 from pipeline.media.series import open_series
 from pipeline.media.video import BLOCK, View, open_frames
 
 Info = TypeVar("Info")
-Path = str | os.PathLike[str]
 ABSENT = {"no_audio", "no_video", "no_frames", "no_samples"}  # a track that is not there, as a model of both sees it
 
 
 def open_chunks(
-    path: Path, spec: InputSpec, start: float = 0.0, end: float | None = None, view: View | None = None
+    path: PathLike, spec: InputSpec, start: float = 0.0, end: float | None = None, view: View | None = None
 ) -> tuple[MediaInfo, Iterator[Arrays]]:
     """What is known of a file, and its chunks; the info fills up while the chunks are drawn. A ``view`` gets the
     pictures as they are, a little ahead.
@@ -43,14 +42,16 @@ def open_chunks(
     return heard, ((block,) for block in samples)
 
 
-def read_chunk(path: Path, spec: InputSpec, start: float = 0.0, end: float | None = None) -> tuple[Arrays, MediaInfo]:
+def read_chunk(
+    path: PathLike, spec: InputSpec, start: float = 0.0, end: float | None = None
+) -> tuple[Arrays, MediaInfo]:
     """A whole file, or its part from ``start`` to ``end`` seconds, as one chunk."""
     info, chunks = open_chunks(path, spec, start, end)
     return concatenate([spec.empty(), *chunks]), info
 
 
 def open_both(
-    path: Path, spec: InputSpec, start: float, end: float | None, view: View | None
+    path: PathLike, spec: InputSpec, start: float, end: float | None, view: View | None
 ) -> tuple[AVInfo, Iterator[Arrays]]:
     """Sound and pictures side by side; each is read on its own, and they are laid on one clock by their time stamps."""
     rate, picture = spec.rate, spec.picture

@@ -2,6 +2,9 @@
 
 import io
 import os
+from typing import TypeAlias
+
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class Part(str):
@@ -33,6 +36,10 @@ class Bytes(io.RawIOBase):
     def bytes_at(self, at: int, size: int) -> bytes:
         """So many bytes from there; fewer where the file ends, and perhaps elsewhere."""
         raise NotImplementedError
+
+    def tail(self, size: int) -> bytes:
+        """The last bytes, at most so many."""
+        return self.bytes_at(max(0, self.size - size), size)
 
     def readable(self) -> bool:
         return True

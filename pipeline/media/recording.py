@@ -20,6 +20,7 @@ from numpy.lib.format import write_array_header_1_0
 from pipeline.core.atomic import atomic_write, cache_path
 from pipeline.core.errors import MediaError
 from pipeline.media.audio import Resampler, Samples, open_audio, open_blocks
+from pipeline.media.part import PathLike
 from pipeline.media.seek import seeks_everywhere
 
 MARGIN = 512  # samples of the lower rate on both sides of a window; 160 were enough for every pair of rates tried
@@ -34,7 +35,7 @@ class Recording:
         samples: its length at this rate.
     """
 
-    def __init__(self, path: str | os.PathLike[str], rate: int, keep: Path | None) -> None:
+    def __init__(self, path: PathLike, rate: int, keep: Path | None) -> None:
         """``keep``: a folder for the file of plain samples, or None. MediaError as of ``open_blocks``."""
         self.path, self.rate, self.keep = os.fspath(path), rate, keep
         self.length = 0  # samples at the source's rate, if windows are read where they lie
@@ -110,7 +111,7 @@ class Recording:
             return None
 
 
-def fingerprint(path: str | os.PathLike[str]) -> str:
+def fingerprint(path: PathLike) -> str:
     """Which bytes a file has: another file, or a changed one, has another. MediaError without a file."""
     try:
         status = os.stat(path)

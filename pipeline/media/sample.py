@@ -34,6 +34,21 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class StepGrid:
+    """The steps of a model's answers: how many there are, and the ticks of each. Step t answers for the ``hop`` ticks
+    that end ``delay`` steps before it.
+    """
+
+    count: int
+    hop: int
+    delay: int
+
+    def of(self, ticks: int) -> slice:
+        """Those that answer for a clip of so many ticks."""
+        return slice(self.delay, self.delay + -(-ticks // self.hop))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Right-padded clips: ``x`` with ``(B, steps, ...)`` per track; ``lengths (B,)`` in ticks; labels, spans in ticks,
     names, keys, groups, copies and values by row.
@@ -57,28 +72,27 @@ class Batch:
         tensors = {"x": tuple(map(torch.from_numpy, state["x"])), "lengths": torch.from_numpy(state["lengths"])}
         vars(self).update(state | tensors)
 
-    def targets(self, steps: int, hop: int, delay: int, background: int | None) -> Tensor:
-        """The class of every output step, ``(B, steps)``: ``background`` outside the spans, ``IGNORE`` if unknown.
-
-        Step t answers for the ``hop`` ticks that end ``delay`` steps before it. Every event owns at least one step.
+    def targets(self, steps: StepGrid, background: int | None) -> Tensor:
+        """The class of every output step, ``(B, T)``: ``background`` outside the spans, ``IGNORE`` if unknown. Every
+        event owns at least one step.
         """
-        target = torch.full((len(self.labels), steps), IGNORE)
-        for row, spans in enumerate(self.spans):
-            if spans is None:
-                continue
-            count = -(-int(self.lengths[row]) // hop)
-            if background is not None:
-                target[row, delay : delay + count] = background
-            own_steps(target[row, delay:], spans, hop, count)
+        target = torch.full((len(self.labels), steps.count), IGNORE)
+        for row, spans, length in zip(target, self.spans, self.lengths.tolist(), strict=True):
+            if spans is not None:
+                if background is not None:
+                    row[steps.of(length)] = background
+                own_steps(row, spans, steps, length)
         return target
 
 
-def own_steps(target: Tensor, spans: Sequence[Span], hop: int, count: int) -> None:
-    """Write the class of each event into ``target (steps,)``: of every step whose middle the event covers.
+def own_steps(target: Tensor, spans: Sequence[Span], steps: StepGrid, length: int) -> None:
+    """Write the class of each event of a clip of ``length`` ticks into ``target (T,)``: of every step whose middle the
+    event covers.
 
-    An event that covers none has the step, among the first ``count``, whose middle is nearest to its own; of events
-    with a single step in common, the longest has it.
+    An event that covers none has the step whose middle is nearest to its own; of events with a single step in common,
+    the longest has it.
     """
+    target, hop, count = target[steps.delay :], steps.hop, -(-length // steps.hop)
     brief, alone = [], dict[int, int]()  # alone: length of the event that has this step and no other
     for start, end, label in spans:
         first, last = round(start / hop), round(end / hop)
@@ -87,9 +101,9 @@ def own_steps(target: Tensor, spans: Sequence[Span], hop: int, count: int) -> No
             brief.append((min((start + end) // (2 * hop), count - 1), end - start, label))
         elif last - first == 1:
             alone[first] = end - start
-    for step, length, label in brief:
-        if length > alone.get(step, -1):
-            target[step], alone[step] = label, length
+    for step, ticks, label in brief:
+        if ticks > alone.get(step, -1):
+            target[step], alone[step] = label, ticks
 
 
 class Split(Protocol):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.info import SeriesInfo
+from pipeline.media.part import PathLike
 from pipeline.media.tables import read_table, to_seconds
 
 Rows = NDArray[np.float32]  # (T, C)
@@ -43,7 +44,7 @@ class Series:
 
 
 def open_series(
-    path: str | os.PathLike[str], series: Series, start: float = 0.0, end: float | None = None
+    path: PathLike, series: Series, start: float = 0.0, end: float | None = None
 ) -> tuple[SeriesInfo, Iterator[Rows]]:
     """A table's rows from ``start`` to ``end`` seconds, in blocks. MediaError if it cannot be read as such."""
     info, name = SeriesInfo(rate=series.rate), os.fspath(path)

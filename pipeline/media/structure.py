@@ -6,6 +6,7 @@ The sizes and marks that every container has for itself are compared with the fi
 import re
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from pipeline.media.chunked import FORMS, MAX_CHUNKS, MAX_SIZE, NEAR, Structure, examine_samples
 from pipeline.media.part import FileBytes
@@ -18,6 +19,7 @@ AMR_WB = (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0)
 FLV_TAGS = (8, 9, 18)  # sound, pictures, texts
 MAX_AMR_BYTES = 1 << 23  # an hour and more
 SCANNED_BYTES = 1 << 20  # at once
+END_BYTES = 512  # in which a file's last mark stands, perhaps before zeros
 
 
 def examine(name: str, head: bytes) -> Structure:
@@ -91,7 +93,7 @@ def ends_of_asf(file: FileBytes) -> list[str]:
 
 def ends_of_ogg(file: FileBytes) -> list[str]:
     """Whether the last page is whole and says that it is the last."""
-    tail = file.bytes_at(max(0, file.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
+    tail = file.tail(MAX_PAGE_BYTES)
     page = tail[tail.rfind(b"OggS") :]
     whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
     return [] if whole and page[5] & 4 else ["truncated"]
@@ -110,20 +112,14 @@ def ends_of_amr(file: FileBytes) -> list[str]:
     return [*found, *(["truncated"] if at > file.size else [])]
 
 
-def ends_of_gif(file: FileBytes) -> list[str]:
-    """Its last byte."""
-    return [] if file.bytes_at(max(0, file.size - 512), 512).rstrip(b"\0").endswith(b";") else ["truncated"]
-
-
-def ends_of_jpeg(file: FileBytes) -> list[str]:
-    """The mark at the end of the last picture."""
-    tail = file.bytes_at(max(0, file.size - 512), 512).rstrip(b"\0")
-    return [] if tail.endswith(b"\xff\xd9") else ["truncated"]
+def ends_by(mark: bytes, file: FileBytes) -> list[str]:
+    """The mark at the very end, as of GIF, or of a JPEG's last picture."""
+    return [] if file.tail(END_BYTES).rstrip(b"\0").endswith(mark) else ["truncated"]
 
 
 def ends_of_png(file: FileBytes) -> list[str]:
     """Its last chunk, and a second first one."""
-    missing = b"IEND" not in file.bytes_at(max(0, file.size - 512), 512)
+    missing = b"IEND" not in file.tail(END_BYTES)
     return (["truncated"] if missing else []) + (["joined"] if found_again(file, b"\x89PNG\r\n\x1a\n") else [])
 
 
@@ -162,7 +158,7 @@ def ends_of_tta(file: FileBytes) -> list[str]:
 
 def ends_of_ps(file: FileBytes) -> list[str]:
     """The packets of the last pack."""
-    tail = file.bytes_at(max(0, file.size - SCANNED_BYTES), SCANNED_BYTES)
+    tail = file.tail(SCANNED_BYTES)
     at = tail.rfind(b"\0\0\1\xba")
     second = tail[at + 4 : at + 5] > b"\x3f"  # MPEG-2, with stuffing bytes
     at += 14 + (tail[at + 13 : at + 14] or b"\0")[0] % 8 if second else 12
@@ -187,9 +183,9 @@ ENDS: dict[bytes, Callable[[FileBytes], list[str]]] = {
     rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": ends_of_asf,
     rb"OggS": ends_of_ogg,
     rb"#!AMR": ends_of_amr,
-    rb"GIF8": ends_of_gif,
+    rb"GIF8": partial(ends_by, b";"),
     rb"\x89PNG": ends_of_png,
-    rb"\xff\xd8\xff": ends_of_jpeg,
+    rb"\xff\xd8\xff": partial(ends_by, b"\xff\xd9"),
     rb"FLV\x01": ends_of_flv,
     rb"TTA1": ends_of_tta,
     rb"Creative Voice File": ends_of_voc,

@@ -22,6 +22,7 @@ from pipeline.core.errors import MediaError
 from pipeline.media.container import MAX_DECODED_PIXELS, admit, decoded_frames, open_file
 from pipeline.media.formats import GUESSING
 from pipeline.media.info import VideoInfo
+from pipeline.media.part import PathLike
 from pipeline.media.picture import MAX_PIXELS, Image, Images, Picture, on_grid, to_fraction
 from pipeline.media.structure import examine
 
@@ -36,7 +37,7 @@ View = Callable[[float, Image], None]  # gets every decoded picture as it is, wi
 Timed: TypeAlias = Iterator[tuple[Fraction, Fraction, "LazyFrame"]]  # start and end in seconds
 
 
-def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
+def probe_video(path: PathLike) -> VideoInfo:
     """Header of a video file, without decoding it. MediaError if it has no readable pictures within the limits."""
     name = os.fspath(path)
     with open_video(name) as container:
@@ -232,7 +233,7 @@ def check_decoded(name: str, info: VideoInfo) -> None:
 
 
 def open_frames(
-    path: str | os.PathLike[str],
+    path: PathLike,
     picture: Picture,
     start: float = 0.0,
     end: float | None = None,
@@ -288,7 +289,7 @@ def stack(images: Iterator[Image], size: int) -> Iterator[Images]:
 
 
 def read_frames(
-    path: str | os.PathLike[str], picture: Picture, start: float = 0.0, end: float | None = None
+    path: PathLike, picture: Picture, start: float = 0.0, end: float | None = None
 ) -> tuple[Images, VideoInfo]:
     """A whole video, or its part from ``start`` to ``end`` seconds, as ``(T, height, width, 3)``."""
     info, parts = open_frames(path, picture, start, end)

@@ -1,12 +1,12 @@
 """Pictures to an mp4 file (H.264), each at its own time."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
+from pipeline.media.part import PathLike
 from pipeline.media.picture import Image, Images
 
 TICKS = 90_000  # of the file's clock, a second
@@ -18,7 +18,7 @@ BT601, LIMITED = 6, 1  # told to players, which would take large pictures for BT
 class VideoWriter:
     """Pictures ``(H, W, 3)`` RGB uint8, one after another; all get the size of the first, in even numbers."""
 
-    def __init__(self, path: str | os.PathLike[str], rate: int = 30, part: int | None = None) -> None:
+    def __init__(self, path: PathLike, rate: int = 30, part: int | None = None) -> None:
         """``rate``: a hint of pictures a second for players. ``part``: pictures after which what is written so far
         can be played, even if the program is killed (None: only once it is closed). OSError if the file cannot be
         written.
@@ -60,7 +60,7 @@ class VideoWriter:
             self.container.close()
 
 
-def write_video(path: str | os.PathLike[str], images: Images, rate: int) -> None:
+def write_video(path: PathLike, images: Images, rate: int) -> None:
     """All pictures ``(T, H, W, 3)`` at ``rate`` a second."""
     writer = VideoWriter(path, rate)
     for number, image in enumerate(images):

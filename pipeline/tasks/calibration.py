@@ -1,5 +1,8 @@
 """How far scores can be believed: what was claimed against what came true."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
@@ -21,6 +24,12 @@ def histogram(scores: ArrayLike, bins: int = HISTOGRAM_BINS) -> list[int]:
     places = (np.asarray(scores, np.float64) * bins).astype(np.int64).clip(0, bins - 1)
     counts: list[int] = np.bincount(places, minlength=bins).tolist()
     return counts
+
+
+def histograms(labels: Sequence[str], scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, Any]:
+    """By label, of scores ``(N, K)``: the histogram of clips that have it (``truth (N, K)``), and of all others."""
+    columns = zip(labels, scores.T, truth.T, strict=True)
+    return {label: {"own": histogram(own[there]), "others": histogram(own[~there])} for label, own, there in columns}
 
 
 def claims(scores: ArrayLike, right: ArrayLike, bins: int = CALIBRATION_BINS) -> NDArray[np.float64]:

@@ -11,13 +11,12 @@ from torch import Tensor
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
 from pipeline.media.annotations import first_overlap
-from pipeline.media.sample import IGNORE, Batch, Split
-from pipeline.tasks.calibration import calibration_error, claims, fit_temperature, histogram
+from pipeline.media.sample import IGNORE, Batch, Split, StepGrid
+from pipeline.tasks.calibration import calibration_error, claims, fit_temperature, histogram, histograms
 from pipeline.tasks.classification import classification_report, online_accuracy
 from pipeline.tasks.losses import CrossEntropy
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
-from pipeline.tasks.uncertainty import interval
 
 MIN_PROBABILITY = 1e-9  # a probability below this counts as this much in the loss
 
@@ -48,11 +47,14 @@ class Classified(Predictions):
 class Classes(Task[Classified]):
     """Softmax and cross-entropy."""
 
+    kind = Classified
     link: Link = "softmax"
     best, hit, kept, unknown = "accuracy", "accuracy", ("accuracy", "loss", "macro_f1"), IGNORE
 
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
-        """All labels: nothing is a class, too."""
+        """All labels: nothing is a class, too. ConfigError for a single one."""
+        if len(labels) < 2:
+            raise ConfigError(f"dataset: only one label ({', '.join(labels)}); expected at least two classes")
         return list(labels)
 
     def in_columns(self, split: Split, labels: Sequence[str], background: str | None) -> Split:
@@ -74,15 +76,9 @@ class Classes(Task[Classified]):
             found.append(max(labels, key=lambda label: ticks[label]))
         return torch.tensor(found)
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
         """Classes ``(B, T)``: ``background`` outside the spans."""
-        return batch.targets(steps, hop, delay, background)
-
-    def known(self, truth: Tensor) -> int:
-        """Of how many steps the class is known."""
-        return int((truth != IGNORE).sum())
+        return batch.targets(steps, background)
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> CrossEntropy:
         """Cross-entropy of logits ``(N, K)`` and classes ``(N,)``."""
@@ -91,10 +87,6 @@ class Classes(Task[Classified]):
     def hits(self, logits: Tensor, truth: Tensor) -> float:
         """How many of the greatest logits are those of the class."""
         return int((logits.argmax(1).cpu() == truth).sum())
-
-    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Classified:
-        """Thresholds mean nothing here: the highest score is told."""
-        return Classified(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
 
     def right(self, found: Classified, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether the class has the highest posterior."""
@@ -113,19 +105,12 @@ class Classes(Task[Classified]):
         soon = {"step": found.step, "accuracy": online_accuracy(found.right)}
         return result | {"loss": loss.item() if len(found.truth) else 0.0, "online": soon}
 
-    def measure(self, found: Classified) -> dict[str, Any]:
-        """All of ``summarize``; how many clips could not be read, the accuracy's interval, that of the best two
-        answers, calibration, histograms of scores.
-        """
-        (low, high), method = interval(found.correct.tolist(), found.groups)
-        groups = len({group for group in found.groups if group})
+    def details(self, found: Classified) -> dict[str, Any]:
+        """The accuracy of the best two answers, calibration, histograms of scores."""
         better = (found.scores > found.of_truth[:, None]).sum(1)
         bins = claims(found.confidence, found.correct)
-        return self.summarize(found) | {
-            "interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups},
-            "skipped": found.skipped,
+        return {
             "top2": float((better < 2).mean()) if len(better) else 0.0,
-            "seconds": round(float(found.seconds.sum()), 3),
             "calibration": {
                 "error": calibration_error(bins),
                 "bins": dict(zip(("count", "right", "score"), bins.tolist(), strict=True)),
@@ -133,12 +118,6 @@ class Classes(Task[Classified]):
             "scores": {
                 "right": histogram(found.confidence[found.correct]),
                 "wrong": histogram(found.confidence[~found.correct]),
-                "classes": {
-                    label: {
-                        "own": histogram(found.scores[found.truth == index, index]),
-                        "others": histogram(found.scores[found.truth != index, index]),
-                    }
-                    for index, label in enumerate(found.labels)
-                },
+                "classes": histograms(found.labels, found.scores, np.eye(len(found.labels), dtype=bool)[found.truth]),
             },
         }

@@ -7,13 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def count_confusions(truth: Sequence[int], answer: Sequence[int], classes: int) -> NDArray[np.int64]:
-    """Matrix ``(classes, classes)`` of counts; row: truth, column: answer."""
-    matrix = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(matrix, (np.asarray(truth, dtype=int), np.asarray(answer, dtype=int)), 1)
-    return matrix
-
-
 def precision_recall_f1(hits: float, truths: float, answers: float) -> tuple[float, float, float]:
     """Precision, recall and F1 from counts; 0 where nothing could be counted."""
     precision = hits / answers if answers else 0.0
@@ -22,19 +15,26 @@ def precision_recall_f1(hits: float, truths: float, answers: float) -> tuple[flo
     return precision, recall, 2 * precision * recall / total if total else 0.0
 
 
+def label_figures(
+    labels: Sequence[str], hits: NDArray[np.int64], truths: NDArray[np.int64], answers: NDArray[np.int64]
+) -> tuple[dict[str, dict[str, Any]], float]:
+    """Precision, recall, F1 and support of each label from counts ``(K,)``; and the mean F1 of those that are there."""
+    rows: dict[str, dict[str, Any]] = {}
+    for label, *counts in zip(labels, hits, truths, answers, strict=True):
+        precision, recall, f1 = precision_recall_f1(*counts)
+        rows[label] = {"precision": precision, "recall": recall, "f1": f1, "support": int(counts[1])}
+    present = [row["f1"] for row in rows.values() if row["support"]]
+    return rows, float(np.mean(present)) if present else 0.0
+
+
 def classification_report(truth: Sequence[int], answer: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
     """Accuracy, macro F1, per-class precision / recall / F1 / support and the confusion matrix, as plain values."""
-    matrix = count_confusions(truth, answer, len(labels))
-    hits, truths, answers = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-    rows = {}
-    for index, label in enumerate(labels):
-        precision, recall, score = precision_recall_f1(hits[index], truths[index], answers[index])
-        support = int(truths[index])
-        rows[label] = {"precision": precision, "recall": recall, "f1": score, "support": support}
-    present = [row["f1"] for row in rows.values() if row["support"]]
+    matrix = np.zeros((len(labels), len(labels)), np.int64)  # row: truth, column: answer
+    np.add.at(matrix, (np.asarray(truth, int), np.asarray(answer, int)), 1)
+    rows, macro_f1 = label_figures(labels, matrix.diagonal(), matrix.sum(1), matrix.sum(0))
     return {
-        "accuracy": float(hits.sum() / max(1, matrix.sum())),
-        "macro_f1": float(np.mean(present)) if present else 0.0,
+        "accuracy": float(matrix.trace() / max(1, matrix.sum())),
+        "macro_f1": macro_f1,
         "count": int(matrix.sum()),
         "classes": rows,
         "confusion": matrix.tolist(),

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss
+from torch.nn.utils.rnn import pad_sequence
 
 
 def fewest_steps(string: Sequence[int]) -> int:
@@ -23,13 +24,16 @@ def ctc_cost(scores: Tensor, steps: Tensor, strings: Sequence[Sequence[int]], bl
     of posteriors; of each row count ``steps (B,)``. A string for which these are too few costs nothing.
     """
     lengths = torch.tensor([len(string) for string in strings])
-    padded = torch.zeros(len(strings), max(1, int(lengths.max())), dtype=torch.long)
-    for row, string in zip(padded, strings, strict=True):
-        row[: len(string)] = torch.tensor(string, dtype=torch.long)
     logs = scores.float().log_softmax(-1).transpose(0, 1)
-    targets = padded.to(scores.device)
-    costs = ctc_loss(logs, targets, steps, lengths, blank, reduction="none", zero_infinity=True)
+    costs = ctc_loss(
+        logs, pad(strings, blank).to(scores.device), steps, lengths, blank, reduction="none", zero_infinity=True
+    )
     return costs / lengths.clamp(min=1).to(costs.device)
+
+
+def pad(strings: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Strings side by side ``(B, L)``, the shorter ones filled up."""
+    return pad_sequence([torch.tensor(string, dtype=torch.long) for string in strings], True, value)
 
 
 def warn_too_short(strings: Sequence[Sequence[int]], steps: Sequence[int], names: Sequence[str], step: float) -> None:

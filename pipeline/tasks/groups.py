@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
-from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
 from pipeline.media.sample import Batch, Split
 from pipeline.tasks.columns import InColumns
@@ -56,6 +55,7 @@ class Grouped(Predictions):
 class Groups(Task[Grouped]):
     """K-means on the embeddings of a trained model; nothing is learnt by gradients."""
 
+    kind = Grouped
     link: Link = "softmax"
     best, hit, kept, unknown, alone, learns, labelled = "sure", "sure", ("sure",), -1, True, False, False
 
@@ -81,17 +81,9 @@ class Groups(Task[Grouped]):
         """None: nothing is learnt by it."""
         return Loss()
 
-    def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Grouped:
-        """Thresholds mean nothing here."""
-        return Grouped(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
-
     def right(self, found: Grouped, posteriors: Tensor, truth: Tensor) -> Tensor:
         """No answer is right."""
         return torch.zeros(posteriors.shape[:2], dtype=torch.bool)
-
-    def calibrate(self, found: Grouped) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """ConfigError: there is no truth."""
-        raise ConfigError("calibrate: is of labels; leave it out with task=groups")
 
     def summarize(self, found: Grouped) -> dict[str, Any]:
         """How sure the clips' groups are; normalized mutual information (Vinh et al. 2010) and adjusted Rand index of
@@ -119,18 +111,14 @@ class Groups(Task[Grouped]):
             "online": {},
         }
 
-    def measure(self, found: Grouped) -> dict[str, Any]:
-        """All of ``summarize``; how many clips could not be read; and a map: places ``(x, y)`` of clips, with group and
-        label, by the two main axes of their log scores, which are distances from the groups.
+    def details(self, found: Grouped) -> dict[str, Any]:
+        """A map: places ``(x, y)`` of clips, with group and label, by the two main axes of their log scores, which are
+        distances from the groups.
         """
         rows = np.linspace(0, len(found.truth) - 1, min(MAX_POINTS, len(found.truth))).round().astype(int)
         logs = np.log(found.scores[rows].clip(LEAST).astype(np.float64))
         left, sizes, _ = np.linalg.svd(logs - logs.mean(0), full_matrices=False)
         axes = np.zeros((len(rows), 2))
         axes[:, : left.shape[1]] = (left * sizes)[:, :2]
-        points = [
-            [*place, found.told(row)[1], found.told(row)[0]]
-            for place, row in zip(axes.round(4).tolist(), rows, strict=True)
-        ]
-        more = {"skipped": found.skipped, "seconds": round(float(found.seconds.sum()), 3)}
-        return self.summarize(found) | more | {"points": points}
+        places = zip(axes.round(4).tolist(), map(found.told, rows), strict=True)
+        return {"points": [[*place, group, label] for place, (label, group) in places]}

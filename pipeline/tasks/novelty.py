@@ -18,9 +18,9 @@ from pipeline.layers.usual import LEAST_DEVIATION, SIGMAS
 from pipeline.media.sample import Split
 from pipeline.tasks.calibration import MIN_SCORE
 from pipeline.tasks.columns import InColumns
-from pipeline.tasks.labelled import Labelled, Tagged
 from pipeline.tasks.losses import Loss
 from pipeline.tasks.normal import NormalClips, fit_normal
+from pipeline.tasks.tags import Tagged, Tags
 
 UNUSUAL = "unusual"
 MAX_BANDS = 8
@@ -74,11 +74,12 @@ class Square(Loss):
         return torch.where(normal, logits[:, 0].float().exp(), 0.0).sum()
 
 
-class Novelty(Labelled):
+class Novelty(Tags[Novel]):
     """One label, ``unusual``: it is where nothing normal is. An encoder that measures what it did not expect, the head
     ``energy`` and the decoder ``bands`` belong to it.
     """
 
+    kind = Novel
     best, hit, alone, examines, rescaled = "explained", "explained", True, True, True
     kept = ("explained", "auroc", "loss")
 
@@ -150,32 +151,29 @@ class Novelty(Labelled):
 
     def predictions(self, labels: list[str], thresholds: NDArray[np.float32]) -> Novel:
         """Of the first column alone."""
-        return Novel(
-            **vars(super().predictions(labels[:1], thresholds[:1])), columns=np.zeros((0, len(labels)), np.float32)
-        )
+        found = super().predictions(labels[:1], thresholds[:1])
+        found.columns = np.zeros((0, len(labels)), np.float32)
+        return found
 
-    def add(self, found: Tagged, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
+    def add(self, found: Novel, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
         """Of the first column, and keep all."""
-        assert isinstance(found, Novel)
         super().add(found, scores[:, :1], truth[:, :1])
         found.columns = np.concatenate([found.columns, scores])
 
-    def add_steps(self, found: Tagged, logits: Tensor, truth: Tensor) -> None:
+    def add_steps(self, found: Novel, logits: Tensor, truth: Tensor) -> None:
         """Keep the log energies of steps whose truth is known."""
-        assert isinstance(found, Novel)
         known = ~truth[..., 0].isnan()
         found.energies.append(logits.float().cpu()[known])
         found.there.append(truth[..., 0][known])
 
-    def right(self, found: Tagged, posteriors: Tensor, truth: Tensor) -> Tensor:
+    def right(self, found: Novel, posteriors: Tensor, truth: Tensor) -> Tensor:
         """Whether it is told to be what it is."""
         return super().right(found, posteriors[..., :1], truth[:, :1])
 
-    def calibrate(self, found: Tagged) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def calibrate(self, found: Novel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """So that clips and steps ``(2, K)`` are counted in deviations of normal ones above their mean; clips less
         ``SIGMAS``.
         """
-        assert isinstance(found, Novel)
         clips, steps = found.columns[~found.truth[:, 0]].astype(np.float64), found.normal_steps.numpy()
         if not len(clips) or not len(steps):
             raise ConfigError("dataset: no normal clip is held out for validation; set dataset.val higher")
@@ -183,11 +181,10 @@ class Novelty(Labelled):
         factor = 1 / np.stack([logits.std(0), steps.std(0)]).clip(LEAST_DEVIATION)
         return factor, -np.stack([logits.mean(0), steps.mean(0)]) * factor - [[SIGMAS], [0.0]]
 
-    def summarize(self, found: Tagged) -> dict[str, Any]:
+    def summarize(self, found: Novel) -> dict[str, Any]:
         """As of tags; ``explained``, its loss, and the AUROC, also up to ``FALSE_SHARE`` false positives (``pauc``, as
         McClish 1989), of clips and of steps; None if only one kind of them is known.
         """
-        assert isinstance(found, Novel)
         there = torch.cat([torch.zeros(0), *found.there])
         energies = torch.cat([torch.zeros(0), *(one[:, 0] for one in found.energies)])
         scores, truth = torch.from_numpy(found.scores[:, 0]), torch.from_numpy(found.truth[:, 0])

@@ -16,14 +16,13 @@ from torchmetrics.functional.text import word_error_rate
 from pipeline.core.errors import ConfigError
 from pipeline.decoders.transcript import best_columns, collapse
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import IGNORE, Batch, Sample, Split
-from pipeline.tasks.classification import precision_recall_f1
+from pipeline.media.sample import IGNORE, Batch, Sample, Split, StepGrid
+from pipeline.tasks.classification import label_figures
 from pipeline.tasks.columns import InColumns
-from pipeline.tasks.ctc import ctc_cost, warn_too_short
+from pipeline.tasks.ctc import ctc_cost, pad, warn_too_short
 from pipeline.tasks.losses import CrossEntropy
 from pipeline.tasks.predictions import Predictions
 from pipeline.tasks.task import Task
-from pipeline.tasks.uncertainty import interval
 
 BLANK = "_blank_"  # the column that says nothing, where no label means that
 MIN_PROBABILITY = 1e-9  # a posterior below this counts as this much
@@ -121,20 +120,11 @@ class Strings(Task[Transcribed]):
 
     def clip_truth(self, batch: Batch, columns: int) -> Tensor:
         """Each string ``(B, L)``, filled up with ``IGNORE``."""
-        truth = torch.full((len(batch.labels), max(map(len, batch.labels), default=0)), IGNORE)
-        for row, string in zip(truth, batch.labels, strict=True):
-            row[: len(string)] = torch.tensor(string, dtype=torch.long)
-        return truth
+        return pad(batch.labels, IGNORE)
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
         """Symbols ``(B, T)``, the blank outside the spans."""
-        return batch.targets(steps, hop, delay, columns - 1)
-
-    def known(self, truth: Tensor) -> int:
-        """Of how many steps the symbol is known."""
-        return int((truth != IGNORE).sum())
+        return batch.targets(steps, columns - 1)
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> CrossEntropy:
         """Cross-entropy of single steps, for the warm start."""
@@ -177,34 +167,21 @@ class Strings(Task[Transcribed]):
         texts = [[" ".join(map(str, row)) for row in rows] for rows in (found.answers, found.strings)]
         error = float(word_error_rate(*texts)) if any(texts[1]) else float(any(texts[0]))
         swaps, lost, added = align(found.strings, found.answers, len(found.labels))
-        hits, rows = swaps.diagonal(), {}
-        for index, label in enumerate(found.labels):
-            there, told = int(swaps[index].sum() + lost[index]), int(swaps[:, index].sum() + added[index])
-            precision, recall, f1 = precision_recall_f1(hits[index], there, told)
-            swapped = there - int(hits[index] + lost[index])
-            rows[label] = {"precision": precision, "recall": recall, "f1": f1, "support": there, "swapped": swapped}
-            rows[label] |= {"lost": int(lost[index]), "added": int(added[index])}
-        present = [row["f1"] for row in rows.values() if row["support"]]
+        hits = swaps.diagonal()
+        rows, macro_f1 = label_figures(found.labels, hits, swaps.sum(1) + lost, swaps.sum(0) + added)
+        changes = np.stack([swaps.sum(1) - hits, lost, added], 1).tolist()
+        for row, counts in zip(rows.values(), changes, strict=True):
+            row |= zip(("swapped", "lost", "added"), counts, strict=True)
         return {
             "token_error": error,
             "token_accuracy": max(0.0, 1 - error),
             "accuracy": float(found.correct.mean()) if found.strings else 0.0,
-            "macro_f1": float(np.mean(present)) if present else 0.0,
+            "macro_f1": macro_f1,
             "loss": float(np.mean(found.costs)) if found.costs else 0.0,
             "count": len(found.strings),
             "classes": rows,
             "swaps": swaps.tolist(),
             "online": {"step": found.step, "accuracy": []},
-        }
-
-    def measure(self, found: Transcribed) -> dict[str, Any]:
-        """All of ``summarize``; how many clips could not be read, and the accuracy's interval."""
-        (low, high), method = interval(found.correct.tolist(), found.groups)
-        groups = len({group for group in found.groups if group})
-        return self.summarize(found) | {
-            "interval": {"low": low, "high": high, "level": 0.95, "method": method, "groups": groups},
-            "skipped": found.skipped,
-            "seconds": round(float(found.seconds.sum()), 3),
         }
 
 

@@ -7,6 +7,7 @@ Shapes: B clips, T steps, K columns, as many as a model has labels.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import Batch, Split
+from pipeline.media.sample import Batch, Split, StepGrid
 from pipeline.tasks.columns import InColumns
 from pipeline.tasks.losses import Loss
 from pipeline.tasks.predictions import Predictions
+from pipeline.tasks.uncertainty import LEVEL, interval
 
 Found = TypeVar("Found", bound=Predictions)
 
@@ -29,6 +31,7 @@ class Task(Generic[Found]):
     """Base of all tasks.
 
     Attributes:
+        kind: what ``predictions`` makes.
         link: how logits become posteriors.
         best: the figure, the greater the better, that chooses the epoch.
         kept: the figures of an epoch, of those that ``summarize`` finds.
@@ -45,6 +48,7 @@ class Task(Generic[Found]):
         warm: the share of the time in which single steps are learnt instead.
     """
 
+    kind: type[Found]
     link: Link
     best: str
     kept: tuple[str, ...]
@@ -63,7 +67,8 @@ class Task(Generic[Found]):
     def check(self, settings: Mapping[str, Any]) -> None:
         """ConfigError for settings of a training that do not go with the task."""
         given = {key: settings[key] for key in ("false_alarms", "events", "calibrate", "streams")}
-        for key, value in (given | {"trainer.balance": settings["trainer"].get("balance")}).items():
+        given |= {f"trainer.{key}": settings["trainer"].get(key) for key in ("balance", "focal")}
+        for key, value in given.items():
             if value not in (None, False, "none") and not self.labelled:
                 name = type(self).__name__.lower()
                 raise ConfigError(f"{key}: is of labels, which task={name} does not have; leave it out")
@@ -122,18 +127,14 @@ class Task(Generic[Found]):
         """The truth of each clip ``(B, ...)``. ConfigError for labels that the task has no words for."""
         raise NotImplementedError
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
-        """The truth of each step ``(B, T, ...)``, ``unknown`` where it is not known.
-
-        Step t answers for the ``hop`` ticks that end ``delay`` steps before it.
-        """
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
+        """The truth of each step ``(B, T, ...)``, ``unknown`` where it is not known."""
         raise NotImplementedError
 
     def known(self, truth: Tensor) -> int:
         """Of how many steps ``(B, T, ...)`` the truth is known."""
-        raise NotImplementedError
+        there = ~truth.isnan() if math.isnan(self.unknown) else truth != self.unknown
+        return int((there.any(-1) if there.ndim > 2 else there).sum())
 
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> Loss:
         """What logits ``(N, K)`` cost that are held against truths ``(N, ...)``."""
@@ -153,7 +154,7 @@ class Task(Generic[Found]):
         """What a model of these labels answers to no clips. ``thresholds (K,)``: posteriors from which on a label is
         told.
         """
-        raise NotImplementedError
+        return self.kind(labels, np.zeros(0, np.int64), np.zeros((0, len(labels)), np.float32))
 
     def add(self, found: Found, scores: NDArray[np.float32], truth: NDArray[Any]) -> None:
         """Append the posteriors ``(B, K)`` of clips and their truths."""
@@ -185,8 +186,19 @@ class Task(Generic[Found]):
         raise NotImplementedError
 
     def measure(self, found: Found) -> dict[str, Any]:
-        """All figures as plain values."""
-        raise NotImplementedError
+        """All figures as plain values: of ``summarize`` and ``details``, how many clips could not be read, and where
+        labels can be right or wrong the interval of the accuracy.
+        """
+        common: dict[str, Any] = {"skipped": found.skipped, "seconds": round(float(found.seconds.sum()), 3)}
+        if self.labelled:
+            (low, high), method = interval(found.correct.tolist(), found.groups)
+            groups = len({group for group in found.groups if group})
+            common["interval"] = {"low": low, "high": high, "level": LEVEL, "method": method, "groups": groups}
+        return self.summarize(found) | common | self.details(found)
+
+    def details(self, found: Found) -> dict[str, Any]:
+        """The figures that take longer than those of ``summarize``."""
+        return {}
 
     def to_json_lines(self, split: str, found: Found) -> Iterator[str]:
         """A line of JSON for each clip: what it is, its truth, the answer and both scores. So runs can be pooled."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.layers.smoothing import Link
-from pipeline.media.sample import Batch, Split
+from pipeline.media.sample import Batch, Split, StepGrid
 from pipeline.tasks.classification import online_accuracy
 from pipeline.tasks.columns import InColumns
 from pipeline.tasks.losses import SmoothL1
@@ -110,25 +110,18 @@ class Values(Task[Measured]):
         ]
         return torch.stack([row.double().nanmean(0).float() for row in rows])
 
-    def step_truth(
-        self, batch: Batch, steps: int, hop: int, delay: int, background: int | None, columns: int
-    ) -> Tensor:
+    def step_truth(self, batch: Batch, steps: StepGrid, background: int | None, columns: int) -> Tensor:
         """The value at the last tick of each step, ``(B, T, K)``, of clips that have several one after another."""
-        truth = torch.full((len(batch.values), steps, columns), self.unknown)
+        truth = torch.full((len(batch.values), steps.count, columns), self.unknown)
         for row, values, length in zip(truth, batch.values, batch.lengths.tolist(), strict=True):
             if values is not None and len(values) > 1:
-                last = (torch.arange(1, -(-length // hop) + 1) * hop).clamp(max=length) - 1
-                row[delay : delay + len(last)] = torch.from_numpy(values)[last * len(values) // length][: steps - delay]
+                own = row[steps.of(length)]
+                last = (torch.arange(1, len(own) + 1) * steps.hop).clamp(max=length) - 1
+                own[:] = torch.from_numpy(values)[last * len(values) // length]
         return truth
 
-    def known(self, truth: Tensor) -> int:
-        """Of how many steps something is known."""
-        return int((~truth.isnan()).any(-1).sum())
-
     def loss(self, label_smoothing: float, focal: float, weights: Tensor | None) -> SmoothL1:
-        """Smooth L1. ConfigError for a setting that is of labels."""
-        if focal or weights is not None:
-            raise ConfigError("trainer.focal, trainer.balance: are of labels; leave them out with task=values")
+        """Smooth L1."""
         return SmoothL1(stage=self.link_stage)
 
     def hits(self, logits: Tensor, truth: Tensor) -> float:
@@ -145,10 +138,6 @@ class Values(Task[Measured]):
         """The error after each step in deviations, the mean of the quantities, ``(B, T)``."""
         apart = (posteriors.float().cpu() - truth[:, None]).abs() / torch.from_numpy(found.spread).float()
         return apart.nanmean(-1).nan_to_num()
-
-    def calibrate(self, found: Measured) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """ConfigError: numbers are no probabilities."""
-        raise ConfigError("calibrate: is of labels; leave it out with task=values")
 
     def summarize(self, found: Measured) -> dict[str, Any]:
         """R2, mean absolute error and its root mean square, each the mean of the quantities; figures of each; loss; and
@@ -177,13 +166,12 @@ class Values(Task[Measured]):
             "support": len(truth),
         }
 
-    def measure(self, found: Measured) -> dict[str, Any]:
-        """All of ``summarize``; how many clips could not be read, and told over true numbers of each quantity."""
+    def details(self, found: Measured) -> dict[str, Any]:
+        """Told over true numbers of each quantity."""
         rows = np.linspace(0, len(found.truth) - 1, min(MAX_POINTS, len(found.truth))).round().astype(int)
         pairs = np.stack([found.truth[rows], found.scores[rows]], -1).round(5).tolist()  # (N, K, 2)
         points = {label: [row[k] for row in pairs if row[k][0] == row[k][0]] for k, label in enumerate(found.labels)}
-        more = {"skipped": found.skipped, "seconds": round(float(found.seconds.sum()), 3)}
-        return self.summarize(found) | more | {"points": points, "spread": found.spread.tolist()}
+        return {"points": points, "spread": found.spread.tolist()}
 
 
 def spell(labels: Sequence[str], numbers: NDArray[np.float32]) -> str:

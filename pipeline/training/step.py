@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.core.errors import ConfigError, DivergedError, NotFiniteError
 from pipeline.layers.stage import State, detach, tree
-from pipeline.media.sample import Batch
+from pipeline.media.sample import Batch, StepGrid
 from pipeline.tasks.losses import Loss
 from pipeline.training.devices import gather, sum_gradients, sum_over_processes
 from pipeline.training.run import Run
@@ -92,8 +92,9 @@ class TrainingStep:
 
     def targets(self, x: Tensor, batch: Batch) -> Tensor:
         """The truth of each answer ``(B, T, ...)`` to features, unknown where it does not count."""
-        model, steps = self.run.model, x.shape[1] // self.run.model.encoder.hop
-        truth = model.task.step_truth(batch, steps, model.hop, model.delay, self.run.background, len(model.labels))
+        model = self.run.model
+        steps = StepGrid(x.shape[1] // model.encoder.hop, model.hop, model.delay)
+        truth = model.task.step_truth(batch, steps, self.run.background, len(model.labels))
         return truth if self.frames else torch.full_like(truth, model.task.unknown)
 
     def batch_loss(self, x: Tensor, batch: Batch, targets: Tensor, counts: Sequence[float]) -> tuple[Tensor, float]:
