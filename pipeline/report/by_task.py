@@ -116,7 +116,7 @@ def describe_groups(row: Figures) -> dict[str, Any]:
 
 
 def draw_map(points: list[list[Any]]) -> Plot:
-    """Each clip as the number of its group; who points at it is told its label."""
+    """Each clip as the number of its group, with its label as a tooltip."""
     axes = zip(*(point[:2] for point in points), strict=True) if points else [(0, 1), (0, 1)]
     x_ends, y_ends = ((min(axis), max(axis) + 1e-9) for axis in axes)
     plot = Plot("Map of the clips", x_ends, y_ends, "main axis of the distances from all groups", (), height=320)

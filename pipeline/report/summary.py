@@ -22,7 +22,7 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
 
     ``every``: all classes make events, so that a stream has nothing that it may pass over.
     """
-    console = Console()
+    console = Console(highlight=False)
     split = "test" if "test" in metrics else "val"
     found = metrics[split]
     lost = f" ({found['skipped']} more could not be read)" if found["skipped"] else ""
@@ -45,27 +45,23 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
     table = next(filter(None, describe_task(found).values()), classes)
     console.print(make_table(title, table["columns"], table["rows"]))
     if "auroc" in found:
-        console.print(describe_novelty(found), highlight=False)
+        console.print(describe_novelty(found))
     if "accuracy" in found["online"]:
-        console.print(describe_online(found["online"]), highlight=False)
-    if "events" in metrics:
-        title = alarm_title(metrics["events"], split)
-        console.print(make_table(title, *list_thresholds(metrics["events"], split)))
-    if silence := metrics.get("events", {}).get("silence"):
-        console.print(describe_silence(silence), highlight=False)
-    if promise := metrics.get("events", {}).get("promise"):
-        console.print(f"false alarms: {Promise(**promise)}", highlight=False)
+        console.print(describe_online(found["online"]))
+    if events := metrics.get("events"):
+        console.print(make_table(alarm_title(events, split), *list_thresholds(events, split)))
+        if "silence" in events:
+            console.print(describe_silence(events["silence"]))
+        if "promise" in events:
+            console.print(f"false alarms: {Promise(**events['promise'])}")
     if "streams" in metrics:
-        console.print(describe_streams(metrics["streams"]), highlight=False)
-    console.print(
-        f"{metrics['parameters']:,} parameters; epoch {metrics['best_epoch']} of {metrics['epochs']} was kept; "
-        f"{metrics['seconds']} s in all",
-        highlight=False,
-    )
+        console.print(describe_streams(metrics["streams"]))
+    kept = f"epoch {metrics['best_epoch']} of {metrics['epochs']} was kept"
+    console.print(f"{metrics['parameters']:,} parameters; {kept}; {metrics['seconds']} s in all")
     if every:
         console.print("on streams every class makes events, also of silence: a class `background` would be passed over")
-    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
+    console.print(f"run folder: {out}", soft_wrap=True, markup=False)
 
 
 def describe_novelty(found: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pipeline.report.by_task import Figures, describe_task
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plot_scores, to_stairs
 from pipeline.report.clips import embed_clip
 from pipeline.report.runs import flatten
-from pipeline.report.silence import Table, list_misses, list_rates, plot_det, plot_trade_offs
+from pipeline.report.silence import Table, describe_silence, plot_det
 from pipeline.tasks.predictions import Predictions
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
@@ -40,7 +40,7 @@ def render_training(
     """
     split = "test" if "test" in found else "val"
     row, overrides, events = metrics[split], metrics.get("overrides"), metrics.get("events", {})
-    silence, promise = events.get("silence"), events.get("promise")
+    promise = events.get("promise")
     given = [one for one in overrides or () if not one.startswith("trainer.resume=")]
     return page.render(
         "training.html",
@@ -58,12 +58,8 @@ def render_training(
         learning=plot_learning(history),
         curves=plot_curves(metrics["streams"]) if "streams" in metrics else None,
         thresholds=list_thresholds(metrics["events"], split) if "events" in metrics else None,
-        silence=silence,
+        silence=describe_silence(events["silence"]) if "silence" in events else None,
         promise=str(Promise(**promise)) if promise else None,
-        rates=list_rates(silence["misses"]) if silence else None,
-        misses=list_misses(silence["misses"]) if silence else None,
-        trade_offs=list(plot_trade_offs(silence)) if silence else [],
-        suspects=[tuple(map(str, one)) for one in silence["suspects"]] if silence else None,
         worst=list(list_worst(found[split], spec)),
         command=None if overrides is None else shlex.join(["python", "train.py", *given]),
         settings=flatten(metrics["settings"]),
