@@ -34,7 +34,7 @@ from pipeline.measures.detection import AnnotatedRecording, check_recordings
 from pipeline.measures.tail import tail_level
 from pipeline.model.classifier import Classifier, load
 from pipeline.model.onnx_model import OnnxModel
-from pipeline.report.events import main as report_events
+from pipeline.report.comparison import main as report
 from pipeline.serving.messages import rows_of
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
@@ -403,7 +403,7 @@ def test_events_tell_their_bands_wherever_they_go(machine, tmp_path):
     with closing(sqlite3.connect(tmp_path / "x.sqlite")) as database:
         assert database.execute("SELECT details FROM events").fetchall() == [(one["details"],) for one in events]
     assert (tmp_path / "x.csv").read_text().splitlines()[0] == "start,end,peak,label,score"
-    assert report_events([str(tmp_path / "x.sqlite"), "--since=all"]) == 0
+    assert report([str(tmp_path / "x.sqlite"), "--since=all"]) == 0
     assert events[0]["details"] in (tmp_path / "x.html").read_text()
     told = rows_of([Event("unusual", 0, 1, 0.9, 0, details="a"), Event("x", 0, 1, 0.5, 0)])
     assert told[0]["details"] == "a" and "details" not in told[1]

@@ -95,7 +95,7 @@ def describe(hint: Any) -> str:
 
 def sentence(maker: Callable[..., Any], key: str) -> str:
     """What the docstrings of a constructor say of an argument."""
-    docs = [inspect.getdoc(one) or "" for one in (*makers(maker), maker)]
+    docs = [inspect.getdoc(one) or "" for one in (*makers(maker), *getattr(maker, "__mro__", (maker,)))]
     for doc in docs:
         if found := re.search(rf"``{key}``(?:,? (?:and )?``\w+``)*:? (.+?)(?=[.;](?:\s|$))", doc, re.S):
             return " ".join(found[1].split())

@@ -37,6 +37,12 @@ def atomic_write(path: Path, cache: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
 def digest(text: str) -> str:
     """64 hex digits that stand for a text, such as a path, which need not be UTF-8."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

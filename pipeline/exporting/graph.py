@@ -87,7 +87,7 @@ def to_graph(model: Classifier, block: int, clip_window: float | None, start: bo
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # of torch's exporter, of which each has its own
+    except Exception as error:  # torch's exporter raises many kinds
         raise ConfigError(f"the model cannot be exported ({first_line(error)})") from error
     finally:
         quiet.setLevel(before)

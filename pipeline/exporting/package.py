@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from pipeline.core.atomic import atomic_write
+from pipeline.core.atomic import write_text
 from pipeline.exporting import rivulet_runtime
 from pipeline.model.file import GRAPH
 from pipeline.model.onnx_model import OnnxModel
@@ -14,8 +14,7 @@ from pipeline.model.onnx_model import OnnxModel
 def write_package(folder: Path) -> list[Path]:
     """Write ``model.json`` and ``rivulet_runtime.py`` beside the graph in ``folder``."""
     card, runtime = folder / "model.json", folder / "rivulet_runtime.py"
-    with atomic_write(card) as file:
-        file.write(json.dumps(card_of(folder / GRAPH), indent=1, ensure_ascii=False).encode())
+    write_text(card, json.dumps(card_of(folder / GRAPH), indent=1, ensure_ascii=False))
     shutil.copyfile(rivulet_runtime.__file__, runtime)
     return [card, runtime]
 

@@ -20,6 +20,7 @@ import queue
 import sys
 import wave
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -175,29 +176,26 @@ class Stream:
         return stream
 
 
+@dataclass
 class Decoder:
     """From posteriors to events, each label for itself.
 
     An event begins when its posterior reaches ``high`` (above 1: never), and ends when it falls below ``low``. It is
     over ``merge`` steps later, unless ``high`` was reached again. Below ``minimum`` steps it is dropped; else the label
-    begins no other one within ``refractory`` steps.
+    begins no other one within ``refractory`` steps. ``hop`` ticks a step, ``rate`` a second.
     """
 
-    def __init__(
-        self,
-        labels: list[str],
-        hop: int,
-        rate: int,
-        high: list[float],
-        low: list[float],
-        minimum: int,
-        merge: int,
-        refractory: int,
-    ) -> None:
-        """``hop`` ticks a step, ``rate`` a second."""
-        self.labels, self.hop, self.rate = labels, hop, rate
-        self.high, self.low = np.array(high, np.float32), np.array(low, np.float32)
-        self.minimum, self.merge, self.refractory = minimum, merge, refractory
+    labels: list[str]
+    hop: int
+    rate: int
+    high: Any
+    low: Any
+    minimum: int
+    merge: int
+    refractory: int
+
+    def __post_init__(self) -> None:
+        self.high, self.low = np.array(self.high, np.float32), np.array(self.low, np.float32)
         self.step = 0
         self.open: dict[int, list[Any]] = {}  # label: first step, best score, its step, end or None
         self.free: dict[int, int] = {}  # label: step from which another may begin

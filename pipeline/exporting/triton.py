@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.atomic import atomic_write
+from pipeline.core.atomic import write_text
 from pipeline.model.file import GRAPH
 from pipeline.model.onnx_model import OnnxModel
 
@@ -24,8 +24,7 @@ def write_triton(folder: Path) -> list[Path]:
     """Write ``triton/`` with the graph of ``folder`` and its configuration."""
     model = folder / "triton" / NAME
     (model / "1").mkdir(parents=True, exist_ok=True)
-    with atomic_write(model / "config.pbtxt") as file:
-        file.write(configuration(OnnxModel(folder / GRAPH)).encode())
+    write_text(model / "config.pbtxt", configuration(OnnxModel(folder / GRAPH)))
     return [model / "config.pbtxt", Path(shutil.copy(folder / GRAPH, model / "1" / GRAPH))]
 
 

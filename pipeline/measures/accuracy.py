@@ -1,8 +1,9 @@
 """Answers against the truth, counted one by one in bounded memory."""
 
-import heapq
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -29,22 +30,21 @@ class Smallest(Generic[T]):
     """Of all items that are added, the ``size`` of smallest rank, in order; of equal ones the first."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.seen = size, 0
-        self.heap: list[tuple[float, int, T]] = []  # the greatest rank first
+        self.size = size
+        self.ranked: list[tuple[float, T]] = []
 
     def accepts(self, rank: float) -> bool:
         """Whether an item of this rank would be kept."""
-        return len(self.heap) < self.size or (self.size > 0 and rank < -self.heap[0][0])
+        return len(self.ranked) < self.size or (self.size > 0 and rank < self.ranked[-1][0])
 
     def add(self, rank: float, item: T) -> None:
         """Keep an item, or not."""
         if self.accepts(rank):
-            self.seen += 1
-            push = heapq.heappush if len(self.heap) < self.size else heapq.heapreplace
-            push(self.heap, (-rank, -self.seen, item))
+            insort(self.ranked, (rank, item), key=itemgetter(0))
+            del self.ranked[self.size :]
 
     def __iter__(self) -> Iterator[T]:
-        return (item for *_, item in sorted(self.heap, key=lambda entry: entry[:2], reverse=True))
+        return (item for _, item in self.ranked)
 
 
 class CappedCounter(Counter[str]):

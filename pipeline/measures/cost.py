@@ -35,8 +35,13 @@ def count_multiply_adds(model: Classifier) -> float:
     counted: list[float] = []
     stages = {name: stage for name, stage in model.named_modules() if isinstance(stage, Cell | MelSpectrum)}
 
-    def note(stage: Any, given: Any, made: Any) -> None:
-        counted.append(cell_products(stage, made[0]) if isinstance(stage, Cell) else transform_products(stage, made[0]))
+    def note(stage: Cell | MelSpectrum, given: Any, made: Any) -> None:
+        y = made[0]  # (B, T, ...)
+        if isinstance(stage, MelSpectrum):
+            counted.append(1.25 * stage.fft * math.log2(stage.fft) * y.shape[1])
+        else:  # each weight meets each step, and over images each pixel, once
+            weights = [weight.numel() for weight in (stage.weight_ih, stage.weight_hh) if weight is not None]
+            counted.append(float(sum(weights) * y[0, :, 0].numel()))
 
     hooks = [stage.register_forward_hook(note) for stage in stages.values()]
     x = on_device(to_tensors(model.spec, model.spec.stack([silent_chunk(model.spec, ticks)])), model)
@@ -51,23 +56,6 @@ def count_multiply_adds(model: Classifier) -> float:
     apart = [name for name, stage in stages.items() if isinstance(stage, Cell)] + ["smoothing"]
     inside = [sum(known.get(f"{type(model).__name__}.{name}", {}).values()) for name in apart]
     return float((counter.get_total_flops() - sum(inside)) / 2 + sum(counted)) * model.rate / ticks
-
-
-def list_uncounted(model: Classifier) -> list[str]:
-    """Names of extractors whose work is not counted, as other libraries do it (OpenCV's optical flow)."""
-    return [type(stage).__name__ for stage in model.modules() if getattr(stage, "uncounted", False)]
-
-
-def cell_products(cell: Cell, y: torch.Tensor) -> float:
-    """A cell that gave ``y (B, T, hidden, ...)``: each weight meets each step (and pixel, over images) once."""
-    products = [weight for weight in (cell.weight_ih, cell.weight_hh) if weight is not None]
-    pixels = y[0, :, 0].numel()  # steps, and over images pixels
-    return float(sum(weight.numel() for weight in products) * pixels)
-
-
-def transform_products(stage: MelSpectrum, y: torch.Tensor) -> float:
-    """The Fourier transforms before ``y (B, T, F)``."""
-    return 1.25 * stage.fft * math.log2(stage.fft) * y.shape[1]
 
 
 def silent_chunk(spec: InputSpec, ticks: int) -> Arrays:
@@ -103,11 +91,12 @@ def measure_step(model: StreamModel) -> dict[str, float]:
 
 
 def measure_cost(model: Classifier, size: int | None = None) -> dict[str, Any]:
-    """Numbers of a model but for its time, as plain values; ``size`` of its file in bytes, if there is one."""
-    found: dict[str, Any] = {"parameters": model.parameter_count()}
-    if size is not None:
-        found["bytes"] = size
-    return found | {
+    """Numbers of a model but for its time, as plain values; ``size`` of its file in bytes, if there is one.
+    ``uncounted``: names of extractors whose work other libraries do (OpenCV's optical flow).
+    """
+    return {
+        "parameters": model.parameter_count(),
+        **({} if size is None else {"bytes": size}),
         "multiply_adds": round(count_multiply_adds(model.for_streaming())),
-        "uncounted": list_uncounted(model),
+        "uncounted": [type(stage).__name__ for stage in model.modules() if getattr(stage, "uncounted", False)],
     }

@@ -75,7 +75,7 @@ class Curves:
 
         Each label takes the threshold with the most hits less the price of its false alarms; the price rises until the
         wish is kept (Lagrange's multiplier), so all labels pay the same for a hit. Where a label has fewer than
-        ``ENOUGH`` events, all have the same threshold: a handful says little about one of them.
+        ``ENOUGH`` events, all have the same threshold: so few say little about a single label.
         """
         hits, expected = self.hits, self.expected()
         if self.truths.min(initial=ENOUGH) < ENOUGH:

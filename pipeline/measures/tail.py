@@ -15,7 +15,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.measures.stream_output import StreamOutput
 from pipeline.model.classifier import Classifier
 
-PEAK_SECONDS = 1.0  # of which each has one peak, so that they do not depend on each other
+PEAK_SECONDS = 1.0  # one peak is taken of each such stretch, so that peaks are independent
 HIGH = 0.8  # share of the peaks below the level from which on the tail is fitted
 LEAST_PEAKS = 10  # above it, to fit
 HIGHEST = 12.0  # log odds of a threshold, at most

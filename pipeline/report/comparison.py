@@ -3,7 +3,8 @@
 A folder is a run's, or holds runs (of a sweep, of an experiment). Only settings that differ are shown. Runs that differ
 in their seed or their fold alone are summed up, too: mean, least, greatest, and the accuracy over all their clips.
 
-Of a database of events (sink=sqlite) a page is made: python -m pipeline.report EVENTS.sqlite --help
+Of a database of events (sink=sqlite), or of its newest part, a page is made: by label and hour, with clips to be played
+where there are any (sink=clips).
 """
 
 import argparse
@@ -16,11 +17,12 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 
-import pipeline.report.events as events
 import pipeline.report.page as page
+from pipeline.core.atomic import write_text
 from pipeline.core.errors import USAGE
 from pipeline.core.program import fail, guard
 from pipeline.report.charts import plot_lines
+from pipeline.report.events import is_database, write_events
 from pipeline.report.runs import Family, Run, common_split, find_differences, find_runs, group_families, read_run
 from pipeline.report.terminal import make_table
 from pipeline.report.training import SPLIT_NAMES
@@ -149,20 +151,24 @@ def compare(folders: Iterable[Path], out: Path | None = None, failed: Mapping[Pa
     runs += [Run(folder, {}, {"overrides": overrides}) for folder, overrides in (failed or {}).items()]
     print_comparison(runs)
     if out is not None:
-        page.save(out, render_comparison(runs))
+        write_text(out, render_comparison(runs))
         Console().print(f"comparison: {out}", highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """The program; its exit code."""
-    if any(map(events.is_database, arguments)):
-        return guard(lambda: events.main(arguments))
     parser = argparse.ArgumentParser("python -m pipeline.report", None, __doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folders", nargs="*", metavar="RUN", help="a folder")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a page of the comparison; also out=FILE")
-    options = parser.parse_args([f"--{one}" if one.startswith("out=") else one for one in arguments])
-    if not options.folders:
-        return fail("no folders; expected python -m pipeline.report RUN RUN ... [out=FILE]", USAGE)
-    return guard(lambda: compare(find_runs(options.folders), options.out))
+    parser.add_argument("places", nargs="*", metavar="RUN", help="folders, or one database: EVENTS.sqlite")
+    parser.add_argument("--since", help="of a database: 12h, 7d, all, or a date such as 2026-11-29 (default: 1d)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default of a database: EVENTS.html)")
+    options = parser.parse_args([f"--{one}" if one.startswith(("out=", "since=")) else one for one in arguments])
+    places, out = options.places, options.out.expanduser() if options.out else None
+    if len(places) == 1 and is_database(places[0]):
+        path = Path(places[0]).expanduser()
+        return guard(lambda: write_events(path, options.since or "1d", out or path.with_suffix(".html")))
+    if not places or options.since or any(map(is_database, places)):
+        usage = "python -m pipeline.report RUN RUN ... [out=FILE], or EVENTS.sqlite [since=7d] [out=FILE]"
+        return fail(f"got {' '.join(arguments) or 'no folders'}; expected {usage}", USAGE)
+    return guard(lambda: compare(find_runs(places), out))

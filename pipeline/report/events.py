@@ -4,12 +4,10 @@ By label and hour, with clips to be played where there are any (``sink=clips``).
 places relative to its own.
 """
 
-import argparse
 import os
 import sqlite3
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -18,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import pipeline.report.page as page
+from pipeline.core.atomic import write_text
 from pipeline.core.errors import ConfigError
 from pipeline.core.event_database import database_errors, open_database
 from pipeline.core.quantity import AGES, read_quantity
@@ -43,25 +42,15 @@ class Row(NamedTuple):
     clips: list[tuple[str, str]]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Make the page that the arguments ask for; 0. ConfigError and OSError say why there is none."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m pipeline.report", None, __doc__, formatter_class=formatter, allow_abbrev=False
-    )
-    parser.add_argument("database", metavar="EVENTS.sqlite", type=Path, help="what sink=sqlite has written")
-    parser.add_argument("--since", default="1d", help="12h, 7d, all, or a date such as 2026-11-29 (default: 1d)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: EVENTS.html); also out=FILE")
-    options = parser.parse_args([f"--{one}" if one.startswith(("out=", "since=")) else one for one in arguments])
-    path = options.database.expanduser()
-    out = (options.out or path.with_suffix(".html")).expanduser()
+def write_events(path: Path, age: str, out: Path) -> int:
+    """Make the page ``out`` of the newest part of a database; 0. ConfigError and OSError say why there is none."""
     with closing(open_database(path, "python -m pipeline.report")) as database, database_errors(path):
         if out.exists() and out.samefile(path):
             raise ConfigError(f"--out: {out} is the database; choose another name")
-        since = read_since(options.since, database)
+        since = read_since(age, database)
         text = render_events(database, path, since, out)
         count = database.execute(f"SELECT count(*) FROM {WITHIN.format('events')}", {"since": since}).fetchone()[0]
-    page.save(out, text)
+    write_text(out, text)
     print(clean(f"{count:,} events since {local(since):%Y-%m-%d %H:%M}: {out}"))
     return 0
 
@@ -88,7 +77,7 @@ def to_text(time: datetime) -> str:
 
 
 def local(text: str) -> datetime:
-    """A time of the database in the zone of whoever reads the page."""
+    """A time of the database in the local time zone."""
     return datetime.fromisoformat(text).astimezone()
 
 
@@ -167,5 +156,5 @@ def player(clip: Path, out: Path) -> tuple[str, str]:
 
 
 def is_database(argument: str) -> bool:
-    """Whether somebody means a database, and not the folder of a run."""
+    """Whether an argument names a database rather than a run's folder."""
     return argument.lower().endswith(ENDINGS) and not Path(argument).is_dir()

@@ -11,7 +11,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.core.atomic import atomic_write
 from pipeline.core.text import clean, shorten
 
 MAX_ROWS = 100  # of a table
@@ -36,12 +35,6 @@ def environment() -> Environment:
 def render(template: str, **values: Any) -> str:
     """The text of a page from ``templates/``, which also gets the time as ``now``."""
     return environment().get_template(template).render(values, now=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}")
-
-
-def save(path: Path, text: str) -> None:
-    """Write a text whole or not at all. OSError leaves what was there."""
-    with atomic_write(path) as file:
-        file.write(text.encode())
 
 
 def format_share(part: float, whole: float = 1.0) -> str:

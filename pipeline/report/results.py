@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-import pipeline.report.page as page
+from pipeline.core.atomic import write_text
 from pipeline.measures.cost import measure_cost, measure_step
 from pipeline.media.sample import Split
 from pipeline.model.classifier import Classifier
@@ -34,9 +34,9 @@ def write_results(
     metrics |= {split: task.measure(one) for split, one in found.items()}
     metrics["machine"] = describe_machine(str(model.anchor.device))
     lines = (row for split, one in found.items() for row in task.to_json_lines(split, one))
-    page.save(out / "answers.jsonl", "".join(lines))
-    page.save(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    page.save(out / "report.html", render_training(metrics, history, found, model.spec, out))
+    write_text(out / "answers.jsonl", "".join(lines))
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(out / "report.html", render_training(metrics, history, found, model.spec, out))
     return metrics
 
 

@@ -21,6 +21,17 @@ def plot_det(line: Points, hours: float, label: str) -> Plot:
     return plot_lines(lines, "false alarms an hour", title, (0, 1), marks, page.format_percent, moved)
 
 
+def describe_silence(silence: Figures) -> Figures:
+    """What was found in negatives (``operating_point.py``), with its tables and plots."""
+    return {
+        **silence,
+        "rates": list_rates(silence["misses"]),
+        "misses": list_misses(silence["misses"]),
+        "trade_offs": list(plot_trade_offs(silence)),
+        "suspects": [tuple(map(str, one)) for one in silence["suspects"]],
+    }
+
+
 def plot_trade_offs(silence: Figures) -> Iterator[tuple[str, Plot]]:
     """The DET of all labels and, of few, of each of them; of those that have events."""
     for number, (label, line) in enumerate(silence["det"].items()):

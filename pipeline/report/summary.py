@@ -8,15 +8,9 @@ import numpy as np
 from rich.console import Console
 
 from pipeline.model.file import Promise
-from pipeline.report.groups import COLUMNS as GROUP_COLUMNS
-from pipeline.report.groups import group_rows
-from pipeline.report.strings import COLUMNS as SYMBOL_COLUMNS
-from pipeline.report.strings import describe_strings
-from pipeline.report.tags import COLUMNS, label_row
+from pipeline.report.by_task import describe_task
 from pipeline.report.terminal import make_table
 from pipeline.report.training import list_thresholds
-from pipeline.report.values import COLUMNS as VALUE_COLUMNS
-from pipeline.report.values import value_row
 
 BARS = " ▁▂▃▄▅▆▇█"
 MAX_CURVE = 60  # characters of a curve
@@ -28,53 +22,46 @@ def print_summary(metrics: Mapping[str, Any], out: Path, every: bool = False) ->
 
     ``every``: all classes make events, so that a stream has nothing that it may pass over.
     """
-    console = Console()
+    console = Console(highlight=False)
     split = "test" if "test" in metrics else "val"
     found = metrics[split]
     lost = f" ({found['skipped']} more could not be read)" if found["skipped"] else ""
     if "interval" in found:
         low, high = (f"{100 * found['interval'][side]:.1f}" for side in ("low", "high"))
         right = f"{found['accuracy']:.1%} ({low} to {high} at 95 %)"
+    title = f"{split}: {found['count']} {'strings' if 'token_error' in found else 'clips'}{lost}"
     if "mae" in found:
-        title = f"{split}: {found['count']} clips{lost}, R2 {found['r2']:.3f}"
-        console.print(make_table(title, VALUE_COLUMNS, (value_row(*one) for one in found["classes"].items())))
+        title += f", R2 {found['r2']:.3f}"
     elif "nmi" in found:
-        title = f"{split}: {found['count']} clips{lost}"
         title += "" if found["nmi"] is None else f", NMI {found['nmi']:.3f}, ARI {found['ari']:.3f}"
-        console.print(make_table(title, GROUP_COLUMNS, group_rows(found)))
     elif "map" in found:
         steps = "" if found["frame_map"] is None else f", of steps {found['frame_map']:.3f}"
-        title = f"{split}: {found['count']} clips{lost}, mAP {found['map']:.3f}{steps}, exactly right {right}"
-        tags = (label_row(label, one, found["thresholds"][label]) for label, one in found["classes"].items())
-        console.print(make_table(title, COLUMNS, tags))
+        title += f", mAP {found['map']:.3f}{steps}, exactly right {right}"
     elif "token_error" in found:
-        title = f"{split}: {found['count']} strings{lost}, token error {found['token_error']:.1%}, right {right}"
-        console.print(make_table(title, SYMBOL_COLUMNS, describe_strings(found)["rows"]))
+        title += f", token error {found['token_error']:.1%}, right {right}"
     else:
-        title = f"{split}: {found['count']} clips{lost}, accuracy {right}"
-        console.print(make_table(title, CLASS_COLUMNS, class_rows(found)))
+        title += f", accuracy {right}"
+    classes: dict[str, Any] = {"columns": CLASS_COLUMNS, "rows": class_rows(found)}
+    table = next(filter(None, describe_task(found).values()), classes)
+    console.print(make_table(title, table["columns"], table["rows"]))
     if "auroc" in found:
-        console.print(describe_novelty(found), highlight=False)
+        console.print(describe_novelty(found))
     if "accuracy" in found["online"]:
-        console.print(describe_online(found["online"]), highlight=False)
-    if "events" in metrics:
-        title = alarm_title(metrics["events"], split)
-        console.print(make_table(title, *list_thresholds(metrics["events"], split)))
-    if silence := metrics.get("events", {}).get("silence"):
-        console.print(describe_silence(silence), highlight=False)
-    if promise := metrics.get("events", {}).get("promise"):
-        console.print(f"false alarms: {Promise(**promise)}", highlight=False)
+        console.print(describe_online(found["online"]))
+    if events := metrics.get("events"):
+        console.print(make_table(alarm_title(events, split), *list_thresholds(events, split)))
+        if "silence" in events:
+            console.print(describe_silence(events["silence"]))
+        if "promise" in events:
+            console.print(f"false alarms: {Promise(**events['promise'])}")
     if "streams" in metrics:
-        console.print(describe_streams(metrics["streams"]), highlight=False)
-    console.print(
-        f"{metrics['parameters']:,} parameters; epoch {metrics['best_epoch']} of {metrics['epochs']} was kept; "
-        f"{metrics['seconds']} s in all",
-        highlight=False,
-    )
+        console.print(describe_streams(metrics["streams"]))
+    kept = f"epoch {metrics['best_epoch']} of {metrics['epochs']} was kept"
+    console.print(f"{metrics['parameters']:,} parameters; {kept}; {metrics['seconds']} s in all")
     if every:
         console.print("on streams every class makes events, also of silence: a class `background` would be passed over")
-    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"run folder: {out}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
+    console.print(f"run folder: {out}", soft_wrap=True, markup=False)
 
 
 def describe_novelty(found: Mapping[str, Any]) -> str:

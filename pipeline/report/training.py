@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,14 +10,11 @@ import pipeline.report.page as page
 from pipeline.media.input_spec import InputSpec
 from pipeline.model.file import Promise
 from pipeline.report.accuracy import describe
+from pipeline.report.by_task import Figures, describe_task
 from pipeline.report.charts import Drawing, Plot, draw_outlines, plot_lines, plot_scores, to_stairs
 from pipeline.report.clips import embed_clip
-from pipeline.report.groups import describe_groups
 from pipeline.report.runs import flatten
-from pipeline.report.silence import Table, list_misses, list_rates, plot_det, plot_trade_offs
-from pipeline.report.strings import describe_strings
-from pipeline.report.tags import describe_tags
-from pipeline.report.values import describe_values
+from pipeline.report.silence import Table, describe_silence, plot_det
 from pipeline.tasks.predictions import Predictions
 
 MAX_HISTOGRAMS = 24  # classes that have a histogram each
@@ -34,7 +30,6 @@ LEARNING = {  # the figures that are drawn by epoch, by plot and name
     "Learning rate": {"learning rate": "lr"},
     "False alarms": {"an hour, on negatives held out": "val_false_alarms"},
 }
-Figures = Mapping[str, Any]
 
 
 def render_training(
@@ -45,7 +40,7 @@ def render_training(
     """
     split = "test" if "test" in found else "val"
     row, overrides, events = metrics[split], metrics.get("overrides"), metrics.get("events", {})
-    silence, promise = events.get("silence"), events.get("promise")
+    promise = events.get("promise")
     given = [one for one in overrides or () if not one.startswith("trainer.resume=")]
     return page.render(
         "training.html",
@@ -56,22 +51,15 @@ def render_training(
         row=row,
         clips=list(clip_tiles(metrics, split)),
         accuracy=describe_split(row) if "confusion" in row else None,
-        values=describe_values(row) if "mae" in row else None,
-        groups=describe_groups(row) if "nmi" in row else None,
-        tags=describe_tags(row) if "map" in row else None,
-        strings=describe_strings(row) if "token_error" in row else None,
+        **describe_task(row),
         scores=plot_answers(row["scores"]) if "confusion" in row else None,
         small=list(outline_classes(row["scores"]["classes"])) if "scores" in row else [],
         online=plot_online(row["online"]) if "accuracy" in row["online"] else None,
         learning=plot_learning(history),
         curves=plot_curves(metrics["streams"]) if "streams" in metrics else None,
         thresholds=list_thresholds(metrics["events"], split) if "events" in metrics else None,
-        silence=silence,
+        silence=describe_silence(events["silence"]) if "silence" in events else None,
         promise=str(Promise(**promise)) if promise else None,
-        rates=list_rates(silence["misses"]) if silence else None,
-        misses=list_misses(silence["misses"]) if silence else None,
-        trade_offs=list(plot_trade_offs(silence)) if silence else [],
-        suspects=[tuple(map(str, one)) for one in silence["suspects"]] if silence else None,
         worst=list(list_worst(found[split], spec)),
         command=None if overrides is None else shlex.join(["python", "train.py", *given]),
         settings=flatten(metrics["settings"]),

@@ -11,6 +11,7 @@ from pydantic import Field
 
 import pipeline.report.page as page
 import pipeline.sinks.items as items
+from pipeline.core.atomic import write_text
 from pipeline.core.text import shorten
 from pipeline.measures.accuracy import Accuracy, CappedCounter, Prediction, Smallest
 from pipeline.report.accuracy import describe_files
@@ -24,7 +25,7 @@ TICK_SECONDS = (0.01, 0.1, 1, 10, 60, 600, 3600, 36000)  # on the axis of durati
 FINE_TICK_SECONDS = (
     0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1200, 3600, 7200, 18000, 36000
 )  # fmt: skip
-NOTHING = "–"  # told of a file in which no label reaches its threshold
+NOTHING = "–"  # the answer for a file in which no label reaches its threshold
 MAX_EXAMPLES = 3  # files for each code
 
 
@@ -86,14 +87,14 @@ class Report(Sink):
         self.unwritten = False  # before all files are known
         self.labels = self.labels or list(result.posteriors)
         status, seconds, score, place = result.status, result.seconds, result.score, place_of(result)
-        answer = (result.label or NOTHING) if score is not None else None
-        self.several = self.several or not (answer is None or answer in self.labels)
+        answer = None if score is None else result.label or NOTHING
         self.statuses[status] += 1
         if seconds is not None:
             self.total_seconds += seconds
             self.duration_counts[duration_bin(seconds)] += 1
-        if answer is not None and score is not None:
+        if answer is not None:
             self.answers[answer] += 1
+            self.several = self.several or answer not in self.labels
         if answer is not None and score is not None and 0 <= score <= 1:  # no other number says how sure
             index = score_bin(score, HISTOGRAM_BINS)
             self.scores[index] += 1
@@ -112,7 +113,7 @@ class Report(Sink):
     def finish(self) -> None:
         """Write the page: these were all files."""
         self.unwritten = False
-        page.save(self.path, self.render())
+        write_text(self.path, self.render())
 
     def close(self) -> None:
         """Write the page of a stream."""

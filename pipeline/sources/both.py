@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from pydantic import PositiveFloat
@@ -25,25 +25,25 @@ POLL_SECONDS = 0.02
 JOIN_SECONDS = 2.0  # that a source may need to stop
 
 
+@dataclass(eq=False)
 class Both(Source):
-    """Two live sources, each in a thread of its own, on the clock of the sound. If one is lost, the other goes on."""
+    """Two live sources, each in a thread of its own, on the clock of the sound. If one is lost, the other goes on.
+
+    ``late``: seconds by which the camera's delay exceeds the microphone's. ``seconds``: when to stop (None: never).
+    ``gap``: what a long loss of both does to the state, see ``Stream.gap``.
+    """
+
+    sound: Source
+    picture: Source
+    late: float = 0.0
+    seconds: PositiveFloat | None = None
+    gap: Policy = "reset"
 
     live = resamples = True
 
-    def __init__(
-        self,
-        sound: Source,
-        picture: Source,
-        late: float = 0.0,
-        seconds: PositiveFloat | None = None,
-        gap: Policy = "reset",
-    ) -> None:
-        """``late``: seconds by which the camera's delay exceeds the microphone's. ``seconds``: when to stop (None:
-        never). ``gap``: what a long loss of both does to the state, see ``Stream.gap``.
-        """
-        self.sound, self.picture, self.late, self.seconds, self.gap = sound, picture, late, seconds, gap
-        self.reads = (*sound.reads, *picture.reads)
-        self.name = f"{sound.name} and {picture.name}"
+    def __post_init__(self) -> None:
+        self.reads = (*self.sound.reads, *self.picture.reads)
+        self.name = f"{self.sound.name} and {self.picture.name}"
 
     def pieces(self, spec: InputSpec, seen: bool = False) -> Iterator[Piece | Gap]:
         """One piece for each period of a picture. ConfigError if the model does not take both tracks; the error of a

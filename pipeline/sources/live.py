@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import PositiveFloat
@@ -17,35 +18,32 @@ FIRST_RETRY_SECONDS = 0.25  # pause before a lost device is opened again; it dou
 MAX_RETRY_SECONDS = 5.0
 
 
+@dataclass(eq=False, kw_only=True)
 class LiveSource(Source):
     """A device that is opened, read, and opened again after a loss. A subclass defines ``begin``, ``open``,
     ``read`` and ``lose``. An open device has ``what``, which describes it, and ``close()``.
+
+    ``timeout``: seconds without data until the device counts as lost (``opening``: before the first data).
+    ``patience``: seconds for which a lost device is tried again (None: for ever). ``gap``: what a gap does to the
+    state. ``seconds``: when to stop (None: never).
 
     Attributes:
         clock: seconds; ``Piece.captured`` is on it. ``sleep`` waits on it.
         started: whether the device has delivered anything.
     """
 
-    live = True
-    clock: Callable[[], float] = staticmethod(time.monotonic)
-    sleep: Callable[[float], None] = staticmethod(time.sleep)
+    timeout: PositiveFloat = 2.0
+    opening: PositiveFloat = 10.0
+    patience: PositiveFloat | None = None
+    gap: Policy = "reset"
+    seconds: PositiveFloat | None = None
 
-    def __init__(
-        self,
-        timeout: PositiveFloat = 2.0,
-        opening: PositiveFloat = 10.0,
-        patience: PositiveFloat | None = None,
-        gap: Policy = "reset",
-        seconds: PositiveFloat | None = None,
-    ) -> None:
-        """``timeout``: seconds without data until the device counts as lost (``opening``: before the first data).
-        ``patience``: seconds for which a lost device is tried again (None: for ever). ``gap``: what a gap does to the
-        state. ``seconds``: when to stop (None: never).
-        """
-        self.timeout, self.opening, self.patience, self.gap, self.seconds = timeout, opening, patience, gap, seconds
-        self.started = False
-        self.lost_at: float | None = None  # None once the device delivers again
-        self.retry_seconds = FIRST_RETRY_SECONDS
+    live = True
+    clock = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+    started = False
+    lost_at: float | None = field(default=None, init=False)  # None once the device delivers again
+    retry_seconds = FIRST_RETRY_SECONDS
 
     def begin(self, spec: InputSpec) -> None:
         """Prepare to read. ConfigError if the source cannot give what ``spec`` asks for."""

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
@@ -37,23 +38,19 @@ class AudioDevice(Protocol):
         """
 
 
+@dataclass(eq=False, kw_only=True)
 class LiveAudio(LiveSource):
-    """One channel of a device, or the mean of all."""
+    """One channel of a device, or the mean of all.
+
+    ``channel``: from 0 on, or the mean of all. ``buffer``: seconds of sound that may wait for a busy model. ``muted``:
+    seconds of nothing but zeros before a warning (None: never).
+    """
+
+    channel: NonNegativeInt | Literal["mix"] = 0
+    buffer: Annotated[float, Field(ge=1.0, le=600.0)] = 10.0
+    muted: PositiveFloat | None = 5.0
 
     resamples = True
-
-    def __init__(
-        self,
-        channel: NonNegativeInt | Literal["mix"] = 0,
-        buffer: Annotated[float, Field(ge=1.0, le=600.0)] = 10.0,
-        muted: PositiveFloat | None = 5.0,
-        **options: Any,
-    ) -> None:
-        """``channel``: from 0 on, or the mean of all. ``buffer``: seconds of sound that may wait for a busy model.
-        ``muted``: seconds of nothing but zeros before a warning (None: never). The rest: see ``LiveSource``.
-        """
-        super().__init__(**options)
-        self.channel, self.buffer, self.muted = channel, buffer, muted
 
     def warn(self, text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)

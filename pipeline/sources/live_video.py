@@ -6,7 +6,8 @@ frame period predicts whether another picture will come before k / rate; if none
 
 import math
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from pydantic import PositiveFloat
@@ -26,15 +27,16 @@ MAX_STAMP_ERROR_SECONDS = 1.0  # beyond it, a stream's time stamps have jumped a
 Decided: TypeAlias = list[tuple[int, VideoFrame, int]]  # (ticks, picture, missed): ``missed`` ticks come before
 
 
+@dataclass(eq=False, kw_only=True)
 class LiveVideo(LiveSource):
-    """Pictures of a camera or a network stream. ``open`` starts the capture."""
+    """Pictures of a camera or a network stream. ``open`` starts the capture.
 
-    def __init__(self, keep: Keep = "newest", frozen: PositiveFloat | None = None, **options: Any) -> None:
-        """``keep``: the ``newest`` picture, so that answers are never late, or ``every`` one. ``frozen``: seconds of
-        equal pictures that count as a loss (None: never). The rest: see ``LiveSource``.
-        """
-        super().__init__(**options)
-        self.keep, self.frozen = keep, frozen
+    ``keep``: the ``newest`` picture, so that answers are never late, or ``every`` one. ``frozen``: seconds of equal
+    pictures that count as a loss (None: never).
+    """
+
+    keep: Keep = "newest"
+    frozen: PositiveFloat | None = None
 
     def begin(self, spec: InputSpec) -> None:
         self.picture = spec.require_pictures(f"source={type(self).__name__.lower()}")

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -17,31 +18,28 @@ INSTALL = "install PortAudio (Debian, Ubuntu: apt install libportaudio2; elsewhe
 MAX_CHANNELS = 8  # that are mixed
 
 
+@dataclass(eq=False)
 class Microphone(LiveAudio):
-    """Records at the device's own rate and converts it as a stream."""
+    """Records at the device's own rate and converts it as a stream.
 
-    def __init__(
-        self,
-        device: int | str | None = None,
-        list: bool = False,
-        rate: PositiveInt | None = None,
-        chunk: Annotated[float, Field(ge=0.001, le=1.0)] = 0.02,
-        timeout: PositiveFloat = 1.5,
-        **options: Any,
-    ) -> None:
-        """``device``: index, name or part of a name (None: the system's default). ``list``: only list the devices.
-        ``rate`` to record at, in Hz (None: the device's own). ``chunk``: seconds that are read at a time. The rest: see
-        ``LiveAudio``.
-        """
-        super().__init__(timeout=timeout, **options)
-        self.name = "microphone" if device is None else f"microphone {device}"
-        self.device, self.list, self.asked_rate, self.chunk = device, list, rate, chunk
+    ``device``: index, name or part of a name (None: the system's default). ``list``: only list the devices. ``rate`` to
+    record at, in Hz (None: the device's own). ``chunk``: seconds that are read at a time.
+    """
+
+    device: int | str | None = None
+    list: bool = False
+    rate: PositiveInt | None = None
+    chunk: Annotated[float, Field(ge=0.001, le=1.0)] = 0.02
+    timeout: PositiveFloat = field(default=1.5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.name = "microphone" if self.device is None else f"microphone {self.device}"
 
     def open(self, again: bool) -> "PortAudioDevice":
         sound = sounddevice()
         if again:  # PortAudio looks for devices only when it starts
             run_within(DRIVER_SECONDS, lambda: (sound._terminate(), sound._initialize()))
-        return PortAudioDevice(sound, self.device, self.channel, self.asked_rate, self.chunk)
+        return PortAudioDevice(sound, self.device, self.channel, self.rate, self.chunk)
 
     def list_devices(self) -> str | None:
         """One input device a line: index, name, channels, rate. A star marks the system's default."""

@@ -1,6 +1,7 @@
 """Pictures from the network: an IP camera, a media server, another program."""
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.core.errors import ConfigError, MediaError
@@ -11,21 +12,25 @@ from pipeline.sources.live_video import LiveVideo
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp", "srt")
 
 
+@dataclass(eq=False)
 class Url(LiveVideo):
-    """Any address that FFmpeg plays, decoded in a process of its own with the least delay that it allows."""
+    """Any address that FFmpeg plays, decoded in a process of its own with the least delay that it allows.
 
-    def __init__(self, url: str, transport: Literal["tcp", "udp"] = "tcp", **options: Any) -> None:
-        """``transport`` of RTSP. The rest: see ``LiveVideo``."""
-        super().__init__(**options)
-        parts = urlsplit(url)
+    ``transport`` of RTSP.
+    """
+
+    url: str
+    transport: Literal["tcp", "udp"] = "tcp"
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
         if parts.scheme not in SCHEMES:
             raise ConfigError(
-                f"source.url: got {url!r}; expected an address that begins with one of {', '.join(SCHEMES)}; "
+                f"source.url: got {self.url!r}; expected an address that begins with one of {', '.join(SCHEMES)}; "
                 "for files choose source=file"
             )
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
-        self.url = url
-        self.options = {"rtsp_transport": transport} if parts.scheme.startswith("rtsp") else {}
+        self.options = {"rtsp_transport": self.transport} if parts.scheme.startswith("rtsp") else {}
 
     def open(self, again: bool) -> Capture:
         return Capture(grab_url, (self.url, self.options, self.opening), self.keep, self.frozen, self.opening + 5)

@@ -1,8 +1,8 @@
 """A camera at this computer, through OpenCV."""
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -14,30 +14,30 @@ from pipeline.sources.live_video import LiveVideo
 MAX_LISTED_INDEXES = 10
 
 
+@dataclass(eq=False)
 class Webcam(LiveVideo):
-    """Pictures of a camera, captured in a process of its own. What happens while it is away becomes a gap."""
+    """Pictures of a camera, captured in a process of its own. What happens while it is away becomes a gap.
 
-    def __init__(
-        self,
-        device: int | str = 0,
-        list: bool = False,
-        width: PositiveInt | None = None,
-        height: PositiveInt | None = None,
-        rate: PositiveFloat | None = None,
-        frozen: PositiveFloat | None = 5.0,
-        **options: Any,
-    ) -> None:
-        """``device``: an index, or a path such as /dev/video0. ``list``: only list the cameras. ``width``, ``height``,
-        ``rate``: asked of the camera (None: its choice). The rest: see ``LiveVideo``.
-        """
-        super().__init__(frozen=frozen, **options)
-        self.device = int(device) if str(device).isdecimal() else device
+    ``device``: an index, or a path such as /dev/video0. ``list``: only list the cameras. ``width``, ``height``,
+    ``rate``: asked of the camera (None: its choice).
+    """
+
+    device: int | str = 0
+    list: bool = False
+    width: PositiveInt | None = None
+    height: PositiveInt | None = None
+    rate: PositiveFloat | None = None
+    frozen: PositiveFloat | None = field(default=5.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.device = int(self.device) if str(self.device).isdecimal() else self.device
         self.reads = (Path(self.device),) if isinstance(self.device, str) else ()
-        self.name, self.list, self.asked = f"camera {device}", list, (width, height, rate)
+        self.name = f"camera {self.device}"
 
     def open(self, again: bool) -> Capture:
         opening = self.timeout + 10  # a process has to start
-        return Capture(grab_camera, (self.device, *self.asked), self.keep, self.frozen, opening)
+        asked = (self.device, self.width, self.height, self.rate)
+        return Capture(grab_camera, asked, self.keep, self.frozen, opening)
 
     def list_devices(self) -> str | None:
         """One camera a line: index, picture size and rate, and the name where it is known."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pipeline.core.atomic import atomic_write
+from pipeline.core.atomic import write_text
 from pipeline.core.errors import ConfigError
 from pipeline.core.package import PackageFile
 
@@ -18,5 +18,5 @@ def write_licences(model: nn.Module, out: Path) -> None:
         except (ConfigError, OSError):  # the user's own copy of the file was taken
             text = f"The text of the licence comes with the package {weights.package} {weights.version}.\n"
         (out / "licences").mkdir(exist_ok=True)
-        with atomic_write(out / "licences" / f"{weights.package}.txt") as file:
-            file.write(f"model.safetensors contains {weights.credit}.\n\n{text}".encode())
+        note = f"model.safetensors contains {weights.credit}.\n\n{text}"
+        write_text(out / "licences" / f"{weights.package}.txt", note)

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pipeline.augmentations.augmentation import Augmentation
-from pipeline.core.atomic import atomic_write
+from pipeline.core.atomic import write_text
 from pipeline.core.build import Config, build
 from pipeline.core.errors import ConfigError
 from pipeline.core.moved import with_new_names
@@ -93,8 +93,7 @@ class Run:
                 self.best = self.weights()
                 self.save_model()
         if self.fabric.global_rank == 0:
-            with atomic_write(self.out / "history.jsonl") as file:
-                file.writelines(json.dumps(row).encode() + b"\n" for row in progress.history)
+            write_text(self.out / "history.jsonl", "".join(json.dumps(row) + "\n" for row in progress.history))
         self.save_checkpoint()
 
     def save_model(self) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.pool import NullPool
 
-import pipeline.report.page as page
+from pipeline.core.atomic import write_text
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.core.moved import with_new_names
 from pipeline.core.search_space import Choices, Part, quote, to_override
@@ -188,7 +188,7 @@ class Search:
 
     def save_page(self) -> None:
         text = render_sweep(self.results(), self.space, estimate_importances(self.study), self.command, self.named)
-        page.save(self.out / "sweep.html", text)
+        write_text(self.out / "sweep.html", text)
 
     def print_results(self) -> None:
         """Print the best trials, the command line of the best, and where all is."""

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,26 +27,26 @@ from pipeline.training.progress import Train
 FIXED_KEYS = "seed", "sampler", "pruner", "warmup"  # of a sweep: with others, it would end with other trials
 
 
+@dataclass(eq=False)
 class Sweep:
-    """Trains again and again, and finds the settings of the best figure of the validation clips."""
+    """Trains again and again, and finds the settings of the best figure of the validation clips.
 
-    def __init__(
-        self,
-        trials: PositiveInt = 30,
-        minutes: PositiveFloat | None = None,
-        seed: NonNegativeInt = 0,
-        sampler: Literal["tpe", "random"] = "tpe",
-        pruner: Literal["median", "hyperband", "none"] = "median",
-        warmup: PositiveInt = 5,
-        space: dict[str, Any] | None = None,
-    ) -> None:
-        """``trials`` in all, those of an earlier start included; after ``minutes`` no other one begins. ``sampler``:
-        tpe (Bergstra et al. 2011) or random. ``pruner``: which trials are ended early: median, those below the median
-        of the others at that epoch; hyperband (Li et al. 2018); none. ``warmup``: epochs that each is granted.
-        ``space``: see ``search_space.py``. ConfigError if there is nothing to search.
-        """
-        self.trials, self.minutes, self.seed, self.sampler = trials, minutes, seed, sampler
-        self.pruner, self.warmup, self.space = pruner, warmup, parse_space(space or {})
+    ``trials`` in all, those of an earlier start included; after ``minutes`` no other one begins. ``sampler``: tpe
+    (Bergstra et al. 2011) or random. ``pruner``: which trials are ended early: median, those below the median of the
+    others at that epoch; hyperband (Li et al. 2018); none. ``warmup``: epochs that each is granted. ``space``: see
+    ``search_space.py``; ConfigError if it makes no sense.
+    """
+
+    trials: PositiveInt = 30
+    minutes: PositiveFloat | None = None
+    seed: NonNegativeInt = 0
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    warmup: PositiveInt = 5
+    space: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.space = parse_space(self.space or {})
 
     def run(self, train: Train, given: Sequence[str], settings: Config, out: Path) -> None:
         """Search in the folder ``out``. ``given``: the command line, whose keys are not searched; ``settings`` as they
@@ -54,7 +55,7 @@ class Sweep:
         ConfigError if Optuna is missing, if nothing is left to search, or if ``out`` holds a search of other settings;
         UserError if no trial has succeeded, or if the best one cannot be tested.
         """
-        space = {key: part for key, part in self.space.items() if key not in keys_of(given)}
+        space = {key: part for key, part in (self.space or {}).items() if key not in keys_of(given)}
         trainer = settings.get("trainer", {})
         if not space:
             raise ConfigError("sweep.space: is empty; say what to search: +sweep.space.optimizer.lr={low:1e-4,high:1}")
