@@ -98,16 +98,8 @@ def test_3400_mutated_frames_are_orders_or_refused_with_a_code(name):
 def test_1000_mutated_hellos_are_taken_or_refused_with_a_code():
     rng, met = random.Random(1), Counter()
     whole = json.dumps({"type": "hello", "token": TOKEN, "name": "kitchen", "tick": 5, "resume": "AAAA", "answered": 7})
-    odd = [
-        "[" * 100_000,
-        "{}",
-        "null",
-        '{"type":"hello"}',
-        '{"type":"end"}',
-        '{"type":"ping","time":NaN}',
-        "\ud800",
-        "",
-    ]
+    odd = ["[" * 100_000, "{}", "null", "\ud800", ""]
+    odd += ['{"type":"hello"}', '{"type":"end"}', '{"type":"ping","time":NaN}']
     for text in [*odd, *(mutated(rng, whole.encode()).decode("utf-8", "replace") for _ in range(1000))]:
         session = Session(HEARS, 100, "reset", lambda token: token == TOKEN, 0.0)
         try:
@@ -189,8 +181,8 @@ def test_reading_pauses_beyond_four_times_real_time_and_150_messages_a_second():
 
 
 def test_sizes_of_jpegs_are_read_from_their_headers():
-    for width, height, *options in [(1, 1), (640, 480), (1919, 7), (33, 1080)]:
-        data = jpeg(0, width, height, *options)
+    for width, height in [(1, 1), (64, 48), (1919, 7), (33, 1080)]:
+        data = jpeg(0, width, height)
         assert jpeg_size(data) == (width, height) and decoded(data).shape == (height, width, 3)
         assert {jpeg_size(data[:length]) for length in range(len(data))} <= {None, (width, height)}
     png = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
