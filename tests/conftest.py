@@ -8,15 +8,18 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import tracemalloc
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
 
@@ -32,7 +35,7 @@ from omegaconf import OmegaConf
 
 from conf.launch import launch, to_plain
 from infer import infer
-from pipeline.model.classifier import Classifier
+from pipeline.model.classifier import Classifier, load
 from pipeline.streaming.stream import Stream
 from train import compare, train
 
@@ -233,6 +236,16 @@ def ran(script, *arguments, **options):
     return done
 
 
+def assert_resumed_exactly(folder, command):
+    """Two epochs in one go and in two have the same weights; ``command``: the training that goes to a folder."""
+    for name, epochs in (("whole", (2,)), ("parts", (1, 2))):
+        for number in epochs:
+            more = [f"trainer.resume={folder / name}"] * (folder / name).exists()
+            ran(*command(folder / name), f"trainer.epochs={number}", *more)
+    one, two = (load(folder / name).state_dict().values() for name in ("whole", "parts"))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
 def refused(message, script, *arguments, **options):
     """``run``, which ends with 2 and says so, without a traceback; all that it says."""
     done = run(script, *arguments, **options)
@@ -293,6 +306,33 @@ def until(look, seconds=60):
         assert time.monotonic() < limit, "it did not come to that"
         time.sleep(0.005)
     return found
+
+
+def certificate(path, *names):
+    """A certificate of localhost that nobody vouches for, with its key; without openssl the test is skipped."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl program")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", f"subjectAltName={','.join(['DNS:localhost', *names])}", "-keyout", path]
+    subprocess.run([*command, "-out", f"{path}.cert"], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.cert").read_bytes())
+    return path
+
+
+@contextmanager
+def static_server(folder):
+    """The address of a server of the files in a folder."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 @contextmanager
@@ -356,6 +396,21 @@ def once(tmp_path_factory):
         return root / name
 
     return made
+
+
+@pytest.fixture(scope="session")
+def learn(once):
+    """The folder of a training that one worker runs for all, whose settings say ``OUT`` for it, and what it printed."""
+
+    def learnt(name, *settings):
+        def make(folder):
+            done = ran("train.py", *(setting.replace("OUT", str(folder / "run")) for setting in settings))
+            (folder / "printed").write_bytes(done.stdout)
+
+        folder = once(name, make)
+        return folder / "run", (folder / "printed").read_bytes()
+
+    return learnt
 
 
 @pytest.fixture(scope="session")

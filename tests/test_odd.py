@@ -19,8 +19,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import torch
-from conftest import ROOT, configured, read_csv, read_jsonl, run, small_model, tone_clip
+from conftest import ROOT, lively_model, read_csv, read_jsonl, run, small_model, tone_clip
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -32,7 +31,7 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
 from pipeline.media.video import decode as decode_video
 from pipeline.media.video import probe_video, read_frames
-from pipeline.model.classifier import Classifier, load
+from pipeline.model.classifier import load
 from pipeline.model.file import HEADER
 
 SCRIPT = ROOT.parent / "shared" / "oddmedia" / "make_odd.py"
@@ -51,22 +50,25 @@ def ffmpeg():
         return shutil.which("ffmpeg")
 
 
-def made(folder, *options):
-    """The folder, with the odd files."""
+def made(once, name, *options):
+    """A folder with odd files, written once for all workers."""
     if not SCRIPT.is_file():
         pytest.skip(f"{SCRIPT} is not there")
     if not ffmpeg():
         pytest.skip("no ffmpeg program: pip install imageio-ffmpeg")
-    command = [sys.executable, SCRIPT, folder, "--ffmpeg", ffmpeg(), *options]
-    done = subprocess.run(command, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr.decode()
-    return folder
+
+    def make(folder):
+        command = [sys.executable, SCRIPT, folder, "--ffmpeg", ffmpeg(), *options]
+        done = subprocess.run(command, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr.decode()
+
+    return once(name, make)
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory):
+def odd(once):
     """The folder of odd files."""
-    return made(tmp_path_factory.mktemp("odd"))
+    return made(once, "odd")
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,7 @@ def models(tmp_path_factory):
     both += ["extractor.picture.height=16", "extractor.picture.width=16"]
     small_model().save(folder / "sound.safetensors")
     for name, overrides in (("pictures", seeing), ("both", both)):
-        torch.manual_seed(0)
-        config = configured("train", *overrides, "encoder.hidden=8", "head=mean")
-        Classifier(config, ["background", "high", "low"]).save(folder / f"{name}.safetensors")
+        lively_model(*overrides, "encoder.hidden=8", "head=mean", times=1.0).save(folder / f"{name}.safetensors")
     return folder
 
 
@@ -484,9 +484,9 @@ def test_nothing_in_a_header_is_looked_up(models, tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- huge
 @pytest.fixture(scope="module")
-def huge(tmp_path_factory):
+def huge(once):
     """The folder of files that are, or claim to be, very long."""
-    return made(tmp_path_factory.mktemp("huge"), "--huge", "--only", "z_")
+    return made(once, "huge", "--huge", "--only", "z_")
 
 
 @pytest.mark.long

@@ -20,7 +20,7 @@ import aiohttp
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, noise, read_jsonl, refused, run, small_model
+from conftest import ROOT, certificate, noise, read_jsonl, refused, run, small_model
 from serving import SOUND, Told, frame, mutated, offline, served, sound_frames, visiting
 
 from pipeline.core.build import build
@@ -56,10 +56,7 @@ def known(trained):
 
 async def converse(server, told, stop=6 * 16000, end=False, **hello):
     """WAVE's frames of a stretch to the server, or what it asks for from there, until all is answered; the close code."""
-    async with visiting(server, hello | ({"resume": told.seal, "answered": told.next} if told.seal else {})) as (
-        web,
-        welcome,
-    ):
+    async with visiting(server, hello | told.known()) as (web, welcome):
         told.welcome, told.seal = welcome, welcome["seal"]
         begin = welcome["from"]
         for one in sound_frames(WAVE[begin:stop], 1000, begin):
@@ -69,6 +66,10 @@ async def converse(server, told, stop=6 * 16000, end=False, **hello):
             return await told.until(web, len(welcome["labels"]), lambda _: False)
         full = stop - stop % welcome["block"]
         return await told.until(web, len(welcome["labels"]), lambda told: told.ack >= full)
+
+
+def places(rows):
+    return sorted((row["label"], row["start"]) for row in rows)
 
 
 def assert_known(told, known):
@@ -92,12 +93,8 @@ def test_bits_are_those_of_a_scheduler_offline_and_torch_is_not_needed(server, k
     assert not maps.exists() or "torch" not in maps.read_text()
     rows = read_jsonl(server.home / "told.jsonl")
     for told in each:
-        own = [
-            (row["label"], row["start"])
-            for row in rows
-            if row["type"] == "event" and told.welcome["session"] in row["stream"]
-        ]
-        assert sorted(own) == sorted((label, start / 16000) for label, start in told.events)
+        own = [row for row in rows if row["type"] == "event" and told.welcome["session"] in row["stream"]]
+        assert places(own) == told.places()
 
 
 @pytest.mark.long
@@ -107,10 +104,7 @@ def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, kn
 
         async def broken_off(most):
             """Some of it; then the server is killed, before all of that is answered."""
-            async with visiting(server, {"resume": told.seal, "answered": told.next} if told.seal else {}) as (
-                web,
-                welcome,
-            ):
+            async with visiting(server, told.known()) as (web, welcome):
                 told.seal, begin = welcome["seal"], welcome["from"]
                 for one in sound_frames(WAVE[begin:most], 1000, begin):
                     await web.send_bytes(one)
@@ -128,9 +122,7 @@ def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, kn
         assert sessions[1:] == [(sessions[0][0], True)] * 2 and told.welcome["resumed"]
         rows = [json.loads(line) for line in server.errors.splitlines() if line.startswith("{")]
     assert_known(told, known)
-    assert sorted((row["label"], row["start"]) for row in rows if row["type"] == "event") == sorted(
-        (label, start / 16000) for label, start in told.events
-    )
+    assert places(row for row in rows if row["type"] == "event") == told.places()
 
 
 def test_another_server_with_the_same_key_goes_on_and_one_without_it_does_not(server, trained, known, tmp_path):
@@ -180,9 +172,8 @@ def test_the_client_sends_a_recording_and_goes_on_when_the_server_was_killed(tra
     soundfile.write(path, WAVE, 16000)
     with served(trained, *LIVELY) as server:
         command = [sys.executable, "-m", "pipeline.serving.client", server.url]
-        sending = subprocess.Popen(
-            [*command, str(path), "porch"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT}
+        sending = subprocess.Popen([*command, str(path), "porch"], **pipes)
         first = sending.stdout.readline()
         server.kill()
         server.again()
@@ -190,12 +181,12 @@ def test_the_client_sends_a_recording_and_goes_on_when_the_server_was_killed(tra
         assert sending.returncode == 0, errors
         found = [(row["label"], row["start"]) for row in map(json.loads, [first, *rest.splitlines()])]
         assert found == [(event.label, event.start) for event in known[1]]
-        done = subprocess.run([*command, "nowhere.wav"], cwd=ROOT, capture_output=True, timeout=120)
-        assert done.returncode == 1 and b"error: not_found" in done.stderr
-        wrong = subprocess.run(
-            [*command[:-1], f"{server.origin}/#x", str(path)], cwd=ROOT, capture_output=True, timeout=120
-        )
-        assert wrong.returncode == 1 and b"4401" in wrong.stderr
+        for address, file, said in (
+            (server.url, "nowhere.wav", b"error: not_found"),
+            (f"{server.origin}/#x", path, b"4401"),
+        ):
+            done = subprocess.run([*command[:-1], address, file], timeout=120, **pipes)
+            assert done.returncode == 1 and said in done.stderr
 
 
 def test_a_port_that_is_taken_is_told_and_no_thread_is_left(tmp_path, capsys):
@@ -255,12 +246,8 @@ def test_events_are_told_to_who_watches_and_figures_to_prometheus(server):
         return told, rows
 
     told, rows = asyncio.run(watch())
-    assert sorted((row["label"], row["start"]) for row in rows) == sorted(
-        (label, start / 16000) for label, start in told.events
-    )
-    assert {row["stream"] for row in rows} == {f"porch {told.welcome['session']}"} and {
-        row["type"] for row in rows
-    } == {"event"}
+    assert places(rows) == told.places()
+    assert {(row["stream"], row["type"]) for row in rows} == {(f"porch {told.welcome['session']}", "event")}
     text = fetch(server, "/metrics", headers=server.bearer)[2].decode()
     figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(figures["rivulet_input_seconds_total"]) >= 6 and float(figures["rivulet_events_total"]) >= len(rows)
@@ -291,17 +278,10 @@ def test_each_path_has_its_headers_and_the_token_where_it_must(server):
 
 
 # ---------------------------------------------------------------- strangers
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Host": "evil.example"},
-        {"Host": "127.0.0.1.evil.example:8765"},
-        {"Origin": "http://evil.example"},
-        {"Origin": "null"},
-        {"Origin": "http://127.0.0.1:1"},
-        {"Host": "localhost:1", "Origin": "http://127.0.0.1:1"},
-    ],
-)
+@pytest.mark.parametrize("headers", [
+    {"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example:8765"}, {"Origin": "http://evil.example"},
+    {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Host": "localhost:1", "Origin": "http://127.0.0.1:1"},
+])  # fmt: skip
 def test_other_hosts_and_origins_are_turned_away(server, headers):
     assert fetch(server, "/v1/model", headers=server.bearer | headers)[0] == 403
     assert fetch(server, "/", headers=headers)[0] == 403
@@ -338,13 +318,8 @@ def close_code(server, *sent, wait=10):
 def test_every_way_to_misbehave_has_its_code(server):
     hello = json.dumps({"type": "hello", "token": server.token})
     assert close_code(server, json.dumps({"type": "hello", "token": "x"})) == messages.TOKEN
-    assert (
-        close_code(server, "x")
-        == close_code(server, b"x")
-        == close_code(server, frame(SOUND, 0, 1, bytes(2)))
-        == messages.MALFORMED
-    )
-    assert close_code(server, hello, hello) == messages.MALFORMED
+    for sent in (["x"], [b"x"], [frame(SOUND, 0, 1, bytes(2))], [hello, hello]):
+        assert close_code(server, *sent) == messages.MALFORMED
     assert close_code(server, hello.replace("}", ', "resume": "%s"}' % ("A" * 2_000_000))) == 1009
     assert close_code(server, bytes(2_000_000)) == 1009
     begin = time.monotonic()
@@ -457,30 +432,21 @@ def test_too_many_of_an_address_or_of_all_are_sent_away(trained):
 
 
 def test_https_with_a_certificate_and_nobody_else_without(trained, tmp_path):
-    both = tmp_path / "both.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", "k", "-out", "c"]
-    subprocess.run([*made, *subject], check=True, capture_output=True, cwd=tmp_path)
-    both.write_bytes((tmp_path / "k").read_bytes() + (tmp_path / "c").read_bytes())
+    both = certificate(tmp_path / "both.pem", "IP:127.0.0.1")
     with served(trained, f"source.certificate={both}") as server:
         assert server.url.startswith("https://127.0.0.1:")
-        trusting = ssl.create_default_context(cafile=str(tmp_path / "c"))
+        trusting = ssl.create_default_context(cafile=str(both))
         assert fetch(server, "/v1/model", headers=server.bearer, ssl=trusting)[0] == 200
         with socket.create_connection(("127.0.0.1", server.port)) as line:
             line.settimeout(12)
             assert line.recv(10) == b""  # no handshake
 
 
-@pytest.mark.parametrize(
-    "settings, said",
-    [
-        ({"address": "0.0.0.0"}, "source.certificate"),
-        ({"address": "localhost"}, "127.0.0.1"),
-        ({"certificate": "/nowhere.pem"}, "source.certificate"),
-        ({"port": 70000}, "source.port"),
-        ({"clients": 0}, "source.clients"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"address": "0.0.0.0"}, "source.certificate"), ({"address": "localhost"}, "127.0.0.1"),
+    ({"certificate": "/nowhere.pem"}, "source.certificate"), ({"port": 70000}, "source.port"),
+    ({"clients": 0}, "source.clients"),
+])  # fmt: skip
 def test_settings_that_would_let_strangers_in_are_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         build({"_target_": "pipeline.serving.browser.Browser"} | settings, Browser, at="source")
