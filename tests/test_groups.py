@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import QUICK, listen, lively_model, noise, ran, read_csv, read_jsonl, refused, small_model, write_table
 from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from pipeline.core.errors import ConfigError
 from pipeline.exporting.export import export
@@ -51,32 +52,16 @@ def test_scores_are_those_of_equal_round_gaussians():
     np.testing.assert_allclose(scores, density / density.sum(1, keepdims=True), rtol=1e-4)
 
 
-def shared_information(one, other):
-    """Mutual information by the mean of both entropies (Vinh et al. 2010); the Rand index less what chance gives."""
-    table = np.zeros((one.max() + 1, other.max() + 1))
-    np.add.at(table, (one, other), 1)
-    p, n = table / table.sum(), table.sum()
-    rows, columns = p.sum(1), p.sum(0)
-    mutual = sum(p[i, j] * np.log(p[i, j] / rows[i] / columns[j]) for i, j in np.argwhere(p))
-    entropies = [-sum(q * np.log(q) for q in side if q) for side in (rows, columns)]
-
-    def pairs(counts):
-        return (counts * (counts - 1) / 2).sum()
-
-    a, b, both = pairs(table.sum(1)), pairs(table.sum(0)), pairs(table)
-    chance = a * b / (n * (n - 1) / 2)
-    return mutual / np.mean(entropies), (both - chance) / ((a + b) / 2 - chance)
-
-
-def test_figures_are_those_of_their_papers():
+def test_figures_are_those_of_scikit_learn():
     rng, task = np.random.default_rng(1), Groups(3)
     found = task.predictions(task.columns([], None), np.zeros(3))
     truth, scores = rng.integers(-1, 4, 60), rng.dirichlet(np.ones(3), 60).astype(np.float32)
     task.add(found, scores, truth)
     found.known, found.seconds = list("abcd"), np.ones(60)
     figures, known = task.measure(found), truth >= 0
-    nmi, ari = shared_information(truth[known], scores.argmax(1)[known])
-    assert figures["nmi"] == pytest.approx(nmi) and figures["ari"] == pytest.approx(ari)
+    pair = truth[known], scores.argmax(1)[known]
+    assert figures["nmi"] == pytest.approx(normalized_mutual_info_score(*pair))
+    assert figures["ari"] == pytest.approx(adjusted_rand_score(*pair))
     assert np.sum(figures["table"]) == known.sum() and sum(one["support"] for one in figures["classes"].values()) == 60
     first = np.argsort(found.of_truth, kind="stable")[:3]  # the surest of each group
     assert sorted(scores[first].argmax(1)) == [0, 1, 2]

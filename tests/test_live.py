@@ -94,9 +94,8 @@ def test_time_that_passes_without_pictures():
     assert grid.pass_time(50.1) == []
     assert [(ticks, missed) for ticks, _, missed in grid.pass_time(50.0 + (2 + SNAP_TICKS) / RATE + 1e-9)] == [(2, 0)]
     grid.pass_time(59.0)
-    assert (
-        grid.next <= 1 + HOLD_SECONDS * RATE and grid.seconds_to_tick(59.0) == math.inf
-    )  # it stands still for so long only
+    assert grid.next <= 1 + HOLD_SECONDS * RATE, "it stands still for so long only"
+    assert grid.seconds_to_tick(59.0) == math.inf
 
 
 def test_time_stamps_that_jump_are_laid_where_they_come():

@@ -431,9 +431,7 @@ def test_the_place_in_a_stream_is_exact_after_any_gaps(how):
                 self.found.append((round(item.seconds * 16000), round(item.time - time.time())))
 
     sink, sizes = Places(), [1000, 77, 161, 500, 1, 3000, 901]
-    chunks = [
-        Gap(size, "behind", how) if number % 2 else np.zeros(size, np.float32) for number, size in enumerate(sizes)
-    ]
+    chunks = [Gap(n, "behind", how) if k % 2 else np.zeros(n, np.float32) for k, n in enumerate(sizes)]
     listen(small_model().for_streaming(), Live(chunks), sink, 0.1)
     assert sink.found == [(int(place), 0) for place in np.cumsum(sizes)[::2]]
 

@@ -294,11 +294,8 @@ def test_a_state_that_is_not_finite_is_refused(bad):
 
 def test_nothing_large_is_allocated_for_a_lie():
     model, good = model_of("gru"), taken()
-    lies = [
-        (2**60).to_bytes(8, "little") + good[8:],
-        (2**63 + 5).to_bytes(8, "little"),
-        b"",
-        good[:4],
+    lies = [(2**60).to_bytes(8, "little") + good[8:], (2**63 + 5).to_bytes(8, "little"), b"", good[:4]]
+    lies += [
         b'\x10\x27\0\0\0\0\0\0{"__metadata__":' + b"[" * 9980,
         len(text := b'{"__metadata__":' + b'{"a":' * 200_000).to_bytes(8, "little") + text,
         good.replace(b'"shape":[1,240]', b'"shape":[9,999]'),
