@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import BOTH, PICTURES, QUICK, ROOT, lively_model, ran, read_jsonl, small_model, static_server, tone_clip
+from conftest import BOTH, PICTURES, QUICK, ROOT, lively_model, read_jsonl, small_model, static_server
 from serving import GAP, HEADER, PICTURE, SOUND, served
 
 from pipeline.exporting.graph import to_graph
@@ -45,20 +45,15 @@ document.addEventListener("steps", ({detail}) => {
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(tones, learn, tmp_path_factory):
     """A model that knows low and high tones and noise, trained by the command line."""
-    out, clips = tmp_path_factory.mktemp("page") / "run", tmp_path_factory.mktemp("page_clips")
-    rng = np.random.default_rng(0)
+    clips, rng = shutil.copytree(tones, tmp_path_factory.mktemp("page") / "clips"), np.random.default_rng(0)
+    (clips / "background").mkdir()
     for number in range(12):
-        tone_clip(clips / "low" / f"{number}.wav", 200 + 10 * number, seed=number)
-        tone_clip(clips / "high" / f"{number}.wav", 2000 + 90 * number, seed=number)
-        noise = clips / "background" / f"{number}.wav"
-        noise.parent.mkdir(exist_ok=True)
-        soundfile.write(noise, 0.003 * (1 + number) * rng.standard_normal(9600), RATE)
-    data = ["dataset=folder", f"dataset.root={clips}", f"dataset.cache={out.parent / 'cache'}"]
-    more = ["trainer.epochs=40", "trainer.label_smoothing=0", "export=true", f"hydra.run.dir={out}"]
-    ran("train.py", *data, *QUICK, *more)
-    return out
+        wave = 0.003 * (1 + number) * rng.standard_normal(9600)
+        soundfile.write(clips / "background" / f"{number}.wav", wave, RATE)
+    more = ["trainer.epochs=40", "trainer.label_smoothing=0", "export=true", "hydra.run.dir=OUT"]
+    return learn("page", "dataset=folder", f"dataset.root={clips}", "dataset.cache=null", *QUICK, *more)[0]
 
 
 @pytest.fixture(scope="session")

@@ -97,34 +97,6 @@ def test_bits_are_those_of_a_scheduler_offline_and_torch_is_not_needed(server, k
         assert places(own) == told.places()
 
 
-@pytest.mark.long
-def test_killed_in_mid_stream_it_goes_on_after_a_restart_bit_for_bit(trained, known, tmp_path):
-    told, rng = Told(), random.Random(1)
-    with served(trained, *LIVELY, "sink=[jsonl]") as server:  # to standard output, which no start empties
-
-        async def broken_off(most):
-            """Some of it; then the server is killed, before all of that is answered."""
-            async with visiting(server, told.known()) as (web, welcome):
-                told.seal, begin = welcome["seal"], welcome["from"]
-                for one in sound_frames(WAVE[begin:most], 1000, begin):
-                    await web.send_bytes(one)
-                await told.until(web, len(welcome["labels"]), lambda told: told.ack > most - 12000)
-                server.kill()
-                return welcome, await told.until(web, len(welcome["labels"]), lambda _: False)
-
-        sessions = []
-        for most in sorted(rng.sample(range(24_000, 90_000), 3)):
-            welcome, code = asyncio.run(broken_off(most))
-            sessions.append((welcome["session"], welcome["resumed"]))
-            assert code == 1006
-            server.again()
-        assert asyncio.run(converse(server, told, end=True)) == 1000
-        assert sessions[1:] == [(sessions[0][0], True)] * 2 and told.welcome["resumed"]
-        rows = [json.loads(line) for line in server.errors.splitlines() if line.startswith("{")]
-    assert_known(told, known)
-    assert places(row for row in rows if row["type"] == "event") == told.places()
-
-
 def test_another_server_with_the_same_key_goes_on_and_one_without_it_does_not(server, trained, known, tmp_path):
     told, key = Told(), f"source.key={tmp_path / 'shared'}"
     with served(trained, *LIVELY, key) as one, served(trained, *LIVELY, key) as two:
