@@ -4,7 +4,6 @@ The files and what is expected of them come from a script beside the project's d
 """
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -20,8 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, lively_model, read_csv, read_jsonl, run, small_model, tone_clip
-from safetensors import safe_open
-from safetensors.torch import save_file
+from test_model import rewritten
 
 from pipeline.core.errors import MediaError, ModelError
 from pipeline.media import container
@@ -32,7 +30,6 @@ from pipeline.media.picture import Picture
 from pipeline.media.video import decode as decode_video
 from pipeline.media.video import probe_video, read_frames
 from pipeline.model.classifier import load
-from pipeline.model.file import HEADER
 
 SCRIPT = ROOT.parent / "shared" / "oddmedia" / "make_odd.py"
 STATUS = {"ok": "ok", "warn": "warning", "error": "error", "refuse": "error"}
@@ -456,20 +453,11 @@ def test_colours_that_cannot_be_converted_are_an_error_of_the_file(tmp_path):
 
 
 # ---------------------------------------------------------------- hostile, but no media
-def rewritten(path, change):
-    """A model whose header has been changed."""
-    with safe_open(path, "pt") as file:
-        card, weights = json.loads(file.metadata()[HEADER]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    change(card)
-    save_file(weights, path, {HEADER: json.dumps(card)})
-    return path
-
-
 def test_nothing_in_a_header_is_looked_up(models, tmp_path, monkeypatch):
     """``${...}`` stays what it is: as a label it is a label, as a setting it is a wrong one."""
     path, lookup = tmp_path / "m.safetensors", "${oc.env:RIVULET_SECRET}"
     shutil.copy(models / "sound.safetensors", path)
-    rewritten(path, lambda card: card.update(labels=[lookup, "high", "low"], trained={"note": lookup}))
+    rewritten(path, lambda card, _: card.update(labels=[lookup, "high", "low"], trained={"note": lookup}))
     assert load(path).labels[0] == lookup
     clip, out = tone_clip(tmp_path / "a.wav", 440), tmp_path / "rows.jsonl"
     settings = ["source=files", f"source.paths={clip}", "sink=[console,jsonl]", f"sink.jsonl.path={out}"]
@@ -477,7 +465,7 @@ def test_nothing_in_a_header_is_looked_up(models, tmp_path, monkeypatch):
     done = run("infer.py", f"checkpoint={path}", *settings)
     assert done.returncode == 0 and lookup in out.read_text(), done.stderr.decode()
     assert "hunter2" not in out.read_text() + done.stdout.decode() + done.stderr.decode()
-    rewritten(path, lambda card: card["config"]["head"].update(window=lookup))
+    rewritten(path, lambda card, _: card["config"]["head"].update(window=lookup))
     with pytest.raises(ModelError, match=r"\$\{oc\.env:RIVULET_SECRET\}"):
         load(path)
 
