@@ -8,15 +8,18 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import tracemalloc
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
 
@@ -26,14 +29,13 @@ import soundfile
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_repository import ConfigRepository
 from hypothesis import settings
 from numba.core.caching import FunctionCache
-from torch.onnx._internal.exporter._registration import ONNXRegistry
+from omegaconf import OmegaConf
 
 from conf.launch import launch, to_plain
 from infer import infer
-from pipeline.model.classifier import Classifier
+from pipeline.model.classifier import Classifier, load
 from pipeline.streaming.stream import Stream
 from train import compare, train
 
@@ -78,23 +80,22 @@ def compile_once():
 
 
 def read_once():
-    """Each yaml of conf/ is read once for all compositions; those of a folder of one's own may change."""
-    load, kept = ConfigRepository.load_config, {}
+    """Each yaml of conf/ is read once for all compositions: 20 ms less for each, of which there are hundreds."""
+    load, kept = OmegaConf.load, {}
 
-    def load_config(repository, config_path):
-        key = config_path, *(source.path for source in repository.sources)
-        if len(repository.sources) > 3:  # Hydra's, ours, and what is stored
-            return load(repository, config_path)
-        if key not in kept:
-            kept[key] = load(repository, config_path)
-        return copy.deepcopy(kept[key])
+    def load_kept(file):
+        path = Path(getattr(file, "name", file))
+        if ROOT / "conf" not in path.parents:
+            return load(file)
+        if path not in kept:
+            kept[path] = load(file)
+        return copy.deepcopy(kept[path])
 
-    ConfigRepository.load_config = load_config
+    OmegaConf.load = staticmethod(load_kept)
 
 
 compile_once()
 read_once()
-ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # half a second for each graph
 settings.register_profile("rivulet", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rivulet")
 
@@ -105,7 +106,13 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_collection_finish():
-    gc.freeze()  # what is imported stays: it need not be searched for garbage again and again
+    """The exporter's list of operators is made once for all graphs, which torch has no public way to do: it takes a
+    third of the 3 s of each graph. What is imported by now stays, and need not be searched for garbage.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    gc.freeze()
 
 
 def configured(name="train", *overrides):
@@ -229,6 +236,24 @@ def ran(script, *arguments, **options):
     return done
 
 
+def assert_resumed_exactly(folder, command):
+    """Two epochs in one go and in two have the same weights; ``command``: the training that goes to a folder."""
+    for name, epochs in (("whole", (2,)), ("parts", (1, 2))):
+        for number in epochs:
+            more = [f"trainer.resume={folder / name}"] * (folder / name).exists()
+            ran(*command(folder / name), f"trainer.epochs={number}", *more)
+    one, two = (load(folder / name).state_dict().values() for name in ("whole", "parts"))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def refused(message, script, *arguments, **options):
+    """``run``, which ends with 2 and says so, without a traceback; all that it says."""
+    done = run(script, *arguments, **options)
+    text = done.stderr.decode()
+    assert done.returncode == 2 and message in text and "Traceback" not in text, text
+    return text
+
+
 def run(script, *arguments, cwd=None, limit=300, **options):
     """A command line of this project: called in this process, or in one of its own with ``env``, ``input`` and such."""
     if options or script not in PROGRAMS:
@@ -281,6 +306,33 @@ def until(look, seconds=60):
         assert time.monotonic() < limit, "it did not come to that"
         time.sleep(0.005)
     return found
+
+
+def certificate(path, *names):
+    """A certificate of localhost that nobody vouches for, with its key; without openssl the test is skipped."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl program")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", f"subjectAltName={','.join(['DNS:localhost', *names])}", "-keyout", path]
+    subprocess.run([*command, "-out", f"{path}.cert"], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.cert").read_bytes())
+    return path
+
+
+@contextmanager
+def static_server(folder):
+    """The address of a server of the files in a folder."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 @contextmanager
@@ -344,6 +396,21 @@ def once(tmp_path_factory):
         return root / name
 
     return made
+
+
+@pytest.fixture(scope="session")
+def learn(once):
+    """The folder of a training that one worker runs for all, whose settings say ``OUT`` for it, and what it printed."""
+
+    def learnt(name, *settings):
+        def make(folder):
+            done = ran("train.py", *(setting.replace("OUT", str(folder / "run")) for setting in settings))
+            (folder / "printed").write_bytes(done.stdout)
+
+        folder = once(name, make)
+        return folder / "run", (folder / "printed").read_bytes()
+
+    return learnt
 
 
 @pytest.fixture(scope="session")

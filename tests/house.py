@@ -4,6 +4,7 @@ A room is a folder of `pipeline/`, `datasets`, `conf`, or one of the two program
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +66,12 @@ def room_of(name: str) -> str:
     return rest[0] if top == "pipeline" and rest else top
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    """A file, read once."""
+    return ast.parse(path.read_text())
+
+
 def imports(tree: ast.AST) -> Iterator[str]:
     """The modules that are imported anywhere in a file, also within functions."""
     for node in ast.walk(tree):
@@ -79,7 +86,7 @@ def arrows() -> list[Arrow]:
     return [
         Arrow(room_of(module(path)), room_of(name), path, name)
         for path in files()
-        for name in imports(ast.parse(path.read_text()))
+        for name in imports(tree(path))
         if name.split(".")[0] in {"pipeline", "datasets", "conf", "train", "infer"}
         and room_of(name) != room_of(module(path))
     ]
@@ -89,7 +96,7 @@ def code_lines(path: Path) -> int:
     """Lines without blanks, comments and docstrings."""
     text = path.read_text()
     documented: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             documented |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = enumerate(text.splitlines(), 1)
@@ -123,11 +130,9 @@ def main() -> None:
         print(f"{room:<14}{level[room]:>6}{count[room]:>7}{lines[room]:>12,}  {' '.join(others)}")
     tests = sum(code_lines(path) for path in (ROOT / "tests").rglob("*.py"))
     mutual = sum((other, room) in pairs for room, other in pairs) // 2
-    print(
-        f"\n{len(ROOMS)} rooms on {max(level.values())} floors, {len(pairs)} arrows between them, {len(up)} run back up, "
-        f"{mutual} pairs import each other\n{sum(count.values())} files, {sum(lines.values()):,} code lines; "
-        f"tests: {tests:,} code lines"
-    )
+    print(f"\n{len(ROOMS)} rooms on {max(level.values())} floors, {len(pairs)} arrows between them, ", end="")
+    print(f"{len(up)} run back up, {mutual} pairs import each other")
+    print(f"{sum(count.values())} files, {sum(lines.values()):,} code lines; tests: {tests:,} code lines")
 
 
 if __name__ == "__main__":

@@ -151,6 +151,14 @@ class Told:
                 self.take(message.data, labels)
         return None
 
+    def known(self):
+        """What it says when it comes again."""
+        return {"resume": self.seal, "answered": self.next} if self.seal else {}
+
+    def places(self):
+        """Label and second of each event, in order."""
+        return sorted((label, start / 16000) for label, start in self.events)
+
     def posteriors(self):
         """``(T, K)`` of all steps, of which none may be missing."""
         assert sorted(self.steps) == [*range(len(self.steps))]
@@ -163,6 +171,5 @@ def offline(model, samples, block, tile=64):
     scheduler.join(stream)
     scheduler.feed(stream, samples.astype(np.float32) / np.float32(32768))
     answers = scheduler.close(stream)
-    return np.concatenate([answer.posteriors for answer in answers]), [
-        event for answer in answers for event in answer.events
-    ]
+    events = [event for answer in answers for event in answer.events]
+    return np.concatenate([answer.posteriors for answer in answers]), events

@@ -93,9 +93,8 @@ class Person:
         self.page.click("#start")
         self.page.locator("#link").filter(has_text="Stopped").wait_for()
         rows = self.page.locator("#events li:not(.gap)").all()
-        return [
-            (to_seconds(row.locator("time").inner_text()), row.locator("b").inner_text(), row) for row in rows[::-1]
-        ]
+        times = [to_seconds(row.locator("time").inner_text()) for row in rows]
+        return [(time, row.locator("b").inner_text(), row) for time, row in zip(times, rows)][::-1]
 
 
 def to_seconds(text):

@@ -59,9 +59,7 @@ def test_windows_of_a_split_follow_one_another_and_hold_every_second_once(long):
     for index in range(len(split)):
         sample = split[index]
         found.setdefault(sample.name.partition("@")[0], []).append(sample)
-        assert (
-            sample.labels == split.classes[index] and sample.key == sample.name and sample.group == split.groups[index]
-        )
+        assert (sample.labels, sample.key, sample.group) == (split.classes[index], sample.name, split.groups[index])
     assert len({sample.key for some in found.values() for sample in some}) == len(split) == 10 + 4 + 1 + 3 + 2
     for path, some in found.items():
         whole = soundfile.read(path, dtype="float32")[0]
@@ -208,10 +206,8 @@ def many(folder, **more):
     rows = []
     for number in range(40):
         more = {"place": f"p{number % 10}"}
-        rows += [
-            row(f"r{number}.wav", 0.1, 0.6, "a", **more),
-            row(f"r{number}.wav", 0.6 - 0.2 * (number == 7), 1.2, "b", **more),
-        ]
+        for start, end, label in ((0.1, 0.6, "a"), (0.6 - 0.2 * (number == 7), 1.2, "b")):
+            rows.append(row(f"r{number}.wav", start, end, label, **more))
     return rows
 
 
@@ -230,12 +226,9 @@ def test_recordings_and_groups_are_never_parted(tmp_path):
 def test_classes_take_events_one_after_another_and_refuse_those_that_overlap(tmp_path):
     rows = many(tmp_path)
     data = dataset(tmp_path, rows, val=0.3, test=0.0, crop=1.5)
-    split = next(
-        name for name in ("train", "val") if any(one.path.stem == "r7" for one in data.truths if one.split == name)
-    )
-    with pytest.raises(
-        ConfigError, match=r"task: 'a' \(0\.1 to 0\.6 s\) and 'b' \(0\.4 s\) overlap in .*r7\.wav, rows 15 and 16"
-    ):
+    split = next(one.split for one in data.truths if one.path.stem == "r7")
+    told = r"task: 'a' \(0\.1 to 0\.6 s\) and 'b' \(0\.4 s\) overlap in .*r7\.wav, rows 15 and 16"
+    with pytest.raises(ConfigError, match=told):
         Classes().in_columns(data.split(split, SPEC), data.labels, None)
     rows[15] |= {"start": 0.6}
     data = dataset(tmp_path, rows, val=0.3, test=0.0, crop=1.5)
@@ -261,6 +254,5 @@ def test_a_model_is_trained_on_annotated_recordings(tmp_path, task):
     model = [*QUICK, "dataset.crop=0.75", "encoder=recurrent", "extractor.rate=8000", "trainer.epochs=1"]
     ran("train.py", *data, *task, *model, f"hydra.run.dir={tmp_path / 'run'}")
     test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
-    assert test["count"] == 2 * sum(
-        1 for one in AnnotatedRecordings(str(tmp_path), "truth.csv").truths if one.split == "test"
-    )
+    splits = [one.split for one in AnnotatedRecordings(str(tmp_path), "truth.csv").truths]
+    assert test["count"] == 2 * splits.count("test")

@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
-from conftest import configured, run, tone_clip
+from conftest import configured, ran, tone_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,9 +84,8 @@ def test_measured_rooms_begin_at_their_peak():
     early = np.r_[0.9, 0.3].astype(np.float32)
     found = align_rooms([torch.from_numpy(late), torch.from_numpy(early)])
     assert found.shape == (2, 3) and torch.allclose(found.norm(dim=1), torch.ones(2))
-    assert np.allclose(found[0] / found[0, 0], [1, -0.4, -0.2]) and np.allclose(
-        found[1] / 0.9, [1, 1 / 3, 0] / np.sqrt(10) * 3 / 0.9
-    )
+    assert np.allclose(found[0] / found[0, 0], [1, -0.4, -0.2])
+    assert np.allclose(found[1] / 0.9, [1, 1 / 3, 0] / np.sqrt(10) * 3 / 0.9)
 
 
 def test_noise_lies_below_the_loud_part_of_each_clip():
@@ -157,9 +156,8 @@ def test_a_microphone_has_the_response_that_was_drawn():
 def test_what_rings_before_the_start_does_not_come_in_at_the_end():
     x = torch.zeros(1, 3000)
     x[0, :400] = torch.sin(torch.arange(400) * 0.4)
-    y = filter_microphone(
-        x, torch.zeros(1, 1), torch.zeros(1, 9), torch.full((1, 1), 300.0), torch.full((1, 1), 1000.0), RATE
-    )
+    low, high = torch.full((1, 1), 300.0), torch.full((1, 1), 1000.0)
+    y = filter_microphone(x, torch.zeros(1, 1), torch.zeros(1, 9), low, high, RATE)
     assert y[0, -300:].abs().max() < 1e-3 and y[0, :400].abs().max() > 0.5
 
 
@@ -339,5 +337,5 @@ def test_training_with_everything_at_once(tones, tmp_path):
     quick = ["encoder.hidden=16", "extractor.mels=20", "trainer.epochs=1", "trainer.workers=0", "trainer.batch=8"]
     places = [f"augment.noises={tones / 'low'}", f"augment.rooms={tones / 'high'}"]
     source = ["dataset=folder", f"dataset.root={tones}", "dataset.cache=null", f"hydra.run.dir={tmp_path}"]
-    done = run("train.py", *source, *quick, "augment=strong", "augment.mixup=0.2", *places)
-    assert done.returncode == 0 and (tmp_path / "model.safetensors").is_file(), done.stderr.decode()
+    ran("train.py", *source, *quick, "augment=strong", "augment.mixup=0.2", *places)
+    assert (tmp_path / "model.safetensors").is_file()

@@ -10,6 +10,7 @@ from pipeline.core import errors, interrupt
 from pipeline.streaming import guard
 
 PAGE = (ROOT / "docs" / "codes.md").read_text()
+TELLERS = "MediaError", "warn", "error_message"
 FILES = {path: path.read_text() for path in (ROOT / "pipeline").rglob("*.py")}
 
 
@@ -17,11 +18,7 @@ def given():
     """The words that stand as codes in calls of MediaError and ``warn``."""
     for text in FILES.values():
         for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and node.args):
-            if (getattr(call.func, "id", "") or getattr(call.func, "attr", "")) in (
-                "MediaError",
-                "warn",
-                "error_message",
-            ):
+            if (getattr(call.func, "id", "") or getattr(call.func, "attr", "")) in TELLERS:
                 code = call.args[0]
                 choices = [code.body, code.orelse] if isinstance(code, ast.IfExp) else [code]
                 words = [one.value for one in choices if isinstance(one, ast.Constant)]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, ran, run
+from conftest import ROOT, ran, refused, run
 
 from conf.command_line import arrange, prepare
 from conf.launch import new_folder
@@ -54,9 +54,7 @@ def own(tmp_path_factory):
 ])  # fmt: skip
 def test_faults_beside_configuration_of_one_s_own_are_one_message(own, arguments, message, tmp_path):
     place = ["--config-dir", str(own)] if len(arguments) == 1 else [f"hydra.searchpath=['file://{own}']"]
-    done = run("train.py", *place, *arguments, cwd=tmp_path)
-    text = done.stderr.decode()
-    assert done.returncode == 2 and message in text and len(text.splitlines()) == 1, text
+    assert len(refused(message, "train.py", *place, *arguments, cwd=tmp_path).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -121,8 +119,7 @@ def test_labels_may_begin_as_the_home_folder(tmp_path):
 
 @pytest.mark.parametrize("text", ["+out=x", "+report=x", "+anything=x", "+trainer.anything=x"])
 def test_keys_that_are_none_are_refused_and_leave_no_folder(text, tmp_path):
-    done = run("train.py", text, cwd=tmp_path)
-    assert done.returncode == 2 and b"no such key" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert len(refused("no such key", "train.py", text, cwd=tmp_path).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -134,14 +131,13 @@ def test_folders_made_in_the_same_second_are_different(tmp_path):
 
 def test_a_folder_in_use_is_refused_and_unchanged(tones, tmp_path):
     data = ["dataset=folder", f"dataset.root={tones}", f"hydra.run.dir={tmp_path / 'mine'}", *QUICK]
-    assert run("train.py", *data).returncode == 0
+    ran("train.py", *data)
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     held = open_locked(tmp_path / "mine" / ".hydra" / "lock")
     try:
-        done = run("train.py", *data, "seed=7")
+        refused("hydra.run.dir: another run is using", "train.py", *data, "seed=7")
     finally:
         os.close(held)
-    assert done.returncode == 2 and b"hydra.run.dir: another run is using" in done.stderr, done.stderr
     assert before == {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
 
 
@@ -167,9 +163,7 @@ def test_the_version_is_one_and_told(program):
     ([str(ROOT)], "expected KEY=VALUE, such as checkpoint=RUN, source.path=FILE or dataset.root=FOLDER"),
 ])  # fmt: skip
 def test_first_mistakes_are_told_in_one_line_with_what_to_write(given, message):
-    done = run("infer.py", *given)
-    text = done.stderr.decode()
-    assert done.returncode == 2 and message in text and len(text.splitlines()) == 1, text
+    assert len(refused(message, "infer.py", *given).splitlines()) == 1
 
 
 @pytest.mark.long
@@ -203,16 +197,15 @@ def test_another_python_than_that_of_the_environment_is_one_line(script):
 
 
 @pytest.mark.parametrize(("shell", "tab"), [
-    ("bash", 'eval "$(python {0} -sc install=bash)"; COMP_LINE="python {0} gate=vo" COMP_CWORD=2; COMP_POINT=${{#COMP_LINE}}'
-             '; hydra_bash_completion; echo ${{COMPREPLY[@]}}'),
-    ("fish", 'python {0} -sc install=fish | source; complete -C "python {0} gate=vo"'),
+    ("bash", 'eval "$(python train.py -sc install=bash)"; COMP_LINE="python train.py gate=vo" COMP_CWORD=2'
+             '; COMP_POINT=${#COMP_LINE}; hydra_bash_completion; echo ${COMPREPLY[@]}'),
+    ("fish", 'python infer.py -sc install=fish | source; complete -C "python infer.py gate=vo"'),
 ])  # fmt: skip
-@pytest.mark.parametrize("script", ["train.py", "infer.py"])
-def test_the_tab_key_completes_options(script, shell, tab):
+def test_the_tab_key_completes_options(shell, tab):
     if not shutil.which(shell):
         pytest.skip(f"needs {shell}")
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run([shell, "-c", tab.format(script)], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run([shell, "-c", tab], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "gate=voice", done.stderr
 
 
@@ -225,9 +218,8 @@ def test_an_interruption_of_the_imports_is_one_line(script, tmp_path):
 
 @pytest.mark.parametrize(("settings", "code", "message"), [
     ("sink=console >&- 2>&-", 0, ""), ("sink=csv >&-", 74, "cannot write standard output: is closed"),
-    ("sink=csv >/dev/full", 74, "cannot write standard output: No space left on device"),
 ])  # fmt: skip
-def test_closed_and_full_outputs_end_with_a_message(settings, code, message, trained, tones):
+def test_closed_outputs_end_with_a_message(settings, code, message, trained, tones):
     command = f'exec "$0" "{ROOT}/infer.py" checkpoint="{trained}" source=files source.paths="{tones}/low" {settings}'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60

@@ -1,5 +1,6 @@
 """Where training data come from: splits, checks, cache, and sounds made on the fly."""
 
+import itertools
 import json
 import shutil
 import warnings
@@ -152,9 +153,7 @@ def test_files_of_another_kind_say_what_to_take_for_them(tmp_path):
 
 
 def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):
-    for label, name, second in (
-        (label, name, n) for label in "ab" for name in ("x", "y_1", "z-0a1b2c") for n in range(4)
-    ):
+    for label, name, second in itertools.product("ab", ("x", "y_1", "z-0a1b2c"), range(4)):
         tone_clip(tmp_path / label / f"{name}_{second:05}.50.wav", 300, 0.1)
     tone_clip(tmp_path / "a" / "single_01.wav", 300, 0.1)
     tone_clip(tmp_path / "a" / "single_02.wav", 300, 0.1)
@@ -164,9 +163,8 @@ def test_cuts_of_a_recording_in_a_folder_stay_together(tmp_path):
     assert {clip.group for clip in data.clips} == {"", "x", "y_1", "z-0a1b2c"}
     for split, second, label in (("train", 1, "a"), ("train", 2, "b"), ("val", 3, "a"), ("val", 3, "b")):
         tone_clip(tmp_path / "given" / split / label / f"x_{second}.0.wav", 300, 0.1)
-    with pytest.raises(
-        ConfigError, match=r"group 'x' stands in train and val; its clips \(in a folder, the cuts of that"
-    ):
+    told = r"group 'x' stands in train and val; its clips \(in a folder, the cuts of that"
+    with pytest.raises(ConfigError, match=told):
         Folder(str(tmp_path / "given"))
 
 

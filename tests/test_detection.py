@@ -278,10 +278,7 @@ def test_tables_of_recordings(stream):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["streams={stream}", "dataset.clips=12", "dataset.held_out=12"], "unreadable"),
     (["streams=nowhere.wav"], "streams: 'nowhere.wav' is no file"),
-    (
-        ["false_alarms=1", "decoder.threshold=0.5"],
-        "false_alarms and decoder.threshold: each says where events begin",
-    ),
+    (["false_alarms=1", "decoder.threshold=0.5"], "false_alarms and decoder.threshold: each says where events begin"),
     (["events=f1", "decoder.threshold=0.5"], "events and decoder.threshold: each says where events begin"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_before_the_training(stream, tmp_path, arguments, message):
@@ -338,6 +335,5 @@ def test_the_terminal_does_not_miss_what_is_behind_the_end(trained, stream):
     stream.with_suffix(".csv").write_text("start,end,label\n1,1.6,low\n1000,1600,low\n")
     truth = f"sink.console.truth={stream.with_suffix('.csv')}"
     done = ran("infer.py", f"checkpoint={trained}", f"source.path={stream}", truth)
-    assert (
-        b"of 1 true events were not found" in done.stdout and b"sink.console.truth: 1 of 2 true events" in done.stderr
-    )
+    assert b"of 1 true events were not found" in done.stdout
+    assert b"sink.console.truth: 1 of 2 true events" in done.stderr

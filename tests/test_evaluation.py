@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import configured, ran, read_csv, small_model
+from conftest import configured, ran, read_csv, read_jsonl, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, sem, t
@@ -176,7 +176,7 @@ def test_clips_that_cannot_be_read_are_told(ahead, tmp_path, tones):
 
 
 def test_accuracy_is_that_of_classifying_the_files(trained, tones, tmp_path):
-    lines = [json.loads(line) for line in (trained / "answers.jsonl").read_text().splitlines()]
+    lines = read_jsonl(trained / "answers.jsonl")
     metrics = json.loads((trained / "metrics.json").read_text())
     for split in ("val", "test"):
         own = [line for line in lines if line["split"] == split]

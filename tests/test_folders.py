@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from collections import Counter
 
 import pytest
 from conftest import tone_clip, tone_clips
@@ -40,11 +41,7 @@ def test_the_same_tree_is_the_same_files_for_all(tree, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "13 files of other kinds are passed over" in told and ": .txt 10, .xyz 2, without an ending 1\n" in told
     assert "folders without any audio or video file are no classes: 1 (empty)" in told and "not followed: 1" in told
-    assert {(clip.label, len([c for c in listed if c.label == clip.label])) for clip in listed} == {
-        ("bird", 3),
-        ("cat", 3),
-        ("dog", 6),
-    }
+    assert Counter(clip.label for clip in listed) == {"bird": 3, "cat": 3, "dog": 6}
     names = sorted(str(clip.path) for clip in listed)
     assert sorted(entry.path for entry in Files(str(tree)).entries()) == names
     assert ".txt 10, .xyz 2" in capsys.readouterr().err
@@ -68,10 +65,8 @@ def test_a_class_that_cannot_be_read_at_all_is_told(tmp_path, capsys):
     for label in "bc":
         for number in range(2):
             (tmp_path / "train" / label / f"{number}.wav").write_text("no sound")
-    with (
-        pytest.warns(UserWarning),
-        pytest.raises(ConfigError, match="none of the train files of the labels 'b', 'c' can"),
-    ):
+    told = "none of the train files of the labels 'b', 'c' can"
+    with pytest.warns(UserWarning), pytest.raises(ConfigError, match=told):
         data.split("train", SOUND)
 
 
@@ -84,9 +79,7 @@ def test_splits_under_any_name(tmp_path, names, capsys):
     for name, count in zip(names, (4, 2, 3)):
         tone_clips(tmp_path / name, "ab", count, 0.1)
     found = Folder(str(tmp_path))
-    assert found.labels == ["a", "b"] and [
-        sum(clip.split == one for clip in found.clips) for one in ("train", "val", "test")
-    ] == [8, 4, 6]
+    assert found.labels == ["a", "b"]
     assert [clip.split for clip in found.clips] == ["train"] * 8 + ["val"] * 4 + ["test"] * 6
     assert ("'eval' is taken for the split" in capsys.readouterr().err) == ("eval" in names)
     rows = [f"{clip.path.relative_to(tmp_path)},{clip.label},{clip.path.parts[-3]}" for clip in found.clips]
@@ -160,6 +153,5 @@ def test_parts_that_end_behind_their_recording_are_told(tmp_path, capsys):
             warnings.simplefilter("error")
             assert len(data.split("train", SOUND)) == 4 and len(data.split("val", SOUND)) == 4
         told = capsys.readouterr().err
-        assert (
-            told.count("behind the end") == 1 and ": 1 of train, such as" in told and "0.wav (to 3 of 1.00 s)" in told
-        )
+        assert told.count("behind the end") == 1
+        assert ": 1 of train, such as" in told and "0.wav (to 3 of 1.00 s)" in told

@@ -9,11 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import ROOT, configured, run, small_model
+from conftest import ROOT, lively_model, run, small_model
 from damage import mutant, pictures, sounds
-
-from pipeline.model.classifier import Classifier
 
 CODES = dict(part.split("\n", 1) for part in (ROOT / "docs" / "codes.md").read_text().split("\n## ")[1:])
 WARNINGS, ERRORS = (set(re.findall(r"`(\w+)`", CODES[f"{kind} of files"])) for kind in ("Warnings", "Errors"))
@@ -26,10 +23,8 @@ def models(tmp_path_factory):
     """Small untrained models on disk, of sound and of pictures."""
     folder = tmp_path_factory.mktemp("models")
     small_model().save(folder / "sounds.safetensors")
-    torch.manual_seed(0)
     seeing = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encoder=image_recurrent"]
-    config = configured("train", *seeing, "encoder.hidden=8", "head=mean")
-    Classifier(config, ["background", "high", "low"]).save(folder / "pictures.safetensors")
+    lively_model(*seeing, "encoder.hidden=8", "head=mean", times=1.0).save(folder / "pictures.safetensors")
     return folder
 
 

@@ -1,7 +1,6 @@
 """The plan of the house, held against the code's own imports (``house.py`` measures them)."""
 
 import ast
-import functools
 import graphlib
 import importlib
 import importlib.util
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from house import ROOMS, arrows, code_lines, files, imports, module, room_of
+from house import ROOMS, arrows, code_lines, files, imports, module, room_of, tree
 from omegaconf import OmegaConf
 
 from pipeline.batch.engine import Engine
@@ -26,11 +25,6 @@ GROUPS = ("cell", "extractor", "dataset", "source", "sink", "engine", "task")
 TARGETS = {
     OmegaConf.load(path)["_target_"]: path for group in GROUPS for path in (ROOT / "conf" / group).glob("*.yaml")
 }
-
-
-@functools.cache
-def tree(path):
-    return ast.parse(path.read_text())
 
 
 def test_rooms_import_only_what_the_table_allows():

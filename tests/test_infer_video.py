@@ -15,26 +15,26 @@ QUICK = ["extractor.height=16", "extractor.width=16", "encoder.hidden=8", "train
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
+def clips(once):
     """A folder of videos, a sub-folder for each of two motions."""
-    folder = tmp_path_factory.mktemp("clips")
-    for way in ("left", "right"):
-        (folder / way).mkdir()
-        for number in range(10):
-            rng = np.random.default_rng([number, list(WAYS).index(way)])
-            images, _ = compose(rng, [f"{way}_fast"], 0.8, (0.0, 0.2), Picture(20, 32, 32))
-            write_video(folder / way / f"{number}.mp4", images, 20)
-    return folder
+
+    def make(folder):
+        for way in ("left", "right"):
+            (folder / way).mkdir(parents=True)
+            for number in range(10):
+                rng = np.random.default_rng([number, list(WAYS).index(way)])
+                images, _ = compose(rng, [f"{way}_fast"], 0.8, (0.0, 0.2), Picture(20, 32, 32))
+                write_video(folder / way / f"{number}.mp4", images, 20)
+
+    return once("motions", make)
 
 
 @pytest.fixture(scope="module")
-def seeing(clips, tmp_path_factory):
+def seeing(clips, learn):
     """A run's folder: the motions, learnt by train.py as a user would call it."""
-    out = tmp_path_factory.mktemp("runs") / "motions"
-    cache = f"dataset.cache={out.parent / 'c'}"
-    source = ["experiment=moving_shapes", "dataset=folder", f"dataset.root={clips}", cache]
-    done = ran("train.py", *source, *QUICK, "trainer.epochs=8", "trainer.patience=8", f"hydra.run.dir={out}")
-    assert "right answers after" in done.stdout.decode()
+    source = ["experiment=moving_shapes", "dataset=folder", f"dataset.root={clips}", "dataset.cache=null"]
+    out, printed = learn("seeing", *source, *QUICK, "trainer.epochs=8", "trainer.patience=8", "hydra.run.dir=OUT")
+    assert "right answers after" in printed.decode()
     return out
 
 

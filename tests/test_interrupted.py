@@ -10,13 +10,12 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-import soundfile
-from conftest import ROOT, read_jsonl, small_model, until
+from conftest import ROOT, read_jsonl, until
+from played import LIVELY
 
 FEW, MANY = 1, 50  # trials of each kind
-SECONDS, STEP = 3.0, 0.01
+SECONDS, STEP = 4.0, 0.01
 HOSTED = """
 import json, os, resource, runpy, sys
 import torch, hydra, rich.progress, pipeline.sinks.listen, pipeline.sinks.fanout, pipeline.sinks.csv, pipeline.sinks.jsonl, pipeline.sources.file
@@ -80,15 +79,9 @@ def host(given):
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
+def given(pulses):
     """A model, and what it listens to."""
-    folder = tmp_path_factory.mktemp("given")
-    small_model("head.live=0.1").save(folder / "model.safetensors")
-    t = np.arange(int(16000 * SECONDS)) / 16000
-    wave = 0.3 * np.sin(2 * np.pi * 2000 * t) * (np.sin(2 * np.pi * 3 * t) > 0)
-    soundfile.write(folder / "scene.wav", wave.astype(np.float32), 16000)
-    return [f"checkpoint={folder}", f"source.path={folder / 'scene.wav'}", "decoder.threshold=0.63", "decoder.release=0.62",
-            "decoder.minimum=0"]  # fmt: skip
+    return [f"checkpoint={pulses}", f"source.path={pulses / 'street.wav'}", *LIVELY]
 
 
 def trials(test):

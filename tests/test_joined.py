@@ -67,9 +67,7 @@ def test_of_a_faster_part_mean_and_deviation_are_those_of_the_last_seconds():
     y, frames = seen(Joined([slow, fast], span=0.5), wave), seen(fast, wave)
     assert y.shape == (15, slow.out_shape[0] + 24) and np.array_equal(y[:, :-24], seen(slow, wave))
     for step in range(15):
-        window = frames[max(0, 10 * step - 40) : 10 * step + 10].astype(
-            np.float64
-        )  # nothing before the recording counts
+        window = frames[max(0, 10 * step - 40) : 10 * step + 10].astype(np.float64)  # nothing before the start counts
         assert y[step, -24:-12] == pytest.approx(window.mean(0), abs=1e-4)
         assert y[step, -12:] == pytest.approx(np.sqrt(window.var(0) + 1e-6), abs=1e-4)
 
@@ -93,10 +91,8 @@ def test_the_laws(parts):
 def test_each_part_is_standardised_unless_it_learns():
     target = {kind: f"pipeline.extractors.{kind.lower()}.{kind}" for kind in ("LogMel", "MFCC")}
     parts = [{"_target_": target["LogMel"], "mels": 8}, {"_target_": target["MFCC"], "coefficients": 4}]
-    model = Classifier(
-        small_model().config | {"extractor": {"_target_": "pipeline.extractors.joined.Joined", "parts": parts}},
-        ["a", "b"],
-    )
+    joined = {"_target_": "pipeline.extractors.joined.Joined", "parts": parts}
+    model = Classifier(small_model().config | {"extractor": joined}, ["a", "b"])
     clips = [Sample((noise(16000, seed),), (seed % 2,)) for seed in range(4)]
     features = Features(model, None)
     features.fit(iter([collate(clips, model.spec)]))
@@ -107,28 +103,17 @@ def test_each_part_is_standardised_unless_it_learns():
     assert extractor.lasting().tolist() == [True] * 8 + [False] * 4
 
 
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        ("[texture,logmil]", r"extractor\.parts: there is no extractor 'logmil'; did you mean 'logmel'"),
-        ("[texture,frames]", "Frames takes .*, the first part"),
-        ("[logmel]", "at least 2 items"),
-        (
-            "[logmel,{_target_: pipeline.extractors.mfcc.MFCC,rate: 8000}]",
-            r"MFCC takes .*8000.*, the first part .*16000",
-        ),
-        (
-            "[texture,{_target_: pipeline.extractors.logmel.LogMel,hop: 0.007}]",
-            "a step every 112 samples, which do not",
-        ),
-        ("[logmel,{_target_: pipeline.extractors.mfcc.MFCC,melz: 8}]", r"extractor\.parts\.1\.melz: .*'mels'"),
-    ],
-)
+@pytest.mark.parametrize(("parts", "message"), [
+    ("[texture,logmil]", r"extractor\.parts: there is no extractor 'logmil'; did you mean 'logmel'"),
+    ("[texture,frames]", "Frames takes .*, the first part"), ("[logmel]", "at least 2 items"),
+    ("[logmel,{_target_: pipeline.extractors.mfcc.MFCC,rate: 8000}]", r"MFCC takes .*8000.*, the first part .*16000"),
+    ("[texture,{_target_: pipeline.extractors.logmel.LogMel,hop: 0.007}]", "a step every 112 samples, which do not"),
+    ("[logmel,{_target_: pipeline.extractors.mfcc.MFCC,melz: 8}]", r"extractor\.parts\.1\.melz: .*'mels'"),
+])  # fmt: skip
 def test_parts_that_do_not_go_together(parts, message):
     with pytest.raises(ConfigError, match=message):
-        build(
-            configured("train", "extractor=joined", f"extractor.parts={parts}")["extractor"], Extractor, at="extractor"
-        )
+        config = configured("train", "extractor=joined", f"extractor.parts={parts}")["extractor"]
+        build(config, Extractor, at="extractor")
 
 
 def test_a_training_a_stream_and_files(tones, tmp_path):

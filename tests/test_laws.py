@@ -18,7 +18,7 @@ from pipeline.layers.usual import EnergyHead
 from pipeline.model.classifier import Classifier
 
 STEP = {"shape": (7,), "step": 0.02}
-GIVEN = {"head": STEP | {"classes": 4}, "smoothing": STEP}
+GIVEN = {"extractor": {}, "head": STEP | {"classes": 4}, "smoothing": STEP}
 
 
 SMALL = {  # pictures small enough for many examples
@@ -108,22 +108,15 @@ def unusual(option):
     return Classifier(config, ["unusual"]).for_streaming()
 
 
+SEEING = ("frames", "conv_lstm"), ("frame_difference", "conv_gru"), ("optical_flow", "gru")
 CASES = {
-    **{
-        f"{g}={o}": (component, g, o)
-        for g in ("extractor", "head", "smoothing")
-        for o in options(g)
-        if o not in ("onnx", "pose")
-    },
+    **{f"{g}={o}": (component, g, o) for g in GIVEN for o in options(g) if o not in ("onnx", "pose")},
     **{f"head={o},window={w}": (head, o, w) for o in options("head") for w in (0.02, 0.1)},
     "conv_recurrent,lstm": (encoder, "conv_recurrent", "lstm"),
     "spectral_recurrent,gru": (encoder, "spectral_recurrent", "gru", 1),
     **{c: (encoder, "recurrent", c) for c in options("cell")},
     **{f"classifier,cell={c}": (whole, c) for c in ("lstm", "gru")},
-    **{
-        f"classifier,{e},cell={c}": (seeing, e, "image_recurrent", c)
-        for e, c in (("frames", "conv_lstm"), ("frame_difference", "conv_gru"), ("optical_flow", "gru"))
-    },
+    **{f"classifier,{e},cell={c}": (seeing, e, "image_recurrent", c) for e, c in SEEING},
     "classifier,frame_cnn": (seeing, "frame_cnn", "recurrent", "lstm"),
     "classifier,audiovisual": (seeing, "audiovisual", "recurrent", "gru"),
     "fuse": (Fuse, 3, 2),

@@ -49,9 +49,8 @@ def test_losses():
         ours = CrossEntropy(smoothing, 0.0, None if mine is None else mine.float())
         assert ours(logits, targets) == pytest.approx(expected.item(), rel=1e-5)
     right = logits.softmax(1)[torch.arange(40), targets.clamp_min(0)][targets != IGNORE]
-    assert CrossEntropy(focal=2.0)(logits, targets) == pytest.approx(
-        -((1 - right) ** 2 * right.log()).sum().item(), rel=1e-5
-    )
+    focal = -((1 - right) ** 2 * right.log()).sum().item()
+    assert CrossEntropy(focal=2.0)(logits, targets) == pytest.approx(focal, rel=1e-5)
     assert CrossEntropy(0.1, 2.0, weights).of_steps == CrossEntropy(0.0, 2.0), "weights are those of clips"
     sure = torch.tensor([[40.0, 0, 0]], requires_grad=True)
     CrossEntropy(focal=0.5)(sure, torch.tensor([0])).backward()
@@ -386,6 +385,5 @@ def test_mixed_pairs_cost_as_much_of_each(tmp_path):
     x, _ = teach.run.features.compute_augmented(batch)
     _, pooled, _ = model.logits(share * x + (1 - share) * x[order])
     answer = pooled[torch.arange(3), model.last_step(batch.lengths)]
-    assert found[0] / 3 == pytest.approx(
-        cross_entropy(answer, torch.tensor(batch.labels)[:, 0], label_smoothing=0.05).item(), rel=1e-4
-    )
+    expected = cross_entropy(answer, torch.tensor(batch.labels)[:, 0], label_smoothing=0.05).item()
+    assert found[0] / 3 == pytest.approx(expected, rel=1e-4)

@@ -4,7 +4,6 @@ The files and what is expected of them come from a script beside the project's d
 """
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -19,10 +18,8 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import torch
-from conftest import ROOT, configured, read_csv, read_jsonl, run, small_model, tone_clip
-from safetensors import safe_open
-from safetensors.torch import save_file
+from conftest import ROOT, lively_model, read_csv, read_jsonl, run, small_model, tone_clip
+from test_model import rewritten
 
 from pipeline.core.errors import MediaError, ModelError
 from pipeline.media import container
@@ -32,8 +29,7 @@ from pipeline.media.input_spec import InputSpec
 from pipeline.media.picture import Picture
 from pipeline.media.video import decode as decode_video
 from pipeline.media.video import probe_video, read_frames
-from pipeline.model.classifier import Classifier, load
-from pipeline.model.file import HEADER
+from pipeline.model.classifier import load
 
 SCRIPT = ROOT.parent / "shared" / "oddmedia" / "make_odd.py"
 STATUS = {"ok": "ok", "warn": "warning", "error": "error", "refuse": "error"}
@@ -51,22 +47,25 @@ def ffmpeg():
         return shutil.which("ffmpeg")
 
 
-def made(folder, *options):
-    """The folder, with the odd files."""
+def made(once, name, *options):
+    """A folder with odd files, written once for all workers."""
     if not SCRIPT.is_file():
         pytest.skip(f"{SCRIPT} is not there")
     if not ffmpeg():
         pytest.skip("no ffmpeg program: pip install imageio-ffmpeg")
-    command = [sys.executable, SCRIPT, folder, "--ffmpeg", ffmpeg(), *options]
-    done = subprocess.run(command, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr.decode()
-    return folder
+
+    def make(folder):
+        command = [sys.executable, SCRIPT, folder, "--ffmpeg", ffmpeg(), *options]
+        done = subprocess.run(command, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr.decode()
+
+    return once(name, make)
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory):
+def odd(once):
     """The folder of odd files."""
-    return made(tmp_path_factory.mktemp("odd"))
+    return made(once, "odd")
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +87,7 @@ def models(tmp_path_factory):
     both += ["extractor.picture.height=16", "extractor.picture.width=16"]
     small_model().save(folder / "sound.safetensors")
     for name, overrides in (("pictures", seeing), ("both", both)):
-        torch.manual_seed(0)
-        config = configured("train", *overrides, "encoder.hidden=8", "head=mean")
-        Classifier(config, ["background", "high", "low"]).save(folder / f"{name}.safetensors")
+        lively_model(*overrides, "encoder.hidden=8", "head=mean", times=1.0).save(folder / f"{name}.safetensors")
     return folder
 
 
@@ -456,20 +453,11 @@ def test_colours_that_cannot_be_converted_are_an_error_of_the_file(tmp_path):
 
 
 # ---------------------------------------------------------------- hostile, but no media
-def rewritten(path, change):
-    """A model whose header has been changed."""
-    with safe_open(path, "pt") as file:
-        card, weights = json.loads(file.metadata()[HEADER]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    change(card)
-    save_file(weights, path, {HEADER: json.dumps(card)})
-    return path
-
-
 def test_nothing_in_a_header_is_looked_up(models, tmp_path, monkeypatch):
     """``${...}`` stays what it is: as a label it is a label, as a setting it is a wrong one."""
     path, lookup = tmp_path / "m.safetensors", "${oc.env:RIVULET_SECRET}"
     shutil.copy(models / "sound.safetensors", path)
-    rewritten(path, lambda card: card.update(labels=[lookup, "high", "low"], trained={"note": lookup}))
+    rewritten(path, lambda card, _: card.update(labels=[lookup, "high", "low"], trained={"note": lookup}))
     assert load(path).labels[0] == lookup
     clip, out = tone_clip(tmp_path / "a.wav", 440), tmp_path / "rows.jsonl"
     settings = ["source=files", f"source.paths={clip}", "sink=[console,jsonl]", f"sink.jsonl.path={out}"]
@@ -477,16 +465,16 @@ def test_nothing_in_a_header_is_looked_up(models, tmp_path, monkeypatch):
     done = run("infer.py", f"checkpoint={path}", *settings)
     assert done.returncode == 0 and lookup in out.read_text(), done.stderr.decode()
     assert "hunter2" not in out.read_text() + done.stdout.decode() + done.stderr.decode()
-    rewritten(path, lambda card: card["config"]["head"].update(window=lookup))
+    rewritten(path, lambda card, _: card["config"]["head"].update(window=lookup))
     with pytest.raises(ModelError, match=r"\$\{oc\.env:RIVULET_SECRET\}"):
         load(path)
 
 
 # ---------------------------------------------------------------- huge
 @pytest.fixture(scope="module")
-def huge(tmp_path_factory):
+def huge(once):
     """The folder of files that are, or claim to be, very long."""
-    return made(tmp_path_factory.mktemp("huge"), "--huge", "--only", "z_")
+    return made(once, "huge", "--huge", "--only", "z_")
 
 
 @pytest.mark.long

@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import free_port, no_file_above, read_csv, read_jsonl, until
+from conftest import certificate, free_port, no_file_above, read_csv, read_jsonl, until
 
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.core.journal import Journal
@@ -436,14 +434,8 @@ def test_a_server_that_hangs_never_holds_up_the_stream(server, capsys):
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(server, tmp_path, capsys):
-    if not shutil.which("openssl"):
-        pytest.skip("needs openssl")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)  # fmt: skip
-    there = server()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    there, context = server(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path / "both.pem"))
     there.socket = context.wrap_socket(there.socket, server_side=True)
     with begun(Webhook(f"https://localhost:{there.server_port}/", patience=0.1)) as sink:
         send(sink, [event()])

@@ -1,15 +1,12 @@
 """The exported page in headless Chromium: it shows what the program without a browser tells of the same sound."""
 
-import functools
 import shutil
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import small_model
+from conftest import small_model, static_server
 
 from pipeline.core.errors import ConfigError
 from pipeline.exporting import browser, rivulet_runtime
@@ -32,10 +29,8 @@ def write(folder):
 def told(folder, pieces):
     stream = rivulet_runtime.Stream(folder / "model.onnx")
     events = [event for piece in pieces for event in stream.push(piece)] + stream.close()
-    return [
-        (f"{one['label']}, {one['start']:.2f} to {one['end']:.2f} s", pytest.approx(one["score"], abs=0.006))
-        for one in events
-    ]
+    times = [f"{one['label']}, {one['start']:.2f} to {one['end']:.2f} s" for one in events]
+    return [(time, pytest.approx(one["score"], abs=0.006)) for time, one in zip(times, events)]
 
 
 def shown(page):
@@ -46,11 +41,6 @@ def shown(page):
 def pulses(seconds=4):
     t = np.arange(16000 * seconds) / 16000
     return 0.3 * np.sin(2 * np.pi * 5000 * t) * (np.sin(2 * np.pi * 1.5 * t) > 0)
-
-
-class Server(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 @pytest.mark.long
@@ -64,17 +54,19 @@ def test_the_page_shows_the_events_that_python_finds(tmp_path):
         pytest.skip(str(error))
     soundfile.write(tmp_path / "a.wav", np.concatenate([pulses(), np.zeros(16000 * 20)]), 16000, "PCM_16")
     soundfile.write(tmp_path / "b.wav", pulses(), 16000, "PCM_16")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=str(tmp_path / "browser")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     problems, options = [], [*FAKE, f"--use-file-for-fake-audio-capture={tmp_path / 'a.wav'}%noloop"]
-    with api.sync_playwright() as play, play.chromium.launch(executable_path=CHROMIUM, args=options) as chrome:
+    with (
+        static_server(tmp_path / "browser") as origin,
+        api.sync_playwright() as play,
+        play.chromium.launch(executable_path=CHROMIUM, args=options) as chrome,
+    ):
         page = chrome.new_page()
         page.on("console", lambda message: message.type == "error" and problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.add_init_script(
             "window.heard = []; document.addEventListener('samples', ({detail}) => heard.push([...detail]))"
         )
-        page.goto(f"http://127.0.0.1:{server.server_address[1]}/index.html")
+        page.goto(f"{origin}/index.html")
         page.get_by_text("Ready.").wait_for(timeout=60_000)
         page.set_input_files("#file", str(tmp_path / "b.wav"))
         page.get_by_text("is over.").wait_for(timeout=60_000)
@@ -88,8 +80,6 @@ def test_the_page_shows_the_events_that_python_finds(tmp_path):
         pieces = [np.array(piece, np.float32) for piece in page.evaluate("heard")]
         assert sum(map(len, pieces)) > 3 * 16000 and np.abs(np.concatenate(pieces)).max() > 0.1
         assert len(told(tmp_path, pieces)) > 3 and shown(page) == told(tmp_path, pieces)
-    server.shutdown()
-    server.server_close()
     assert not [text for text in problems if "favicon" not in text]
 
 

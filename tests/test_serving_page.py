@@ -2,14 +2,12 @@
 
 import base64
 import contextlib
-import functools
 import json
 import shutil
 import signal
 import socket
 import threading
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import BOTH, PICTURES, QUICK, ROOT, lively_model, ran, read_jsonl, small_model, tone_clip
+from conftest import BOTH, PICTURES, QUICK, ROOT, lively_model, read_jsonl, small_model, static_server
 from serving import GAP, HEADER, PICTURE, SOUND, served
 
 from pipeline.exporting.graph import to_graph
@@ -47,27 +45,15 @@ document.addEventListener("steps", ({detail}) => {
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(tones, learn, tmp_path_factory):
     """A model that knows low and high tones and noise, trained by the command line."""
-    out, clips = tmp_path_factory.mktemp("page") / "run", tmp_path_factory.mktemp("page_clips")
-    rng = np.random.default_rng(0)
+    clips, rng = shutil.copytree(tones, tmp_path_factory.mktemp("page") / "clips"), np.random.default_rng(0)
+    (clips / "background").mkdir()
     for number in range(12):
-        tone_clip(clips / "low" / f"{number}.wav", 200 + 10 * number, seed=number)
-        tone_clip(clips / "high" / f"{number}.wav", 2000 + 90 * number, seed=number)
-        noise = clips / "background" / f"{number}.wav"
-        noise.parent.mkdir(exist_ok=True)
-        soundfile.write(noise, 0.003 * (1 + number) * rng.standard_normal(9600), RATE)
-    data = ["dataset=folder", f"dataset.root={clips}", f"dataset.cache={out.parent / 'cache'}"]
-    ran(
-        "train.py",
-        *data,
-        *QUICK,
-        "trainer.epochs=40",
-        "trainer.label_smoothing=0",
-        "export=true",
-        f"hydra.run.dir={out}",
-    )
-    return out
+        wave = 0.003 * (1 + number) * rng.standard_normal(9600)
+        soundfile.write(clips / "background" / f"{number}.wav", wave, RATE)
+    more = ["trainer.epochs=40", "trainer.label_smoothing=0", "export=true", "hydra.run.dir=OUT"]
+    return learn("page", "dataset=folder", f"dataset.root={clips}", "dataset.cache=null", *QUICK, *more)[0]
 
 
 @pytest.fixture(scope="session")
@@ -441,19 +427,6 @@ def test_it_fits_wide_and_narrow_screens_in_light_and_dark(run, scene):
     assert not visit.problems
 
 
-@contextlib.contextmanager
-def static_server(folder):
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture(scope="session")
 def camera(tmp_path_factory):
     """A recording for a fake camera: a square that moves."""
@@ -518,16 +491,12 @@ def seen(model, frames):
                 yield sound[start : start + grain], (black if now is None else now)[None], marks
 
 
-@pytest.mark.parametrize(
-    ("flags", "name", "token", "granted", "sentence"),
-    [
-        (FAKE[:1], "127.0.0.1", True, [], "The browser may not use the microphone"),
-        ((), "127.0.0.1", True, ["microphone"], "There is no microphone"),
-        ((), "rivulet.test", True, [], "-L {port}:localhost:{port} rivulet.test"),
-        ((), "127.0.0.1", False, [], "This address lacks the server's token"),
-    ],
-    ids=["denied", "none", "insecure", "no_token"],
-)
+@pytest.mark.parametrize(("flags", "name", "token", "granted", "sentence"), [
+    (FAKE[:1], "127.0.0.1", True, [], "The browser may not use the microphone"),
+    ((), "127.0.0.1", True, ["microphone"], "There is no microphone"),
+    ((), "rivulet.test", True, [], "-L {port}:localhost:{port} rivulet.test"),
+    ((), "127.0.0.1", False, [], "This address lacks the server's token"),
+], ids=["denied", "none", "insecure", "no_token"])  # fmt: skip
 def test_who_may_not_use_the_microphone_or_has_none_is_told_so(run, flags, name, token, granted, sentence):
     mapped = "--host-resolver-rules=MAP rivulet.test 127.0.0.1"
     with served(run, "source.hosts=[rivulet.test]") as server, browser(*flags, mapped) as chrome:

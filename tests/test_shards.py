@@ -299,11 +299,8 @@ def test_we_read_shards_of_webdataset(source, tmp_path):
         with wds.TarWriter(str(tmp_path / name), compress=False) as writer:
             for number in numbers:
                 path = next(source.glob(f"*/{number}.*"))
-                card = (
-                    {"json": {"label": number % 2, "start": 0.05}}
-                    if number > 7
-                    else {"cls": number % 2, "txt": "words"}
-                )
+                late = {"json": {"label": number % 2, "start": 0.05}}
+                card = late if number > 7 else {"cls": number % 2, "txt": "words"}
                 writer.write({"__key__": f"deep/er/{number}", path.suffix[1:]: path.read_bytes()} | card)
     data = opened(tmp_path, shards={"train": "train-{0..0}.tar", "val": "other-?.tar"})
     assert data.labels == ["0", "1"]

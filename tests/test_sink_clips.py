@@ -16,13 +16,12 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, configured, no_file_above, read_jsonl, run, small_model, tone_clip, until
+from conftest import ROOT, configured, lively_model, no_file_above, ran, read_jsonl, small_model, tone_clip, until
 from played import LIVELY, NOON, RATE, Shared, event, files, play
 
 from pipeline.core.build import build
 from pipeline.core.errors import ConfigError
 from pipeline.core.text import NAME_BYTES, slug
-from pipeline.model.classifier import Classifier
 from pipeline.sinks.clips import Clips
 from pipeline.sinks.fanout import Fanout
 from pipeline.sinks.items import Clock, Sound, StreamInfo, TimedGap
@@ -183,9 +182,8 @@ def test_names_are_safe_and_tell_labels_apart(tmp_path):
     target, _, shared = begun(path=str(tmp_path / "clips"))
     with target:
         play(target, 10, [event(label, 5.0, 6.0) for label in HOSTILE])
-    assert len(set(files(tmp_path / "clips"))) == len(HOSTILE) == len(shared.clips) and os.listdir(tmp_path) == [
-        "clips"
-    ]
+    assert len(set(files(tmp_path / "clips"))) == len(HOSTILE) == len(shared.clips)
+    assert os.listdir(tmp_path) == ["clips"]
     for name in files(tmp_path / "clips"):
         assert re.fullmatch(r"[\w.-]+_00005\.000s_[\w-]*_0\.90\.flac", name) and len(name.encode()) < 200
 
@@ -232,9 +230,7 @@ def test_the_oldest_clips_go_when_there_are_too_many_and_nothing_else_does(tmp_p
     target, _, shared = begun(**settings)
     with target:
         play(target, 60, events)
-    assert [path.name for path in sorted(tmp_path.glob("a_stream*.wav"))] == [
-        clip.path.name for clip in shared.clips[-4:]
-    ]
+    assert sorted(tmp_path.glob("a_stream*.wav")) == [clip.path for clip in shared.clips[-4:]]
     assert len(shared.clips) == 11
     target, _, more = begun(**settings)  # another run goes on with the same list
     with target:
@@ -321,16 +317,17 @@ def test_a_slow_disk_loses_clips_of_live_sources_only_and_counts_them(tmp_path, 
         play(target, 60, events, live=NOON)  # does not wait for the disk
         goes_on.set()
     missing = 45 - len(shared.clips)
-    assert (
-        missing > 5 and f"{missing} of 45 clips are missing (the last: the queue was full)" in capsys.readouterr().err
-    )
+    told = f"{missing} of 45 clips are missing (the last: the queue was full)"
+    assert missing > 5 and told in capsys.readouterr().err
 
 
 KILLED = """
 import sys; sys.path[:0] = [{root!r}, {tests!r}]
-from played import event, play
-from test_sink_clips import begun
-target, _, _ = begun(path={path!r}, format="wav", keep="5MB")
+from played import RATE, event, play
+from pipeline.sinks.clips import Clips
+from pipeline.sinks.items import StreamInfo
+target = Clips({path!r}, format="wav", keep="5MB")
+target.start(StreamInfo("a stream", ["dog"], RATE, 80))
 play(target, 10_000, [event("dog", start / 10, start / 10 + 1) for start in range(50, 90_000)], shots=True)
 """
 
@@ -357,12 +354,18 @@ def test_after_a_kill_every_clip_is_whole_and_the_next_run_clears_up(tmp_path):
 # With real sources
 
 
+def both_sinks(folder):
+    return ["sink=[clips,jsonl]", f"sink.clips.path={folder}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2",
+            f"sink.jsonl.path={folder}/events.jsonl"]  # fmt: skip
+
+
 def check_clips(folder, events, samples):
     assert len(events) >= 3
     rows = listed(folder)
-    assert sorted((row["label"], row["start"], row["end"], row["score"]) for row in rows) == sorted(
-        (row["label"], row["start"], row["end"], row["score"]) for row in events
+    told, wanted = (
+        sorted((row["label"], row["start"], row["end"], row["score"]) for row in one) for one in (rows, events)
     )
+    assert told == wanted
     for row in rows:
         first, last = max(0, row["start"] - 0.3), min(len(samples) / 16000, row["end"] + 0.2)
         expected = samples[round(first * 16000) : round(last * 16000)]
@@ -371,9 +374,7 @@ def check_clips(folder, events, samples):
 
 def test_a_file(pulses, tmp_path):
     out = tmp_path / "events.jsonl"
-    done = run("infer.py", f"checkpoint={pulses}", f"source.path={pulses}/street.wav", *LIVELY, "sink=[clips,jsonl]",
-               f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}")  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
+    ran("infer.py", f"checkpoint={pulses}", f"source.path={pulses}/street.wav", *LIVELY, *both_sinks(tmp_path))
     check_clips(tmp_path / "clips", read_jsonl(out), soundfile.read(pulses / "street.wav")[0])
     assert all(name.startswith("street-") for name in files(tmp_path / "clips"))
 
@@ -381,9 +382,7 @@ def test_a_file(pulses, tmp_path):
 def test_standard_input(pulses, tmp_path, monkeypatch):
     out, samples = tmp_path / "events.jsonl", soundfile.read(pulses / "street.wav", dtype="int16")[0]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(samples.tobytes()))))
-    done = run("infer.py", f"checkpoint={pulses}", "source=stdin", "source.rate=16000", *LIVELY, "sink=[clips,jsonl]",
-               f"sink.clips.path={tmp_path}/clips", "sink.clips.before=0.3", "sink.clips.after=0.2", f"sink.jsonl.path={out}")  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
+    ran("infer.py", f"checkpoint={pulses}", "source=stdin", "source.rate=16000", *LIVELY, *both_sinks(tmp_path))
     check_clips(tmp_path / "clips", read_jsonl(out), samples / 32768)
     assert all(name.startswith("standard_input-") for name in files(tmp_path / "clips"))
 
@@ -406,9 +405,7 @@ class Live(Source):
 
 
 def test_a_microphone(pulses, tmp_path):
-    model = small_model(
-        "head.live=0.1", "decoder.threshold=0.63", "decoder.release=0.62", "decoder.minimum=0"
-    ).for_streaming()
+    model = small_model("head.live=0.1", *LIVELY).for_streaming()
     samples = soundfile.read(pulses / "street.wav", dtype="float32")[0]
     sink = Clips(str(tmp_path), before=0.3, after=0.2)
     now = time.time()
@@ -434,24 +431,16 @@ def test_the_place_in_a_stream_is_exact_after_any_gaps(how):
                 self.found.append((round(item.seconds * 16000), round(item.time - time.time())))
 
     sink, sizes = Places(), [1000, 77, 161, 500, 1, 3000, 901]
-    chunks = [
-        Gap(size, "behind", how) if number % 2 else np.zeros(size, np.float32) for number, size in enumerate(sizes)
-    ]
+    chunks = [Gap(n, "behind", how) if k % 2 else np.zeros(n, np.float32) for k, n in enumerate(sizes)]
     listen(small_model().for_streaming(), Live(chunks), sink, 0.1)
     assert sink.found == [(int(place), 0) for place in np.cumsum(sizes)[::2]]
 
 
 def test_a_camera(tmp_path):
-    import torch
-
-    torch.manual_seed(0)
     settings = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encoder=image_recurrent",
                 "encoder.hidden=8", "head=mean", "head.window=0.4", "decoder.threshold=0.5", "decoder.release=0.45",
                 "decoder.minimum=0"]  # fmt: skip
-    model = Classifier(configured("train", *settings), ["a", "b", "c"]).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.8)
+    model = lively_model(*settings, labels="abc", times=1.8)
     images = [np.full((48, 64, 3), 200 if number // 10 % 2 else 30, np.uint8) for number in range(60)]
     rate = model.spec.rate
     small = [np.ascontiguousarray(image[None, :16, :16]) for image in images]
@@ -468,10 +457,8 @@ def heard_pictures(path):
 
 
 def test_settings(tmp_path):
-    settings = configured("infer", "sink=clips", f"sink.clips.path={tmp_path}/new", "sink.clips.keep=[2GB,30d]")[
-        "sink"
-    ]["clips"]
-    sink = build(settings, Sink, at="sink.clips")
+    given = ["sink=clips", f"sink.clips.path={tmp_path}/new", "sink.clips.keep=[2GB,30d]"]
+    sink = build(configured("infer", *given)["sink"]["clips"], Sink, at="sink.clips")
     assert (sink.folder.bytes, sink.folder.seconds) == (2e9, 30 * 86400) and os.listdir(tmp_path / "new") == []
     with pytest.raises(ConfigError, match="clips takes one stream"):
         Fanout({"clips": sink}).check_files()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 import soundfile
-from conftest import ROOT, configured, free_port, noise, ran, run, small_model, until
+from conftest import ROOT, certificate, configured, free_port, noise, ran, refused, small_model, until
 from played import NOON, event
 
 from pipeline.core.build import build
@@ -304,21 +304,11 @@ def test_user_and_password_come_from_the_environment(tmp_path, monkeypatch, caps
 @needs_broker
 @pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")  # paho leaves them
 def test_encrypted(tmp_path, capsys):
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl program")
-    for name in ("broker", "other"):
-        subprocess.run([openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                        "-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / f"{name}.key", "-out",
-                        tmp_path / f"{name}.pem"], check=True, capture_output=True)  # fmt: skip
-    keys = [f"cafile {tmp_path}/broker.pem", f"certfile {tmp_path}/broker.pem", f"keyfile {tmp_path}/broker.key"]
+    ours, other = (certificate(tmp_path / f"{name}.pem") for name in ("broker", "other"))
+    keys = [f"{kind} {ours}" for kind in ("cafile", "certfile", "keyfile")]
     with broker_of(tmp_path, "allow_anonymous true", *keys) as broker:
-        for host, ca, works in (
-            ("localhost", "broker", True),
-            ("localhost", "other", False),
-            ("127.0.0.1", "broker", False),
-        ):
-            sink = MQTT(host, broker.port, ca=str(tmp_path / f"{ca}.pem"), grace=1.5)
+        for host, ca, works in (("localhost", ours, True), ("localhost", other, False), ("127.0.0.1", ours, False)):
+            sink = MQTT(host, broker.port, ca=str(ca), grace=1.5)
             sink.setup(LABELS, [])
             sink.start(StreamInfo("a stream", LABELS, 8000, 80))
             with sink:
@@ -349,16 +339,13 @@ def test_settings_that_make_no_sense(settings, message):
 
 
 def test_ports_addresses_and_a_missing_package(monkeypatch):
-    assert [MQTT(host, **more).port for host, more in (("::1", {}), ("x", {"tls": True}), ("x", {"port": 7}))] == [
-        1883,
-        8883,
-        7,
-    ]
+    given = (("::1", {}, 1883), ("x", {"tls": True}, 8883), ("x", {"port": 7}, 7))
+    assert all(MQTT(host, **more).port == port for host, more, port in given)
     settings = configured("infer", "sink=mqtt", "sink.mqtt.host=broker.local")["sink"]["mqtt"]
     assert build(settings, Sink, at="sink.mqtt").client is not None
     assert not [key for key in settings if key in ("user", "password")]
-    done = run("infer.py", "checkpoint=none", "sink=mqtt", "sink.mqtt.host=x", "sink.mqtt.password=secret")
-    assert done.returncode == 2 and b"sink.mqtt.password" in done.stderr
+    given = "checkpoint=none", "sink=mqtt", "sink.mqtt.host=x", "sink.mqtt.password=secret"
+    refused("sink.mqtt.password", "infer.py", *given)
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(ConfigError, match=r"sink=mqtt: needs paho-mqtt: pip install 'paho-mqtt>=2.1'"):
         MQTT("x")

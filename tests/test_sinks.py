@@ -10,15 +10,14 @@ import time
 import av
 import numpy as np
 import pytest
-import torch
-from conftest import ROOT, configured, read_csv, read_jsonl, run, small_model, until
+from conftest import ROOT, configured, lively_model, read_csv, read_jsonl, run, small_model, until
 
 from infer import infer
 from pipeline.core.errors import ConfigError, MediaError
 from pipeline.media.picture import Picture
 from pipeline.media.video import read_frames
 from pipeline.media.video_writer import VideoWriter
-from pipeline.model.classifier import Classifier, load
+from pipeline.model.classifier import load
 from pipeline.sinks.console import Console
 from pipeline.sinks.display import Display, NoDisplayError
 from pipeline.sinks.fanout import Fanout
@@ -39,12 +38,7 @@ SMALL = ["extractor=frames", "extractor.height=16", "extractor.width=16", "encod
 
 def lively(*overrides):
     """An untrained model of pictures whose posteriors move."""
-    torch.manual_seed(0)
-    model = Classifier(configured("train", *SMALL, *overrides), LABELS).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.8)
-    return model
+    return lively_model(*SMALL, *overrides, labels=LABELS, times=1.8)
 
 
 def scenery(count, height=48, width=64):

@@ -127,8 +127,8 @@ def assert_another_process_goes_on(folder, names, numbers):
 
 
 def test_another_process_goes_on_bit_for_bit(tmp_path):
-    steps, heard = assert_another_process_goes_on(tmp_path, ["gru", "conv_lstm", "audiovisual", "series"], range(4))
-    assert steps > 60 and heard > 3
+    steps, heard = assert_another_process_goes_on(tmp_path, ["gru", "conv_lstm", "audiovisual", "series"], range(2))
+    assert steps > 30 and heard > 1
 
 
 @pytest.mark.long
@@ -294,11 +294,8 @@ def test_a_state_that_is_not_finite_is_refused(bad):
 
 def test_nothing_large_is_allocated_for_a_lie():
     model, good = model_of("gru"), taken()
-    lies = [
-        (2**60).to_bytes(8, "little") + good[8:],
-        (2**63 + 5).to_bytes(8, "little"),
-        b"",
-        good[:4],
+    lies = [(2**60).to_bytes(8, "little") + good[8:], (2**63 + 5).to_bytes(8, "little"), b"", good[:4]]
+    lies += [
         b'\x10\x27\0\0\0\0\0\0{"__metadata__":' + b"[" * 9980,
         len(text := b'{"__metadata__":' + b'{"a":' * 200_000).to_bytes(8, "little") + text,
         good.replace(b'"shape":[1,240]', b'"shape":[9,999]'),

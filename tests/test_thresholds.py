@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, configured, ran, read_jsonl, run, small_model, tone_clip, tone_clips
+from conftest import QUICK, lively_model, ran, read_jsonl, refused, small_model, tone_clip, tone_clips
 from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluation import Listed
@@ -15,7 +15,7 @@ from pipeline.measures.metrics import count_alarms
 from pipeline.measures.stream_output import StreamOutput, decode_scores, detect_spans, event_spans
 from pipeline.measures.thresholds import LEVELS, evaluate_decoder, run_split, tune_decoder, tune_f1, tune_false_alarms
 from pipeline.media.sample import Sample
-from pipeline.model.classifier import Classifier, load
+from pipeline.model.classifier import load
 
 STEP = st.integers(0, 9).map(lambda tenths: tenths / 10)
 PICTURES = ["extractor.height=8", "extractor.width=8", "encoder.hidden=8", "encoder.stem=[{channels: 8}]"]
@@ -134,7 +134,7 @@ def test_the_decoders_other_settings_hold_while_the_best_are_sought():
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_clips_are_heard_as_one_stream(kind):
-    model = small_model() if kind == "sound" else seeing_model(*MODELS[kind])
+    model = small_model() if kind == "sound" else lively_model(*MODELS[kind], times=2.0)
     split = clips(model.spec)
     found = run_split(model, split)
     order = [split[index] for index in np.random.default_rng(0).permutation(len(split)) if split[index] is not None]
@@ -153,16 +153,6 @@ def test_clips_are_heard_as_one_stream(kind):
             expected[label].append([begin + start, begin + end])
         begin += length
     assert [rows.tolist() for rows in found.spans] == expected and sum(map(len, expected)) > 3
-
-
-def seeing_model(*overrides):
-    """An untrained model with lively weights, whatever its extractor sets."""
-    torch.manual_seed(0)
-    model = Classifier(configured("train", *overrides), ["background", "high", "low"]).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(2)
-    return model
 
 
 def test_a_tuned_model_keeps_to_the_wish_also_when_it_is_loaded_again(tmp_path):
@@ -201,15 +191,11 @@ def test_training_with_a_wish(tones, tmp_path):
 
 
 def test_thresholds_of_single_labels_on_the_command_line(trained, tones):
-    def infer(threshold, program=ran):
-        source = [f"checkpoint={trained}", f"source.path={tones / 'low' / '0.wav'}", "sink=jsonl"]
-        return program("infer.py", *source, f"decoder.threshold={threshold}")
-
+    given = ["infer.py", f"checkpoint={trained}", f"source.path={tones / 'low' / '0.wav'}", "sink=jsonl"]
     for threshold, labels in (("{high: 0.99}", {"low"}), ("{low: 1, high: 0.99}", set())):
-        rows = [json.loads(line) for line in infer(threshold).stdout.splitlines()]
+        rows = [json.loads(line) for line in ran(*given, f"decoder.threshold={threshold}").stdout.splitlines()]
         assert {row["label"] for row in rows if row["type"] == "event"} == labels
-    wrong = infer("{hihg: 0.8}", run)
-    assert wrong.returncode == 2 and b"decoder.threshold.hihg: no such label; did you mean 'high'?" in wrong.stderr
+    refused("decoder.threshold.hihg: no such label; did you mean 'high'?", *given, "decoder.threshold={hihg: 0.8}")
 
 
 ODD = ("Müller", "a,b", "null", "1e3", "x: {y}", "true", 'say "no"', "it's", "[1]", "#3")
@@ -224,15 +210,12 @@ def test_thresholds_of_any_label_can_be_given(tmp_path):
     ran("train.py", *QUICK, "dataset=folder", f"dataset.root={root}", *given, f"hydra.run.dir={tmp_path / 'run'}")
     model = load(tmp_path / "run")
     level = dict(zip(model.labels, model.decoder().high.tolist()))
-    assert {label: level[label] for label in ODD} == pytest.approx(
-        {label: 0.7 + n / 100 for n, label in enumerate(ODD)}
-    )
+    assert [level[label] for label in ODD] == pytest.approx([0.7 + n / 100 for n in range(len(ODD))])
     assert model.decoder().low[model.labels.index("a,b")] == pytest.approx(0.1)
-    scene = tone_clip(tmp_path / "x.wav", 440)
+    given = ["infer.py", f"checkpoint={tmp_path / 'run'}", f"source.path={tone_clip(tmp_path / 'x.wav', 440)}"]
     sink = ["sink=jsonl", f"sink.jsonl.path={tmp_path / 'x.jsonl'}"]
     change = ['decoder.threshold=[["null",0.0],["a,b",0.1]]', 'decoder.release=[["null",0.0]]']
-    ran("infer.py", f"checkpoint={tmp_path / 'run'}", f"source.path={scene}", *sink, *change)
+    ran(*given, *sink, *change)
     events = [row for row in read_jsonl(tmp_path / "x.jsonl") if row["type"] == "event"]
     assert "null" in {row["label"] for row in events} <= {"null", "a,b"}
-    done = run("infer.py", f"checkpoint={tmp_path / 'run'}", f"source.path={scene}", 'decoder.threshold=[["nul",0.3]]')
-    assert done.returncode == 2 and b"decoder.threshold.nul: no such label; did you mean 'null'" in done.stderr
+    refused("decoder.threshold.nul: no such label; did you mean 'null'", *given, 'decoder.threshold=[["nul",0.3]]')

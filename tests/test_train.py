@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import pytest
 import soundfile
 import torch
-from conftest import QUICK, ROOT, configured, no_file_above, noise, ran, run, tone_clip
+from conftest import QUICK, ROOT, configured, no_file_above, noise, ran, read_jsonl, run, tone_clip
 
 from pipeline.model.classifier import load
 
@@ -39,7 +39,7 @@ def test_a_runs_folder(trained):
         assert (trained / name).exists()
     assert "encoder:" in (trained / ".hydra" / "config.yaml").read_text()
     metrics = json.loads((trained / "metrics.json").read_text())
-    rows = history(trained)
+    rows = read_jsonl(trained / "history.jsonl")
     assert len(rows) == metrics["epochs"] and {"train_loss", "val_accuracy", "lr"} <= rows[0].keys()
     assert metrics["test"]["accuracy"] == 1.0 and metrics["test"]["count"] == 4  # high and low tones are easy
     assert load(trained / "model.safetensors").labels == ["high", "low"]
@@ -84,7 +84,7 @@ def same(one, other):
     first, second = kept(one), kept(other)
     for part in ("model", "best", "average", "optimizer"):
         assert all(torch.equal(a, b) for a, b in zip(leaves(first[part]), leaves(second[part]), strict=True))
-    rows = [[row | {"seconds": 0} for row in history(run)] for run in (one, other)]
+    rows = [[row | {"seconds": 0} for row in read_jsonl(run / "history.jsonl")] for run in (one, other)]
     assert rows[0] == rows[1] and len(rows[0]) == 3
     metrics = [json.loads((run / "metrics.json").read_text())["test"]["accuracy"] for run in (one, other)]
     assert metrics[0] == metrics[1]
@@ -147,15 +147,13 @@ def test_two_processes_train_as_one(tones, tmp_path):
     more = [f"hydra.run.dir={tmp_path / 'two'}", "trainer.devices=2", f"dataset.cache={tmp_path / 'cache'}"]
     two = subprocess.run([*command, *calm, *more], capture_output=True, timeout=300, cwd=tmp_path)
     assert two.returncode == 0, two.stderr.decode()
-    for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+    for first, second in zip(
+        read_jsonl(tmp_path / "one" / "history.jsonl"), read_jsonl(tmp_path / "two" / "history.jsonl"), strict=True
+    ):
         for key in ("train_loss", "val_loss", "train_accuracy"):
             assert first[key] == pytest.approx(second[key], abs=1e-4 if key == "val_loss" else 1e-5)
     assert two.stdout.decode().count("run folder") == one.stdout.decode().count("run folder") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "one", "two"], "nobody else made a folder"
-
-
-def history(folder):
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def test_a_full_disk_is_an_error_and_what_was_kept_is_whole(tones, tmp_path):
@@ -251,7 +249,7 @@ def test_a_training_is_resumed_in_its_folder_and_several_runs_go_where_one_would
     folder, again = tmp_path / "it is", [*FOLDER, f"dataset.root={tones}", f"trainer.resume='{tmp_path / 'it is'}'"]
     trained_in(tones, folder, "trainer.epochs=1")
     ran("train.py", *again, "trainer.epochs=2", cwd=tmp_path)
-    assert not (tmp_path / "runs").exists() and len(history(folder)) == 2
+    assert not (tmp_path / "runs").exists() and len(read_jsonl(folder / "history.jsonl")) == 2
     page = (folder / "report.html").read_text()
     assert "trainer.epochs=2" in page and "python train.py" in page and "trainer.resume=" not in page
     was = (folder / ".hydra" / "config.yaml").read_bytes()

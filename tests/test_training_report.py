@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import QUICK, run, small_model
+from conftest import QUICK, read_jsonl, run, small_model
 from test_report import HOSTILE, read, rows, strict
 
 from conf.launch import read_overrides
@@ -60,7 +60,7 @@ def test_a_training_ends_with_its_page(trained):
     axes = [[mark.text for mark in one.iter("text") if mark.get("class") == "middle"] for one in drawn]
     assert axes == [["2", "4", "6", "8", "epoch"]] * 3
     found = media(text)
-    lines = [json.loads(line) for line in (trained / "answers.jsonl").read_text().splitlines()]
+    lines = read_jsonl(trained / "answers.jsonl")
     test = sorted((line for line in lines if line["split"] == "test"), key=lambda line: line["truth_score"])
     assert len(found) == len(test) == 4 and "://" not in text
     for (kind, data), line, told in zip(found, test, rows(sections["Worst clips"])[1:]):
@@ -245,9 +245,8 @@ def test_only_settings_that_differ_are_shown():
     runs = [made(0), made(1, "LSTM", **{"cell.peephole": "True"}), made(2, **other)]
     assert find_differences(runs) == [{"cell": "GRU"}, {"cell": "LSTM"}, {"cell": "GRU", "optimizer.lr": "1"}]
     assert find_differences([made(0), made(1)]) == [{}, {}]
-    other = [
-        made(n, "LSTM", **{"cell.peephole": one, "cell.coupled": "False"}) for n, one in enumerate(("True", "False"))
-    ]
+    plain = {"cell.coupled": "False"}
+    other = [made(n, "LSTM", **plain | {"cell.peephole": one}) for n, one in enumerate(("True", "False"))]
     assert find_differences([runs[0], *other]) == [
         {"cell": "GRU"}, {"cell": "LSTM", "cell.peephole": "True"}, {"cell": "LSTM", "cell.peephole": "False"}
     ]  # fmt: skip
@@ -404,8 +403,9 @@ def test_wrong_usage(folders, tmp_path, capsys):
 
 
 def test_multirun_ends_with_the_comparison_also_if_a_run_fails(tones, tmp_path):
-    done = run("train.py", "--multirun", "head=mean,max", "dataset=folder", "dataset.cache=null", *QUICK,
-               "trainer.epochs=1", f"dataset.root={tones},/nowhere", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    data = ["dataset=folder", "dataset.cache=null", f"dataset.root={tones},/nowhere"]
+    more = ["--multirun", "head=mean,max", "trainer.epochs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = run("train.py", *data, *QUICK, *more)
     assert done.returncode == 2 and b"/nowhere" in done.stderr
     shown = " ".join(done.stdout.decode().split())
     assert "head.pool=mean" in shown and "head.pool=max" in shown and "failed" in shown

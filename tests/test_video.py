@@ -90,9 +90,8 @@ def time_stamps(path, kind="video"):
 def shown(stamps, last, rate, start=Fraction(0), end=None):
     """By brute force: which frame is on at start, start + 1 / rate, ...; None before the first one."""
     count = ceil((stamps[-1] + last - start) * rate)
-    moments = [
-        start + Fraction(k, rate) for k in range(count if end is None else min(count, round((end - start) * rate)))
-    ]
+    count = count if end is None else min(count, round((end - start) * rate))
+    moments = [start + Fraction(k, rate) for k in range(count)]
     return [max((i for i, stamp in enumerate(stamps) if stamp <= moment), default=None) for moment in moments]
 
 
@@ -155,9 +154,8 @@ def test_grid_in_small(rate, frames, expected):
 @pytest.mark.parametrize(("codec", "between"), [("libx264", 0), ("libx264", 3), ("mpeg4", 2)])
 def test_avi_with_frames_that_are_stored_out_of_order(tmp_path, codec, between):
     """No picture is lost, and none is out of its place."""
-    path = write(
-        tmp_path / "a.avi", [numbered(i) for i in range(40)], range(40), codec=codec, ticks=25, bf=between, qmax=4
-    )
+    how = {"codec": codec, "ticks": 25, "bf": between, "qmax": 4}
+    path = write(tmp_path / "a.avi", [numbered(i) for i in range(40)], range(40), **how)
     images, facts = read_frames(path, Picture(25, *NATIVE))
     assert numbers(images) == list(range(40)) and facts.decoded == 40 and facts.end == Fraction(40, 25)
     assert facts.warnings == (["time_stamps"] if codec == "libx264" and between else [])
@@ -273,9 +271,8 @@ def test_colours(tmp_path, space, full):
 
 
 def test_interlaced_video_is_read_and_doubted(tmp_path):
-    path = write(
-        tmp_path / "a.mp4", [numbered(i) for i in range(9)], [i * 3600 for i in range(9)], **{"x264-params": "tff=1"}
-    )
+    images, times = [numbered(i) for i in range(9)], [i * 3600 for i in range(9)]
+    path = write(tmp_path / "a.mp4", images, times, **{"x264-params": "tff=1"})
     images, facts = read_frames(path, Picture(25, *NATIVE))
     assert numbers(images) == list(range(9)) and facts.warnings == ["interlaced"]
 

@@ -123,12 +123,8 @@ def hmdb51(tmp_path, put):
 
 UNITS = {  # what must not be parted
     UCF101: ("ucfTrainTestlist", lambda clip: re.search(r"v_(.*)_c\d", clip.path.name)[1], 12),
-    HMDB51: (
-        "testTrainMulti_7030_splits",
-        lambda clip: (clip.label, clip.path.name.rpartition(f"_{clip.label}_u")[0]),
-        10,
-    ),
-}
+    HMDB51: ("testTrainMulti_7030_splits", lambda clip: (clip.label, clip.path.name.rpartition(f"_{clip.label}_u")[0]), 10),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fold", [1, 2, 3])
@@ -324,11 +320,8 @@ def test_a_table_of_parts_of_videos(tmp_path, put):
 
 
 def same(one, two):
-    return all(map(np.array_equal, one.x, two.x)) and (one.labels, one.spans, one.key) == (
-        two.labels,
-        two.spans,
-        two.key,
-    )
+    facts = [(sample.labels, sample.spans, sample.key) for sample in (one, two)]
+    return all(map(np.array_equal, one.x, two.x)) and facts[0] == facts[1]
 
 
 @pytest.mark.parametrize(("kind", "options"), MADE)
