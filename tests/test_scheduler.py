@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import BOTH, PICTURES, ROOT, listen, lively_model, noise, small_model, voiced
 
+from pipeline.decoders.decoder import Decoder
 from pipeline.layers.stage import Stage, tree
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
@@ -202,6 +203,66 @@ def test_the_oldest_block_comes_first_then_who_joined_first():
     assert scheduler.behind == 9.5
     assert served(scheduler, streams) == [[2, 3], [4, 3], [1, 3], [0, 2]]
     assert scheduler.behind == 0.0 and scheduler.turn() == []
+
+
+def test_the_queue_is_in_order_whatever_came_between():
+    """Chunks of any length that are told late, gaps, streams that leave and join again: beside a sort of all of them."""
+    rng, model = np.random.default_rng(3), small_model()
+    scheduler, unit = Scheduler(model, BLOCK, tile=4, clock=Clock()), Stream(model, BLOCK).size
+    streams = ready(scheduler, 9, blocks=0)
+    sizes = []
+    for _ in range(400):
+        stream, what = streams[rng.integers(9)], rng.random()
+        if stream not in scheduler.streams:
+            scheduler.join(stream)
+        elif what < 0.7:
+            scheduler.feed(stream, noise(int(rng.integers(0, 2 * unit))), float(rng.integers(9)))
+        elif what < 0.75:
+            scheduler.gap(stream, int(rng.integers(unit)), "keep")
+        elif what < 0.8:
+            scheduler.leave(stream)
+        else:
+            entries = [entry for entry in scheduler.streams.values() if entry.arrived]
+            oldest = sorted(entries, key=lambda entry: entry.arrived[0])[:4]
+            assert [answer.stream for answer in scheduler.turn()] == [entry.stream for entry in oldest]
+            sizes.append(len(oldest))
+    assert min(sizes) < 4 and sizes.count(4) > 20
+
+
+class Loudest(Decoder):
+    """Remembers what reaches no threshold, too."""
+
+    most = 0.0
+
+    def decode(self, posteriors):
+        self.most = max(self.most, float(posteriors.max(initial=0.0)))
+        return super().decode(posteriors)
+
+
+@pytest.mark.parametrize("kind", [Decoder, Loudest])
+def test_blocks_that_reach_no_threshold_are_passed_over_and_decoders_know_no_difference(kind):
+    """Thresholds among the scores, one for each label, others for each stream: beside decoders of the answers alone."""
+    model, rng = small_model(), np.random.default_rng(4)
+    names = model.labels, model.hop, model.rate
+    high = [dict(zip(names[0], row, strict=True)) for row in rng.uniform(0.3, 0.5, (24, len(names[0]))).tolist()]
+    low = [{label: 0.99 * level for label, level in row.items()} for row in high]
+    made = [[kind(*names, *row, minimum=0.0) for row in zip(high, low, strict=True)] for _ in "ab"]
+    scheduler, heard, passed = Scheduler(model, BLOCK, tile=8), defaultdict(list), []
+    streams = [Stream(model, BLOCK, decoder) for decoder in made[0]]
+    for stream in streams:
+        scheduler.join(stream)
+    for number in range(40):
+        for stream in streams:
+            wave = noise(scheduler.size, int(rng.integers(1000))) * float(rng.choice([1e-3, 1.0]))
+            scheduler.feed(stream, wave if number % 9 else wave * np.float32(np.nan))
+        answer_all(scheduler, heard)
+    for stream, other in zip(streams, made[1], strict=True):
+        for answer in heard[stream]:
+            passed.append(not other.open and not (answer.posteriors >= other.high).any())
+            assert other.decode(answer.posteriors) == answer.events
+        assert stream.decoder.snapshot() == other.snapshot() and stream.decoder.open == other.open
+        assert kind is Decoder or stream.decoder.most == other.most > 0
+    assert 0.1 < np.mean(passed) < 0.9
 
 
 def test_a_block_arrives_with_its_last_sample():

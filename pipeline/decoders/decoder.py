@@ -135,6 +135,12 @@ class Decoder:
         """The labels of the events that it may tell, as far as they are known before."""
         return [self.labels[index] for index in self.audible]
 
+    @property
+    def levels(self) -> NDArray[np.float32]:
+        """Scores ``(K,)``: while no event is open, steps that reach none of them are only passed over."""
+        own = type(self).decode is not Decoder.decode  # a subclass may count what it likes
+        return np.full_like(self.high, -NEVER) if own else self.high
+
     def decode(self, posteriors: NDArray[np.float32]) -> list[Event]:
         """Events that become final within these steps ``(T, K)``, in order of their end."""
         posteriors = np.asarray(posteriors, np.float32)

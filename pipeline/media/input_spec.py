@@ -73,6 +73,11 @@ class InputSpec:
         return bool(self.sound and self.picture)
 
     @cached_property
+    def alone(self) -> bool:
+        """Whether there is sound and nothing else."""
+        return bool(self.sound and not self.picture and not self.series)
+
+    @cached_property
     def tracks(self) -> list[Track]:
         """The arrays that make a chunk."""
         found = []
@@ -100,6 +105,9 @@ class InputSpec:
         ValueError says what came and what was expected.
         """
         given = chunk if isinstance(chunk, tuple) else (chunk,)
+        x = given[0] if self.alone and len(given) == 1 else None
+        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 1:
+            return (x.copy(),)  # who gave it may write the next samples there
         if len(given) != len(self.tracks):
             raise ValueError(f"got {len(given)} tracks; expected {len(self.tracks)}: {self}")
         arrays = tuple([self.as_track(array, track) for array, track in zip(given, self.tracks, strict=True)])
@@ -111,8 +119,6 @@ class InputSpec:
     def as_track(self, array: NDArray[Any], track: Track) -> NDArray[Any]:
         """One array in the shape and type of its track."""
         if track.shape == ():
-            if type(array) is np.ndarray and array.dtype == np.float32 and array.ndim == 1:
-                return array.copy()  # who gave it may write the next samples there
             if np.asarray(array).dtype.kind in "iu" and np.size(array):  # full scale of which size?
                 raise ValueError(f"got samples of {np.asarray(array).dtype}; expected floats from -1 to 1")
             with np.errstate(over="ignore"):  # infinite is what it is then
@@ -148,12 +154,19 @@ class InputSpec:
         """Length of a chunk."""
         return len(parts[0])
 
+    @cached_property
+    def nothing(self) -> Arrays:
+        """An empty chunk, the same each time: there is nothing to write to."""
+        return tuple(np.zeros((0, *track.shape), track.kind) for track in self.tracks)
+
     def empty(self) -> Arrays:
         """An empty chunk."""
-        return tuple(np.zeros((0, *track.shape), track.kind) for track in self.tracks)
+        return self.nothing
 
     def cut(self, parts: Arrays, ticks: int) -> tuple[Arrays, Arrays]:
         """A chunk's first ``ticks`` (a multiple of the grain), and the rest."""
+        if ticks == self.ticks(parts):
+            return parts, self.nothing
         grains = ticks // self.grain
         sizes = [grains * track.steps for track in self.tracks]
         both = [*zip(parts, sizes, strict=True)]

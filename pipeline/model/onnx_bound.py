@@ -29,7 +29,7 @@ class OnnxBound(Bound):
         self.outputs = Shelf((*self.before, np.zeros((rows, model.unit // model.hop, len(model.labels)), np.float32)))
         self.quick = all(array.dtype in (np.float32, np.int64) for array in self.before)
         self.start = [np.zeros((rows, 1), np.float32)] * model.has_start
-        self.bindings = dict[int, Any]()
+        self.bindings, self.fine = dict[int, Any](), np.ones(rows, bool)
 
     def gather(self, memory: Memory, index: Any) -> None:
         for place, array in zip(self.before, memory, strict=True):
@@ -60,7 +60,7 @@ class OnnxBound(Bound):
     def good(self, count: int) -> NDArray[np.bool_]:
         floats = self.outputs.floats  # faster than to look at each array
         whole = self.y is self.outputs.arrays[-1] and count == len(self.y) and self.quick
-        return np.ones(count, bool) if whole and math.isfinite(floats @ floats) else super().good(count)
+        return self.fine if whole and math.isfinite(floats @ floats) else super().good(count)
 
     def accept(self) -> None:
         self.inputs.bytes[:] = self.outputs.bytes[: len(self.inputs.bytes)]

@@ -10,6 +10,7 @@ import queue
 import secrets
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -285,7 +286,7 @@ class Hall:
         for answer in answers:
             seat, stream = self.by_stream[answer.stream], answer.stream
             passed = gap if answer is answers[-1] else None
-            self.waits[sum(answer.waited > bound for bound in WAITS)] += 1
+            self.waits[bisect_left(WAITS, answer.waited)] += 1
             self.waited, self.answers = self.waited + answer.waited, self.answers + 1
             self.counts["waited_microseconds"] += round(1e6 * answer.waited)
             if answer.first >= seat.told:

@@ -154,10 +154,8 @@ def clean(guards: Sequence[Guard], blocks: Arrays, starts: Sequence[int]) -> Non
     fine = np.maximum.reduce(size, 1) < FULL_SCALE  # the greatest of NaN is NaN
     if np.count_nonzero(small := size < TINY):
         fine &= ~(small & (size > 0)).any(1)
-    with np.errstate(over="ignore", invalid="ignore"):  # of rows that are not fine
-        sums = np.add.reduce(x, 1).tolist()
-    for row, (guard, good) in enumerate(zip(guards, fine.tolist(), strict=True)):
+    for row in np.flatnonzero(~fine).tolist():
+        x[row] = guards[row].samples(x[row], starts[row])
+    for guard, total, start, good in zip(guards, np.add.reduce(x, 1).tolist(), starts, fine.tolist(), strict=True):
         if good:
-            guard.follow_offset(sums[row] / ticks, starts[row], ticks)
-        else:
-            x[row] = guard.samples(x[row], starts[row])
+            guard.follow_offset(total / ticks, start, ticks)

@@ -5,6 +5,7 @@ A stream's answers do not depend on the others, to the bit (``state_batch.py``).
 
 import threading
 import time
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -49,14 +50,20 @@ class Answer(NamedTuple):
 
 @dataclass(eq=False)
 class ScheduledStream:
-    """A stream that takes part: its row, and when each of its waiting blocks arrived."""
+    """A stream that takes part: its row, how many joined before it, when each of its waiting blocks arrived, and its
+    place in the queue.
+    """
 
     stream: Stream
     row: int
+    number: int
     arrived: deque[float] = field(default_factory=deque)
+    place: "Place | None" = None
 
 
-Taken: TypeAlias = tuple[ScheduledStream, float, list[dict[str, Any]]]  # whose block it is, its arrival, its warnings
+Place: TypeAlias = tuple[float, int, ScheduledStream]  # when its oldest block arrived, its number: never the same twice
+Warnings: TypeAlias = tuple[dict[str, Any], ...]
+Taken: TypeAlias = tuple[ScheduledStream, float, Warnings]  # whose block it is, its arrival, its warnings
 
 
 class Scheduler:
@@ -95,7 +102,8 @@ class Scheduler:
         self.model, self.size = model, Stream(model, block).size
         self.overload, self.patience, self.policy, self.clock = overload, patience, gap, clock
         self.batch = StateBatch(model, self.size, tile, exact)
-        self.streams: dict[Stream, ScheduledStream] = {}  # in the order in which they joined
+        self.streams, self.joined = dict[Stream, ScheduledStream](), 0
+        self.queue: list[Place] = []  # the streams of which blocks wait, in order
         self.spans: deque[tuple[float, float]] = deque(maxlen=NEWEST_TURNS)  # seconds of computing, seconds of streams
         self.changed = threading.Condition()
 
@@ -108,7 +116,8 @@ class Scheduler:
             raise ValueError(f"got a stream of {stream.size} ticks a block; expected {self.size}, and the same model")
         if stream in self.streams:
             raise ValueError("this stream takes part already")
-        entry = ScheduledStream(stream, self.batch.reserve())
+        entry = ScheduledStream(stream, self.batch.reserve(), self.joined)
+        self.joined += 1
         with self.changed:
             self.streams[stream] = entry
             self.note_arrivals(entry, self.clock())
@@ -119,6 +128,7 @@ class Scheduler:
             entry = self.scheduled(stream)
             del self.streams[stream]
             entry.arrived.clear()
+            self.queue_up(entry)
             stream.state = stream.state  # no longer in the batch
             self.batch.free.append(entry.row)
 
@@ -134,7 +144,7 @@ class Scheduler:
     def wait(self, seconds: float) -> bool:
         """Wait until some block does, for so many seconds at most; whether one does. Any thread."""
         with self.changed:
-            return self.changed.wait_for(lambda: any(entry.arrived for entry in self.streams.values()), seconds)
+            return self.changed.wait_for(lambda: bool(self.queue), seconds)
 
     def turn(self) -> list[Answer]:
         """The blocks that have waited longest, one of each stream at most, answered as one batch; and what was passed
@@ -143,7 +153,7 @@ class Scheduler:
         start = self.clock()
         with self.changed:
             answers = self.drop_late(start) if self.overload == "drop" else []
-            taken = self.take(self.waiting()[: self.batch.tile])
+            taken = self.take([entry for *_, entry in self.queue[: self.batch.tile]])
         return answers + self.compute(taken, start)
 
     def gap(self, stream: Stream, ticks: int, how: Policy = "reset") -> list[Answer]:
@@ -173,8 +183,7 @@ class Scheduler:
     def behind(self) -> float:
         """Seconds that the oldest block has waited until now; 0 if none waits."""
         with self.changed:
-            waiting = self.waiting()
-        return max(0.0, self.clock() - waiting[0].arrived[0]) if waiting else 0.0
+            return max(0.0, self.clock() - self.queue[0][0]) if self.queue else 0.0
 
     @property
     def load(self) -> float:
@@ -197,11 +206,19 @@ class Scheduler:
             arrived.append(now)
         while len(arrived) > ready:  # a gap has answered them
             arrived.popleft()
+        self.queue_up(entry)
         return ready > 0
 
-    def waiting(self) -> list[ScheduledStream]:
-        """The streams of which blocks wait: by the arrival of the oldest, then in the order in which they joined."""
-        return sorted((entry for entry in self.streams.values() if entry.arrived), key=lambda entry: entry.arrived[0])
+    def queue_up(self, entry: ScheduledStream) -> None:
+        """Queue an entry by the arrival of its oldest block, then in the order in which they joined; or take it out."""
+        oldest = entry.arrived[0] if entry.arrived else None
+        if entry.place:
+            if entry.place[0] == oldest:
+                return
+            del self.queue[bisect_left(self.queue, entry.place)]
+        entry.place = None if oldest is None else (oldest, entry.number, entry)
+        if entry.place:
+            insort(self.queue, entry.place)
 
     def drain(self, stream: Stream) -> list[Answer]:
         """Answer all blocks that wait in a stream, in batches like those of turns."""
@@ -215,13 +232,15 @@ class Scheduler:
         """The oldest block of each of some streams, made sound together, in its place in the batch."""
         if not entries:
             return []
-        starts = []
+        starts, arrived = [], []
         for row, entry in enumerate(entries):
             block, start = entry.stream.take()
             self.batch.bound.put(row, block)
             starts.append(start)
+            arrived.append(entry.arrived.popleft())
+            self.queue_up(entry)
         clean([entry.stream.guard for entry in entries], self.batch.bound.tracks, starts)
-        return [(entry, entry.arrived.popleft(), take_warnings(entry.stream)) for entry in entries]
+        return [(entry, when, take_warnings(entry.stream)) for entry, when in zip(entries, arrived, strict=True)]
 
     def compute(self, taken: Sequence[Taken], start: float) -> list[Answer]:
         """Answer a block of each of some streams, as one batch."""
@@ -232,12 +251,15 @@ class Scheduler:
                 self.batch.write(entry.row, entry.stream.state)
                 entry.stream.fetch = partial(self.batch.read, entry.row)
         y, good = self.batch.run([entry.row for entry, *_ in taken])
+        levels = np.concatenate([entry.stream.decoder.levels for entry, *_ in taken]).reshape(len(y), -1)
+        quiet = good & (y.max(1) < levels).all(1)
         now = self.clock()
         answers = []
         with self.changed:
-            for (entry, arrived, warnings), posteriors, fine in zip(taken, y, good.tolist(), strict=True):
+            rows = zip(taken, y, good.tolist(), quiet.tolist(), strict=True)
+            for (entry, arrived, warnings), posteriors, fine, still in rows:
                 stream, waited = entry.stream, max(0.0, now - arrived)
-                events = stream.answer(posteriors, fine)
+                events = stream.answer(posteriors, fine, still)
                 warnings += take_warnings(stream)
                 answers.append(Answer(stream, events, stream.first, stream.posteriors, waited, warnings))
         self.spans.append((self.clock() - start, len(taken) * self.size / self.model.rate))
@@ -247,16 +269,16 @@ class Scheduler:
         """If a block has waited for more than ``patience``, all streams pass over what has waited for half of it: the
         last in the queue would always be the same ones.
         """
-        answers, waiting = [], self.waiting()
-        if not waiting or now - waiting[0].arrived[0] <= self.patience:
-            return []
-        for entry in waiting:
+        answers = list[Answer]()
+        if not self.queue or now - self.queue[0][0] <= self.patience:
+            return answers
+        for *_, entry in [*self.queue]:
             stream, oldest, passed = entry.stream, entry.arrived[0], list[Taken]()
             while entry.arrived and now - entry.arrived[0] > self.patience / 2:
                 passed += self.take([entry])
             if not passed:
                 break
-            warnings = [warning for *_, found in passed for warning in found]
+            warnings = tuple(warning for *_, found in passed for warning in found)
             ticks = len(passed) * self.size
             at = stream.ticks - stream.spec.ticks(stream.waiting) - ticks
             events = stream.pass_over(ticks, self.policy)
@@ -266,7 +288,9 @@ class Scheduler:
         return answers
 
 
-def take_warnings(stream: Stream) -> list[dict[str, Any]]:
+def take_warnings(stream: Stream) -> Warnings:
     """The warnings of a stream, out of it: the next ``feed``, perhaps of another thread, clears them."""
-    warnings, stream.guard.warnings = stream.guard.warnings, []
+    if not stream.guard.warnings:
+        return ()
+    warnings, stream.guard.warnings = tuple(stream.guard.warnings), []
     return warnings

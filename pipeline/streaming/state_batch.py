@@ -17,6 +17,7 @@ from pipeline.media.input_spec import Arrays
 from pipeline.model.stream_model import Memory, StreamModel, to_numpy
 
 FIRST_ROWS = 64  # twice as many when they are full
+LARGE = 32  # rows of a batch that are worth another between it and its half
 SPARE = 0  # the row that fills batches up: the initial memory, which is never written to
 VALUES = 200  # numbers of an answer that are compared in every row, at least
 
@@ -98,12 +99,13 @@ class StateBatch:
 
 
 def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
-    """The batch sizes (``tile``, and halves of it) in which rows of ``size`` ticks are independent to the bit; single
-    rows, if there are none.
+    """The batch sizes (``tile``, halves of it, and what is between large ones, as spare rows are dear there) in which
+    rows of ``size`` ticks are independent to the bit; single rows, if there are none.
     """
     random, sizes, compared = np.random.default_rng(0), [tile], 0
     while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
+    sizes = sorted([*sizes, *(3 * large // 4 for large in sizes if large >= LARGE)])
     memory = full_memory(model, size, random)
     while sizes and compared < VALUES:
         block = full_block(model, size, 1, random)

@@ -45,14 +45,14 @@ class Stream:
         self.value: Memory | None = model.begin(1)  # None: it is in ``bound``
         bounded = model.link != "linear"
         self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels), bounded)
-        self.waiting = self.newest = self.spec.empty()
+        self.waiting = self.last = self.spec.empty()  # not computed yet; the last chunk that came
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
         self.first = self.steps = 0  # answered so far
         self.end: int | None = None  # step at which the stream ends, once known
         self.closed = False
-        self.posteriors = np.zeros((0, len(model.labels)), np.float32)
+        self.posteriors = self.nothing = np.zeros((0, len(model.labels)), np.float32)
 
     @property
     def state(self) -> Memory:
@@ -109,9 +109,14 @@ class Stream:
         if ticks := self.spec.ticks(parts):
             self.ticks += ticks
             self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
-            self.newest = tuple([array[-1:] for array in parts])
-        self.posteriors, self.first = self.posteriors[:0], self.steps  # those of the last call, as its warnings
-        self.warnings.clear()
+            self.last = parts
+        self.posteriors, self.first = self.nothing, self.steps  # those of the last call, as its warnings
+        self.guard.warnings.clear()
+
+    @property
+    def newest(self) -> Arrays:
+        """The last step of each track, which padding may repeat."""
+        return tuple(array[-1:] for array in self.last)
 
     @property
     def warnings(self) -> list[dict[str, Any]]:
@@ -122,7 +127,7 @@ class Stream:
 
     def ready(self) -> bool:
         """Whether a whole block is waiting."""
-        return self.spec.ticks(self.waiting) >= self.size
+        return len(self.waiting[0]) >= self.size
 
     def take(self) -> tuple[Arrays, int]:
         """The oldest waiting block as it came, and its first tick."""
@@ -130,9 +135,10 @@ class Stream:
         block, self.waiting = self.spec.cut(self.waiting, self.size)
         return block, start
 
-    def answer(self, y: NDArray[np.float32], good: bool) -> list[Event]:
+    def answer(self, y: NDArray[np.float32], good: bool, quiet: bool = False) -> list[Event]:
         """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. Unless they and the
-        state after them were ``good``, that is finite, the state must still be the one before the block.
+        state after them were ``good``, that is finite, the state must still be the one before the block. ``quiet``:
+        they reach none of the decoder's ``levels``.
         """
         if good:
             self.guard.held, self.guard.counts.failing = y[-1], 0
@@ -147,6 +153,9 @@ class Stream:
             y = y[dropped:][: None if self.end is None else self.end - self.steps]
         self.posteriors, self.first = y, self.steps
         self.steps += len(y)
+        if quiet and not self.decoder.open:
+            self.decoder.pass_over(len(y))
+            return []
         return self.decoder.decode(y)
 
     def close(self) -> list[Event]:
@@ -182,7 +191,7 @@ class Stream:
             events = self.flush()
             self.state, self.end = self.model.begin(1), None
             self.guard.reset()
-            self.waiting = self.newest = self.spec.empty()
+            self.waiting = self.last = self.spec.empty()
             self.jump(ticks)
             return events
         fill = self.model.delay * self.model.hop if how == "keep" else round(MAX_FILL_SECONDS * self.model.rate)
@@ -208,7 +217,7 @@ class Stream:
             self.guard.reset()
         self.jump(ticks)
         self.ticks += later
-        self.posteriors, self.first = self.posteriors[:0], self.steps
+        self.posteriors, self.first = self.nothing, self.steps
         return events
 
     def jump(self, ticks: int) -> None:
@@ -248,7 +257,7 @@ class Stream:
             raise refused(f"its decoder is at step {stream.decoder.step}; expected {card.steps}")
         for name in COUNTERS:
             setattr(stream, name, getattr(card, name))
-        stream.state, stream.waiting, stream.newest, stream.first = state, waiting, newest, card.steps
+        stream.state, stream.waiting, stream.last, stream.first = state, waiting, newest, card.steps
         stream.guard.counts, stream.guard.held = card.guard, held
         return stream
 
