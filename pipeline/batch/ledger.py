@@ -29,7 +29,7 @@ KEY = struct.Struct("<16sqq")  # who, its size and its time of change
 
 
 class Ledger:
-    """An open ledger, which nobody else may write to meanwhile.
+    """An open ledger, locked against other writers.
 
     Attributes:
         head: of the file that was there: model, settings, ...; None if there was none.
@@ -189,7 +189,7 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def key_of(entry: Entry) -> int:
-    """A number that stands for an entry, and for its file as it is now."""
+    """A 64-bit digest of an entry and of its file's size and time of change."""
     try:
         status = os.stat(entry.path)
         facts = status.st_size, status.st_mtime_ns
