@@ -39,18 +39,18 @@ class Ledger:
         timed, labelled: whether any row is of a part of a file, and whether any has a truth.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sync: float | None = 1.0, reading: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], reading: bool = False) -> None:
         """Read what is there; ``reading``: that is all. ConfigError if it is no ledger, or in use; OSError if it is not
         to be read or written.
         """
-        self.path, self.sync = Path(path).expanduser(), sync
+        self.path = Path(path).expanduser()
         self.head: dict[str, Any] | None = None
         self.complete: dict[str, Any] | None = None
         self.damaged = 0
         self.known: dict[int, int] = {}
         self.count = 0
         self.timed = self.labelled = False
-        self.journal = Journal(None if reading else str(self.path), sync)
+        self.journal = Journal(None if reading else str(self.path))
         self.file = os.open(self.path, os.O_RDONLY if reading else os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self.file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
