@@ -103,7 +103,7 @@ def open_tested(
         model.promise = None  # which was of the model as it was trained
     settings = merge_settings(model.config["decoder"], decoder, model.labels)
     if model.link == "sigmoid" or model.decoder().reads == "strings":
-        model.config["decoder"] |= settings  # which say what is told of whole files, too
+        model.config["decoder"] |= settings  # they also decide the labels of whole files
     if live and source is not None:
         check(model, max(1, round(block * model.rate / model.hop)), source.resamples)
     return model, settings, path
@@ -141,8 +141,8 @@ def sinks(settings: dict[str, dict[str, Any]], mining: bool = False, steps: bool
 
 
 def event_labels(model: Any, reader: Any) -> tuple[list[str], list[str]]:
-    """For sinks: the labels that ``reader``, a decoder, may tell, with the model's that make no events; and the latter
-    alone, in the order of the settings.
+    """For sinks: all labels, those of the events that ``reader`` (a decoder) may find first; and the background labels
+    alone, which make no events, in the order of the settings.
     """
     audible = {model.labels[index] for index in reader.audible}
     background = model.config["decoder"].get("background") or []

@@ -143,7 +143,7 @@ def alone(paths, model):
     for number, wave in enumerate(waves):
         batch.take(number, Entry(paths[number]), (wave,))
         batch.take(number, Entry(paths[number]), Ended(len(wave) / RATE, []))
-        while not batch.need:
+        while batch.full:
             done += len(list(batch.compute()))
     while batch.open:
         done += len(list(batch.compute()))

@@ -123,7 +123,7 @@ def test_what_is_held_has_an_end(noises):
     for number in range(0, len(wave), 4000):
         batch.take(0, Entry("x"), (wave[number : number + 4000],))
         held = max(held, batch.waiting)
-        if not batch.need:
+        if batch.full:
             assert not list(batch.compute())
     batch.take(0, Entry("x"), Ended(60.0, []))
     rows = []

@@ -215,8 +215,6 @@ def test_other_files_are_refused_and_left_alone(tmp_path, make, message, capsys)
 
 
 def test_wrong_use(tmp_path):
-    with pytest.raises(ConfigError, match=r"sink.sqlite.path: is not set; give the database"):
-        SQLite()
     with pytest.raises(IsADirectoryError):
         SQLite(str(tmp_path))
     with pytest.raises(OSError):

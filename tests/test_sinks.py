@@ -290,7 +290,6 @@ def test_a_full_disk_is_told_as_such(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sink=video"], "sink.video.path: is not set"),
         (["sink=video", "sink.video.path=out.avi"], "ends in .mp4"),
         (["sink=video", "sink.video.path={clip}"], "is a file that is read"),
         (["sink=video", "sink.video.path={tmp}/o.mp4", "source=files", "source.paths={clip}"], "source=files"),
@@ -309,6 +308,12 @@ def test_wrong_use(model, clip, arguments, message, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=message):
         start(f"checkpoint={model}", *given, *files)
     assert clip[0].stat().st_size == size and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["video.path", "parquet.path", "sqlite.path", "webhook.url", "mqtt.host"])
+def test_what_must_be_set(key):
+    done = run("infer.py", "checkpoint=none", f"sink={key.partition('.')[0]}", "source.path=x.wav")
+    assert done.returncode == 2 and f"sink.{key}: is not set".encode() in done.stderr
 
 
 @pytest.mark.parametrize("sink", [["sink=window"], ["sink=video", "sink.video.path=/proc/no/out.mp4"]])

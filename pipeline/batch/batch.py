@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -36,14 +35,6 @@ DEFAULT_LIMITS = Limits()
 REFUSED = {
     "unsafe_path": "the manifest names a file outside of its folder; source.root=FOLDER allows what is below FOLDER"
 }
-
-
-class Need(IntEnum):
-    """How much must be decoded before there is enough to compute."""
-
-    NOTHING = 0
-    SOME = 1  # a batch is there; those who decode need not wait while it is computed
-    MORE = 2
 
 
 class OpenFile:
@@ -87,7 +78,7 @@ class Work:
         model, limits = self.model, {"longest": self.limits.longest, "largest": self.limits.largest}
         settings = {"window": model.config["head"].get("window"), **model.engine, **limits}
         rule = self.decoder
-        if rule is None and model.decoder().reads == "strings":  # whose labels hang on it, too
+        if rule is None and model.decoder().reads == "strings":  # whose labels depend on the decoder, too
             rule = model.config["decoder"]
         return {"model": model.identity(window=False), "settings": settings, "decoder": rule}
 
@@ -121,8 +112,8 @@ class Predictor:
 
         decoders.entries = admitted()
         while True:
-            while (need := batch.need) and not batch.has_much_of(decoders.current()):
-                received = decoders.next(wait_for=need == Need.MORE)
+            while not batch.full and not batch.has_much_of(decoders.current()):
+                received = decoders.next(wait_for=not batch.enough)
                 if received is None:
                     break
                 (number, entry), message = received
@@ -152,17 +143,24 @@ class Batch:
         self.states = StateBatch(model, self.block_ticks, tile, exact=True)
         self.size = min(work.batch, self.states.tile)  # files
         self.max_waiting = WAITING_BYTES * self.block_ticks // block_bytes  # ticks
-        self.waiting = 0  # ticks
         self.open: dict[int, OpenFile] = {}
         self.rule = model.decoder(**(work.decoder or {}))
 
     @property
-    def need(self) -> Need:
-        """What must be decoded before there is enough to compute."""
+    def waiting(self) -> int:
+        """Ticks that are decoded and not computed."""
+        return sum(file.waiting for file in self.open.values())
+
+    @property
+    def enough(self) -> bool:
+        """Whether a batch can be computed."""
+        return len(self.ready()) >= self.size
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be decoded before some is computed."""
         ready = len(self.ready())
-        if ready >= 2 * self.size or (ready > 0 and self.waiting > self.max_waiting):
-            return Need.NOTHING
-        return Need.SOME if ready >= self.size else Need.MORE
+        return ready >= 2 * self.size or (ready > 0 and self.waiting > self.max_waiting)
 
     def take(self, number: int, entry: Entry, message: Message) -> FileResult | None:
         """What a decoder says; the result of a file that has none but its error."""
@@ -184,16 +182,13 @@ class Batch:
             file.newest = tuple(array[-1:] for array in message)
             file.ticks += ticks
             file.waiting += ticks
-            self.waiting += ticks
         return None
 
     def drop(self, number: int) -> None:
         """A file is over, or of no use."""
         file = self.open.pop(number, None)
-        if file:
-            self.waiting -= file.waiting
-            if file.slot is not None:
-                self.states.free.append(file.slot)
+        if file and file.slot is not None:
+            self.states.free.append(file.slot)
 
     def ready(self) -> list[OpenFile]:
         """Those of which a block can be computed, the first ones first: one that may be the last waits to be known."""
@@ -234,7 +229,6 @@ class Batch:
             parts.append(first)
             missing -= self.spec.ticks(first)
         file.waiting -= self.block_ticks - missing
-        self.waiting -= self.block_ticks - missing
         if missing:
             parts.append(self.spec.padding(file.newest or self.spec.empty(), missing))
         return parts[0] if len(parts) == 1 else concatenate(parts)

@@ -106,7 +106,7 @@ class Decoders:
         self.waiting: deque[Asked] = deque()  # entries that were drawn, and that no process has
         self.retried: set[int] = set()  # files whose process died: each is tried again, alone in a new process
         self.failed_starts = 0  # in a row
-        self.workers = [self.start() for _ in range(workers)]  # those that nobody asks any more end by themselves
+        self.workers = [self.start() for _ in range(workers)]  # they end by themselves once their pipes are closed
 
     def start(self) -> Worker:
         requests, give = self.context.Pipe(duplex=False)

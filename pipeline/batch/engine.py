@@ -18,5 +18,5 @@ class Engine:
         raise NotImplementedError
 
     def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
-        """The result of each numbered entry with its number, in any order, each once, as soon as it is known."""
+        """Yield the number and the result of each entry once, in any order, as soon as it is known."""
         raise NotImplementedError

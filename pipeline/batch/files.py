@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,7 @@ from pipeline.media.walk import tell
 
 Scalar = str | bool | int | float | None
 Resume = Literal["auto", "errors", "never"]
-MAX_WORKERS = 8  # processes that decode, if nobody says how many
+DEFAULT_WORKERS = min(8, os.cpu_count() or 1)  # processes that decode
 GIB = 1 << 30
 
 
@@ -35,8 +36,20 @@ class Limits(NamedTuple):
     patience: float = 10.0
 
 
+@dataclass(eq=False)
 class Files:
     """The files to classify, each once and in a stable order: see ``conf/source/files.yaml``.
+
+    ``root``: where the paths in manifests begin (None: the manifest's folder). ``only``: the values that rows of
+    manifests must have, by column. ``shard`` i/n: one of n parts, chosen by a hash of each entry.
+
+    ``batch`` recordings are computed at a time, ``workers`` processes decode (None:
+    ``DEFAULT_WORKERS``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to
+    decode, and be silent for ``patience`` seconds.
+
+    ``ledger``: the file in which rows are kept (auto: beside the first file that a sink writes; None: none).
+    ``resume`` auto: keep its rows; errors: keep all but errors; never: classify all files again.
+    ``fail_on``: which rows make the exit code 3.
 
     Attributes:
         listed: how many entries the whole listing has, before a shard is taken, and a hex digest of them, which does
@@ -44,48 +57,36 @@ class Files:
         timed, labelled: whether any entry of the whole listing is a part of a file, and whether any has a truth.
     """
 
-    def __init__(
-        self,
-        paths: str | list[str],
-        root: str | None = None,
-        only: dict[str, Scalar | list[Scalar]] | None = None,
-        shard: str = "1/1",
-        batch: PositiveInt = 32,
-        workers: PositiveInt | None = None,
-        longest: PositiveFloat = 24 * 3600.0,
-        largest: PositiveFloat = 16.0,
-        memory: PositiveFloat = 1.0,
-        patience: PositiveFloat = 10.0,
-        ledger: str | None = "auto",
-        resume: Resume = "auto",
-        fail_on: FailOn = "errors",
-    ) -> None:
-        """``root``: where the paths in manifests begin (None: the manifest's folder). ``only``: the values that rows of
-        manifests must have, by column. ``shard`` i/n: one of n parts, chosen by a hash of each entry.
+    paths: str | list[str]
+    root: str | None = None
+    only: dict[str, Scalar | list[Scalar]] | None = None
+    shard: str = "1/1"
+    batch: PositiveInt = 32
+    workers: PositiveInt | None = None
+    longest: PositiveFloat = 24 * 3600.0
+    largest: PositiveFloat = 16.0
+    memory: PositiveFloat = 1.0
+    patience: PositiveFloat = 10.0
+    ledger: str | None = "auto"
+    resume: Resume = "auto"
+    fail_on: FailOn = "errors"
 
-        ``batch`` recordings are computed at a time, ``workers`` processes decode (None: one for each core, up to
-        ``MAX_WORKERS``). A file may last ``longest`` seconds, hold ``largest`` GiB of samples, take ``memory`` GiB to
-        decode, and be silent for ``patience`` seconds.
+    listed = 0, ""
+    timed = labelled = False
 
-        ``ledger``: the file in which rows are kept (auto: beside the first file that a sink writes; None: none).
-        ``resume`` auto: its rows are taken as they are; errors: but those that are errors; never: none of them.
-        ``fail_on``: which rows make the exit code 3.
-        """
-        self.given = [paths] if isinstance(paths, str) else paths
-        self.root = None if root is None else str(Path(root).expanduser())
-        self.only = {name_columns(column)[0]: accepted(wanted) for column, wanted in (only or {}).items()}
-        self.wanted = only
-        found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+    def __post_init__(self) -> None:
+        self.given = [self.paths] if isinstance(self.paths, str) else self.paths
+        self.wanted = {name_columns(column)[0]: accepted(one) for column, one in (self.only or {}).items()}
+        found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", self.shard)
         if not found or int(found[1]) > int(found[2]):
-            raise ConfigError(f"source.shard: got {shard!r}; expected one such as 1/4, 2/4, 3/4 or 4/4")
+            raise ConfigError(f"source.shard: got {self.shard!r}; expected one such as 1/4, 2/4, 3/4 or 4/4")
         self.share, self.shares = int(found[1]) - 1, int(found[2])
-        self.batch, self.workers = batch, workers or min(MAX_WORKERS, os.cpu_count() or 1)
-        self.limits = Limits(longest, round(largest * GIB), round(memory * GIB), patience)
-        self.ledger, self.resume, self.fail_on, self.shard = ledger, resume, fail_on, shard
-        if self.root is not None and not Path(self.root).is_dir():
-            raise ConfigError(f"source.root: {root!r} is no folder; expected the one where the manifest's paths begin")
-        self.listed = (0, "")
-        self.timed = self.labelled = False
+        self.limits = Limits(self.longest, round(self.largest * GIB), round(self.memory * GIB), self.patience)
+        if self.root is not None:
+            self.root = str(Path(self.root).expanduser())
+            if not Path(self.root).is_dir():
+                expected = "expected the one where the manifest's paths begin"
+                raise ConfigError(f"source.root: {self.root!r} is no folder; {expected}")
 
     def entries(self, series: bool = False) -> list[Entry]:
         """This shard's entries (there may be none), in the order given; ``series``: see ``listing``. ConfigError if the
@@ -118,11 +119,11 @@ class Files:
         rows = 0
         for given in self.given:
             manifest = is_table(given)
-            for named in listing(given, self.root, self.only, series):
+            for named in listing(given, self.root, self.wanted, series):
                 rows += manifest
                 yield named
         if self.only and not rows:
-            raise ConfigError(f"source.only: got {self.wanted}; no row of a manifest in source.paths has that")
+            raise ConfigError(f"source.only: got {self.only}; no row of a manifest in source.paths has that")
 
     def ledger_beside(self, outputs: Sequence[Path]) -> Path | None:
         """Where the rows are kept while sinks write these files. ConfigError if they must be kept, and may not."""

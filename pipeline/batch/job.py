@@ -13,17 +13,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from pipeline.batch.batch import Work
 from pipeline.batch.decoders import Asked
 from pipeline.batch.engine import Engine
-from pipeline.batch.files import Files
+from pipeline.batch.files import DEFAULT_WORKERS, Files
 from pipeline.batch.ledger import Ledger, key_of
 from pipeline.batch.listing import Entry
 from pipeline.batch.tally import Columns, Tally, record
 from pipeline.core.errors import ConfigError
+from pipeline.core.progress import bar
 from pipeline.core.settings import differences
 from pipeline.media.tables import to_label
 from pipeline.media.walk import tell
@@ -103,14 +101,13 @@ class Job:
 
     def classify(self, results: Iterator[tuple[int, FileResult]]) -> None:
         """Take all results, with a bar on standard error."""
-        with progress_bar() as bar:
-            task = bar.add_task("classifying", total=len(self.entries), completed=self.resumed, note="")
-            for number, result in results:
-                self.take(number, result)
-                spent, status = bar.tasks[task].elapsed or 1e-9, self.tally.status
-                rate, speed = status.total() / spent, self.tally.seconds / spent
-                note = f"{rate:.0f} files/s, {speed:.0f} x real time, {status['error']} errors"
-                bar.update(task, advance=1, note=note)
+
+        def note(spent: float) -> str:
+            status, speed = self.tally.status, self.tally.seconds / spent
+            return f"{status.total() / spent:.0f} files/s, {speed:.0f} x real time, {status['error']} errors"
+
+        for number, result in bar(results, "classifying", len(self.entries), self.resumed, note):
+            self.take(number, result)
 
     def take(self, number: int, result: FileResult) -> None:
         """Keep and count a new result, and show it when its turn comes."""
@@ -166,7 +163,7 @@ def classify_files(
     if not several and (strange := sorted(truths - {"", *model.labels})):
         tell("source.paths", f"labels that the model does not have: {', '.join(map(repr, strange[:8]))}")
     sink.check_overwrites([*files.given, *(entry.path for entry in entries)])
-    work = Work(model, files.batch, files.workers, files.limits, decoder)
+    work = Work(model, files.batch, files.workers or DEFAULT_WORKERS, files.limits, decoder)
     with ExitStack() as stack:
         path = files.ledger_beside(sink.written)
         if path in sink.written:
@@ -181,16 +178,6 @@ def classify_files(
         notes = [f"{job.resumed:,} of them were known before, from {path}{again}"] if job.resumed else []
         notes += [f"written: {', '.join(map(str, sink.written))}"] if sink.written else []
     return job.tally, "\n".join(notes)
-
-
-def progress_bar() -> Progress:
-    """A bar on standard error; where that is no terminal, nothing."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def run_settings(found: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ KEY = struct.Struct("<16sqq")  # who, its size and its time of change
 
 
 class Ledger:
-    """An open ledger, which nobody else may write to meanwhile.
+    """An open ledger, locked against other writers.
 
     Attributes:
         head: of the file that was there: model, settings, ...; None if there was none.
@@ -39,18 +39,18 @@ class Ledger:
         timed, labelled: whether any row is of a part of a file, and whether any has a truth.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sync: float | None = 1.0, reading: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], reading: bool = False) -> None:
         """Read what is there; ``reading``: that is all. ConfigError if it is no ledger, or in use; OSError if it is not
         to be read or written.
         """
-        self.path, self.sync = Path(path).expanduser(), sync
+        self.path = Path(path).expanduser()
         self.head: dict[str, Any] | None = None
         self.complete: dict[str, Any] | None = None
         self.damaged = 0
         self.known: dict[int, int] = {}
         self.count = 0
         self.timed = self.labelled = False
-        self.journal = Journal(None if reading else str(self.path), sync)
+        self.journal = Journal(None if reading else str(self.path))
         self.file = os.open(self.path, os.O_RDONLY if reading else os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self.file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -189,7 +189,7 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def key_of(entry: Entry) -> int:
-    """A number that stands for an entry, and for its file as it is now."""
+    """A 64-bit digest of an entry and of its file's size and time of change."""
     try:
         status = os.stat(entry.path)
         facts = status.st_size, status.st_mtime_ns

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pipeline.batch.batch import Work, classify
 from pipeline.batch.decoders import Asked
 from pipeline.batch.engine import Engine
-from pipeline.batch.files import MAX_WORKERS
+from pipeline.batch.files import DEFAULT_WORKERS
 from pipeline.batch.forkserver import start_server
 from pipeline.sinks.items import FileResult
 
@@ -20,8 +20,7 @@ class Local(Engine):
 
     def threads(self) -> int:
         """One for each core that as many processes as decode by default leave."""
-        cores = os.cpu_count() or 1
-        return max(1, cores - min(MAX_WORKERS, cores))
+        return max(1, (os.cpu_count() or 1) - DEFAULT_WORKERS)
 
     def results(self, work: Work, asked: Iterator[Asked]) -> Iterator[tuple[int, FileResult]]:
         return classify(work, asked)

@@ -13,7 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,28 +32,31 @@ from pipeline.streaming.interrupts import Interrupts
 PACKAGE = Path(__file__).resolve().parent.parent
 TASKS_PER_ACTOR = 500  # about, before all actors are made anew: so many files are listed in advance
 MAX_ATTEMPTS = 3  # of a task
-CONNECT_SECONDS = 10.0  # until somebody must answer at an address
+CONNECT_SECONDS = 10.0  # to wait for an answer at the address
 Table: TypeAlias = Any  # of pyarrow, with the columns number and json
 
 
+@dataclass(eq=False)
 class Ray(Engine):
-    """The engine for machines that see the same files under the same names and have the same packages."""
+    """The engine for machines that see the same files under the same names and have the same packages.
 
-    def __init__(
-        self, address: str | None = None, actors: PositiveInt = 2, cpus: PositiveFloat = 1.0, batch: PositiveInt = 64
-    ) -> None:
-        """``address`` of a cluster (None: one that lives on this machine as long as the job). Each of the ``actors``
-        has ``cpus`` cores for itself, decodes with as many processes, and gets ``batch`` files at once.
+    ``address`` of a cluster (None: one that lives on this machine as long as the job). Each of the ``actors`` has
+    ``cpus`` cores for itself, decodes with as many processes, and gets ``batch`` files at once. ConfigError if Ray is
+    not installed.
+    """
 
-        ConfigError if Ray is not installed.
-        """
+    address: str | None = None
+    actors: PositiveInt = 2
+    cpus: PositiveFloat = 1.0
+    batch: PositiveInt = 64
+
+    def __post_init__(self) -> None:
         try:
             import pyarrow  # noqa: F401
             import ray.data
         except ImportError as error:
             raise ConfigError(f'engine=ray: pip install "ray[data]" pyarrow ({error})') from None
         self.ray: Any = ray
-        self.address, self.actors, self.cpus, self.batch = address, actors, cpus, batch
         self.kind = Actor
 
     def threads(self) -> int:
@@ -100,7 +103,7 @@ class Ray(Engine):
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Ray as long as it is needed; if the program uses it already, as it is."""
+        """Start Ray and stop it at the end. If the program runs Ray already, use that and leave it running."""
         if self.ray.is_initialized():
             yield
             return

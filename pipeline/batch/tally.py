@@ -18,17 +18,16 @@ class Tally:
     """Counts of results."""
 
     def __init__(self) -> None:
-        self.status, self.labels = Counter[str](), Counter[str]()
-        self.codes = {"warning": Counter[str](), "error": Counter[str]()}
-        self.seconds = 0.0
+        self.status, self.seconds = Counter[str](), 0.0
+        self.found = {"label": Counter[str](), "warning": Counter[str](), "error": Counter[str]()}
 
     def add(self, result: FileResult) -> None:
         self.status[result.status] += 1
         self.seconds += result.seconds or 0.0
         if result.label:
-            self.labels[result.label] += 1
-        if result.status in self.codes:
-            self.codes[result.status].update(result.code.split())
+            self.found["label"][result.label] += 1
+        if result.status != "ok":
+            self.found[result.status].update(result.code.split())
 
     def show(self, note: str = "") -> None:
         """Print the counts on standard error."""
@@ -51,8 +50,7 @@ class Tally:
         table = Table()
         for column in ("", "what", "files"):
             table.add_column(column, justify="right" if column == "files" else "left")
-        kinds = (("label", self.labels), ("warning", self.codes["warning"]), ("error", self.codes["error"]))
-        for kind, found in kinds:
+        for kind, found in self.found.items():
             for number, (name, count) in enumerate(found.most_common()):
                 table.add_row("" if number else kind, Text(clean(name)), f"{count:,}")
         return table

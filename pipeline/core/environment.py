@@ -1,4 +1,4 @@
-"""Is this the Python of `.venv`? Asked before anything else is imported, so that a wrong one is told in one line."""
+"""Check that this is the Python of `.venv`, before other imports: a wrong one gets one line instead of a traceback."""
 
 import sys
 from importlib.util import find_spec

@@ -1,6 +1,6 @@
 """Ctrl-C while a program is imported, which takes a second: one line, and no traceback.
 
-It imports nothing that takes time itself. Before, while Python starts, nobody can catch the signal.
+This module imports nothing slow. While Python itself starts, before it, the signal cannot be caught.
 """
 
 import os

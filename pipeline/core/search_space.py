@@ -92,7 +92,7 @@ def is_number(value: Any) -> bool:
 
 
 def round_value(value: Any) -> Any:
-    """A drawn value as it is used: numbers with so many digits as are shown."""
+    """A drawn value, numbers rounded to ``DIGITS`` significant digits."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 

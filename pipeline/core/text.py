@@ -22,7 +22,7 @@ def shorten(text: str, limit: int = MAX_CHARACTERS) -> str:
 
 
 def shown(char: str) -> str:
-    """A character as it is, if it can be seen, or else as ``clean`` spells it."""
+    """A visible character unchanged; any other as ``clean`` spells it."""
     if char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs":
         return char
     return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode()

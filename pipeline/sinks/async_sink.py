@@ -4,7 +4,10 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
+
+from pydantic import NonNegativeFloat, PositiveInt
 
 from pipeline.core.text import clean
 from pipeline.sinks.items import Item, Row, StreamInfo, TimedEvent
@@ -13,24 +16,29 @@ from pipeline.sinks.sink import Sink
 SLACK_SECONDS = 0.5  # that threads have, beyond the grace, to notice that it is over
 
 
+@dataclass(eq=False, kw_only=True)
 class AsyncSink(Sink):
     """Base of such sinks: a subclass writes ``deliver``. Nothing that happens in there ever holds up the stream: when
     the queue is full, the oldest event is dropped. Those that were not delivered are counted, for a warning
     at the end.
+
+    ``queue``: events that wait at most. ``grace``: seconds at the end for what is left. ``parallel``: how many are
+    delivered at a time.
     """
 
-    several = True
+    queue: PositiveInt = 1000
+    grace: NonNegativeFloat = 5.0
 
-    def __init__(self, queue: int, threads: int, grace: float) -> None:
-        """At most ``queue`` events wait, ``threads`` are delivered at a time; in the end there are ``grace`` seconds
-        for what is left.
-        """
-        self.limit, self.grace, self.origin = queue, grace, self
+    several = True
+    parallel = 1
+
+    def __post_init__(self) -> None:
+        self.origin = self
         self.waiting: deque[Row] = deque()
         self.changed = threading.Condition()
         self.count = self.delivered = 0
         self.reason = ""  # why the last one that failed was not delivered
-        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(threads)]
+        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(self.parallel)]
         self.until = float("inf")  # on time.monotonic
         self.ended = False
 
@@ -54,7 +62,7 @@ class AsyncSink(Sink):
         origin = self.origin  # which counts for all streams
         with self.changed:
             origin.count += 1
-            if len(self.waiting) >= self.limit:
+            if len(self.waiting) >= self.queue:
                 self.waiting.popleft()
                 origin.reason = "the queue was full"
             self.waiting.append(

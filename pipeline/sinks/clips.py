@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
@@ -35,7 +35,7 @@ Shot = tuple[float, bytes]  # seconds, and a picture as JPEG
 class Cut(items.TimedEvent):
     """An event with the name of its files without an ending, its time in UTC, the part of the stream to be written in
     seconds, and what is of that: pieces of sound with the numbers of their first samples, and pictures;
-    ``written``: where it is told.
+    ``written``: the list of clips that are written, to which it is added.
     """
 
     name: str
@@ -47,38 +47,36 @@ class Cut(items.TimedEvent):
     written: deque[items.Clip]
 
 
+@dataclass(eq=False)
 class Clips(AsyncSink):
     """A file for each event, with its time, label and score in its name, some seconds before and after it included:
     sound as the model gets it (16 bits), pictures as the source sees them. ``clips.jsonl`` lists them.
 
     The newest seconds are held in memory. Another thread writes the files; if it cannot follow a live source, or the
     disk is full, clips are missing, with a warning, and the stream goes on.
+
+    ``path`` of the folder. ``before`` and ``after``: seconds around an event. ``longest``: of an event that lasts
+    longer the first seconds are written, once they are over. ``keep``: bytes, an age, or both; then the oldest clips
+    are removed (None: never). ``format`` of sound; ``height`` of pictures, at most. ``queue``: clips that wait to be
+    written; of a live source the oldest of more are dropped. ``grace``: seconds for what is left at the end of a live
+    source.
     """
+
+    path: str = "clips"
+    before: NonNegativeFloat = 2.0
+    after: NonNegativeFloat = 1.0
+    longest: PositiveFloat = 30.0
+    keep: str | list[str] | None = "2GB"
+    format: Literal["flac", "wav"] = "flac"
+    height: Annotated[int, Field(ge=16)] = 480
+    queue: PositiveInt = field(default=10, kw_only=True)
+    grace: NonNegativeFloat = field(default=10.0, kw_only=True)
 
     pictures, shares = None, True
 
-    def __init__(
-        self,
-        path: str = "clips",
-        before: NonNegativeFloat = 2.0,
-        after: NonNegativeFloat = 1.0,
-        longest: PositiveFloat = 30.0,
-        keep: str | list[str] | None = "2GB",
-        format: Literal["flac", "wav"] = "flac",
-        height: Annotated[int, Field(ge=16)] = 480,
-        queue: PositiveInt = 10,
-        grace: NonNegativeFloat = 10.0,
-    ) -> None:
-        """``path`` of the folder. ``before`` and ``after``: seconds around an event. ``longest``: of an event that
-        lasts longer the first seconds are written, once they are over. ``keep``: bytes, an age, or both; then the
-        oldest clips are removed (None: never). ``format`` of sound; ``height`` of pictures, at most. ``queue``: clips
-        that wait to be written; of a live source the oldest of more are dropped. ``grace``: seconds for what is left
-        at the end of a live source.
-        """
-        super().__init__(queue, 1, grace)
-        self.before, self.after, self.longest = before, after, longest
-        self.format, self.height = format, height
-        self.folder = ClipFolder(path, keep, "sink.clips.keep")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.folder = ClipFolder(self.path, self.keep, "sink.clips.keep")
         self.outputs = (self.folder.path / LIST,)
         self.left: deque[Clips] = deque(maxlen=64)  # of streams that are over, whose clips may still be on their way
         self.pruned, self.failing = time.monotonic(), False
@@ -131,7 +129,7 @@ class Clips(AsyncSink):
                 self.begun.remove((item.label, item.start))
             case items.TimedEvent():
                 self.pending.append(item)
-            case items.TimedGap() if not item.length:  # nobody knows how long
+            case items.TimedGap() if not item.length:  # its length is not known yet
                 self.cut(math.inf)
 
     def flush(self) -> None:
@@ -165,7 +163,7 @@ class Clips(AsyncSink):
             if self.clock.time is None:  # no need to hurry, nor to drop any
                 self.grace = GRACE_SECONDS
                 with self.changed:
-                    self.changed.wait_for(lambda: len(self.waiting) < self.limit, GRACE_SECONDS)
+                    self.changed.wait_for(lambda: len(self.waiting) < self.queue, GRACE_SECONDS)
             super().write(self.cut_out(event))
 
     def cut_out(self, event: items.TimedEvent) -> Cut:

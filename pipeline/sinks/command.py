@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass, field
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.core.build import nearest
 from pipeline.core.errors import ConfigError
@@ -20,24 +21,22 @@ PLACEHOLDERS = ["label", "start", "end", "peak", "score", "stream"]
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
+@dataclass(eq=False)
 class Command(AsyncSink):
     """The program gets each event in its arguments, without a shell: a label is always (a part of) one argument,
     whatever it holds. It writes to standard error, and reads nothing.
+
+    ``run``: the program and its arguments, with places such as ``{label}``. After ``timeout`` seconds it is killed.
     """
 
-    def __init__(
-        self,
-        run: list[str] | None = None,
-        timeout: PositiveFloat = 30.0,
-        parallel: PositiveInt = 2,
-        queue: PositiveInt = 100,
-        grace: NonNegativeFloat = 5.0,
-    ) -> None:
-        """``run``: the program and its arguments, with places such as ``{label}``. After ``timeout`` seconds it is
-        killed. ``parallel`` run at a time, at most ``queue`` events wait (then the oldest are dropped); at the end
-        there are ``grace`` seconds for what is left.
-        """
-        super().__init__(queue, parallel, grace)
+    run: list[str] | None = None
+    timeout: PositiveFloat = 30.0
+    parallel: PositiveInt = 2
+    queue: PositiveInt = field(default=100, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        run = self.run
         if not run:
             places = ", ".join(f"'{{{place}}}'" for place in PLACEHOLDERS)
             raise ConfigError(f"sink.command.run: is not set; give a list: [program, {places}]")
@@ -48,7 +47,7 @@ class Command(AsyncSink):
             raise ConfigError(f"sink.command.run: got the program {run[0]!r}; an event can only choose its arguments")
         if shutil.which(os.path.expanduser(run[0])) is None:
             raise ConfigError(f"sink.command.run: there is no program {run[0]!r} that can be run")
-        self.arguments, self.timeout = [os.path.expanduser(run[0]), *run[1:]], timeout
+        self.arguments = [os.path.expanduser(run[0]), *run[1:]]
         self.running: set[subprocess.Popen[bytes]] = set()
         self.codes: Counter[str] = Counter()
 

@@ -155,7 +155,7 @@ class Console(Words):
 
     def file(self, result: items.FileResult) -> None:
         """A classified file, as a line, and a line for each of its events."""
-        answered = result.score is not None  # of several labels, none may be told
+        answered = result.score is not None  # a model of tags may give no label at all
         answer = f"{clean(result.label) or '–':<16} {result.score:.2f}" if answered else result.code
         doubt = result.code if answered else result.reason
         note = f"  ({clean(doubt)})" if doubt else ""

@@ -55,7 +55,7 @@ class Display:
 
     @property
     def closed(self) -> bool:
-        """Whether somebody has closed the window."""
+        """Whether the user has closed the window."""
         self.read_answers()
         return self.gone
 
@@ -112,7 +112,7 @@ def main(title: str, height: int) -> None:
     cv2.resizeWindow(title, height * 16 // 9, height)
     cv2.imshow(title, np.full((90, 160, 3), GREY, np.uint8))
     cv2.waitKey(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads on
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the parent reads no further
     os.write(1, FREE)
     sized = visible = False
     while cv2.waitKey(TURN_MILLISECONDS) & 0xFF not in QUIT_KEYS:

@@ -121,7 +121,7 @@ class Fanout(Sink):
             print(f"warning: sink={name} has failed, the others go on: {clean(str(error))}", file=sys.stderr)
 
     def setup(self, labels: list[str], background: list[str]) -> None:
-        """What one of them cannot do ends it all, as nothing has happened yet."""
+        """Set up each sink. An error ends the program: nothing has been written yet."""
         for sink in self.working.values():
             sink.setup(labels, background)
 

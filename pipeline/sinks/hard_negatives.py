@@ -180,7 +180,7 @@ def false_alarms(
     events: Iterable[TimedEvent], truth: Sequence[Times], context: float, bounds: tuple[float, float]
 ) -> list[Cut]:
     """The false events with ``context`` seconds around them, as parts to cut out in order of time; those as one whose
-    surroundings would meet. None of them reaches over the ``bounds``, into a true event, or into another.
+    surroundings would meet. A part ends at the ``bounds``, at a true event, and at another part.
     """
     edges = np.array([span[:2] for span in truth], float).reshape(-1, 2)
     found: list[Cut] = []

@@ -9,9 +9,10 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 
 import pipeline.sinks.items as items
 from pipeline.core.errors import ConfigError
@@ -24,6 +25,7 @@ KEEPALIVE_SECONDS = 30  # after which a broker knows that we are gone without a 
 PORT, TLS_PORT = 1883, 8883
 
 
+@dataclass(eq=False)
 class MQTT(AsyncSink):
     """What goes below ``topic``, as JSON: ``event`` (each event that has ended), ``state/LABEL`` (ON while an event of
     the label is open, else OFF; retained) and ``status`` (online or offline; retained, also the last will).
@@ -31,43 +33,41 @@ class MQTT(AsyncSink):
     An event counts as delivered once the broker has confirmed it (QoS 1), so it may come twice. While there is no
     broker, events wait in the queue; each new connection begins with the states of now. User and password come from
     the environment: RIVULET_MQTT_USER, RIVULET_MQTT_PASSWORD.
+
+    ``port`` None: 1883, with ``tls`` 8883. ``ca``: certificates (PEM) that are trusted instead of the system's.
+    ``topic``: another for each of several programs. ``discovery``: prefix of Home Assistant's topics (None: none).
+    ConfigError without paho-mqtt.
     """
 
-    def __init__(
-        self,
-        host: str | None = None,
-        port: Annotated[int, Field(ge=1, le=65535)] | None = None,
-        tls: bool = False,
-        ca: str | None = None,
-        topic: str = "rivulet",
-        discovery: str | None = "homeassistant",
-        queue: PositiveInt = 1000,
-        grace: NonNegativeFloat = 5.0,
-    ) -> None:
-        """``port`` None: 1883, with ``tls`` 8883. ``ca``: certificates (PEM) that are trusted instead of the system's.
-        ``topic``: another for each of several programs. ``discovery``: prefix of Home Assistant's topics (None: none).
-        ``queue``: events that wait at most; then the oldest are dropped. ``grace``: seconds for what is left at the
-        end. ConfigError without paho-mqtt.
-        """
-        super().__init__(queue, 1, grace)
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tls: bool = False
+    ca: str | None = None
+    topic: str = "rivulet"
+    discovery: str | None = "homeassistant"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             self.paho: Any = importlib.import_module("paho.mqtt.client")
             version = self.paho.CallbackAPIVersion.VERSION2
         except (ImportError, AttributeError):
             raise ConfigError("sink=mqtt: needs paho-mqtt: pip install 'paho-mqtt>=2.1'") from None
-        if not host or not is_host(host):
-            raise ConfigError(f"sink.mqtt.host: got {host!r}; expected the broker's name or address, without a port")
-        for key, value in {"topic": topic, "discovery": discovery}.items():
+        if not is_host(self.host):
+            raise ConfigError(
+                f"sink.mqtt.host: got {self.host!r}; expected the broker's name or address, without a port"
+            )
+        for key, value in {"topic": self.topic, "discovery": self.discovery}.items():
             if value is not None and (not value.isprintable() or set("+#$") & set(value) or not all(value.split("/"))):
                 raise ConfigError(f"sink.mqtt.{key}: got {value!r}; expected words with / between them, without + # $")
-        self.host, self.port = host, port or (TLS_PORT if tls or ca else PORT)
-        self.topic, self.discovery = topic, discovery
+        encrypted = self.tls or self.ca is not None
+        self.port = self.port or (TLS_PORT if encrypted else PORT)
         self.client = self.paho.Client(version, client_id=f"rivulet-{uuid.uuid4().hex[:12]}")
-        if tls or ca:
-            self.client.tls_set_context(trusting(ca))
+        if encrypted:
+            self.client.tls_set_context(trusting(self.ca))
         if user := os.environ.get(USER):
             self.client.username_pw_set(user, os.environ.get(PASSWORD))
-        self.client.will_set(f"{topic}/status", "offline", qos=1, retain=True)
+        self.client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
         self.client.reconnect_delay_set(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
         self.client.on_connect, self.client.on_connect_fail = self.connected, self.not_connected
         self.client.on_disconnect, self.client.on_publish = self.disconnected, self.confirmed
@@ -77,7 +77,7 @@ class MQTT(AsyncSink):
         self.open: dict[str, tuple[items.TimedEvent, ...]] = {}  # by stream
         self.confirmations: set[int] = set()
         self.publishing = threading.Lock()
-        self.trouble, self.told, self.gone = "there was no connection", False, threading.Event()
+        self.trouble, self.warned, self.gone = "there was no connection", False, threading.Event()
 
     def setup(self, labels: list[str], background: list[str]) -> None:
         """Which labels make events."""
@@ -113,7 +113,7 @@ class MQTT(AsyncSink):
         self.open.pop(self.stream.name if self.stream else "", None)
 
     def publish_states(self, labels: list[str]) -> None:
-        """The states of these labels. Without a confirmation: whoever reconnects gets all of them anew."""
+        """Publish the states of these labels. No confirmation is needed: a new connection begins with all states."""
         with self.publishing:  # so that none is overtaken by one before
             for label in labels:
                 event = self.states.get(label)
@@ -150,11 +150,11 @@ class MQTT(AsyncSink):
     def connected(self, client: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
         """There is a broker: tell it what we are, and how things stand."""
         if code.is_failure:
-            self.tell(f"refused: {code}; user and password are taken from {USER} and {PASSWORD}")
+            self.warn_once(f"refused: {code}; user and password are taken from {USER} and {PASSWORD}")
             return
         self.trouble = "the broker has not confirmed it"
-        if self.told:
-            self.told = False
+        if self.warned:
+            self.warned = False
             print(f"sink=mqtt: connected to {self.host}:{self.port}", file=sys.stderr)
         if self.discovery:
             topic = f"{self.discovery}/device/{slug(self.topic, only_ascii=True)}/config"
@@ -187,21 +187,21 @@ class MQTT(AsyncSink):
 
     def not_connected(self, client: Any, data: Any) -> None:
         """There is no broker. Called while the error is handled."""
-        self.tell(str(sys.exc_info()[1]))
+        self.warn_once(str(sys.exc_info()[1]))
 
     def disconnected(self, client: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
         """The connection is over."""
         if self.ended:
             self.gone.set()
         elif code.is_failure:
-            self.tell(f"the connection was lost ({code})")
+            self.warn_once(f"the connection was lost ({code})")
 
-    def tell(self, problem: str) -> None:
+    def warn_once(self, problem: str) -> None:
         """Warn once of each time without a broker."""
         self.trouble = problem
-        if not self.told and not self.ended:
-            self.told = True
-            text = f"sink=mqtt: {self.host}:{self.port}: {problem}; trying again, up to {self.limit} events wait"
+        if not self.warned and not self.ended:
+            self.warned = True
+            text = f"sink=mqtt: {self.host}:{self.port}: {problem}; trying again, up to {self.queue} events wait"
             print(f"warning: {clean(text)}", file=sys.stderr)
 
     def close(self) -> None:

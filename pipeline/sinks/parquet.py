@@ -33,14 +33,10 @@ class Parquet(Sink):
 
     files = True
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str) -> None:
         """``path`` of the table. ConfigError without pyarrow, or if it is no regular file; OSError if it could not be
         written.
         """
-        if path is None:
-            raise ConfigError(
-                "sink.parquet.path: is not set; give the table to write: sink.parquet.path=answers.parquet"
-            )
         try:
             self.arrow: Any = importlib.import_module("pyarrow")
             self.parquet: Any = importlib.import_module("pyarrow.parquet")
@@ -53,8 +49,8 @@ class Parquet(Sink):
         self.part: Any = None  # what is written, as pyarrow sees it
         self.writer: Any = None
         self.schema: Any = None
-        self.columns: dict[str, list[Any]] = {}
-        self.group_rows = self.rows = 0  # of a row group: how many there can be, and are
+        self.keys: list[str] = []  # of a row, one for each column
+        self.rows: list[list[Any]] = []  # of the next row group
         self.broken = False
 
     def write(self, item: Item) -> None:
@@ -72,17 +68,13 @@ class Parquet(Sink):
             return
         if self.writer is None:
             self.open(list(row))
-        for key, column in self.columns.items():
-            value = row.get(key, "")
-            column.append(number(value) if is_number(key) else utf8(key, value))
-        self.rows += 1
-        if self.rows == self.group_rows:
+        self.rows.append([to_cell(key, row.get(key, "")) for key in self.keys])
+        if len(self.rows) == max(1, GROUP_CELLS // len(self.keys)):
             self.write_group()
 
     def open(self, keys: list[str]) -> None:
         """Begin a table with columns for these keys of a row."""
-        self.schema = self.arrow.schema([(utf8("label", key), self.kind(key)) for key in keys])
-        self.columns, self.group_rows, self.rows = {key: [] for key in keys}, max(1, GROUP_CELLS // len(keys)), 0
+        self.keys, self.schema = keys, self.arrow.schema([(clean(key), self.kind(key)) for key in keys])
         with self.all_or_nothing():
             file = self.journal.open()
             assert file is not None
@@ -98,9 +90,10 @@ class Parquet(Sink):
     def write_group(self) -> None:
         """A row group of what is kept."""
         with self.all_or_nothing():
-            arrays = [self.arrow.array(column, self.kind(key)) for key, column in self.columns.items()]
+            columns = zip(*self.rows, strict=True)
+            arrays = [self.arrow.array(column, kind) for column, kind in zip(columns, self.schema.types, strict=True)]
             self.writer.write_table(self.arrow.Table.from_arrays(arrays, schema=self.schema))
-        self.columns, self.rows = {key: [] for key in self.columns}, 0
+        self.rows.clear()
 
     def finish(self) -> None:
         """All files are written: the table takes its place."""
@@ -151,13 +144,10 @@ def is_number(key: str) -> bool:
     return key in NUMBERS or key.startswith("p_")
 
 
-def number(value: Any) -> float | None:
-    """A number, or null."""
-    return None if value is None or value == "" else float(value)
-
-
-def utf8(key: str, value: Any) -> str:
-    """Text as UTF-8 can have it; labels are hostile, too."""
+def to_cell(key: str, value: Any) -> float | str | None:
+    """A number, or null; or text as UTF-8 can have it. Labels are hostile, too."""
+    if is_number(key):
+        return None if value is None or value == "" else float(value)
     text = str(value)
     if key == "label":
         return clean(text)

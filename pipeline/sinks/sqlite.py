@@ -3,13 +3,13 @@
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import PositiveFloat
 
 import pipeline.sinks.items as items
-from pipeline.core.errors import ConfigError
 from pipeline.core.event_database import database_errors, open_database
 from pipeline.core.journal import Journal
 from pipeline.core.text import clean
@@ -24,13 +24,11 @@ class SQLite(Sink):
 
     several = True
 
-    def __init__(self, path: str | None = None, sync: PositiveFloat | None = 1.0) -> None:
+    def __init__(self, path: str, sync: PositiveFloat | None = 1.0) -> None:
         """``path`` of the database, which is made if it is not there. ``sync``: seconds after which rows also survive a
         power cut (None: when SQLite decides). ConfigError if it is no such database, or of a newer version; OSError if
         it could not be written.
         """
-        if path is None:
-            raise ConfigError("sink.sqlite.path: is not set; give the database: sink.sqlite.path=events.sqlite")
         self.path, self.sync = Path(path).expanduser(), sync
         self.outputs = (self.path,)
         Journal(str(self.path), None)  # whether it could be written
@@ -46,26 +44,26 @@ class SQLite(Sink):
         """Open the database, and give the stream a row."""
         super().start(stream)
         self.database = open_database(self.path, "sink.sqlite.path", write=True)
-        with database_errors(self.path):
-            self.database.execute("PRAGMA synchronous = NORMAL")
+        self.execute("PRAGMA synchronous = NORMAL")
         self.add_stream(stream)
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement in the open database; text is made harmless. OSError names the file."""
+        assert self.database is not None
+        with database_errors(self.path):
+            return self.database.execute(statement, [clean(one) if isinstance(one, str) else one for one in values])
 
     def add_stream(self, stream: items.StreamInfo) -> None:
         """A row for the stream."""
-        assert self.database is not None
-        row = clean(stream.name), items.to_utc(time.time())
-        with database_errors(self.path):
-            self.number = self.database.execute("INSERT INTO streams (name, began) VALUES (?, ?)", row).lastrowid
+        row = stream.name, items.to_utc(time.time())
+        self.number = self.execute("INSERT INTO streams (name, began) VALUES (?, ?)", row).lastrowid
 
     def beside(self, stream: items.StreamInfo) -> Self:
         """In the same database; under a name that is there already, if it is."""
         other = super().beside(stream)
         other.clock = items.Clock()
-        assert self.database is not None
-        with database_errors(self.path):
-            query = "SELECT max(id) FROM streams WHERE name = ?"
-            (other.number,) = self.database.execute(query, (clean(stream.name),)).fetchone()
-        other.again = other.number is not None  # so its events may be told again
+        (other.number,) = self.execute("SELECT max(id) FROM streams WHERE name = ?", [stream.name]).fetchone()
+        other.again = other.number is not None  # so the stream may send events that it has sent before
         if other.number is None:
             other.add_stream(stream)
         return other
@@ -87,29 +85,22 @@ class SQLite(Sink):
 
     def has(self, event: items.TimedEvent) -> bool:
         """Whether an event is there."""
-        assert self.database is not None
         query = "SELECT 1 FROM events WHERE stream = ? AND label = ? AND start = ?"
-        with database_errors(self.path):
-            found = self.database.execute(query, (self.number, clean(event.label), event.start)).fetchone()
-        return found is not None
+        return self.execute(query, (self.number, event.label, event.start)).fetchone() is not None
 
     def add(self, table: str, row: items.Row) -> None:
         """A row of the stream."""
         if self.database is None:
             return
         row = row | {"stream": self.number}
-        values = [clean(value) if isinstance(value, str) else value for value in row.values()]
-        with database_errors(self.path):
-            self.database.execute(
-                f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", values
-            )
+        places = ", ".join("?" * len(row))
+        self.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", [*row.values()])
         self.due = True
 
     def flush(self) -> None:
         """To the disk, if it is time."""
         if self.database and self.sync and self.due and time.monotonic() - self.synced >= self.sync:
-            with database_errors(self.path):
-                self.database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self.synced, self.due = time.monotonic(), False
 
     def close(self) -> None:

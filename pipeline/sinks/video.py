@@ -20,10 +20,8 @@ class Video(Screen):
     A picture waits until its answer is known. All pictures have the size of the first one.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str) -> None:
         """``path`` of the mp4 file."""
-        if path is None:
-            raise ConfigError("sink.video.path: is not set; give the video to write: sink.video.path=out.mp4")
         self.path = Path(path).expanduser()
         if self.path.suffix.lower() != ".mp4":
             raise ConfigError(f"sink.video.path: got {path!r}; expected a name that ends in .mp4")

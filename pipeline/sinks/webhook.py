@@ -6,61 +6,56 @@ import ssl
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
 from pipeline.core.errors import ConfigError
 from pipeline.sinks.async_sink import AsyncSink
 from pipeline.sinks.items import Row
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 30.0  # before the next attempt: twice as long each time
-BODY_BYTES = 1 << 16  # of an answer, which nobody needs
+BODY_BYTES = 1 << 16  # of an answer's body that are read, and thrown away
 TRY_AGAIN = (408, 425, 429)  # status codes of a server that may accept it later, as all from 500 on
 
 
+@dataclass(eq=False)
 class Webhook(AsyncSink):
     """Each event as ``{"type": "event", "stream", "number", "start", "end", "peak", "label", "score"}``.
 
     The connection stays open between events. Attempts that failed are made again, no sooner than the server's
     Retry-After; so a server can get an event twice, with the same header Idempotency-Key. Certificates of https are
     verified. Redirections are not followed: they would turn a POST into a GET, and carry tokens to other servers.
+
+    ``headers``: e.g. a token. ``timeout``: seconds for an answer. ``patience``: seconds after which an event is given
+    up.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        headers: dict[str, str] | None = None,
-        timeout: PositiveFloat = 5.0,
-        patience: PositiveFloat = 300.0,
-        queue: PositiveInt = 1000,
-        grace: NonNegativeFloat = 5.0,
-    ) -> None:
-        """``headers``: e.g. a token. ``timeout``: seconds for an answer. ``patience``: seconds after which an event is
-        given up. ``queue``: events that wait at most; then the oldest are dropped. ``grace``: seconds for what is left
-        at the end.
-        """
-        super().__init__(queue, 1, grace)
-        if url is None:
-            raise ConfigError("sink.webhook.url: is not set; give the address that gets a POST for each event")
+    url: str
+    headers: dict[str, str] | None = field(default=None, repr=False)
+    timeout: PositiveFloat = 5.0
+    patience: PositiveFloat = 300.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(self.url)
             known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 80) > 0
         except ValueError:
             known = False
-        if not known or parts.username or not url.isascii() or not url.isprintable() or " " in url:
+        if not known or parts.username or " " in self.url or not is_printable_ascii(self.url):
             raise ConfigError(
                 "sink.webhook.url: expected http or https, a server and a path, in ASCII (%-encoded), without a user; "
                 "tokens go into sink.webhook.headers"
             )
-        for name, value in (headers or {}).items():
-            if not (f"{name}{value}".isprintable() and name.isascii() and str(value).isascii()) or ":" in name:
+        for name, value in (self.headers or {}).items():
+            if not is_printable_ascii(f"{name}{value}") or ":" in name:
                 raise ConfigError(f"sink.webhook.headers: {name!r}: expected printable ASCII in one line")
-        self.url, self.server = url, parts.netloc
-        self.headers = {"Content-Type": "application/json", "User-Agent": "rivulet"} | (headers or {})
-        self.timeout, self.patience, self.run = timeout, patience, uuid.uuid4().hex
+        self.server, self.run = parts.netloc, uuid.uuid4().hex
+        self.sent = {"Content-Type": "application/json", "User-Agent": "rivulet"} | (self.headers or {})
         self.pool, self.not_before = connections(parts.scheme, parts.netloc), 0.0  # on time.monotonic
 
     def deliver(self, row: Row) -> str:
@@ -83,7 +78,7 @@ class Webhook(AsyncSink):
         timeout = max(0.1, min(self.timeout, self.until - time.monotonic()))
         try:
             answer = self.pool.request(
-                "POST", self.url, body=json.dumps(row), headers=self.headers | key, timeout=timeout, retries=False,
+                "POST", self.url, body=json.dumps(row), headers=self.sent | key, timeout=timeout, retries=False,
                 redirect=False, preload_content=False,
             )  # fmt: skip
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
@@ -97,6 +92,11 @@ class Webhook(AsyncSink):
     def summary(self, missing: int, reason: str) -> str:
         """What was not delivered, and to whom."""
         return f"sink=webhook: {missing} of {self.count} events did not reach {self.server} (the last: {reason})"
+
+
+def is_printable_ascii(text: str) -> bool:
+    """Whether a text can stand in a line of HTTP."""
+    return text.isascii() and text.isprintable()
 
 
 def connections(scheme: str, server: str) -> urllib3.PoolManager:

@@ -30,7 +30,7 @@ class Window(Screen):
         super().start(stream)
 
     def flush(self) -> None:
-        """Closed if somebody has closed the window, MediaError if it broke down: seen though no picture comes."""
+        """Raise Closed if the user has closed the window, MediaError if it broke down; also while no pictures come."""
         if self.display is None or not self.display.closed:
             return
         broken = self.display.broken
