@@ -121,33 +121,22 @@ class Split(Protocol):
     def __getitem__(self, index: int, /) -> Sample | None: ...
 
 
+def forwarded(name: str) -> Any:
+    """An attribute that is that of ``self.split``, also when it is set. AttributeError if that has none."""
+    return property(lambda self: getattr(self.split, name), lambda self, value: setattr(self.split, name, value))
+
+
 class Derived:
     """Base of splits that are made of another one: they have its length, and know of it what is ``passed`` on. What a
     training sets, goes on to it: the epoch, and ``done`` (``datasets/copies.py``) if it asks for that.
     """
 
     passed: tuple[str, ...] = ("classes", "names", "groups", "skipped")
+    epoch: int = forwarded("epoch")
+    done: Any = forwarded("done")
 
     def __init__(self, split: Split) -> None:
         self.split = split
-
-    @property
-    def epoch(self) -> int:
-        """That of the other one."""
-        return self.split.epoch
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self.split.epoch = number
-
-    @property
-    def done(self) -> Any:
-        """That of the other one. AttributeError if it does not ask."""
-        return self.split.done  # type: ignore[attr-defined]
-
-    @done.setter
-    def done(self, known: Any) -> None:
-        self.split.done = known  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         if name in self.passed:  # if the other one knows

@@ -18,9 +18,9 @@ from pipeline.layers.usual import LEAST_DEVIATION, SIGMAS
 from pipeline.media.sample import Split
 from pipeline.tasks.calibration import MIN_SCORE
 from pipeline.tasks.columns import InColumns
+from pipeline.tasks.labelled import Labelled, Tagged
 from pipeline.tasks.losses import Loss
 from pipeline.tasks.normal import NormalClips, fit_normal
-from pipeline.tasks.tags import Tagged, Tags
 
 UNUSUAL = "unusual"
 MAX_BANDS = 8
@@ -74,7 +74,7 @@ class Square(Loss):
         return torch.where(normal, logits[:, 0].float().exp(), 0.0).sum()
 
 
-class Novelty(Tags[Novel]):
+class Novelty(Labelled[Novel]):
     """One label, ``unusual``: it is where nothing normal is. An encoder that measures what it did not expect, the head
     ``energy`` and the decoder ``bands`` belong to it.
     """
