@@ -81,7 +81,7 @@ test-ray: setup .venv-ray/ready ## classify on a cluster, with Ray in its own en
 	@touch $@
 
 test-browser: setup .venv/browser ## the pages in headless Chromium (Debian: installs it)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "browser and not long" tests/test_serving_page.py tests/test_teach.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "browser and not long" tests/test_teach.py tests/test_serving_page.py
 
 .venv/browser: requirements-browser.txt .venv/ready
 	@command -v chromium chromium-browser > /dev/null || \

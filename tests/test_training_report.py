@@ -403,9 +403,8 @@ def test_wrong_usage(folders, tmp_path, capsys):
 
 
 def test_multirun_ends_with_the_comparison_also_if_a_run_fails(tones, tmp_path):
-    data = ["dataset=folder", "dataset.cache=null", f"dataset.root={tones},/nowhere"]
-    more = ["--multirun", "head=mean,max", "trainer.epochs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    done = run("train.py", *data, *QUICK, *more)
+    done = run("train.py", "--multirun", "head=mean,max", "dataset=folder", "dataset.cache=null", *QUICK,
+               "trainer.epochs=1", f"dataset.root={tones},/nowhere", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
     assert done.returncode == 2 and b"/nowhere" in done.stderr
     shown = " ".join(done.stdout.decode().split())
     assert "head.pool=mean" in shown and "head.pool=max" in shown and "failed" in shown
