@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import pipeline.sinks.items as items
 from pipeline.core.errors import ConfigError, SnapshotError
 from pipeline.core.text import clean
+from pipeline.decoders.decoder import Event
 from pipeline.model.stream_model import StreamModel
 from pipeline.serving import messages as said
 from pipeline.serving.messages import Hello, Refused
@@ -284,34 +285,35 @@ class Hall:
     def tell(self, answers: Sequence[Answer], gap: Mapping[str, Any] | None = None) -> None:
         """Answers of streams to their clients and sinks; the last of them with a ``gap``."""
         for answer in answers:
-            seat, stream = self.by_stream[answer.stream], answer.stream
+            seat, stream, opened = self.by_stream[answer.stream], answer.stream, answer.stream.open
             passed = gap if answer is answers[-1] else None
             self.waits[bisect_left(WAITS, answer.waited)] += 1
             self.waited, self.answers = self.waited + answer.waited, self.answers + 1
             self.counts["waited_microseconds"] += round(1e6 * answer.waited)
             if answer.first >= seat.told:
-                self.tell_sink(seat, answer)
+                self.tell_sink(seat, answer, opened)
             if seat.client is not None:
+                answered = seat.answered
                 text = said.text_of(
                     "answer",
-                    ack=seat.answered,
+                    ack=answered,
                     first=answer.first,
                     next=stream.steps if passed else answer.first + len(answer.posteriors),
                     posteriors=said.encode_posteriors(answer.posteriors) if seat.posteriors else None,
                     events=said.rows_of(answer.events),
-                    open=said.rows_of(stream.open) or None,
+                    open=said.rows_of(opened) or None,
                     waited=round(answer.waited, 4),
                     warnings=list(answer.warnings) or None,
                     gap=passed,
                 )
-                self.news.append(News(seat.client, text, seat.answered))
+                self.news.append(News(seat.client, text, answered))
 
-    def tell_sink(self, seat: Seat, answer: Answer) -> None:
-        """An answer to its sink, and its events to all who watch."""
+    def tell_sink(self, seat: Seat, answer: Answer, opened: Sequence[Event]) -> None:
+        """An answer to its sink, with the events that are open; those that have ended to all who watch."""
         rate, session = self.model.rate, seat.session
         steps = items.Steps(answer.first, answer.posteriors, answer.waited)
         events = [event for event in answer.events if not self.once.knows(session, event.label, event.start)]
-        tell_answer(seat.sink, rate, events, steps, seat.stream.open, answer.warnings)
+        tell_answer(seat.sink, rate, events, steps, opened, answer.warnings)
         seat.told = answer.first + len(answer.posteriors)
         self.counts["events"] += len(events)
         for event in events:
