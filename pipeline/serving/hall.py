@@ -7,6 +7,7 @@ has gone keeps its seat for a minute. Whenever it comes back, the sinks are told
 import copy
 import json
 import queue
+import random
 import secrets
 import threading
 import time
@@ -35,7 +36,7 @@ GAP = ""  # no label: how a gap is known
 TILE = 64  # rows of a batch at most: part of what makes bits
 TURN_SECONDS = 0.01  # from the beginning of a turn to the next, at least: small batches are dear
 CREDIT_SECONDS = 2.0
-SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream; of large ones, or if there is much to do
+SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream at most; if large, or much is to do
 LARGE_SEAL, BUSY = 64 << 10, 0.5  # characters; load
 KEPT_SECONDS, MAX_KEPT = 60.0, 256  # of seats whose client has gone
 LOOK_SECONDS = 1.0  # between two looks at those, and at the load
@@ -64,7 +65,7 @@ class Seat:
 
     Attributes:
         began: seconds after 1970 at tick 0.
-        sealed: when (on time.monotonic), and how long the seal was.
+        due: when its next seal is (on time.monotonic).
         left: when its client had gone, on time.monotonic.
     """
 
@@ -77,7 +78,7 @@ class Seat:
     began: float
     client: Client = None
     posteriors: bool = True
-    sealed: tuple[float, int] = (0.0, 0)
+    due: float = 0.0
     left: float = 0.0
 
     @property
@@ -164,7 +165,7 @@ class Hall:
             while more is not None:
                 began = time.monotonic()
                 more = self.turn(more)
-                if more is not None:
+                if more is not None and not self.scheduler.wait(0):  # a full batch leaves some
                     time.sleep(max(0.0, began + TURN_SECONDS - time.monotonic()))
         except BaseException as error:  # raised again by who has started us
             self.error = error
@@ -325,14 +326,14 @@ class Hall:
         """What a stream remembers now."""
         sealed = Sealed(seat.session, seat.tick, seat.began, self.scheduler.snapshot(seat.stream))
         text = self.seals.seal(sealed, time.time())
-        seat.sealed = time.monotonic(), len(text)
+        slow = len(text) > LARGE_SEAL or self.load > BUSY
+        seconds = SLOW_SEAL_SECONDS if slow else SEAL_SECONDS
+        seat.due = time.monotonic() + seconds * random.uniform(0.5, 1)  # those who came together part
         return text
 
     def seal_if_due(self, seat: Seat, now: float) -> None:
         """A seal for a client, every few seconds."""
-        when, size = seat.sealed
-        slow = size > LARGE_SEAL or self.load > BUSY
-        if seat.client is not None and now - when >= (SLOW_SEAL_SECONDS if slow else SEAL_SECONDS):
+        if seat.client is not None and now >= seat.due:
             self.news.append(News(seat.client, said.text_of("seal", seal=self.seal(seat), tick=seat.tick)))
 
     def drop(self, seat: Seat) -> None:
