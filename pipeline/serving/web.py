@@ -229,9 +229,10 @@ class Server:
         task.add_done_callback(self.tasks.discard)
 
     async def hang_up(self, socket: web.WebSocketResponse, end: Refused) -> None:
-        """End a connection, with a code."""
-        self.refused[end.code] += end.code != said.ENDED
-        await socket.close(code=end.code, message=end.reason.encode()[:MAX_REASON])
+        """End a connection, with a code; the first one counts."""
+        if not socket.closed:
+            self.refused[end.code] += end.code != said.ENDED
+            await socket.close(code=end.code, message=end.reason.encode()[:MAX_REASON])
 
     # ---------------------------------------------------------------- clients
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -287,6 +288,7 @@ class Server:
             while not session.has_credit and client.end is None and not socket.closed:
                 client.moved.clear()
                 await client.moved.wait()
+        await self.hang_up(socket, client.end)  # else aiohttp would, with 1000
 
     def count(self, address: str) -> int:
         """How many clients an address has."""
