@@ -241,7 +241,7 @@ def check_settings(program: Callable[..., int], settings: dict[str, Any]) -> dic
     allow(*convert([names] if isinstance(names, str) else names, list[str], "plugins"))
     arguments = arguments_for(program, settings)
     for key in sorted(OmegaConf.missing_keys(settings)):
-        raise ConfigError(f"{key}: is not set; add it to the command: {key}=... (--help has examples)")
+        raise ConfigError(f"{key}: is not set; add it to the command: {key}=... (--help and docs/ have examples)")
     for name in inspect.signature(program).parameters:
         if name not in settings and name not in OURS:
             raise ConfigError(f"{name}: is not set; choose at least one: {', '.join(options(name)) or 'a value'}")

@@ -300,6 +300,8 @@ class Corpus:
                 raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
             self.labels = sorted([*self.labels, background])
         if self.quantities:
+            if self.around.scene:
+                raise ConfigError("dataset.scene, dataset.negatives: are of labels; leave them out with dataset.values")
             self.labels, self.background = list(self.quantities), None
 
     def split(self, name: str, spec: InputSpec) -> Split:
@@ -350,12 +352,12 @@ def cache_folder(given: str | None) -> Path | None:
 
 def check_splits(clips: Sequence[Clip], lone: bool = False) -> None:
     """What would make a result meaningless is an error now; with ``lone``, train need not know all labels."""
-    counts = Counter(clip.split for clip in clips)
-    if unknown := counts.keys() - {*SPLITS, ""}:
+    counts = Counter(clip.split for clip in clips if clip.labels)
+    if unknown := {clip.split for clip in clips} - {*SPLITS, ""}:
         raise ConfigError(f"dataset: split {min(unknown)!r} is none of {', '.join(SPLITS)}; name it in dataset.splits")
     for name in ("train", "val"):
         if not counts[name]:
-            raise ConfigError(f"dataset: no clip in split {name!r}; found {dict(counts) or 'no clips at all'}")
+            raise ConfigError(f"dataset: no clip in split {name!r} with a label; found {dict(counts) or 'none at all'}")
     trained = {label for clip in clips if clip.split == "train" for label in clip.labels}
     for label, one in {label: clip for clip in clips for label in clip.labels}.items():
         if label != clean(label):
@@ -364,8 +366,6 @@ def check_splits(clips: Sequence[Clip], lone: bool = False) -> None:
             )
         if label not in trained and not lone:
             raise ConfigError(f"dataset: label {label!r} is in {one.split} but no clip of train ({one.name})")
-    if not trained:
-        raise ConfigError("dataset: no clip of train has a label; expected some")
     homes: dict[str, str] = {}  # of groups
     for clip in clips:
         if clip.group and (home := homes.setdefault(clip.group, clip.split)) != clip.split:

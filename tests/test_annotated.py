@@ -190,6 +190,8 @@ def test_what_is_doubtful_is_told(tmp_path, capsys):
         dataset(tmp_path, [one | {"split": "train"} for one in rows] + SPLITS).split(
             "val", InputSpec(None, Picture(8, 8, 10))
         )
+    with pytest.raises(ConfigError, match="no clip in split 'val' with a label"):
+        dataset(tmp_path, [one | {"split": "train"} for one in rows] + [row("v.wav", split="val")])
     with pytest.raises(ConfigError, match=r"dataset\.group: .* has no column 'plaice'; did you mean 'place'"):
         dataset(tmp_path, [one | {"place": 1} for one in rows], group="plaice")
     with pytest.raises(ConfigError, match=r"dataset\.group: 'place' is a column"):

@@ -14,6 +14,7 @@ from conftest import BOTH, PICTURES, ROOT, listen, lively_model, noise, small_mo
 
 from pipeline.decoders.decoder import Decoder
 from pipeline.layers.stage import Stage, tree
+from pipeline.streaming import state_batch
 from pipeline.streaming.scheduler import Scheduler
 from pipeline.streaming.stream import Stream
 
@@ -614,3 +615,15 @@ def test_a_stream_can_be_ended_while_another_thread_feeds_it(how):
     stop.set()
     thread.join()
     assert ended and (how == "gap" or "takes no part" in refused[0])
+
+
+@pytest.mark.parametrize(("bad", "sizes"), [
+    (set(), [1, 2, 4, 8, 16, 24, 32, 48, 64]),
+    ({24, 48}, [1, 2, 4, 8, 16, 32, 64]),
+    ({4}, [8, 16, 24, 32, 48, 64]),
+    ({16, 48}, [24, 32, 64]),
+    ({64}, [1]),
+])  # fmt: skip
+def test_a_batch_size_that_is_not_exact_takes_smaller_ones_with_it_unless_it_is_between_two(monkeypatch, bad, sizes):
+    monkeypatch.setattr(state_batch, "agrees", lambda *given: given[4] not in bad)
+    assert state_batch.independent_sizes(small_model(), 800, 64) == sizes

@@ -276,6 +276,7 @@ def test_a_training_tells_levels_in_every_place(loud, tmp_path):
     ("trainer.balance=sampling", "trainer.balance: is of labels"),
     ("trainer.focal=2", "trainer.focal: is of labels"),
     ("dataset.values=[lavel]", "has no column 'lavel'"),
+    ("dataset.negatives=.", "dataset.scene, dataset.negatives: are of labels"),
 ])  # fmt: skip
 def test_settings_of_labels_are_refused(loud, tmp_path, setting, message):
     given = {"dataset": "manifest", "dataset.root": loud, "dataset.values": "[level]", "dataset.cache": "null", "task": "values",

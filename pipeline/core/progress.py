@@ -1,5 +1,6 @@
 """A progress bar on standard error, if that is a terminal."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
@@ -15,12 +16,12 @@ def bar(
     """Yield the items and show how many are done. ``total``: if they have no length; ``done``: before the first;
     ``note``: what to say beside, so many seconds after the first.
     """
-    console, count = Console(stderr=True), len(items) if isinstance(items, Sized) else total
+    count = len(items) if isinstance(items, Sized) else total
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
         task = shown.add_task(title, total=count, completed=done, note="")
         for item in items:
             yield item

@@ -36,7 +36,7 @@ GAP = ""  # no label: how a gap is known
 TILE = 64  # rows of a batch at most: part of what makes bits
 TURN_SECONDS = 0.01  # from the beginning of a turn to the next, at least: small batches are dear
 CREDIT_SECONDS = 2.0
-SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream at most; if large, or much is to do
+SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream, on average; slow: large ones, or load
 LARGE_SEAL, BUSY = 64 << 10, 0.5  # characters; load
 KEPT_SECONDS, MAX_KEPT = 60.0, 256  # of seats whose client has gone
 LOOK_SECONDS = 1.0  # between two looks at those, and at the load
@@ -328,7 +328,7 @@ class Hall:
         text = self.seals.seal(sealed, time.time())
         slow = len(text) > LARGE_SEAL or self.load > BUSY
         seconds = SLOW_SEAL_SECONDS if slow else SEAL_SECONDS
-        seat.due = time.monotonic() + seconds * random.uniform(0.5, 1)  # those who came together part
+        seat.due = time.monotonic() + seconds * random.uniform(0.75, 1.25)  # those who came together part
         return text
 
     def seal_if_due(self, seat: Seat, now: float) -> None:

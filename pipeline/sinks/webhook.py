@@ -34,7 +34,7 @@ class Webhook(AsyncSink):
     up.
     """
 
-    url: str
+    url: str = field(repr=False)  # which may have a token
     headers: dict[str, str] | None = field(default=None, repr=False)
     timeout: PositiveFloat = 5.0
     patience: PositiveFloat = 300.0

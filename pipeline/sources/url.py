@@ -1,6 +1,6 @@
 """Pictures from the network: an IP camera, a media server, another program."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ class Url(LiveVideo):
     ``transport`` of RTSP.
     """
 
-    url: str
+    url: str = field(repr=False)  # which may have a password
     transport: Literal["tcp", "udp"] = "tcp"
 
     def __post_init__(self) -> None:

@@ -105,14 +105,15 @@ def independent_sizes(model: StreamModel, size: int, tile: int) -> list[int]:
     random, sizes, compared = np.random.default_rng(0), [tile], 0
     while sizes[0] % 2 == 0:
         sizes.insert(0, sizes[0] // 2)
-    sizes = sorted([*sizes, *(3 * large // 4 for large in sizes if large >= LARGE)])
+    between = {3 * large // 4 for large in sizes if large >= LARGE}
+    sizes = sorted([*sizes, *between])
     memory = full_memory(model, size, random)
     while sizes and compared < VALUES:
         block = full_block(model, size, 1, random)
         expected = model.advance(repeated(block, sizes[-1]), repeated(memory, sizes[-1]))
         one = alone(expected)
-        bad = [count for count in sizes if not agrees(model, block, memory, one, count, random)]
-        sizes = [count for count in sizes if count > max(bad, default=0)]
+        bad = {count for count in sizes if not agrees(model, block, memory, one, count, random)}
+        sizes = [count for count in sizes if count > max(bad - between, default=0) and count not in bad]
         compared += one[0].size
     return sizes or [1]
 

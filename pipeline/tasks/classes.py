@@ -54,7 +54,8 @@ class Classes(Task[Classified]):
     def columns(self, labels: Sequence[str], background: str | None) -> list[str]:
         """All labels: nothing is a class, too. ConfigError for a single one."""
         if len(labels) < 2:
-            raise ConfigError(f"dataset: only one label ({', '.join(labels)}); expected at least two classes")
+            hint = "expected at least two classes; set task=tags for a single one"
+            raise ConfigError(f"dataset: only one label ({', '.join(labels)}); {hint}")
         return list(labels)
 
     def in_columns(self, split: Split, labels: Sequence[str], background: str | None) -> Split:
