@@ -617,6 +617,41 @@ def test_a_stream_can_be_ended_while_another_thread_feeds_it(how):
     assert ended and (how == "gap" or "takes no part" in refused[0])
 
 
+def test_input_that_comes_while_a_batch_is_computed_changes_no_bit():
+    model, waves = lively_model(), [noise(8000 + 700 * seed, seed) for seed in range(5)]
+
+    def heard(waves, beside):
+        scheduler, streams, found = Scheduler(model, 5, tile=4), [Stream(model, 5) for _ in waves], defaultdict(list)
+        for stream in streams:
+            scheduler.join(stream)
+
+        def feed():
+            for number, wave in enumerate(waves):
+                scheduler.feed(streams[number], wave[:1100])
+                waves[number] = wave[1100:]
+
+        while any(map(len, waves)):
+            feed()
+            collect(found, scheduler.turn(feed if beside else None))
+        for stream in streams:
+            collect(found, scheduler.close(stream))
+        return [told(found[stream]) for stream in streams]
+
+    for wave, (posteriors, events, _) in zip(waves, heard([*waves], True)):
+        ((alone, expected, _),) = heard([wave], False)
+        assert np.array_equal(posteriors, alone) and events == expected
+
+
+def test_an_error_of_what_is_done_meanwhile_is_raised_once_the_batch_is_computed():
+    scheduler = Scheduler(small_model(), 5)
+    stream = Stream(scheduler.model, 5)
+    scheduler.join(stream)
+    scheduler.feed(stream, noise(8000))
+    with pytest.raises(ZeroDivisionError):
+        scheduler.turn(lambda: 1 / 0)
+    assert scheduler.batch.thread.submit(int).result(5) == 0
+
+
 @pytest.mark.parametrize(("bad", "sizes"), [
     (set(), [1, 2, 4, 8, 16, 24, 32, 48, 64]),
     ({24, 48}, [1, 2, 4, 8, 16, 32, 64]),

@@ -526,7 +526,7 @@ def test_a_session_has_one_client_and_a_seat_for_a_minute(hearing, monkeypatch):
     assert room.ends("first") == [messages.TAKEN_OVER] and again["session"] == welcome["session"]
     assert (again["resumed"], again["from"], again["first"]) == (True, 0, 0)
     say(room, "first", session, *sound_frames(wave[8000:], 800, 8000))  # of no use any more
-    assert room.hall.seats[welcome["session"]].tick == 0
+    assert room.hall.seats[welcome["session"]].stream.received == 0
     room.do(("second", Gone()))
     assert len(room.hall.seats) == 1
     room.hall.look(time.monotonic() + 61)

@@ -2,12 +2,13 @@
 
 import asyncio
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 
 from aiohttp import web
 
 from pipeline.serving.classify import Classifier
-from pipeline.serving.hall import WAITS
+from pipeline.serving.figures import WAITS
 from pipeline.serving.headers import HEADERS
 from pipeline.serving.web import MAX_LATE, STALL_SECONDS, Server
 
@@ -41,7 +42,7 @@ class Endpoints:
 
     async def ready(self, request: web.Request) -> web.Response:
         """A model, whose self-test has passed, has time for more streams."""
-        late = self.server.working.late
+        late = self.server.working.figures.late
         return web.json_response({"late": round(late, 4)}, status=503 if late > MAX_LATE else 200)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -68,19 +69,19 @@ class Endpoints:
     async def metrics(self, request: web.Request) -> web.Response:
         """In the text format of Prometheus."""
         server, hall = self.server, self.server.working
-        counts = hall.counts
+        counts, figures = hall.figures.counts, hall.figures
         rows: list[tuple[str, str, dict[str, float]]] = [
             ("clients", "gauge", {"": len(server.clients)}),
-            ("load", "gauge", {"": hall.load}),
-            ("late_seconds", "gauge", {"": hall.late}),
+            ("load", "gauge", {"": figures.load}),
+            ("late_seconds", "gauge", {"": figures.late}),
             ("input_seconds_total", "counter", {"": counts["ticks"] / hall.model.rate}),
             *((f"{name}_total", "counter", {"": float(counts[name])}) for name in ("events", "gaps", "resumed")),
             ("refused_total", "counter", {f'{{code="{code}"}}': n for code, n in sorted(server.refused.items())}),
         ]
-        sums = [sum(hall.waits[: number + 1]) for number in range(len(hall.waits))]
+        sums = [*accumulate(figures.waits)]
         bounds = [*map(str, WAITS), "+Inf"]
         waits = {f'_bucket{{le="{bound}"}}': float(n) for bound, n in zip(bounds, sums, strict=True)}
-        waits |= {"_sum": counts["waited_microseconds"] / 1e6, "_count": sums[-1]}
+        waits |= {"_sum": figures.waited, "_count": sums[-1]}
         rows.append(("answer_seconds", "histogram", waits))
         lines = []
         for name, kind, values in rows:

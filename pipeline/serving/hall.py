@@ -11,9 +11,9 @@ import random
 import secrets
 import threading
 import time
-from bisect import bisect_left
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,9 +23,10 @@ from pipeline.core.text import clean
 from pipeline.decoders.decoder import Event
 from pipeline.model.stream_model import StreamModel
 from pipeline.serving import messages as said
+from pipeline.serving.figures import Figures
 from pipeline.serving.messages import Hello, Refused
 from pipeline.serving.once import Once
-from pipeline.serving.orders import Enter, Gone, Leave, Lost, Order, Stop
+from pipeline.serving.orders import Enter, Gone, Leave, Lost, Order, Parts, Stop
 from pipeline.serving.seal import Sealed, SealError, Seals
 from pipeline.sinks.listen import tell_answer
 from pipeline.sinks.sink import Sink
@@ -40,9 +41,7 @@ SEAL_SECONDS, SLOW_SEAL_SECONDS = 2.0, 10.0  # between two seals of a stream, on
 LARGE_SEAL, BUSY = 64 << 10, 0.5  # characters; load
 KEPT_SECONDS, MAX_KEPT = 60.0, 256  # of seats whose client has gone
 LOOK_SECONDS = 1.0  # between two looks at those, and at the load
-SMOOTHING = 0.2  # share of the last look in how late answers are
 DRIFT = 0.001  # share by which a client's clock may be slow
-WAITS = 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0  # seconds: bounds of the histogram
 
 Client: TypeAlias = Any  # whatever the network knows it by
 
@@ -81,24 +80,13 @@ class Seat:
     due: float = 0.0
     left: float = 0.0
 
-    @property
-    def tick(self) -> int:
-        """Up to which all is received."""
-        return self.stream.ticks - self.stream.surplus
-
-    @property
-    def answered(self) -> int:
-        """Up to which all is answered."""
-        return self.tick - self.stream.spec.ticks(self.stream.waiting)
-
 
 class Hall:
     """``put`` takes orders, from any thread; ``post`` is called with news, in the hall's own.
 
     Attributes:
         facts: of the model, for clients. ``credit``: ticks that a client may be ahead of its answers.
-        waits, counts: how many answers waited up to each of WAITS, or longer; ticks, events, gaps, resumed.
-        load, late: the share of the last second that was computed; mean seconds that blocks waited in the last ones.
+        figures: what it has done.
         error: what has ended the thread.
     """
 
@@ -137,10 +125,10 @@ class Hall:
         self.seats: dict[str, Seat] = {}
         self.by_client: dict[Client, Seat] = {}
         self.by_stream: dict[Stream, Seat] = {}
+        self.orders = deque[tuple[Client, Any]]()  # that have come
+        self.untold: tuple[list[Answer], list[News]] = [], []  # of the last batch, and seals made after it
         self.news: list[News] = []
-        self.waits, self.counts = [0] * (len(WAITS) + 1), Counter[str]()
-        self.load = self.late = self.busy = self.waited = 0.0
-        self.answers, self.looked = 0, time.monotonic()
+        self.figures = Figures()
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -175,32 +163,59 @@ class Hall:
 
     def turn(self, more: bool) -> bool | None:
         """Obey what has come, answer what waits (``more``: something may). Whether something may still; None: stop."""
-        orders = []
-        try:
-            orders.append(self.inbox.get(not more, LOOK_SECONDS))
-            orders += [self.inbox.get_nowait() for _ in range(self.inbox.qsize())]
-        except queue.Empty:
-            pass
-        began = time.monotonic()
-        stop = False
-        for client, order in orders:
+        if not (more or self.orders):
+            with suppress(queue.Empty):
+                self.orders.append(self.inbox.get(timeout=LOOK_SECONDS))
+        began, stop = time.monotonic(), False
+        for client, order in self.receive():
             stop = stop or isinstance(order, Stop)
+            if not isinstance(order, Parts):
+                self.tell_untold()
             self.obey(client, order)
-        answers = self.scheduler.turn()
-        self.tell(answers)
+        self.orders.clear()
+        answers = self.scheduler.turn(self.meanwhile)
+        self.tell_untold()
         now = time.monotonic()
-        for answer in answers:
-            self.seal_if_due(self.by_stream[answer.stream], now)
-        self.busy += now - began
-        if now - self.looked > LOOK_SECONDS:
+        seats = (self.by_stream[answer.stream] for answer in answers)
+        self.untold = (
+            answers,
+            [self.news_of_seal(seat) for seat in seats if seat.client is not None and now >= seat.due],
+        )
+        if not self.scheduler.wait(0):
+            self.tell_untold()
+        self.figures.busy += now - began
+        if now - self.figures.summed > LOOK_SECONDS:
             self.look(now)
         if stop:
             self.send_all_away()
             return None
+        self.post_news()
+        return bool(answers)
+
+    def receive(self) -> deque[tuple[Client, Any]]:
+        """The orders that have come and are not obeyed."""
+        self.orders += [self.inbox.get_nowait() for _ in range(self.inbox.qsize())]
+        return self.orders
+
+    def meanwhile(self) -> None:
+        """While a batch is computed: tell what the one before has answered, and take input, up to any other order."""
+        self.tell_untold()
+        self.post_news()
+        orders = self.receive()
+        while orders and isinstance(orders[0][1], Parts):
+            self.obey(*orders.popleft())
+
+    def tell_untold(self) -> None:
+        """Tell the last answers, and send the seals that were made after them."""
+        (answers, seals), self.untold = self.untold, ([], [])
+        self.tell(answers)
+        self.news += seals
+
+    def post_news(self) -> None:
+        """Give the news to the network."""
         if self.news:
             news, self.news = self.news, []
             self.post(news)
-        return bool(answers)
 
     def obey(self, client: Client, order: Any) -> None:
         """One order. Those of a client without a seat, which is taken, are of no use."""
@@ -250,16 +265,16 @@ class Hall:
         seat.client, seat.posteriors = client, hello.posteriors
         self.seats[seat.session] = self.by_client[client] = self.by_stream[stream] = seat
         self.scheduler.join(stream)
-        self.counts["resumed"] += resumed
+        self.figures.counts["resumed"] += resumed
         facts = {"protocol": said.PROTOCOL, "session": seat.session, "resumed": resumed, "why": why}
         facts |= {"from": sealed.tick, "first": stream.steps, "seal": self.seal(seat)}
         self.news.append(News(client, said.text_of("welcome", **facts, **self.facts), welcome=sealed.tick))
 
     def feed(self, seat: Seat, x: Any, shown: Any) -> None:
         """Input of a client; its sink hears what it has not heard yet."""
-        ticks, tick, rate = self.model.spec.ticks(x), seat.tick, self.model.rate
+        ticks, tick, rate = self.model.spec.ticks(x), seat.stream.received, self.model.rate
         seat.began = min(time.time() - (tick + ticks) / rate, seat.began + DRIFT * ticks / rate)
-        self.counts["ticks"] += ticks
+        self.figures.counts["ticks"] += ticks
         if tick + ticks > seat.heard:
             seconds = (tick + ticks) / rate
             seat.sink.write(items.Clock(seconds, seat.began + seconds))
@@ -272,14 +287,14 @@ class Hall:
 
     def lose(self, seat: Seat, gap: Lost) -> None:
         """A gap, and all that waited before it."""
-        start, why, rate = seat.tick, clean(gap.why), self.model.rate
+        start, why, rate = seat.stream.received, clean(gap.why), self.model.rate
         answers = self.scheduler.gap(seat.stream, gap.ticks, gap.how)
         self.tell(answers, {"start": start, "length": gap.ticks, "why": why})
         if start + gap.ticks > seat.heard and not self.once.knows(seat.session, GAP, start):
             first, length = items.to_seconds(start, rate), items.to_seconds(gap.ticks, rate)
             seat.sink.write(items.TimedGap(first, length, why, gap.how))
             self.once.add(seat.session, GAP, start, time.time())
-            self.counts["gaps"] += 1
+            self.figures.counts["gaps"] += 1
         seat.heard = max(seat.heard, start + gap.ticks)
         seat.told = max(seat.told, seat.stream.steps)
 
@@ -288,16 +303,13 @@ class Hall:
         for answer in answers:
             seat, stream, opened = self.by_stream[answer.stream], answer.stream, answer.stream.open
             passed = gap if answer is answers[-1] else None
-            self.waits[bisect_left(WAITS, answer.waited)] += 1
-            self.waited, self.answers = self.waited + answer.waited, self.answers + 1
-            self.counts["waited_microseconds"] += round(1e6 * answer.waited)
+            self.figures.add_wait(answer.waited)
             if answer.first >= seat.told:
                 self.tell_sink(seat, answer, opened)
             if seat.client is not None:
-                answered = seat.answered
                 text = said.text_of(
                     "answer",
-                    ack=answered,
+                    ack=answer.answered,
                     first=answer.first,
                     next=stream.steps if passed else answer.first + len(answer.posteriors),
                     posteriors=said.encode_posteriors(answer.posteriors) if seat.posteriors else None,
@@ -307,7 +319,7 @@ class Hall:
                     warnings=list(answer.warnings) or None,
                     gap=passed,
                 )
-                self.news.append(News(seat.client, text, answered))
+                self.news.append(News(seat.client, text, answer.answered))
 
     def tell_sink(self, seat: Seat, answer: Answer, opened: Sequence[Event]) -> None:
         """An answer to its sink, with the events that are open; those that have ended to all who watch."""
@@ -316,7 +328,7 @@ class Hall:
         events = [event for event in answer.events if not self.once.knows(session, event.label, event.start)]
         tell_answer(seat.sink, rate, events, steps, opened, answer.warnings)
         seat.told = answer.first + len(answer.posteriors)
-        self.counts["events"] += len(events)
+        self.figures.counts["events"] += len(events)
         for event in events:
             self.once.add(session, event.label, event.start, time.time())
             row = {"type": "event", "stream": seat.name} | items.TimedEvent.of(event, rate).row()
@@ -324,17 +336,16 @@ class Hall:
 
     def seal(self, seat: Seat) -> str:
         """What a stream remembers now."""
-        sealed = Sealed(seat.session, seat.tick, seat.began, self.scheduler.snapshot(seat.stream))
+        sealed = Sealed(seat.session, seat.stream.received, seat.began, self.scheduler.snapshot(seat.stream))
         text = self.seals.seal(sealed, time.time())
-        slow = len(text) > LARGE_SEAL or self.load > BUSY
+        slow = len(text) > LARGE_SEAL or self.figures.load > BUSY
         seconds = SLOW_SEAL_SECONDS if slow else SEAL_SECONDS
         seat.due = time.monotonic() + seconds * random.uniform(0.75, 1.25)  # those who came together part
         return text
 
-    def seal_if_due(self, seat: Seat, now: float) -> None:
-        """A seal for a client, every few seconds."""
-        if seat.client is not None and now >= seat.due:
-            self.news.append(News(seat.client, said.text_of("seal", seal=self.seal(seat), tick=seat.tick)))
+    def news_of_seal(self, seat: Seat) -> News:
+        """A seal for a client, and up to where it knows the stream."""
+        return News(seat.client, said.text_of("seal", seal=self.seal(seat), tick=seat.stream.received))
 
     def drop(self, seat: Seat) -> None:
         """A seat's stream is of no use any more; so is its client."""
@@ -351,22 +362,21 @@ class Hall:
 
     def look(self, now: float) -> None:
         """End the streams of clients that have been away for long; sum up the last second."""
+        self.tell_untold()
         away = sorted((seat for seat in self.seats.values() if seat.client is None), key=lambda seat: seat.left)
         for number, seat in enumerate(away):
             if now - seat.left > KEPT_SECONDS or len(away) - number > MAX_KEPT:
                 self.finish(seat)
         self.once.forget(time.time())
-        self.load = self.busy / (now - self.looked)
-        late = min(1.0, self.waited / max(1, self.answers))  # smoothed, as who sends much at once waits for himself
-        self.late += SMOOTHING * (late - self.late)
-        self.busy, self.waited, self.answers, self.looked = 0.0, 0.0, 0, now
+        self.figures.sum_up(now)
 
     def send_all_away(self) -> None:
         """Last answers and seals; the streams may go on elsewhere."""
+        self.tell_untold()
         while answers := self.scheduler.turn():
             self.tell(answers)
         for client, seat in self.by_client.items():
-            self.news.append(News(client, said.text_of("seal", seal=self.seal(seat), tick=seat.tick)))
+            self.news.append(self.news_of_seal(seat))
             self.news.append(News(client, end=Refused(said.STOPPING, "the server stops, or has another model now")))
         for seat in self.seats.values():
             seat.sink.leave()

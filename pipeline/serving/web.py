@@ -278,7 +278,7 @@ class Server:
                 if isinstance(order, str):
                     await client.send(order)
                     continue
-                if isinstance(order, Enter) and order.hello.resume is None and hall.late > MAX_LATE:
+                if isinstance(order, Enter) and order.hello.resume is None and hall.figures.late > MAX_LATE:
                     raise Refused(said.BUSY, "the server has enough to do; come again in some seconds")
                 if hall is not self.hall:
                     raise Refused(said.STOPPING, "the server has another model now")

@@ -66,7 +66,7 @@ class StreamRunner:
             return
         self.captured = item.captured or self.captured
         if ticks := self.stream.spec.ticks(item.x):
-            received = (self.stream.ticks - self.stream.surplus + ticks) / self.rate
+            received = (self.stream.received + ticks) / self.rate
             time_captured = None if item.captured is None else time.time() - (time.monotonic() - item.captured)
             self.sink.write(items.Clock(received, time_captured))
         if self.stream.spec.sound and len(item.x[0]):

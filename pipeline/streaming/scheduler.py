@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ class Answer(NamedTuple):
         stream: the stream; its own ``posteriors`` are those of its newest answer.
         events: those that have ended.
         first, posteriors: index of the first step, and ``(T, K)`` float32, as in ``Stream``.
+        answered: the tick up to which its stream is answered.
         waited: seconds from the arrival of the block's last sample to its answer.
         warnings: rows as in ``Stream.warnings``, from where they are taken.
         gap: what was not computed, and why; it begins at tick ``at``.
@@ -42,10 +43,16 @@ class Answer(NamedTuple):
     events: list[Event]
     first: int
     posteriors: NDArray[np.float32]
+    answered: int
     waited: float = 0.0
     warnings: Sequence[dict[str, Any]] = ()
     gap: Gap | None = None
     at: int = 0
+
+    @classmethod
+    def of(cls, stream: Stream, events: list[Event], *more: Any) -> Self:
+        """What a stream has just answered; ``more``: ``waited`` and what follows it."""
+        return cls(stream, events, stream.first, stream.posteriors, stream.answered, *more)
 
 
 @dataclass(eq=False)
@@ -146,15 +153,18 @@ class Scheduler:
         with self.changed:
             return self.changed.wait_for(lambda: bool(self.queue), seconds)
 
-    def turn(self) -> list[Answer]:
+    def turn(self, meanwhile: Callable[[], object] | None = None) -> list[Answer]:
         """The blocks that have waited longest, one of each stream at most, answered as one batch; and what was passed
         over. Empty if nothing waits.
+
+        ``meanwhile`` is called while a thread computes the batch, if there is one; of the methods here it may call
+        ``feed`` and ``wait`` alone.
         """
         start = self.clock()
         with self.changed:
             answers = self.drop_late(start) if self.overload == "drop" else []
             taken = self.take([entry for *_, entry in self.queue[: self.batch.tile]])
-        return answers + self.compute(taken, start)
+        return answers + self.compute(taken, start, meanwhile)
 
     def gap(self, stream: Stream, ticks: int, how: Policy = "reset") -> list[Answer]:
         """Answer what waits in a stream; then ``Stream.gap``, which is the last answer. Meanwhile, ``feed`` waits."""
@@ -162,7 +172,7 @@ class Scheduler:
             answers = self.drain(stream)
             events = stream.gap(ticks, how)
             self.note_arrivals(self.scheduled(stream), self.clock())
-            return [*answers, Answer(stream, events, stream.first, stream.posteriors, 0.0, take_warnings(stream))]
+            return [*answers, Answer.of(stream, events, 0.0, take_warnings(stream))]
 
     def snapshot(self, stream: Stream) -> bytes:
         """``Stream.snapshot``, for a stream that takes part. Meanwhile, ``feed`` waits."""
@@ -177,7 +187,7 @@ class Scheduler:
         with self.changed:
             answers = self.drain(stream)
             self.leave(stream)
-        return [*answers, Answer(stream, stream.close(), stream.first, stream.posteriors, 0.0, take_warnings(stream))]
+        return [*answers, Answer.of(stream, stream.close(), 0.0, take_warnings(stream))]
 
     @property
     def behind(self) -> float:
@@ -201,7 +211,7 @@ class Scheduler:
 
     def note_arrivals(self, entry: ScheduledStream, now: float) -> bool:
         """Note when new blocks arrived; whether a block waits."""
-        ready, arrived = len(entry.stream.waiting[0]) // self.size, entry.arrived
+        ready, arrived = entry.stream.waiting.ticks // self.size, entry.arrived
         while len(arrived) < ready:
             arrived.append(now)
         while len(arrived) > ready:  # a gap has answered them
@@ -242,7 +252,9 @@ class Scheduler:
         clean([entry.stream.guard for entry in entries], self.batch.bound.tracks, starts)
         return [(entry, when, take_warnings(entry.stream)) for entry, when in zip(entries, arrived, strict=True)]
 
-    def compute(self, taken: Sequence[Taken], start: float) -> list[Answer]:
+    def compute(
+        self, taken: Sequence[Taken], start: float, meanwhile: Callable[[], object] | None = None
+    ) -> list[Answer]:
         """Answer a block of each of some streams, as one batch."""
         if not taken:
             return []
@@ -250,7 +262,7 @@ class Scheduler:
             if entry.stream.fetch is None:  # it has just joined, or was given another state
                 self.batch.write(entry.row, entry.stream.state)
                 entry.stream.fetch = partial(self.batch.read, entry.row)
-        y, good = self.batch.run([entry.row for entry, *_ in taken])
+        y, good = self.batch.run([entry.row for entry, *_ in taken], meanwhile)
         levels = np.concatenate([entry.stream.decoder.levels for entry, *_ in taken]).reshape(len(y), -1)
         quiet = good & (y.max(1) < levels).all(1)
         now = self.clock()
@@ -260,8 +272,7 @@ class Scheduler:
             for (entry, arrived, warnings), posteriors, fine, still in rows:
                 stream, waited = entry.stream, max(0.0, now - arrived)
                 events = stream.answer(posteriors, fine, still)
-                warnings += take_warnings(stream)
-                answers.append(Answer(stream, events, stream.first, stream.posteriors, waited, warnings))
+                answers.append(Answer.of(stream, events, waited, warnings + take_warnings(stream)))
         self.spans.append((self.clock() - start, len(taken) * self.size / self.model.rate))
         return answers
 
@@ -280,10 +291,10 @@ class Scheduler:
                 break
             warnings = tuple(warning for *_, found in passed for warning in found)
             ticks = len(passed) * self.size
-            at = stream.ticks - stream.spec.ticks(stream.waiting) - ticks
+            at = stream.ticks - stream.waiting.ticks - ticks
             events = stream.pass_over(ticks, self.policy)
             gap = Gap(ticks, BEHIND, self.policy)
-            answers.append(Answer(stream, events, stream.first, stream.posteriors, now - oldest, warnings, gap, at))
+            answers.append(Answer.of(stream, events, now - oldest, warnings, gap, at))
             self.note_arrivals(entry, now)
         return answers
 

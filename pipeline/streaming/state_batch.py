@@ -7,7 +7,10 @@ computed one after another. Then an answer does not depend on the rows that shar
 place.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,16 +67,23 @@ class StateBatch:
         for array, new in zip(self.rows, memory, strict=True):
             array[row] = new[0] if type(new) is type(array) else array.new_tensor(new[0])
 
-    def run(self, rows: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def run(
+        self, rows: Sequence[int], meanwhile: Callable[[], object] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A step of some rows, at most ``tile``, whose blocks stand in ``bound`` in this order: posteriors
         ``(B, T, K)``, and which of them are finite, as their new memories are, ``(B,)``. Those memories are in their
         rows now. The other rows are as they were, and their posteriors NaN.
+
+        ``meanwhile`` is called while a thread computes.
         """
         count, bound = len(rows), self.bound
         size = next(size for size in self.sizes if size >= count)
         index = np.array([*rows, *[SPARE] * (size - count)])
         bound.gather(self.rows, index)
-        bound.run(size)
+        if meanwhile is None:
+            bound.run(size)
+        else:
+            self.run_beside(size, meanwhile)
         good = bound.good(size)[:count]
         if not good.any() and count > 1:  # perhaps one has spoilt the others
             blocks = [tuple(track[row].copy() for track in bound.tracks) for row in range(count)]
@@ -86,6 +96,28 @@ class StateBatch:
         if not whole:
             y[~good] = np.nan
         return y, good
+
+    def run_beside(self, size: int, meanwhile: Callable[[], object]) -> None:
+        """``bound.run`` in a thread, and ``meanwhile`` here, once the thread has begun: libraries compute without the
+        interpreter's lock, which ``meanwhile`` would otherwise keep from it.
+        """
+        begun = threading.Event()
+
+        def run() -> None:
+            begun.set()
+            self.bound.run(size)
+
+        computed = self.thread.submit(run)
+        begun.wait()
+        try:
+            meanwhile()
+        finally:
+            computed.result()
+
+    @cached_property
+    def thread(self) -> ThreadPoolExecutor:
+        """The one in which batches are computed beside something else."""
+        return ThreadPoolExecutor(1, "batch")
 
     def one_by_one(
         self, rows: Sequence[int], blocks: Sequence[Arrays]

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.decoders.decoder import Decoder, Event
-from pipeline.media.input_spec import Arrays, Chunk, concatenate
+from pipeline.media.input_spec import Arrays, Chunk
 from pipeline.model.stream_model import Bound, Memory, StreamModel, finite
 from pipeline.sources.source import Policy
+from pipeline.streaming.backlog import Backlog
 from pipeline.streaming.guard import Guard, clean
 from pipeline.streaming.snapshot import Card, Remembered, engine_of, pack, refused, unpack
 
@@ -45,7 +46,8 @@ class Stream:
         self.value: Memory | None = model.begin(1)  # None: it is in ``bound``
         bounded = model.link != "linear"
         self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels), bounded)
-        self.waiting = self.last = self.spec.empty()  # not computed yet; the last chunk that came
+        self.last = self.spec.empty()  # the last chunk that came
+        self.waiting = Backlog(self.spec, self.last)
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
@@ -108,10 +110,20 @@ class Stream:
             parts = self.spec.cut(parts, left_out)[1]
         if ticks := self.spec.ticks(parts):
             self.ticks += ticks
-            self.waiting = concatenate([self.waiting, parts]) if self.spec.ticks(self.waiting) else parts
+            self.waiting.put(parts)
             self.last = parts
         self.posteriors, self.first = self.nothing, self.steps  # those of the last call, as its warnings
         self.guard.warnings.clear()
+
+    @property
+    def received(self) -> int:
+        """The tick up to which all was received, or passed in gaps."""
+        return self.ticks - self.surplus
+
+    @property
+    def answered(self) -> int:
+        """The tick up to which nothing waits to be computed."""
+        return self.received - self.waiting.ticks
 
     @property
     def newest(self) -> Arrays:
@@ -127,13 +139,12 @@ class Stream:
 
     def ready(self) -> bool:
         """Whether a whole block is waiting."""
-        return len(self.waiting[0]) >= self.size
+        return self.waiting.ticks >= self.size
 
     def take(self) -> tuple[Arrays, int]:
         """The oldest waiting block as it came, and its first tick."""
-        start = self.ticks - self.spec.ticks(self.waiting)
-        block, self.waiting = self.spec.cut(self.waiting, self.size)
-        return block, start
+        start = self.ticks - self.waiting.ticks
+        return self.waiting.take(self.size), start
 
     def answer(self, y: NDArray[np.float32], good: bool, quiet: bool = False) -> list[Event]:
         """Take a block's posteriors ``(T, K)``, less the steps before the start and after the end. Unless they and the
@@ -169,7 +180,7 @@ class Stream:
         now, surplus, self.surplus = self.ticks, self.surplus, 0
         self.end = -(-self.ticks // self.model.hop)
         wanted = (self.end - self.steps + self.skip) * self.model.hop
-        missing = wanted + -wanted % self.size - self.spec.ticks(self.waiting)
+        missing = wanted + -wanted % self.size - self.waiting.ticks
         events = self.push(self.spec.padding(self.newest, missing)) + self.decoder.close()
         self.ticks, self.surplus = now, surplus
         return events
@@ -191,11 +202,12 @@ class Stream:
             events = self.flush()
             self.state, self.end = self.model.begin(1), None
             self.guard.reset()
-            self.waiting = self.last = self.spec.empty()
+            self.last = self.spec.empty()
+            self.waiting = Backlog(self.spec, self.last)
             self.jump(ticks)
             return events
         fill = self.model.delay * self.model.hop if how == "keep" else round(MAX_FILL_SECONDS * self.model.rate)
-        fill += -(self.spec.ticks(self.waiting) + fill) % self.size  # whole blocks, so that nothing waits
+        fill += -(self.waiting.ticks + fill) % self.size  # whole blocks, so that nothing waits
         fill = min(ticks, fill)
         held = self.newest if how != "zeros" else self.spec.empty()
         events = self.push(self.spec.padding(held, fill))
@@ -209,7 +221,7 @@ class Stream:
         Nothing is computed, unlike in ``gap``: passing over must not add to a load. So with ``head.delay`` the answers
         for so long before the gap are lost, too.
         """
-        later = self.spec.ticks(self.waiting)
+        later = self.waiting.ticks
         self.ticks -= ticks + later
         events = self.decoder.close() if how == "reset" else []
         if how == "reset":
@@ -235,7 +247,7 @@ class Stream:
         """
         counters = {name: getattr(self, name) for name in COUNTERS}
         card = Card(**counters, decoder=self.decoder.snapshot(), guard=self.guard.counts)
-        return pack(self.model, Remembered(card, self.state, self.waiting, self.newest, self.guard.held))
+        return pack(self.model, Remembered(card, self.state, self.waiting.parts(), self.newest, self.guard.held))
 
     @classmethod
     def restore(cls, model: StreamModel, data: bytes, decoder: Decoder | None = None) -> Self:
@@ -257,7 +269,8 @@ class Stream:
             raise refused(f"its decoder is at step {stream.decoder.step}; expected {card.steps}")
         for name in COUNTERS:
             setattr(stream, name, getattr(card, name))
-        stream.state, stream.waiting, stream.last, stream.first = state, waiting, newest, card.steps
+        stream.state, stream.last, stream.first = state, newest, card.steps
+        stream.waiting.put(waiting)
         stream.guard.counts, stream.guard.held = card.guard, held
         return stream
 
