@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import pipeline.sinks.items as items
@@ -28,6 +27,7 @@ from pipeline.serving.messages import Hello, Refused
 from pipeline.serving.once import Once
 from pipeline.serving.orders import Enter, Gone, Leave, Lost, Order, Parts, Stop
 from pipeline.serving.seal import Sealed, SealError, Seals
+from pipeline.serving.seat import Seat
 from pipeline.sinks.listen import tell_answer
 from pipeline.sinks.sink import Sink
 from pipeline.streaming.scheduler import Answer, Scheduler
@@ -56,29 +56,6 @@ class News(NamedTuple):
     answered: int | None = None
     welcome: int | None = None
     end: Refused | None = None
-
-
-@dataclass(eq=False)
-class Seat:
-    """A session. ``told``, ``heard``: the first step, and the first tick, that its sink does not know.
-
-    Attributes:
-        began: seconds after 1970 at tick 0.
-        due: when its next seal is (on time.monotonic).
-        left: when its client had gone, on time.monotonic.
-    """
-
-    session: str
-    name: str
-    stream: Stream
-    sink: Sink
-    told: int
-    heard: int
-    began: float
-    client: Client = None
-    posteriors: bool = True
-    due: float = 0.0
-    left: float = 0.0
 
 
 class Hall:
