@@ -292,6 +292,8 @@ class Corpus:
         self.cache, self.crop, self.copies = cache_folder(cache), crop, copies
         self.labels = sorted({label for clip in self.clips for label in clip.labels})
         check_splits(self.clips, lone)
+        if self.quantities and (scene or negatives):
+            raise ConfigError("dataset.scene, dataset.negatives: are of labels; leave them out with dataset.values")
         self.around = Surroundings(self.labels, background, scene, negatives, negatives_label)
         self.background = background = self.around.background
         if background is not None and background not in self.labels:
@@ -300,8 +302,6 @@ class Corpus:
                 raise ConfigError(f"dataset.background: no clip has the label {background!r}{hint}")
             self.labels = sorted([*self.labels, background])
         if self.quantities:
-            if self.around.scene:
-                raise ConfigError("dataset.scene, dataset.negatives: are of labels; leave them out with dataset.values")
             self.labels, self.background = list(self.quantities), None
 
     def split(self, name: str, spec: InputSpec) -> Split:
