@@ -329,7 +329,7 @@ def test_a_page_teaches_two_tones(tmp_path):
             assert np.allclose(np.diff([start for start, _, _ in events]), 3, atol=0.3)
             events[0][2].get_by_role("button", name="Wrong").click()
             choice = events[0][2].locator("select")
-            (back,) = {*root.glob("background/quiet live-1_*.wav")}
+            (back,) = until(lambda: [*root.glob("background/quiet live-1_*.wav")])
             assert soundfile.read(back, dtype="int16")[0].tobytes() == one.sent[-1]
             choice.select_option("high")
             until(lambda: [*root.glob("high/quiet live-1_*.wav")] and not back.exists())
