@@ -154,7 +154,7 @@ def load(program, counts, seconds):
         after, own = program.threads(), time.process_time() - own
         used = {task: (after[task] - before.get(task, 0.0)) / seconds for task in after}
         network = used.pop(program.process.pid)
-        others = sorted((one for one in used.values() if one[0] > 0.01), key=lambda one: -one[0])
+        others = [used[task] for task in sorted(used) if used[task][0] > 0.01]  # the hall began before its batches
         waits = np.array([wait for line in lines for at, wait in line.waits if at > began + WARM_SECONDS]) * 1000
         late = sum(at < time.monotonic() - 1 for line in lines for at in line.sent.values())
         p50, p99 = np.quantile(waits, [0.5, 0.99])

@@ -67,7 +67,7 @@ def prepare(text: str, multirun: bool = False) -> str:
     names = options(group) if re.fullmatch(r"\w{1,50}", group) else []
     choices = f"expected one of: {', '.join(names)}" + "; for none of them: 'sink=[]'" * (group == "sink")
     if equals and not value.strip():
-        hint = choices if names else f"to set no value, write {key}=null, where there need be none"
+        hint = choices if names else f"to set no value, if that is allowed, write {key}=null"
         raise ConfigError(f"{key}: got nothing; is a shell variable not set? {hint[0].upper()}{hint[1:]}")
     text = f"{key}{equals}{HOME.sub(lambda _: str(Path.home()), value)}"
     plain = quote(value) if '"' in value or value.endswith("\\") else f'"{value}"'

@@ -293,7 +293,9 @@ class Corpus:
         self.labels = sorted({label for clip in self.clips for label in clip.labels})
         check_splits(self.clips, lone)
         if self.quantities and (scene or negatives):
-            raise ConfigError("dataset.scene, dataset.negatives: are of labels; leave them out with dataset.values")
+            raise ConfigError(
+                "dataset.scene, dataset.negatives: are of labels; leave them out where numbers are learnt"
+            )
         self.around = Surroundings(self.labels, background, scene, negatives, negatives_label)
         self.background = background = self.around.background
         if background is not None and background not in self.labels:

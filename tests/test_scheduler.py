@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 
 import numpy as np
@@ -642,14 +643,18 @@ def test_input_that_comes_while_a_batch_is_computed_changes_no_bit():
         assert np.array_equal(posteriors, alone) and events == expected
 
 
-def test_an_error_of_what_is_done_meanwhile_is_raised_once_the_batch_is_computed():
-    scheduler = Scheduler(small_model(), 5)
+def test_an_error_of_what_is_done_meanwhile_is_raised_once_the_batch_is_computed(monkeypatch):
+    scheduler, order = Scheduler(small_model(), 5), []
+    run = scheduler.batch.bound.run
+    monkeypatch.setattr(
+        scheduler.batch.bound, "run", lambda size: (time.sleep(0.2), run(size), order.append("computed"))
+    )
     stream = Stream(scheduler.model, 5)
     scheduler.join(stream)
     scheduler.feed(stream, noise(8000))
     with pytest.raises(ZeroDivisionError):
-        scheduler.turn(lambda: 1 / 0)
-    assert scheduler.batch.thread.submit(int).result(5) == 0
+        scheduler.turn(lambda: (order.append("meanwhile"), 1 / 0))
+    assert order == ["meanwhile", "computed"]
 
 
 @pytest.mark.parametrize(("bad", "sizes"), [

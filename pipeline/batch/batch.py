@@ -20,9 +20,10 @@ from pipeline.batch.files import Limits
 from pipeline.batch.listing import Entry
 from pipeline.core.errors import MediaError
 from pipeline.decoders.decoder import Decoder, Event
-from pipeline.media.input_spec import Arrays, concatenate
+from pipeline.media.input_spec import Arrays, InputSpec, concatenate
 from pipeline.model.stream_model import StreamModel
 from pipeline.sinks.items import FileResult, TimedEvent
+from pipeline.streaming.backlog import Backlog
 from pipeline.streaming.state_batch import StateBatch
 
 BLOCK_SECONDS = 0.5  # computed at once
@@ -38,16 +39,13 @@ REFUSED = {
 
 
 class OpenFile:
-    """A file on its way. ``ticks`` have been received, of which ``waiting`` are in ``chunks``; ``steps`` have been
-    answered. ``slot``: its row of the batch.
-    """
+    """A file on its way. ``ticks`` have been received, ``steps`` have been answered. ``slot``: its row of the batch."""
 
-    def __init__(self, number: int, entry: Entry, decoder: Decoder | None) -> None:
+    def __init__(self, number: int, entry: Entry, spec: InputSpec, decoder: Decoder | None) -> None:
         """``decoder``: of its events, if they are asked for."""
         self.number, self.entry, self.decoder = number, entry, decoder
-        self.chunks: deque[Arrays] = deque()
-        self.newest: Arrays | None = None
-        self.ticks = self.waiting = self.steps = 0
+        self.waiting, self.newest = Backlog(spec), spec.empty()
+        self.ticks = self.steps = 0
         self.slot: int | None = None
         self.ended: Ended | None = None
         self.scores: NDArray[np.float32] | None = None
@@ -149,7 +147,7 @@ class Batch:
     @property
     def waiting(self) -> int:
         """Ticks that are decoded and not computed."""
-        return sum(file.waiting for file in self.open.values())
+        return sum(file.waiting.ticks for file in self.open.values())
 
     @property
     def enough(self) -> bool:
@@ -170,18 +168,16 @@ class Batch:
         if number not in self.open:
             reads = self.work.decoder is not None or self.rule.reads == "strings"
             decoder = self.model.decoder(**(self.work.decoder or {})) if reads else None
-            self.open[number] = OpenFile(number, entry, decoder)
+            self.open[number] = OpenFile(number, entry, self.spec, decoder)
         file = self.open[number]
         if isinstance(message, Ended):
             file.ended = message
         elif isinstance(message, Again):
             self.drop(number)
         else:
-            ticks = self.spec.ticks(message)
-            file.chunks.append(message)
+            file.waiting.put(message)
             file.newest = tuple(array[-1:] for array in message)
-            file.ticks += ticks
-            file.waiting += ticks
+            file.ticks += self.spec.ticks(message)
         return None
 
     def drop(self, number: int) -> None:
@@ -192,12 +188,14 @@ class Batch:
 
     def ready(self) -> list[OpenFile]:
         """Those of which a block can be computed, the first ones first: one that may be the last waits to be known."""
-        return [file for file in self.open.values() if file.ended or file.waiting > self.block_ticks]
+        return [file for file in self.open.values() if file.ended or file.waiting.ticks > self.block_ticks]
 
     def has_much_of(self, numbers: Iterable[int]) -> bool:
         """Whether much of each of these waits already: then more of them would not fill the batch."""
         much = max(self.block_ticks, int(self.max_waiting * FILE_SHARE))
-        return bool(self.open) and all(number in self.open and self.open[number].waiting > much for number in numbers)
+        return bool(self.open) and all(
+            number in self.open and self.open[number].waiting.ticks > much for number in numbers
+        )
 
     def compute(self) -> Iterator[tuple[int, FileResult]]:
         """Compute a block of each, of as many as go together; the results of those that are done."""
@@ -220,18 +218,11 @@ class Batch:
 
     def block(self, file: OpenFile) -> Arrays:
         """The next block of a file; behind its end, padded as training clips are."""
-        parts, missing = [], self.block_ticks
-        while missing and file.chunks:
-            first = file.chunks.popleft()
-            if self.spec.ticks(first) > missing:
-                first, rest = self.spec.cut(first, missing)
-                file.chunks.appendleft(rest)
-            parts.append(first)
-            missing -= self.spec.ticks(first)
-        file.waiting -= self.block_ticks - missing
-        if missing:
-            parts.append(self.spec.padding(file.newest or self.spec.empty(), missing))
-        return parts[0] if len(parts) == 1 else concatenate(parts)
+        there = min(self.block_ticks, file.waiting.ticks)
+        parts = file.waiting.take(there)
+        if missing := self.block_ticks - there:
+            parts = concatenate([parts, self.spec.padding(file.newest, missing)])
+        return parts
 
     def answered(self, file: OpenFile, y: NDArray[np.float32]) -> bool:
         """Take the posteriors ``(T, K)`` of a file's block; whether they were the last."""

@@ -154,10 +154,8 @@ class Hall:
         self.tell_untold()
         now = time.monotonic()
         seats = (self.by_stream[answer.stream] for answer in answers)
-        self.untold = (
-            answers,
-            [self.news_of_seal(seat) for seat in seats if seat.client is not None and now >= seat.due],
-        )
+        seals = [self.news_of_seal(seat) for seat in seats if seat.client is not None and now >= seat.due]
+        self.untold = answers, seals
         if not self.scheduler.wait(0):
             self.tell_untold()
         self.figures.busy += now - began

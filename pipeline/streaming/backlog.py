@@ -1,4 +1,4 @@
-"""What a stream has received and not computed yet."""
+"""What a stream or a file has given and is not computed yet."""
 
 from collections import deque
 
@@ -12,11 +12,9 @@ class Backlog:
         ticks: of all of them.
     """
 
-    def __init__(self, spec: InputSpec, parts: Arrays) -> None:
-        """``parts``: what waits from the beginning on."""
+    def __init__(self, spec: InputSpec) -> None:
         self.spec, self.ticks = spec, 0
         self.chunks = deque[Arrays]()
-        self.put(parts)
 
     def put(self, parts: Arrays) -> None:
         """Add a chunk at the end."""

@@ -47,7 +47,7 @@ class Stream:
         bounded = model.link != "linear"
         self.guard = Guard(model.rate, bool(self.spec.sound), self.value, len(model.labels), bounded)
         self.last = self.spec.empty()  # the last chunk that came
-        self.waiting = Backlog(self.spec, self.last)
+        self.waiting = Backlog(self.spec)
         self.ticks = 0  # received so far, and passed in gaps
         self.surplus = 0  # ticks to leave out after a gap, so that steps stay multiples of the hop
         self.skip = model.delay  # steps still to drop: they answer for the time before the start
@@ -203,7 +203,7 @@ class Stream:
             self.state, self.end = self.model.begin(1), None
             self.guard.reset()
             self.last = self.spec.empty()
-            self.waiting = Backlog(self.spec, self.last)
+            self.waiting = Backlog(self.spec)
             self.jump(ticks)
             return events
         fill = self.model.delay * self.model.hop if how == "keep" else round(MAX_FILL_SECONDS * self.model.rate)
